@@ -1,0 +1,229 @@
+"""What one compiled graph does: where its nodes run, what crosses, what it launches and what it holds.
+
+The compiler fills one `GraphReport` per graph and hands it to `emit`; a user collects them with `record`. Everything in
+a report is a plain number or string, so that it stays valid after the device is closed and can be written as JSON.
+
+What must hold: nothing is kept here between compilations. The only state is a `ContextVar` that names the lists that
+are collecting right now, so a report of one thread or task never lands in the list of another by accident.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+
+WIDTH = 100  # columns of a printed report; reasons wrap, names don't
+LABEL = 18
+
+# "layer.3" in `encoder.layer.3` is its own component; torchvision writes the number as a suffix: `encoder_layer_3`.
+# A bare digit suffix ("conv2", "layer4") names a different part rather than a repetition, so it doesn't count.
+_NUMBERED = re.compile(r"(?P<stem>(?:.*_)?)(?P<number>\d+)")
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """A node that runs in eager torch.
+
+    node: its name in the graph. kind: "unsupported" (no lowering), "refused" (TTNN refused the call at compile time) or
+    "runtime" (TTNN raised while the program ran). reason: in TTNN's own words where it gave any.
+    """
+
+    node: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Bytes of one value that cross between host and device in every call. direction: "to_device" or "to_host"."""
+
+    name: str
+    direction: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One TTNN call of the program.
+
+    name: its node in the program. target: "ttnn.linear". module: path of the nn.Module that it comes from, such as
+    "encoder.layer.0.attention", "" if unknown. programs: kernel launches it makes in one run, 0 for a view.
+    """
+
+    name: str
+    target: str
+    module: str
+    programs: int
+
+
+@dataclass
+class GraphReport:
+    """What one compiled graph does in one run.
+
+    `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
+    torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
+    counts them. Peaks and `weight_bytes` are bytes on the device; `transfers` are per call. `seconds` holds the
+    compile time of each stage, `code` the program as Python.
+    """
+
+    name: str
+    device: str
+    nodes: int = 0
+    device_nodes: int = 0
+    host_nodes: int = 0
+    fallbacks: list[Fallback] = field(default_factory=list)
+    transfers: list[Transfer] = field(default_factory=list)
+    calls: int = 0
+    device_programs: int = 0
+    peak_dram_bytes: int = 0
+    peak_l1_bytes: int = 0
+    weight_bytes: int = 0
+    operations: list[Operation] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    code: str = ""
+
+    @property
+    def transfer_bytes(self) -> int:
+        """Bytes that cross in one call, both directions together."""
+        return sum(transfer.bytes for transfer in self.transfers)
+
+    @property
+    def device_share(self) -> float:
+        """Share of the computing nodes that run on the device, 0.0 to 1.0; 1.0 for a graph that computes nothing."""
+        return self.device_nodes / self.nodes if self.nodes else 1.0
+
+    def layers(self, prefix: str | None = None) -> dict[str, int]:
+        """Kernel launches of each repeated layer, by module path, in program order.
+
+        A layer is the shortest module path that ends in a number and has siblings: `encoder.layer.0` next to
+        `encoder.layer.1`, or `encoder.layers.encoder_layer_0`. Of stages that hold blocks (`stages.0.blocks.3`) the
+        stage is the layer; `prefix="stages.0"` looks at its blocks instead. Only operations that launch kernels count,
+        and only those under `prefix` where one is given.
+        """
+        launches: dict[str, int] = defaultdict(int)
+        numbered = [
+            (list(_numbered_paths(operation.module, prefix or "")), operation.programs)
+            for operation in self.operations
+            if operation.programs
+        ]
+        siblings: dict[str, set[str]] = defaultdict(set)
+        for paths, _ in numbered:
+            for stem, path in paths:
+                siblings[stem].add(path)
+        for paths, programs in numbered:
+            layer = next((path for stem, path in paths if len(siblings[stem]) > 1), None)
+            if layer is not None:
+                launches[layer] += programs
+        return dict(launches)
+
+    def launches_per_layer(self, prefix: str | None = None) -> int | None:
+        """Most kernel launches of any layer (see `layers`), None for a model without repeated layers."""
+        return max(self.layers(prefix).values(), default=None)
+
+    def to_dict(self) -> dict[str, object]:
+        """All fields and the derived numbers, of types that `json.dumps` takes."""
+        return {
+            **asdict(self),
+            "transfer_bytes": self.transfer_bytes,
+            "device_share": self.device_share,
+            "launches_per_layer": self.launches_per_layer(),
+        }
+
+    def operation_table(self) -> str:
+        """One line per TTNN call: kernel launches, operation, node, module."""
+        rows = [(str(op.programs), op.target, op.name, op.module) for op in self.operations]
+        return _table(("launches", "operation", "node", "module"), rows, right=(0,))
+
+    def __str__(self) -> str:
+        lines = [f"{self.name} on {self.device}", "-" * WIDTH]
+        placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
+        lines += _row("nodes", f"{self.nodes}: {placed}")
+        lines += _row("TTNN calls", f"{self.calls} per run")
+        most = self.launches_per_layer()
+        in_layer = f", at most {most} in a layer" if most is not None else ""
+        lines += _row("kernel launches", f"{self.device_programs} per run{in_layer}")
+        lines += _row("transfers", f"{len(self.transfers)} per run, {_size(self.transfer_bytes)}")
+        if self.transfers:
+            rows = [(t.direction.replace("_", " "), _size(t.bytes), t.name) for t in self.transfers]
+            lines += textwrap.indent(_table(("direction", "size", "value"), rows, right=(1,)), "  ").splitlines()
+        lines += _row("peak DRAM", _size(self.peak_dram_bytes))
+        lines += _row("peak L1", _size(self.peak_l1_bytes))
+        lines += _row("weights", _size(self.weight_bytes))
+        stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
+        lines += _row("compile time", stages or "not measured")
+        lines += _row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
+        for fallback in self.fallbacks:
+            lines.append(f"  {fallback.node}  [{fallback.kind}]")
+            lines += textwrap.wrap(fallback.reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        return "\n".join(lines)
+
+
+_collecting: ContextVar[tuple[list[GraphReport], ...]] = ContextVar("tt_dynamo_collecting", default=())
+
+
+@contextmanager
+def record() -> Iterator[list[GraphReport]]:
+    """Collect a `GraphReport` of every graph that is compiled inside the `with` block.
+
+    torch.compile is lazy: a graph is compiled by the first call with its shapes, so it's that call which belongs
+    inside the block. Blocks nest, and every open one gets each report. Blocks of other threads and tasks don't see
+    it. A thread starts with an empty context: what it compiles lands in this block only where it runs in a copy of
+    the context (`contextvars.copy_context().run(...)`, `asyncio.to_thread`). Such a copy keeps the list, so a graph
+    that it finishes compiling after the block has ended is still appended rather than lost.
+    """
+    reports: list[GraphReport] = []
+    token = _collecting.set((*_collecting.get(), reports))
+    try:
+        yield reports
+    finally:
+        _collecting.reset(token)
+
+
+def emit(report: GraphReport) -> None:
+    """Give `report` to every `record` block that is open in this context."""
+    for reports in _collecting.get():
+        reports.append(report)
+
+
+def _numbered_paths(module: str, under: str) -> Iterator[tuple[str, str]]:
+    """(path without its number, path) of each prefix of `module` below `under` that ends in a number, shortest first.
+
+    `layer.0.mlp.3` gives ("layer.", "layer.0") and ("layer.0.mlp.", "layer.0.mlp.3").
+    """
+    if under and not f"{module}.".startswith(f"{under}."):
+        return
+    parts = module.split(".")
+    for end in range(under.count(".") + 1 if under else 0, len(parts)):
+        match = _NUMBERED.fullmatch(parts[end])
+        if match:
+            yield ".".join([*parts[:end], match["stem"]]), ".".join(parts[: end + 1])
+
+
+def _row(label: str, text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """Fixed-width columns; those in `right` are aligned to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _size(count: int) -> str:
+    """Bytes for people: 1536 → "1.5 KiB"."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << shift:
+            return f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} B"
