@@ -1,0 +1,34 @@
+# `make demo` and `make test` set up by themselves; `make setup` alone makes .venv.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+UV := $(VENV)/bin/uv
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: setup demo test test-all lint bench clean
+
+setup: $(VENV)/ready
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	python3.12 -m venv --clear $(VENV) || python3 -m venv --clear $(VENV)
+	$(PYTHON) -m pip install --quiet uv
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: setup
+	$(PYTHON) benchmarks/semantic_search.py
+
+lint: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(PYTHON) -m pytest -m "not slow"
+
+test-all: lint
+	$(PYTHON) -m pytest
+
+bench: setup
+	$(PYTHON) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
