@@ -1,0 +1,10 @@
+"""Open a device and give out its TTNN namespace: hardware, or emulated on TTNN's mock cluster.
+
+A device never knows what a model is. Importing this package imports neither TTNN nor torch and changes nothing.
+"""
+
+from .boards import BOARDS
+from .errors import DeviceError
+from .open import Device, open_device
+
+__all__ = ["BOARDS", "Device", "DeviceError", "open_device"]

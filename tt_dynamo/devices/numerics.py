@@ -1,0 +1,67 @@
+"""Which torch values stand for a tensor of each TTNN dtype, and rounding to what that dtype can hold.
+
+Float dtypes are held as torch.float32 tensors whose every element the device dtype can represent, integer dtypes as
+torch.int64, so that unsigned 32-bit values keep their sign and compare as numbers.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+
+# What ttnn.to_torch gives for each dtype; the block floats have no torch dtype of their own.
+_TORCH_DTYPES = {
+    "BFLOAT16": torch.bfloat16,
+    "FLOAT32": torch.float32,
+    "BFLOAT8_B": torch.float32,
+    "BFLOAT4_B": torch.float32,
+    "UINT8": torch.uint8,
+    "INT8": torch.int8,
+    "UINT16": torch.uint16,
+    "INT32": torch.int32,
+    "UINT32": torch.uint32,
+}
+_INTEGERS = {"UINT8": (8, False), "INT8": (8, True), "UINT16": (16, False), "INT32": (32, True), "UINT32": (32, False)}
+_BLOCK_FLOATS = ("BFLOAT8_B", "BFLOAT4_B")
+
+
+def torch_dtype(dtype: Any) -> torch.dtype:
+    """The torch dtype that `ttnn.to_torch` returns for a tensor of TTNN's `dtype`."""
+    return _TORCH_DTYPES[dtype.name]
+
+
+def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
+    """`value` as a device tensor of `dtype` holds it: float32 or int64 storage, representable elements.
+
+    bfloat16 rounds to nearest, ties to even. The block floats share one exponent among 16 neighbours of the last
+    dimension and go through TTNN's own host packing. Integers truncate and wrap around.
+    """
+    name = dtype.name
+    if name in _INTEGERS:
+        bits, signed = _INTEGERS[name]
+        value = value.to(torch.int64)
+        low = -(1 << (bits - 1)) if signed else 0
+        return ((value - low) & ((1 << bits) - 1)) + low
+    if name == "FLOAT32":
+        return value.to(torch.float32)
+    if name == "BFLOAT16":
+        return value.to(torch.bfloat16).to(torch.float32)
+    if name in _BLOCK_FLOATS:
+        if value.numel() == 0:
+            return value.to(torch.float32)
+        packed = ttnn.Tensor(tensor=value.to(torch.float32).contiguous(), data_type=dtype, layout=ttnn.TILE_LAYOUT)
+        return packed.to_torch().reshape(value.shape)
+    raise NotImplementedError(f"the emulated device has no values of dtype {name}")
+
+
+def to_torch_dtype(value: torch.Tensor, dtype: Any) -> torch.Tensor:
+    """A copy of a held value in the torch dtype of TTNN's `dtype`."""
+    result = value.to(torch_dtype(dtype))
+    return result.clone() if result is value else result
+
+
+def as_held(value: torch.Tensor) -> torch.Tensor:
+    """Any torch tensor in the storage that values are held in: float32, or int64 for integers and booleans."""
+    if value.dtype.is_floating_point:
+        return value.to(torch.float32)
+    return value.to(torch.int64)

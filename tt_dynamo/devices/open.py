@@ -1,0 +1,225 @@
+"""Open a device by choice: hardware, an emulated board, or one that the user already opened.
+
+TTNN keeps one cluster per process: the first device opened decides whether that is real or mocked and, if mocked,
+which board. So a process has at most one emulated board, and everything that asks for it shares it. The environment
+variables that select the mock are set while TTNN opens its first device and put back right after; a process that opens
+hardware keeps its environment as it is.
+"""
+
+import atexit
+import contextlib
+import difflib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from .boards import BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD
+from .errors import DeviceError
+from .toolchain import mock_environment
+
+log = logging.getLogger(__name__)
+
+# Convolutions and pools keep their halo tables in this region, which TTNN leaves empty unless asked; bytes per core.
+L1_SMALL_SIZE = 32768
+HARDWARE_NODES = Path("/dev/tenstorrent")
+CHOICES = ("auto", "hardware", *BOARDS)
+
+_lock = threading.RLock()
+_cluster: str | None = None  # what this process's one TTNN cluster is: a board's name, or "hardware"
+_shared: "Device | None" = None  # the open device of that cluster, if any
+
+
+class Device:
+    """An open TTNN device and the TTNN namespace that programs for it call.
+
+    Get one from `open_device`. `board` is the board's name ("n150"), `emulated` whether it is TTNN's mock cluster.
+    """
+
+    def __init__(self, handle: Any, board: str, *, emulated: bool, owned: bool):
+        self._handle = handle
+        self._owned = owned  # whether close() closes the TTNN device
+        self.board = board
+        self.emulated = emulated
+
+    @property
+    def handle(self) -> Any:
+        """The open `ttnn.MeshDevice`. Raises DeviceError when closed."""
+        if self._handle is None:
+            raise DeviceError(f"the device {self.description} was closed; open it again with open_device()")
+        return self._handle
+
+    @property
+    def closed(self) -> bool:
+        return self._handle is None
+
+    @property
+    def description(self) -> str:
+        """For people: "n150 (emulated)"."""
+        return f"{self.board} (emulated)" if self.emulated else self.board
+
+    def namespace(self, dry_run: bool = False) -> Any:
+        """What a program calls as `ttnn`: the module itself, or on an emulated device one that computes values too.
+
+        With `dry_run`, always the module: every call reaches the device, and on an emulated one no values exist.
+        Raises DeviceError when closed.
+        """
+        self.handle  # noqa: B018  raises when closed
+        ttnn = import_ttnn()
+        if dry_run or not self.emulated:
+            return ttnn
+        from .emulation import emulated_namespace
+
+        return emulated_namespace(ttnn)
+
+    def close(self) -> None:
+        """Close the device, which frees all that is on it; one that the user opened is only forgotten."""
+        global _shared
+        with _lock:
+            handle, self._handle = self._handle, None
+            if _shared is self:
+                _shared = None
+            if handle is not None and self._owned:
+                import_ttnn().close_device(handle)
+
+    def __repr__(self) -> str:
+        return f"<Device {self.description}{', closed' if self.closed else ''}>"
+
+
+def open_device(choice: Any = "auto") -> Device:
+    """Open the device that `choice` names, or return the one that is already open for it.
+
+    choice: "auto" (hardware where there is some, else an emulated N150), "hardware", a board's name to emulate it
+    ("n150", "n300" as one chip, "p150"), or an open ttnn device or mesh, which the caller owns and closes.
+
+    Raises DeviceError: no such choice, TTNN not installed or not for this Python, no hardware found, another board
+    already open in this process.
+    """
+    if not isinstance(choice, str):
+        return _adopt(choice)
+    if choice not in CHOICES:
+        near = difflib.get_close_matches(choice.lower(), CHOICES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DeviceError(f"unknown device {choice!r}{hint} Known: {', '.join(CHOICES)}, or an open ttnn device.")
+    with _lock:
+        if choice == "auto":
+            return _shared or _open(_cluster or ("hardware" if hardware_nodes() else DEFAULT_BOARD), automatic=True)
+        if _cluster not in (None, choice):
+            raise DeviceError(
+                f"cannot open {choice!r}: this process already opened {_cluster!r}, and TTNN keeps one cluster per "
+                f"process. Use {_cluster!r} here, or start another process for {choice!r}."
+            )
+        return _shared or _open(choice)
+
+
+def hardware_nodes() -> list[Path]:
+    """Device nodes of Tenstorrent's kernel driver, one per accelerator."""
+    return sorted(HARDWARE_NODES.glob("[0-9]*")) if HARDWARE_NODES.is_dir() else []
+
+
+def _open(target: str, automatic: bool = False) -> Device:
+    global _cluster, _shared
+    _check_installed()
+    emulated = target != "hardware"
+    if not emulated and not hardware_nodes():
+        raise DeviceError(
+            f"no Tenstorrent hardware: nothing at {HARDWARE_NODES}/*. Install the tt-kmd driver and check that the "
+            f"board is visible (tt-smi), or emulate a board: {', '.join(map(repr, BOARDS))}."
+        )
+    with _environment(mock_environment(BOARD_DESCRIPTIONS[target]) if emulated else {}):
+        ttnn = import_ttnn(quiet=emulated)
+        try:
+            handle = ttnn.open_device(device_id=0, l1_small_size=L1_SMALL_SIZE)
+        except RuntimeError as error:
+            raise DeviceError(f"TTNN could not open {target!r}: {_first_line(error)}") from error
+    _cluster = target
+    _shared = Device(handle, target if emulated else _board_of(ttnn, handle), emulated=emulated, owned=True)
+    reason = " (device='auto'; no Tenstorrent hardware found)" if automatic and emulated else ""
+    log.info("opened %s%s", _shared.description, reason)
+    return _shared
+
+
+def _adopt(handle: Any) -> Device:
+    """A Device for a ttnn device that the user opened."""
+    _check_installed()
+    ttnn = import_ttnn()
+    if not isinstance(handle, ttnn.MeshDevice):
+        raise DeviceError(f"device must be one of {', '.join(CHOICES)} or an open ttnn device, not {handle!r}")
+    with _lock:
+        if _shared is not None and handle is _shared._handle:
+            return _shared
+        # Without a device node the driver can only be mocked.
+        emulated = _cluster in BOARDS or (_cluster is None and not hardware_nodes())
+        board = _cluster if _cluster in BOARDS else _board_of(ttnn, handle)
+        return Device(handle, str(board), emulated=emulated, owned=False)
+
+
+def _board_of(ttnn: ModuleType, handle: Any) -> str:
+    """The board's name as TTNN's cluster reports it ("n150"), or the architecture's where that is unknown."""
+    try:
+        return str(ttnn.cluster.get_cluster_type()).rsplit(".", 1)[-1].lower()
+    except (AttributeError, RuntimeError):
+        return str(handle.arch()).rsplit(".", 1)[-1].lower()
+
+
+def _check_installed() -> None:
+    if find_spec("ttnn") is None:
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        why = (
+            "install it with `pip install 'ttnn==0.81.*'`"
+            if python in ("3.10", "3.12")
+            else f"it has wheels for CPython 3.10 and 3.12 only and this is Python {python}: use one of those"
+        )
+        raise DeviceError(f"the package ttnn is not installed; {why}.")
+    try:
+        version("ttnn")
+    except PackageNotFoundError:
+        raise DeviceError("a module `ttnn` was found but no installed package of that name; install ttnn.") from None
+
+
+def import_ttnn(quiet: bool = False) -> ModuleType:
+    """Import TTNN; with `quiet`, without the dump of its configuration that it logs at debug level."""
+    if "ttnn" in sys.modules or not quiet:
+        import ttnn
+
+        return ttnn
+    # TTNN logs through loguru, whose default handler prints debug messages.
+    from loguru import logger
+
+    logger.disable("ttnn")
+    try:
+        import ttnn
+    finally:
+        logger.enable("ttnn")
+    return ttnn
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _first_line(error: Exception) -> str:
+    """TTNN's message without its backtrace, on one line."""
+    return " ".join(str(error).split("backtrace:")[0].split())
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    if _shared is not None:
+        _shared.close()
