@@ -125,7 +125,8 @@ def test_blocks_of_one_stage_are_counted_under_its_prefix():
     stages = operations("stages.0.blocks.0.norm", "stages.0.blocks.1.norm", "stages.1.blocks.0.norm", "stages.10.x")
     assert report(operations=stages).layers() == {"stages.0": 2, "stages.1": 1, "stages.10": 1}
     assert report(operations=stages).layers("stages.0") == {"stages.0.blocks.0": 1, "stages.0.blocks.1": 1}
-    assert report(operations=stages).launches_per_layer("stages.1") is None
+    tenth = operations("stages.10.blocks.0", "stages.10.blocks.1")
+    assert report(operations=stages + tenth).launches_per_layer("stages.1") is None
 
 
 def test_a_model_without_layers_has_no_launches_per_layer():
