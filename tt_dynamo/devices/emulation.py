@@ -3,9 +3,6 @@
 A call through the namespace makes the real TTNN call on the mock's tensors, so that validity, shape, dtype, layout,
 memory and errors are TTNN's own; and it computes the values by TTNN's golden function, or by a reference of ours where
 that one is missing or wrong, rounded to the dtype of the real result.
-
-What must hold: a value never changes once computed, however many tensors share it; a value has the logical shape of its
-tensor; a value of freed memory can't be read.
 """
 
 from collections.abc import Callable, Iterable
@@ -14,118 +11,66 @@ from typing import Any
 
 import torch
 
+from . import references_image  # noqa: F401  registers its references
+from .emulated_tensor import Buffer, EmulatedTensor, Memory
+from .errors import EmulationError
 from .numerics import as_held, round_to, to_torch_dtype
-from .references import REFERENCES, Reference
+from .references import REFERENCES, Opaque
 
-
-class EmulationError(RuntimeError):
-    """The emulated device can't give a value: freed memory, no golden function, or a golden of another shape."""
-
-
-class Buffer:
-    """Memory that one or more tensors view, and whether TTNN was told to free it."""
-
-    __slots__ = ("freed_by",)
-
-    def __init__(self) -> None:
-        self.freed_by: str | None = None
-
-
-class EmulatedTensor:
-    """A tensor of the mock device and the value it would hold.
-
-    tensor: the ttnn.Tensor. value: torch.Tensor of the same logical shape, float32 (elements that the device dtype can
-    represent) or int64 for integer dtypes; reading it raises EmulationError when the memory was freed.
-    """
-
-    __slots__ = ("tensor", "_value", "_buffer", "__weakref__")
-
-    def __init__(self, tensor: Any, value: torch.Tensor, buffer: Buffer):
-        self.tensor = tensor
-        self._value = value
-        self._buffer = buffer
-
-    @property
-    def value(self) -> torch.Tensor:
-        if self._buffer.freed_by is not None:
-            raise EmulationError(
-                f"read of freed memory: a tensor of shape {tuple(self.tensor.shape)} shares its buffer with one that "
-                f"{self._buffer.freed_by} freed"
-            )
-        return self._value
-
-    shape = property(lambda self: self.tensor.shape)
-    padded_shape = property(lambda self: self.tensor.padded_shape)
-    dtype = property(lambda self: self.tensor.dtype)
-    layout = property(lambda self: self.tensor.layout)
-
-    def __getattr__(self, name: str) -> Any:
-        # Whatever else TTNN tensors answer about themselves: memory_config(), device(), buffer_address(), spec …
-        return getattr(self.tensor, name)
-
-    def __getitem__(self, index: Any) -> Any:
-        import ttnn
-
-        result = self.tensor[index]
-        return _wrap(ttnn, "ttnn.Tensor.__getitem__", result, self.value[index], [self], exact=True)
-
-    def __repr__(self) -> str:
-        return f"EmulatedTensor({tuple(self.shape)}, {self.dtype}, {self.layout}, {self.memory_config()})"
-
-
-def _binary_operator(name: str, swapped: bool = False) -> Callable[[EmulatedTensor, Any], Any]:
-    def apply(self: EmulatedTensor, other: Any) -> Any:
-        import ttnn
-
-        operation = getattr(emulated_namespace(ttnn), name)
-        return operation(other, self) if swapped else operation(self, other)
-
-    return apply
-
-
-for _operator, _name in {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"}.items():
-    setattr(EmulatedTensor, f"__{_operator}__", _binary_operator(_name))
-    setattr(EmulatedTensor, f"__r{_operator}__", _binary_operator(_name, swapped=True))
+# Operations that write to an argument, besides those whose name ends in an underscore.
+_WRITING = {
+    "ttnn.fill_cache", "ttnn.update_cache", "ttnn.copy", "ttnn.plus_one", "ttnn.copy_host_to_device_tensor",
+    "ttnn.copy_device_to_host_tensor", "ttnn.copy_host_to_device_tensor_partial", "ttnn.softmax_in_place",
+    "ttnn.scale_mask_softmax_in_place", "ttnn.scale_causal_mask_hw_dims_softmax_in_place", "ttnn.uniform",
+    "ttnn.experimental.paged_update_cache", "ttnn.experimental.paged_fill_cache", "ttnn.experimental.slice_write",
+    "ttnn.experimental.paged_fused_update_cache",
+}  # fmt: skip
+_OUTPUT_ARGUMENTS = ("output_tensor", "optional_output_tensor", "preallocated_output", "output_tensors")
 
 
 class Namespace:
     """A TTNN module as programs see it on the emulated device; see the module docstring.
 
-    Attributes are resolved at first use and kept.
+    Attributes are resolved at first use and kept. What is no operation (enums, configs, types) is TTNN's own.
     """
 
-    def __init__(self, module: ModuleType, ttnn: ModuleType):
-        self._module = module
-        self._ttnn = ttnn
+    def __init__(self, module: ModuleType, ttnn: ModuleType, name: str = "ttnn"):
+        self.__module, self.__ttnn, self.__name = module, ttnn, name
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        resolved = self._resolve(name)
+        resolved = self.__resolve(name)
         setattr(self, name, resolved)
         return resolved
 
-    def _resolve(self, name: str) -> Any:
-        real = getattr(self._module, name)
+    def __resolve(self, name: str) -> Any:
+        if name == "Tensor.__getitem__":
+            return _operation(self.__ttnn, f"ttnn.{name}", self.__ttnn.Tensor.__getitem__)
+        real = getattr(self.__module, name)
         if isinstance(real, ModuleType):
-            return Namespace(real, self._ttnn) if real.__name__.split(".")[0] == "ttnn" else real
-        if real is self._ttnn.Tensor:
+            ours = real.__name__.split(".")[0] == "ttnn"
+            return Namespace(real, self.__ttnn, f"{self.__name}.{name}") if ours else real
+        if real is self.__ttnn.Tensor:
             return EmulatedTensor
         qualified = getattr(real, "python_fully_qualified_name", None)
-        if qualified is not None:
-            return SPECIAL[qualified](self._ttnn, real) if qualified in SPECIAL else operation(self._ttnn, real)
-        if callable(real) and not isinstance(real, type):
-            return _function(self._ttnn, real)
-        return real
+        if qualified is None and hasattr(real, "golden_function"):
+            qualified = f"{self.__name}.{name}"  # composed in Python of several operations
+        if qualified in _CROSSING:
+            return _CROSSING[qualified](self.__ttnn, real)
+        if qualified is not None or f"{self.__name}.{name}" in REFERENCES:
+            return _operation(self.__ttnn, qualified or f"{self.__name}.{name}", real)
+        return _function(self.__ttnn, real) if callable(real) and not isinstance(real, type) else real
 
     def __dir__(self) -> Iterable[str]:
-        return dir(self._module)
+        return dir(self.__module)
 
     def __repr__(self) -> str:
-        return f"<emulated {self._module.__name__}>"
+        return f"<emulated {self.__name}>"
 
 
 _namespace: Namespace | None = None
+_memory = Memory()
 
 
 def emulated_namespace(ttnn: ModuleType) -> Namespace:
@@ -136,100 +81,49 @@ def emulated_namespace(ttnn: ModuleType) -> Namespace:
     return _namespace
 
 
-# --- arguments ------------------------------------------------------------------------------------------------------
+def device_closed() -> None:
+    """Whatever was on the emulated device is gone: reading it raises from now on."""
+    global _memory
+    _memory.lost = True
+    _memory = Memory()
 
 
-def replace(argument: Any, tensor: Callable[[EmulatedTensor], Any]) -> Any:
-    """`argument` with every emulated tensor in it, also in lists and tuples, replaced."""
-    if isinstance(argument, EmulatedTensor):
-        return tensor(argument)
-    if type(argument) in (list, tuple):
-        return type(argument)([replace(item, tensor) for item in argument])
-    return argument
-
-
-def _replace_all(args: Any, kwargs: Any, tensor: Callable[[EmulatedTensor], Any]) -> tuple[list[Any], dict[str, Any]]:
-    return [replace(a, tensor) for a in args], {k: replace(v, tensor) for k, v in kwargs.items()}
-
-
-def _tensors_in(args: Any, kwargs: Any) -> list[EmulatedTensor]:
-    found: list[EmulatedTensor] = []
-    _replace_all(args, kwargs, found.append)
-    return found
-
-
-def _real(tensor: EmulatedTensor) -> Any:
-    return tensor.tensor
-
-
-def _value(tensor: EmulatedTensor) -> torch.Tensor:
-    return tensor.value
-
-
-# --- results --------------------------------------------------------------------------------------------------------
-
-
-def _buffer_id(tensor: Any) -> int | None:
-    return tensor.buffer_unique_id() if tensor.is_allocated() and tensor.device() is not None else None
-
-
-def _buffer_for(tensor: Any, inputs: list[EmulatedTensor]) -> Buffer:
-    """The input's buffer where the result is a view of it, else a new one."""
-    identity = _buffer_id(tensor)
-    if identity is not None:
-        for candidate in inputs:
-            if _buffer_id(candidate.tensor) == identity:
-                return candidate._buffer
-    return Buffer()
-
-
-def _wrap(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[EmulatedTensor], exact: bool) -> Any:
-    """Pair the real results of a call with their values."""
-    if isinstance(result, (list, tuple)):
-        if not isinstance(value, (list, tuple)) or len(value) != len(result):
-            raise EmulationError(f"{name} returned {len(result)} results but its reference gives another number")
-        pairs = zip(result, value, strict=True)
-        return type(result)([_wrap(ttnn, name, r, v, inputs, exact) for r, v in pairs])
-    if not isinstance(result, ttnn.Tensor):
-        return result
-    if not isinstance(value, torch.Tensor):
-        raise EmulationError(f"the reference of {name} gives no value for its result, but {type(value).__name__}")
-    shape = tuple(result.shape)
-    if tuple(value.shape) != shape:
-        raise EmulationError(f"{name} has the shape {shape} on the device but {tuple(value.shape)} by its reference")
-    value = as_held(value)
-    # Moving elements keeps them representable, except in the block floats, where neighbours share an exponent.
-    if not (exact and result.dtype in (ttnn.bfloat16, ttnn.float32) and all(t.dtype == result.dtype for t in inputs)):
-        value = round_to(ttnn, value, result.dtype)
-    return EmulatedTensor(result, value, _buffer_for(result, inputs))
-
-
-# --- operations -----------------------------------------------------------------------------------------------------
-
-# Goldens that were seen to write to an input, by operation and form of the call.
-_writes_inputs: dict[tuple[str, int, tuple[str, ...]], bool] = {}
-
-
-def operation(ttnn: ModuleType, real: Any) -> Callable[..., Any]:
+def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     """The emulated counterpart of one TTNN operation."""
-    name = real.python_fully_qualified_name
-    if name.rsplit(".", 1)[-1].endswith("_") and not name.endswith("__") or name in IN_PLACE:
-        return _refuse(f"{name} writes to its input, which the emulated device does not support yet")
+    last = name.rsplit(".", 1)[-1]
+    if name in _WRITING or (last.endswith("_") and not last.endswith("__")):
+        return _refuse(f"{name} writes to its argument, which the emulated device does not support")
     ours = REFERENCES.get(name)
-    if ours is None and real.golden_function is None:
-        return _refuse(f"{name} has no golden function in TTNN and no reference of ours: no values on this device")
-    evaluate = _by_reference(ours) if ours is not None else _by_golden(real)
-    exact = ours is not None and ours.moves
+    if ours is None and getattr(real, "golden_function", None) is None:
+        return _refuse(f"{name} has no golden function in TTNN and no reference of ours, so it gives no values here")
+    values_of = _by_golden(name, real) if ours is None else None
+    moves = ours is not None and ours.moves
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("output_tensor") is not None or kwargs.get("optional_output_tensor") is not None:
-            raise NotImplementedError(f"{name} into a given output tensor is not supported on the emulated device")
-        inputs = _tensors_in(args, kwargs)
+        for output in _OUTPUT_ARGUMENTS:
+            if kwargs.get(output) is not None:
+                raise NotImplementedError(f"{name} with {output}= is not supported on the emulated device")
+        inputs: list[EmulatedTensor] = []
+        real_args = [_replace(argument, _real, inputs) for argument in args]
+        real_kwargs = {key: _replace(argument, _real, inputs) for key, argument in kwargs.items()}
         for tensor in inputs:
-            tensor.value  # noqa: B018  raises for freed memory before TTNN reads it in silence
-        real_args, real_kwargs = _replace_all(args, kwargs, _real)
+            tensor.check_readable()  # before TTNN reads it in silence
         result = real(*real_args, **real_kwargs)
-        return _wrap(ttnn, name, result, evaluate(args, kwargs, result), inputs, exact)
+        # Values are normal tensors also when the caller is in inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            if ours is not None:
+                named = {key: _replace(argument, _value) for key, argument in kwargs.items()}
+                if ours.takes_result:
+                    named["result"] = result
+                value = ours.compute(*[_replace(argument, _value) for argument in args], **named)
+            else:
+                assert values_of is not None
+                value = values_of(args, kwargs)
+            emulated = _pair(ttnn, name, result, value, inputs, moves)
+        for tensor in inputs:
+            if not tensor.tensor.is_allocated():
+                tensor.buffer.freed_by = name
+        return emulated
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = real.__doc__
@@ -243,117 +137,196 @@ def _refuse(message: str) -> Callable[..., Any]:
     return call
 
 
-def _by_reference(ours: Reference) -> Callable[..., Any]:
-    def evaluate(args: Any, kwargs: Any, result: Any) -> Any:
-        values, named = _replace_all(args, kwargs, _value)
-        if ours.takes_result:
-            named["result"] = result
-        return ours.compute(*values, **named)
-
-    return evaluate
+def _real(tensor: EmulatedTensor) -> Any:
+    return tensor.tensor
 
 
-def _by_golden(real: Any) -> Callable[..., Any]:
-    name, golden = real.python_fully_qualified_name, real.golden_function
+def _value(tensor: EmulatedTensor) -> torch.Tensor:
+    return tensor._value
 
-    def evaluate(args: Any, kwargs: Any, result: Any) -> Any:
-        prepare = real.preprocess_golden_function_inputs
-        if prepare is not None:
-            # Renames arguments and notes dtypes; it leaves emulated tensors as they are, for they aren't TTNN's.
-            args, kwargs = prepare(args, kwargs)
-        form = (name, len(args), tuple(kwargs))
-        # The first call of each form runs on copies, and shows whether the golden writes to its inputs.
-        copy = _writes_inputs.get(form, True)
+
+def _replace(argument: Any, part: Callable[[EmulatedTensor], Any], seen: list[EmulatedTensor] | None = None) -> Any:
+    """`argument` with `part` of every emulated tensor in its place, also in lists and tuples; `seen` collects them."""
+    if isinstance(argument, EmulatedTensor):
+        if seen is not None:
+            seen.append(argument)
+        return part(argument)
+    if type(argument) in (list, tuple):
+        return type(argument)([_replace(item, part, seen) for item in argument])
+    return argument
+
+
+# --- results --------------------------------------------------------------------------------------------------------
+
+
+def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[EmulatedTensor], moves: bool) -> Any:
+    """The results of the real call, each tensor with its value."""
+    if isinstance(result, (list, tuple)) and not all(isinstance(item, int) for item in result):
+        if not isinstance(value, (list, tuple)) or len(value) != len(result):
+            raise EmulationError(f"{name} gives {len(result)} results on the device, but not by its reference")
+        parts = zip(result, value, strict=True)
+        return type(result)([_pair(ttnn, name, r, v, inputs, moves) for r, v in parts])
+    if not isinstance(result, ttnn.Tensor):
+        return result
+    if isinstance(value, Opaque):
+        return EmulatedTensor(result, value.value, _buffer_of(result, inputs))
+    if not isinstance(value, torch.Tensor):
+        raise EmulationError(f"the reference of {name} gives no tensor but {type(value).__name__}")
+    if tuple(value.shape) != tuple(result.shape):
+        raise EmulationError(
+            f"{name} gives the shape {tuple(result.shape)} on the device, but {tuple(value.shape)} by its reference"
+        )
+    value = as_held(value)
+    # Elements that only move stay representable, except in block floats, where neighbours share an exponent.
+    if not (moves and result.dtype in (ttnn.bfloat16, ttnn.float32) and all(t.dtype == result.dtype for t in inputs)):
+        value = round_to(ttnn, value, result.dtype)
+    return EmulatedTensor(result, value, _buffer_of(result, inputs))
+
+
+def _buffer_of(tensor: Any, inputs: list[EmulatedTensor]) -> Buffer:
+    """The buffer of the input that `tensor` is a view of, else a new one."""
+    identity = tensor.buffer_unique_id()  # None on the host and for freed memory
+    if identity is None:
+        return Buffer(None if tensor.device() is None else _memory)
+    for candidate in inputs:
+        if candidate.tensor.buffer_unique_id() == identity:
+            return candidate.buffer
+    return Buffer(_memory)
+
+
+# --- TTNN's golden functions ----------------------------------------------------------------------------------------
+
+
+def _prepare_typecast(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    tensor = args[0] if args else kwargs["input_tensor"]
+    facts = {"_ttnn_input_dtype": tensor.dtype, "_ttnn_is_host": False, "_ttnn_arch_name": "wormhole_b0"}
+    return args, {**kwargs, **facts}
+
+
+# TTNN prepares the arguments of these goldens from TTNN tensors (contents, place), which emulated tensors aren't.
+_PREPARE: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
+    "ttnn.typecast": _prepare_typecast,
+    "ttnn.pad": lambda args, kwargs: (args, kwargs),
+}
+
+
+def _by_golden(name: str, real: Any) -> Callable[..., Any]:
+    # TTNN's own preparation renames arguments and notes dtypes; it leaves emulated tensors in their places.
+    golden, prepare = real.golden_function, _PREPARE.get(name, real.preprocess_golden_function_inputs)
+    # Whether the golden writes to its inputs, by form of the call. The first call of each form runs on copies to see.
+    writes: dict[Any, bool] = {}
+
+    def values_of(args: Any, kwargs: Any) -> Any:
+        form = (len(args), *kwargs)
+        copies = writes.get(form, True)
         given: list[torch.Tensor] = []
 
         def take(tensor: EmulatedTensor) -> torch.Tensor:
-            given.append(tensor.value.clone() if copy else tensor.value)
+            given.append(tensor._value.clone() if copies else tensor._value)
             return given[-1]
 
-        values, named = _replace_all(args, kwargs, take)
-        versions = [t._version for t in given]
-        value = golden(*values, **named)
-        written = any(t._version != v for t, v in zip(given, versions, strict=True))
-        if not copy and written:
-            raise EmulationError(f"the golden function of {name} wrote to its input, which it had not done before")
-        _writes_inputs.setdefault(form, written)
+        try:
+            if prepare is not None:
+                args, kwargs = prepare(args, kwargs)
+            arguments = [_replace(argument, take) for argument in args]
+            named = {key: _replace(argument, take) for key, argument in kwargs.items()}
+            versions = [tensor._version for tensor in given]
+            value = golden(*arguments, **named)
+        except Exception as error:
+            raise EmulationError(f"TTNN's golden function of {name} failed: {error}") from error
+        wrote = any(tensor._version != version for tensor, version in zip(given, versions, strict=True))
+        if wrote and not copies:
+            raise EmulationError(f"TTNN's golden function of {name} wrote to its inputs, as it had not done before")
+        writes.setdefault(form, wrote)
         return value
 
-    return evaluate
+    return values_of
 
 
 def _function(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
     """A plain function of TTNN on emulated tensors: fine as long as it makes no tensor."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        real_args, real_kwargs = _replace_all(args, kwargs, _real)
-        result = real(*real_args, **real_kwargs)
+        result = real(
+            *[_replace(argument, _real) for argument in args],
+            **{key: _replace(argument, _real) for key, argument in kwargs.items()},
+        )
         if isinstance(result, ttnn.Tensor):
-            raise NotImplementedError(f"{getattr(real, '__name__', real)} makes a tensor of unknown value")
+            raise NotImplementedError(f"{getattr(real, '__name__', real)} gives a tensor whose value is not known here")
         return result
 
     return call
 
 
-# --- operations that cross between torch and the device, or free ---------------------------------------------------
+# --- between torch and the device, and freeing ----------------------------------------------------------------------
 
-# Beyond this many elements, laying out a tensor of zeros on the host for the mock to drop takes longer than the rest.
+# From this many elements on, TTNN's layout of contents that the mock then drops takes most of the time.
 _LARGE = 1 << 16
-_PLAIN = {"dtype", "layout", "device", "memory_config"}
 
 
-def _from_torch(ttnn: ModuleType, real: Any) -> Callable[..., Any]:
+def _from_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
     def from_torch(tensor: torch.Tensor | None, dtype: Any = None, **options: Any) -> Any:
+        """`ttnn.from_torch`. Floats but float64, integers and booleans; raises TypeError for the others."""
         if tensor is None:
             return None
-        if tensor.dtype == torch.float64 or tensor.dtype.is_complex:
-            raise TypeError(f"TTNN has no {tensor.dtype} and would end the process; convert the tensor first")
-        tensor = tensor.detach()
-        large = tensor.numel() > _LARGE and options.get("device") is not None and options.keys() <= _PLAIN
-        if large and dtype is not None:
-            # The mock drops the contents, so allocating is enough; shape, dtype, layout and memory come out the same.
-            result = ttnn.allocate_tensor_on_device(
-                ttnn.Shape(tuple(tensor.shape)), dtype, options.get("layout") or ttnn.ROW_MAJOR_LAYOUT,
-                options["device"], options.get("memory_config") or ttnn.DRAM_MEMORY_CONFIG,
-            )  # fmt: skip
-        else:
-            result = real(tensor, dtype=dtype, **options)
-        value = round_to(ttnn, as_held(tensor), result.dtype)
-        if value.data_ptr() == tensor.data_ptr():
-            value = value.clone()  # the device's copy doesn't follow later writes to the torch tensor
-        return EmulatedTensor(result, value, Buffer())
+        if not isinstance(tensor, torch.Tensor) or tensor.dtype == torch.float64 or tensor.dtype.is_complex:
+            kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+            raise TypeError(f"ttnn.from_torch takes no {kind}; convert it to a torch tensor of float32 or an integer")
+        mapper, device = options.get("mesh_mapper"), options.get("device")
+        if mapper is not None and device is not None and device.get_num_devices() > 1:
+            raise NotImplementedError("values on a mesh of several emulated devices are not supported")
+        with torch.inference_mode(False), torch.no_grad():
+            result = _allocate(ttnn, tensor, dtype, options)
+            if result is None:
+                result = real(tensor.detach(), dtype=dtype, **options)
+            value = round_to(ttnn, as_held(tensor.detach()), result.dtype)
+            if options.get("col_tilize"):
+                raise NotImplementedError("from_torch with col_tilize= is not supported on the emulated device")
+            if value.data_ptr() == tensor.data_ptr():
+                value = value.clone()  # the device's copy doesn't follow later writes to the torch tensor
+        return EmulatedTensor(result, value, _buffer_of(result, []))
 
     return from_torch
 
 
-def _to_torch(ttnn: ModuleType, real: Any) -> Callable[..., Any]:
+def _allocate(ttnn: ModuleType, tensor: torch.Tensor, dtype: Any, options: dict[str, Any]) -> Any:
+    """What from_torch gives on the mock, where contents count for nothing; None where it is not that simple."""
+    device, plain = options.get("device"), options.keys() <= {"layout", "device", "memory_config"}
+    if tensor.numel() < _LARGE or device is None or dtype is None or not plain:
+        return None
+    layout = options.get("layout") or (ttnn.ROW_MAJOR_LAYOUT if dtype not in _block_floats(ttnn) else ttnn.TILE_LAYOUT)
+    memory_config = options.get("memory_config") or ttnn.DRAM_MEMORY_CONFIG
+    return ttnn.allocate_tensor_on_device(ttnn.Shape(tuple(tensor.shape)), dtype, layout, device, memory_config)
+
+
+def _block_floats(ttnn: ModuleType) -> tuple[Any, Any]:
+    return ttnn.bfloat8_b, ttnn.bfloat4_b
+
+
+def _to_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
     def to_torch(tensor: EmulatedTensor, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
-        if not tensor.tensor.is_allocated():
-            real(tensor.tensor)  # raises TTNN's error
-        result = to_torch_dtype(tensor.value, tensor.dtype)
+        """`ttnn.to_torch`: a new torch tensor in the dtype that TTNN gives (float32 for block floats), or `dtype`."""
+        with torch.inference_mode(False), torch.no_grad():
+            if tensor.value.shape != tuple(tensor.shape):
+                raise EmulationError("the contents of prepared weights are laid out for TTNN's kernels alone")
+            result = to_torch_dtype(tensor.value, tensor.dtype)
         return result if dtype is None else result.to(dtype)
 
     return to_torch
 
 
-def _deallocate(ttnn: ModuleType, real: Any) -> Callable[..., Any]:
+def _deallocate(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
     def deallocate(tensor: EmulatedTensor, force: bool = True) -> None:
+        """`ttnn.deallocate`. The value of every tensor that shares the buffer can't be read any more."""
         real(tensor.tensor, force=force)
         if not tensor.tensor.is_allocated():
-            tensor._buffer.freed_by = "ttnn.deallocate"
+            tensor.buffer.freed_by = "ttnn.deallocate"
 
     return deallocate
 
 
-SPECIAL: dict[str, Callable[[ModuleType, Any], Callable[..., Any]]] = {
+_CROSSING: dict[str | None, Callable[[ModuleType, Callable[..., Any]], Callable[..., Any]]] = {
     "ttnn.from_torch": _from_torch,
     "ttnn.to_torch": _to_torch,
     "ttnn.deallocate": _deallocate,
 }
-
-IN_PLACE = {
-    "ttnn.fill_cache", "ttnn.update_cache", "ttnn.copy", "ttnn.plus_one", "ttnn.copy_host_to_device_tensor",
-    "ttnn.softmax_in_place", "ttnn.scale_mask_softmax_in_place", "ttnn.scale_causal_mask_hw_dims_softmax_in_place",
-    "ttnn.experimental.paged_update_cache", "ttnn.experimental.paged_fill_cache", "ttnn.uniform",
-    "ttnn.experimental.paged_fused_update_cache", "ttnn.experimental.slice_write", "ttnn.indexed_fill",
-}  # fmt: skip

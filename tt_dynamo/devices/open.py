@@ -22,13 +22,14 @@ from typing import Any
 
 from .boards import BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD
 from .errors import DeviceError
-from .toolchain import mock_environment
+from .toolchain import cache_root, mock_environment
 
 log = logging.getLogger(__name__)
 
 # Convolutions and pools keep their halo tables in this region, which TTNN leaves empty unless asked; bytes per core.
 L1_SMALL_SIZE = 32768
 HARDWARE_NODES = Path("/dev/tenstorrent")
+_MOCK_VARIABLE = "TT_METAL_MOCK_CLUSTER_DESC_PATH"
 CHOICES = ("auto", "hardware", *BOARDS)
 
 _lock = threading.RLock()
@@ -87,6 +88,10 @@ class Device:
                 _shared = None
             if handle is not None and self._owned:
                 import_ttnn().close_device(handle)
+                if self.emulated:
+                    from .emulation import device_closed
+
+                    device_closed()
 
     def __repr__(self) -> str:
         return f"<Device {self.description}{', closed' if self.closed else ''}>"
@@ -96,11 +101,14 @@ def open_device(choice: Any = "auto") -> Device:
     """Open the device that `choice` names, or return the one that is already open for it.
 
     choice: "auto" (hardware where there is some, else an emulated N150), "hardware", a board's name to emulate it
-    ("n150", "n300" as one chip, "p150"), or an open ttnn device or mesh, which the caller owns and closes.
+    ("n150", "n300" as one chip, "p150"), an open ttnn device or mesh, which the caller owns and closes, or a Device.
 
     Raises DeviceError: no such choice, TTNN not installed or not for this Python, no hardware found, another board
     already open in this process.
     """
+    if isinstance(choice, Device):
+        choice.handle  # noqa: B018  raises when closed
+        return choice
     if not isinstance(choice, str):
         return _adopt(choice)
     if choice not in CHOICES:
@@ -132,7 +140,14 @@ def _open(target: str, automatic: bool = False) -> Device:
             f"no Tenstorrent hardware: nothing at {HARDWARE_NODES}/*. Install the tt-kmd driver and check that the "
             f"board is visible (tt-smi), or emulate a board: {', '.join(map(repr, BOARDS))}."
         )
-    with _environment(mock_environment(BOARD_DESCRIPTIONS[target]) if emulated else {}):
+    try:
+        environment = mock_environment(BOARD_DESCRIPTIONS[target]) if emulated else {}
+    except OSError as error:
+        raise DeviceError(
+            f"cannot prepare the emulated device in {cache_root()}: {error}. Set TT_DYNAMO_CACHE to a folder that can "
+            "be written to."
+        ) from error
+    with _environment(environment):
         ttnn = import_ttnn(quiet=emulated)
         try:
             handle = ttnn.open_device(device_id=0, l1_small_size=L1_SMALL_SIZE)
@@ -140,32 +155,36 @@ def _open(target: str, automatic: bool = False) -> Device:
             raise DeviceError(f"TTNN could not open {target!r}: {_first_line(error)}") from error
     _cluster = target
     _shared = Device(handle, target if emulated else _board_of(ttnn, handle), emulated=emulated, owned=True)
-    reason = " (device='auto'; no Tenstorrent hardware found)" if automatic and emulated else ""
+    reason = ""
+    if automatic:
+        reason = f" (device='auto'; {f'nothing at {HARDWARE_NODES}' if emulated else 'hardware found'})"
     log.info("opened %s%s", _shared.description, reason)
     return _shared
 
 
 def _adopt(handle: Any) -> Device:
     """A Device for a ttnn device that the user opened."""
+    global _cluster
     _check_installed()
-    ttnn = import_ttnn()
+    ttnn = import_ttnn(quiet=True)
     if not isinstance(handle, ttnn.MeshDevice):
-        raise DeviceError(f"device must be one of {', '.join(CHOICES)} or an open ttnn device, not {handle!r}")
+        raise DeviceError(f"a device is one of {', '.join(CHOICES)} or an open ttnn device, not {handle!r}")
     with _lock:
         if _shared is not None and handle is _shared._handle:
             return _shared
-        # Without a device node the driver can only be mocked.
-        emulated = _cluster in BOARDS or (_cluster is None and not hardware_nodes())
-        board = _cluster if _cluster in BOARDS else _board_of(ttnn, handle)
-        return Device(handle, str(board), emulated=emulated, owned=False)
+        # Without a device node TTNN's driver can only be mocked.
+        mocked = _cluster in BOARDS or _MOCK_VARIABLE in os.environ or not hardware_nodes()
+        board = _board_of(ttnn, handle)
+        _cluster = _cluster or (board if mocked else "hardware")
+        return Device(handle, board, emulated=mocked, owned=False)
 
 
 def _board_of(ttnn: ModuleType, handle: Any) -> str:
     """The board's name as TTNN's cluster reports it ("n150"), or the architecture's where that is unknown."""
     try:
-        return str(ttnn.cluster.get_cluster_type()).rsplit(".", 1)[-1].lower()
+        return ttnn.cluster.get_cluster_type().name.lower()
     except (AttributeError, RuntimeError):
-        return str(handle.arch()).rsplit(".", 1)[-1].lower()
+        return handle.arch().name.lower()
 
 
 def _check_installed() -> None:
@@ -185,11 +204,11 @@ def _check_installed() -> None:
 
 def import_ttnn(quiet: bool = False) -> ModuleType:
     """Import TTNN; with `quiet`, without the dump of its configuration that it logs at debug level."""
-    if "ttnn" in sys.modules or not quiet:
-        import ttnn
+    if not quiet or sys.modules.keys() & {"ttnn", "loguru"}:
+        import ttnn  # where loguru is in use already, what it prints is the user's choice
 
         return ttnn
-    # TTNN logs through loguru, whose default handler prints debug messages.
+    # TTNN logs through loguru, which prints debug messages unless told otherwise.
     from loguru import logger
 
     logger.disable("ttnn")
