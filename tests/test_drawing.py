@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.fx import Graph
 
+from tt_dynamo.codegen import checked
 from tt_dynamo.drawing import BORDERS, BOX_HEIGHT, BOX_WIDTH, KINDS, draw
 from tt_dynamo.graph import Spec
 
@@ -40,7 +41,7 @@ class Program:
 
     def weight(self, name):
         node = self.graph.placeholder(name)
-        node.meta.update(parameter=name, ttnn=Spec((64, 32), "bfloat8_b", "TILE"))
+        node.meta.update(weight=True, ttnn=Spec((64, 32), "bfloat8_b", "TILE"))
         return node
 
     def ttnn(self, name, *args, spec=None):
@@ -87,6 +88,29 @@ def test_device_host_transfers_and_inputs_are_told_apart_by_colour(program):
     assert len({fill for fill, *_ in KINDS.values()}) == len(KINDS)
     assert "1 TTNN call, 1 host operation, 2 transfers" in svg
     assert ">aten.topk<" in svg and all(words in svg for _, _, words in KINDS.values())
+
+
+def test_the_host_side_of_a_transfer_is_no_host_operation(program):
+    ids = program.graph.call_function(checked, (program.input("ids"), 0, 99))
+    up = program.ttnn("from_torch", ids)
+    up.meta.update(bytes=2048, module="embeddings")
+    program.graph.output(up)
+    svg = draw(program.graph)
+    assert "0 TTNN calls, 0 host operations, 1 transfer<" in svg
+    assert {name: facts[2] for name, facts in boxes(svg).items() if name != "output"} == {
+        "ids": KINDS["input"][0],
+        "checked": KINDS["transfer"][0],
+        up.name: KINDS["transfer"][0],
+    }
+    assert "2.0 KiB<" in svg and ">embeddings<" in svg and ">checked<" in svg
+
+
+def test_an_operation_is_named_as_the_program_writes_it(program):
+    node = program.graph.call_function(lambda x: x, (program.input("x"),))
+    node.meta["path"] = "ttnn.transformer.concatenate_heads"
+    program.graph.output(node)
+    svg = draw(program.graph)
+    assert ">concatenate_heads<" in svg and "1 TTNN call," in svg
 
 
 def test_layouts_are_told_apart_by_border(program):

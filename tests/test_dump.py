@@ -13,18 +13,21 @@ import torch
 from tt_dynamo.dump import Dump, InputSpec, WeightSpec, standalone_program
 from tt_dynamo.report import GraphReport, Operation
 
-SOURCE = """
+SOURCE = """import torch
+import ttnn
+
 scale = 2.0
 
-def forward(device, x, ids, weight, kernel):
+def forward(device, x, ids, weight, kernel, offset):
     device_x = ttnn.from_torch(x, dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
     y = ttnn.to_torch(ttnn.linear(device_x, weight))
-    return y * scale, ids + math.floor(2.5), None, kernel
+    return y * scale, ids + math.floor(2.5), None, kernel, offset
 """
 INPUTS = [InputSpec("x", (2, 3), torch.float32), InputSpec("ids", (4,), torch.int64)]
 WEIGHTS = [
     WeightSpec("weight", "ttnn.bfloat16", "ttnn.TILE_LAYOUT"),
     WeightSpec("kernel", "ttnn.bfloat16", "ttnn.ROW_MAJOR_LAYOUT", on_device=False),
+    WeightSpec("offset"),
 ]
 # Stands in for TTNN: what the program needs of it, in torch, and a log of how it was asked.
 STAND_IN = """
@@ -54,7 +57,7 @@ def report():
 
 
 def tensors():
-    return {"weight": torch.arange(6.0).reshape(2, 3).T, "kernel": torch.ones(2, 2)}
+    return {"weight": torch.arange(6.0).reshape(2, 3).T, "kernel": torch.ones(2, 2), "offset": torch.ones(7)}
 
 
 def fill(dump, graph_module, report):
@@ -171,7 +174,7 @@ def test_weights_are_saved_without_the_storage_they_are_views_of(tmp_path):
     storage = torch.zeros(1000, 1000)
     storage[:, 0] = 7.0
     dump = Dump.create(tmp_path)
-    dump.program(SOURCE, INPUTS, WEIGHTS, {"weight": storage[:4, 0].expand(2, 4), "kernel": storage[0, :1]})
+    dump.program(SOURCE, INPUTS, WEIGHTS, {**tensors(), "weight": storage[:4, 0].expand(2, 4)})
     assert (dump.path / "weights.pt").stat().st_size < 10_000
     assert torch.load(dump.path / "weights.pt")["weight"].equal(torch.full((2, 4), 7.0))
 
@@ -203,6 +206,7 @@ def test_the_program_runs_alone_and_saves_its_outputs(tmp_path):
         "output 1: [4] torch.int64",
         "output 2: None",
         "output 3: [2, 2] torch.float32",
+        "output 4: [7] torch.float32",
     ]
     saved = torch.load(dump.path / "outputs.pt")
     x, ids = saved["inputs"]

@@ -18,7 +18,7 @@ import networkx
 from torch.fx import Node
 
 # All sizes in SVG user units, which a browser shows as pixels.
-BOX_WIDTH, BOX_HEIGHT = 268, 42
+BOX_WIDTH, BOX_HEIGHT = 268, 54
 CHIP_WIDTH, CHIP_HEIGHT, CHIP_GAP = 150, 17, 3
 COLUMN_GAP, ROW_GAP = 26, 40
 WIDEST_ROW = 1700  # a wider generation is broken into several rows

@@ -18,6 +18,7 @@ from xml.sax.saxutils import escape, quoteattr
 import torch
 from torch.fx import Graph, Node
 
+from tt_dynamo.codegen import HELPERS
 from tt_dynamo.diagram import (
     BOX_HEIGHT,
     BOX_WIDTH,
@@ -30,12 +31,13 @@ from tt_dynamo.diagram import (
     Line,
     arrange,
 )
+from tt_dynamo.report import size_text
 
 # kind → fill, border, words of the legend. Told apart without colour vision by lightness and by the words in the box.
 KINDS = {
     "device": ("#d3e6f8", "#2a6aa8", "TTNN call on the device"),
     "host": ("#fbd0bd", "#b93c12", "eager torch on the host"),
-    "transfer": ("#fdeeb5", "#a37b00", "transfer"),
+    "transfer": ("#fdeeb5", "#a37b00", "transfer, host side included"),
     "input": ("#d8efdb", "#34804a", "input or output"),
     "weight": ("#eeeef2", "#8a8a99", "weight or constant"),
     "link": ("#ffffff", "#8a8a99", "value from far above"),
@@ -71,22 +73,26 @@ def _kind(node: Node) -> str:
     """A key of KINDS, or "hidden" for what isn't drawn."""
     if node.op == "output":
         return "input"
-    if node.op == "get_attr" or (node.op == "placeholder" and node.meta.get("parameter")):
+    if node.op == "get_attr" or (node.op == "placeholder" and (node.meta.get("weight") or node.meta.get("parameter"))):
         return "weight"
     if node.op == "placeholder":
         return "input"
     if node.target is operator.getitem or _name(node).rpartition(".")[2] == "deallocate":
         return "hidden"
-    if not _name(node).startswith("ttnn."):
-        return "host"
-    return "transfer" if _name(node).rpartition(".")[2] in TRANSFERS else "device"
+    if node.target in HELPERS or _crosses(node):
+        return "transfer"
+    return "device" if _name(node).startswith("ttnn.") else "host"
+
+
+def _crosses(node: Node) -> bool:
+    return _name(node).startswith("ttnn.") and _name(node).rpartition(".")[2] in TRANSFERS
 
 
 def _name(node: Node) -> str:
     """The operation in full: "ttnn.transformer.concatenate_heads", "aten.topk.default"."""
     target = node.target
-    if isinstance(target, (str, torch._ops.OpOverload)):
-        return str(target)
+    if "path" in node.meta or isinstance(target, (str, torch._ops.OpOverload)):
+        return str(node.meta.get("path", target))
     named = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', target)}"
     return str(getattr(target, "python_fully_qualified_name", named))
 
@@ -94,21 +100,26 @@ def _name(node: Node) -> str:
 def _title(node: Node, kind: str) -> str:
     if kind == "input":
         return node.name
-    return _name(node).removesuffix(".default") if kind == "host" else _name(node).rpartition(".")[2]
+    name = _name(node)
+    return name.removesuffix(".default") if isinstance(node.target, torch._ops.OpOverload) else name.rpartition(".")[2]
 
 
 def _facts(node: Node) -> str:
-    """Shape, dtype and where the value lies, of the first result where there are several."""
+    """Shape, dtype and where the value lies, of the first result where there are several; the size of a transfer."""
     values = _values(node)
-    if not values or not hasattr(values[0], "shape"):
-        return ""
-    shape = "×".join(str(dim) for dim in values[0].shape) or "scalar"
-    words = [shape, str(values[0].dtype).rpartition(".")[2].lower()]
-    if _layout(node) != "host":
-        words.append(_layout(node))
-    if getattr(values[0], "memory", "DRAM") != "DRAM":
-        words.append(str(values[0].memory))
-    return "  ".join(words) + (f" (of {len(values)})" if len(values) > 1 else "")
+    words = []
+    if values and hasattr(values[0], "shape"):
+        shape = "×".join(str(dim) for dim in values[0].shape) or "scalar"
+        words = [shape, str(values[0].dtype).rpartition(".")[2].lower()]
+        if _layout(node) != "host":
+            words.append(_layout(node))
+        if getattr(values[0], "memory", "DRAM") != "DRAM":
+            words.append(str(values[0].memory))
+        if len(values) > 1:
+            words.append(f"(of {len(values)})")
+    if isinstance(node.meta.get("bytes"), int):
+        words.append(size_text(node.meta["bytes"]))
+    return "  ".join(words)
 
 
 def _values(node: Node) -> Sequence[Any]:
@@ -148,7 +159,8 @@ MARGIN = 24
 STYLE = """
 text{font-family:'DejaVu Sans','Segoe UI',Helvetica,Arial,sans-serif;fill:#1d2430}
 .title{font-weight:600;text-anchor:middle}
-.facts{font-size:11px;text-anchor:middle;fill:#4a5363}
+.facts{text-anchor:middle;fill:#3a4250}
+.module{text-anchor:middle;fill:#6b7585}
 .chip{fill:#4a5363}
 .index{font-size:10px;fill:#4a5363}
 .heading{font-size:15px;font-weight:600}
@@ -158,7 +170,8 @@ text{font-family:'DejaVu Sans','Segoe UI',Helvetica,Arial,sans-serif;fill:#1d243
 
 
 def _svg(boxes: dict[Node, Box], lines: list[Line]) -> str:
-    heading = _heading([box.kind for box in boxes.values()])
+    kinds = [box.kind for box in boxes.values() if box.kind != "transfer" or _crosses(box.node)]
+    heading = _heading(kinds)
     body_width = max([box.right for box in boxes.values()] + [line.reach for line in lines], default=0.0)
     width = max(body_width + 2 * MARGIN, 700.0)
     legend, top = _legend(width)
@@ -195,17 +208,18 @@ def _draw_line(line: Line, source: Box) -> str:
 def _draw_box(box: Box) -> str:
     fill, stroke, _ = KINDS[box.kind]
     left, top = box.x - BOX_WIDTH / 2, box.box_top
-    title, facts = _title(box.node, box.kind), _facts(box.node)
-    middle = top + (BOX_HEIGHT / 2 + 5 if not facts else 18)
+    facts, module = _facts(box.node), str(box.node.meta.get("module") or "")
+    words = [("title", _title(box.node, box.kind), 14), ("facts", facts, 11), ("module", module, 10)]
+    words = [line for line in words if line[1]]
+    baseline = top + BOX_HEIGHT / 2 + 13 - 7.5 * len(words)
     round_ends = BOX_HEIGHT / 2 if box.kind == "input" else 7
     parts = [
         f"<g id={quoteattr(box.node.name)}><title>{escape(_hover(box.node))}</title>",
         f'<rect x="{left:.0f}" y="{top:.0f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="{round_ends:.0f}" '
         f'fill="{fill}" stroke="{stroke}" {BORDERS[_layout(box.node)][0]}/>',
-        _text("title", title, box.x, middle, 14, BOX_WIDTH - 24),
     ]
-    if facts:
-        parts.append(_text("facts", facts, box.x, top + 34, 11, BOX_WIDTH - 24))
+    for number, (style, text, size) in enumerate(words):
+        parts.append(_text(style, text, box.x, baseline + 15 * number, size, BOX_WIDTH - 24))
     chip_left = box.x - BOX_WIDTH / 2 - COLUMN_GAP / 2 - CHIP_WIDTH
     chip_top = box.y + (box.height - len(box.chips) * (CHIP_HEIGHT + CHIP_GAP) + CHIP_GAP) / 2
     for number, (node, kind) in enumerate(box.chips):
@@ -232,7 +246,7 @@ def _draw_chip(node: Node, kind: str, left: float, top: float, box_left: float, 
 def _hover(node: Node) -> str:
     """All that's known of a node, shown when the pointer rests on it."""
     module = node.meta.get("module")
-    parts = [node.name, _name(node), _facts(node), f"in {module}" if isinstance(module, str) and module else ""]
+    parts = [node.name, _name(node), _facts(node), f"in {module}" if module else ""]
     return "\n".join(part for part in parts if part)
 
 
@@ -253,7 +267,7 @@ def _legend(width: float) -> tuple[str, float]:
     samples += [(f'fill="#ffffff" stroke="#1d2430" {style}', words) for style, words in BORDERS.values()]
     x, y, parts = float(MARGIN), MARGIN + 26.0, []
     for style, words in samples:
-        step = 36 + 7.2 * len(words)
+        step = 38 + 7.6 * len(words)
         if x + step > width - MARGIN and x > MARGIN:
             x, y = float(MARGIN), y + 22
         parts.append(f'<rect x="{x:.0f}" y="{y:.0f}" width="22" height="13" rx="3" {style}/>')

@@ -46,13 +46,14 @@ class InputSpec:
 class WeightSpec:
     """One weight of a program: its name in `forward`, and how TTNN holds it.
 
-    dtype and layout are written as in a program: "ttnn.bfloat16", "ttnn.TILE_LAYOUT". A weight that TTNN wants on the
-    host, such as that of a convolution before it's prepared, has `on_device=False`.
+    dtype and layout are written as in a program: "ttnn.bfloat16", "ttnn.TILE_LAYOUT"; without them the weight stays a
+    torch tensor, for an operation on the host. A weight that TTNN wants on the host, such as that of a convolution
+    before it's prepared, has `on_device=False`.
     """
 
     name: str
-    dtype: str
-    layout: str
+    dtype: str | None = None
+    layout: str | None = None
     on_device: bool = True
 
 
@@ -158,13 +159,15 @@ def standalone_program(source: str, inputs: Sequence[InputSpec], weights: Sequen
     order of the two lists and returning one tensor or a tuple of them. It may use `torch`, `ttnn` and `math`, and
     define what it likes before `forward`, but nothing that needs a device.
     """
+    source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE)
     input_lines = [f"    ({spec.name!r}, {tuple(spec.shape)!r}, {spec.dtype}),\n" for spec in inputs]
     weight_lines = [f"    ({spec.name!r}, {spec.dtype}, {spec.layout}, {spec.on_device}),\n" for spec in weights]
     return (
         _HEAD
         + source.strip("\n")
         + f"\n\n\n# name, shape, dtype\nINPUTS = [\n{''.join(input_lines)}]\n"
-        + f"\n# name, dtype, layout, whether it's uploaded\nWEIGHTS = [\n{''.join(weight_lines)}]\n"
+        + "\n# name, dtype and layout (None: stays a torch tensor), whether it's uploaded\n"
+        + f"WEIGHTS = [\n{''.join(weight_lines)}]\n"
         + _MAIN
     )
 
@@ -194,7 +197,9 @@ _MAIN = '''
 def upload_weights(device):
     tensors = torch.load(FOLDER / "weights.pt", weights_only=True)
     return [
-        ttnn.from_torch(tensors[name], dtype=dtype, layout=layout, **({"device": device} if on_device else {}))
+        tensors[name]
+        if dtype is None
+        else ttnn.from_torch(tensors[name], dtype=dtype, layout=layout, device=device if on_device else None)
         for name, dtype, layout, on_device in WEIGHTS
     ]
 

@@ -147,13 +147,13 @@ class GraphReport:
         most = self.launches_per_layer()
         in_layer = f", at most {most} in a layer" if most is not None else ""
         lines += _row("kernel launches", f"{self.device_programs} per run{in_layer}")
-        lines += _row("transfers", f"{len(self.transfers)} per run, {_size(self.transfer_bytes)}")
+        lines += _row("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}")
         if self.transfers:
-            rows = [(t.direction.replace("_", " "), _size(t.bytes), t.name) for t in self.transfers]
+            rows = [(t.direction.replace("_", " "), size_text(t.bytes), t.name) for t in self.transfers]
             lines += textwrap.indent(_table(("direction", "size", "value"), rows, right=(1,)), "  ").splitlines()
-        lines += _row("peak DRAM", _size(self.peak_dram_bytes))
-        lines += _row("peak L1", _size(self.peak_l1_bytes))
-        lines += _row("weights", _size(self.weight_bytes))
+        lines += _row("peak DRAM", size_text(self.peak_dram_bytes))
+        lines += _row("peak L1", size_text(self.peak_l1_bytes))
+        lines += _row("weights", size_text(self.weight_bytes))
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
         lines += _row("compile time", stages or "not measured")
         lines += _row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
@@ -221,7 +221,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[i
     )
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """Bytes for people: 1536 → "1.5 KiB"."""
     for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
         if count >= 1 << shift:
