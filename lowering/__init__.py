@@ -1,0 +1,16 @@
+"""Lowerings: ATen (or fused) node → TTNN calls, one file per operation family, found through the registry."""
+
+from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it)
+    attention,
+    comparison,
+    data_movement,
+    elementwise,
+    embedding,
+    matmul,
+    normalization,
+    patches,
+    reduction,
+)
+from tt_dynamo.lowering.registry import Lowering, Need, find, lower, operand_name, registered
+
+__all__ = ["Lowering", "Need", "find", "lower", "operand_name", "registered"]

@@ -1,0 +1,73 @@
+"""Which lowering an operation has, and what it asks of its operands.
+
+A lowering is a plain function (ttnn, *operands, **keywords) that makes TTNN calls and returns their result. Operands
+that are tensors arrive as device values with `shape`, `dtype`, `layout`; everything else arrives as in the ATen node.
+An operand's layout is TILE unless the registration says ROW_MAJOR or "any"; its dtype is that of
+`tt_dynamo.graph.DEVICE_DTYPES` unless it says otherwise. TTNN itself checks everything else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """What a lowering asks of one operand: layout "TILE", "ROW_MAJOR" or "any"; a TTNN dtype, or None for the usual."""
+
+    layout: str = "TILE"
+    dtype: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """A registered lowering: the function, its needs by operand name, and the layout of what it gives."""
+
+    function: Callable[..., Any]
+    needs: Mapping[str, Need]
+    gives: str
+
+    def need(self, operand: str) -> Need:
+        return self.needs.get(operand, Need())
+
+
+_lowerings: dict[Any, Lowering] = {}
+
+
+def lower(*targets: Any, gives: str = "TILE", **needs: Need) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register the decorated function for `targets`; raises ValueError for one that has a lowering already.
+
+    gives: layout of the results, or "same" where they keep the first operand's.
+    needs: what the operands of that name must be, by the names of the operator's schema.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        for target in targets:
+            if target in _lowerings:
+                raise ValueError(f"{target} has a lowering already: {_lowerings[target].function.__name__}")
+            names = {argument.name for argument in target._schema.arguments}
+            if not names.issuperset(needs):
+                raise ValueError(f"{target} has no operand {sorted(set(needs) - names)}; it has {sorted(names)}")
+            _lowerings[target] = Lowering(function, needs, gives)
+        return function
+
+    return register
+
+
+def find(target: Any) -> Lowering | None:
+    """The lowering of an operation, or None where it has none."""
+    return _lowerings.get(target)
+
+
+def operand_name(target: torch._ops.OpOverload, position: int) -> str:
+    """The schema's name of the operand at `position`."""
+    return target._schema.arguments[position].name
+
+
+def registered() -> dict[Any, Lowering]:
+    """A copy of the whole registry."""
+    return dict(_lowerings)

@@ -1,0 +1,42 @@
+"""The passes, in the order in which they run: this list is the whole pipeline on ATen graphs.
+
+A pass is a function (graph, context) -> how many places it changed. After every pass the graph still runs in eager
+torch and gives what it gave before. Placement, layouts and deallocations need the device's answers and are called by
+the compiler with them; they stand in files of their own here as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch.fx import Graph
+from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.fold_constants import fold_constants
+from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.fuse_attention import fuse_attention
+from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
+from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
+from tt_dynamo.passes.fuse_qkv import fuse_qkv
+from tt_dynamo.passes.fuse_residual_norm import fuse_residual_norm
+
+from tt_dynamo.graph import Context
+
+Pass = Callable[[Graph, Context], int]
+
+PASSES: tuple[Pass, ...] = (
+    canonicalize,
+    fold_patch_embedding,
+    fuse_attention,
+    fuse_qkv,
+    fuse_merge_heads,
+    fuse_linear_activation,
+    fuse_residual_norm,
+    fold_constants,
+)
+
+REQUIRED = frozenset({"canonicalize", "fold_constants"})
+
+OPTIONAL: tuple[str, ...] = (
+    *(p.__name__ for p in PASSES if p.__name__ not in REQUIRED),
+    "insert_deallocations",
+)

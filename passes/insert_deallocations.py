@@ -1,0 +1,50 @@
+"""Free every buffer of a program after the last use of every alias of it.
+
+Before   y = reshape(x);  z = relu(y);  out = to_torch(z)
+After    y = reshape(x);  z = relu(y);  deallocate(y);  out = to_torch(z);  deallocate(z)
+
+Runs on the program's graph. x and y share one buffer, so nothing is freed before the last use of both, and then once,
+through the alias that was read last. force=False: TTNN frees only what nobody else holds, so a mistake here would keep
+memory, never corrupt it. Weights belong to the store and are never freed.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from torch.fx import Graph, Node
+
+
+def insert_deallocations(graph: Graph, deallocate: Callable[..., Any]) -> int:
+    """Insert a call of `deallocate` (ttnn.deallocate) for every buffer that the program makes; returns how many.
+
+    Reads node.meta["ttnn"] (the node is a tensor on the device), node.meta["alias"] (the operand whose buffer it lives
+    in, or None) and node.meta["weight"].
+    """
+    roots: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if "ttnn" in node.meta:
+            alias = node.meta.get("alias")
+            roots[node] = roots.get(alias, node) if alias is not None else node
+    last: dict[Node, tuple[Node, Node]] = {}  # buffer → (the node that reads it last, the alias it reads)
+    for node in graph.nodes:
+        for operand in node.all_input_nodes:
+            if operand in roots and node.op != "output":
+                last[roots[operand]] = (node, operand)
+    inserted = 0
+    returned = {roots[n] for n in graph.output_node().all_input_nodes if n in roots}
+    for buffer, (reader, alias) in last.items():
+        if buffer.meta.get("weight") or buffer in returned or _still_named(reader, buffer, roots):
+            continue
+        with graph.inserting_after(reader):
+            call = graph.call_function(deallocate, (alias,), {"force": False})
+        call.meta.update({"path": "ttnn.deallocate", "module": reader.meta.get("module", "")})
+        inserted += 1
+    return inserted
+
+
+def _still_named(reader: Node, buffer: Node, roots: dict[Node, Node]) -> bool:
+    """Whether the last reader gives an alias of the buffer itself that nothing reads: then there is nothing to free."""
+    return reader.target is operator.getitem or (reader in roots and roots[reader] is buffer)

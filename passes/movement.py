@@ -1,0 +1,106 @@
+"""Chains of data movement, understood by what they do to the positions of elements.
+
+A chain of views, permutes, selects, slices and splits from a source to a value is run once on the numbers 0 … n-1:
+where each number ends up says everything about it, whatever idiom wrote it. Equal chains are run once per compile.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from tt_dynamo.graph import Context, aten, is_call, shape_of
+
+MOVES = frozenset(
+    {
+        aten.view.default,
+        aten.reshape.default,
+        aten.permute.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.unbind.int,
+        aten.split.Tensor,
+        aten.split_with_sizes.default,
+        aten.clone.default,
+        operator.getitem,
+    }
+)
+
+# Index maps of larger tensors are not worth their memory: batches of images share one image's chain anyway.
+LIMIT = 1 << 25
+
+
+def is_move(node: Any) -> bool:
+    """Whether a node only moves elements; picking from a tuple counts where the tuple was split from one tensor."""
+    if not is_call(node, *MOVES):
+        return False
+    return node.target is not operator.getitem or is_move(node.args[0])
+
+
+def source_of(node: Node) -> Node:
+    """The value at the head of the chain of moves that ends in `node`; `node` itself where there is none."""
+    while is_move(node):
+        node = node.args[0]
+    return node
+
+
+def positions(node: Node, context: Context) -> torch.Tensor | None:
+    """For each element of `node`, its position in the flattened source; None where the source is too large."""
+    chain: list[Node] = []
+    source = node
+    while is_move(source):
+        chain.append(source)
+        source = source.args[0]
+    shape = shape_of(source)
+    if torch.Size(shape).numel() > LIMIT:
+        return None
+    key = ("positions", shape, tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain))
+    if key not in context.memory:
+        value: Any = torch.arange(torch.Size(shape).numel(), dtype=torch.int32).view(shape)
+        for move in reversed(chain):
+            value = move.target(value, *move.args[1:], **move.kwargs)
+        context.memory[key] = value
+    return context.memory[key]
+
+
+def head_columns(node: Node, context: Context) -> torch.Tensor | None:
+    """Columns of the source that make up the heads of `node`.
+
+    node: [batch, heads, seq, head_dim], moved from a source of [batch, seq, width]. Returns [heads, head_dim] so that
+    node[b, h, s, d] is source[b, s, columns[h, d]]; None where the chain is anything else.
+    """
+    source = source_of(node)
+    if source is node or len(shape_of(node)) != 4:
+        return None
+    batch, heads, seq, head_dim = shape_of(node)
+    width = shape_of(source)[-1] if shape_of(source) else 0
+    if torch.Size(shape_of(source)).numel() != batch * seq * width or batch * seq == 0:
+        return None
+    key = ("heads", id(positions(node, context)), width)
+    where = positions(node, context)
+    if where is None:
+        return None
+    if key not in context.memory:
+        columns = where[0, :, 0, :]
+        rows = (torch.arange(batch)[:, None, None, None] * seq + torch.arange(seq)[None, None, :, None]) * width
+        fits = int(columns.max()) < width and torch.equal(where, (rows + columns[None, :, None, :]).to(where.dtype))
+        context.memory[key] = columns.clone() if fits else None
+    return context.memory[key]
+
+
+def merges_heads(node: Node, context: Context) -> bool:
+    """Whether `node` is its source [batch, heads, seq, head_dim] in the element order [batch, seq, heads, head_dim]."""
+    source = source_of(node)
+    if source is node or len(shape_of(source)) != 4:
+        return False
+    where = positions(node, context)
+    if where is None or where.numel() != torch.Size(shape_of(source)).numel():
+        return False
+    key = ("merge", id(where), shape_of(source))
+    if key not in context.memory:
+        order = torch.arange(where.numel(), dtype=torch.int32).view(shape_of(source)).permute(0, 2, 1, 3)
+        context.memory[key] = torch.equal(where.reshape(-1), order.reshape(-1))
+    return context.memory[key]

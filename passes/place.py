@@ -1,0 +1,130 @@
+"""Place each node on the device or on the host so that the fewest bytes cross, and make every crossing a node.
+
+Before   a = relu(x);   b = unsupported(a);   c = gelu(b)
+After    a = relu(to_device(x));   b = unsupported(to_host(a));   c = gelu(to_device(b));   output to_host(c)
+
+What the device cannot take runs on the host; arithmetic that it can take runs on the device. Moves of data, casts and
+integers run wherever a minimum cut puts them: the capacity of an edge is the bytes that would cross. Ties go to the
+device. A value crosses once, whoever reads it; constants are at home on both sides.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+import networkx
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo import operators
+from tt_dynamo.graph import DEVICE_DTYPES, aten, constant_nodes, insert, is_call, values_of
+
+MOVES = frozenset(
+    {
+        aten.reshape.default,
+        aten.permute.default,
+        aten.expand.default,
+        aten.slice.Tensor,
+        aten.select.int,
+        aten.cat.default,
+        aten.clone.default,
+        aten.unbind.int,
+        aten.split.Tensor,
+        aten.split_with_sizes.default,
+        aten._to_copy.default,
+    }
+)
+
+Sides = dict[Node, str]
+
+
+def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
+    """Decide for every computing node and insert the transfers; returns "device" or "host" by node."""
+    constants = constant_nodes(graph)
+    computing = [n for n in graph.nodes if n.op == "call_function" and n not in constants]
+    sides: Sides = {}
+    free: list[Node] = []
+    for node in computing:
+        if node.target is operator.getitem:
+            continue
+        if not can_run(node):
+            sides[node] = "host"
+        elif _is_free(node):
+            free.append(node)
+        else:
+            sides[node] = "device"
+    sides.update(_cut(graph, constants, sides, free))
+    for node in computing:
+        if node.target is operator.getitem:
+            sides[node] = sides[node.args[0]]
+    _insert_transfers(graph, sides)
+    return sides
+
+
+def _is_free(node: Node) -> bool:
+    return node.target in MOVES or all(not value.is_floating_point() for value in values_of(node))
+
+
+def bytes_on_device(value: torch.Tensor) -> int:
+    """Bytes that a value takes when it crosses: two an element for floats and booleans, four for integers."""
+    return value.numel() * (4 if DEVICE_DTYPES.get(value.dtype) == "int32" else 2)
+
+
+def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> Sides:
+    if not free:
+        return {}
+    if "host" not in sides.values():
+        return dict.fromkeys(free, "device")
+    network = networkx.DiGraph()
+    network.add_nodes_from(["device", "host"])
+    undecided = set(free)
+
+    def vertex(node: Node) -> Node | str:
+        producer = node.args[0] if is_call(node, operator.getitem) else node
+        return producer if producer in undecided else sides.get(producer, "host")
+
+    for value in graph.nodes:
+        if value in constants or value.op == "output" or isinstance(value.meta.get("val"), (tuple, list)):
+            continue
+        readers = [vertex(user) for user in value.users]
+        producer = vertex(value)
+        if producer not in undecided and not undecided.intersection(readers):
+            continue
+        size = sum(bytes_on_device(tensor) for tensor in values_of(value))
+        for reader in readers:
+            network.add_edge(reader, ("up", value))
+            network.add_edge(("down", value), reader)
+        network.add_edge(("up", value), producer, capacity=size)
+        network.add_edge(producer, ("down", value), capacity=size)
+    # networkx puts on the source's side all that cannot reach the sink: of equal cuts, the one with most on the device.
+    _, (on_device, _) = networkx.minimum_cut(network, "device", "host")
+    return {node: "device" if node in on_device else "host" for node in free}
+
+
+def _insert_transfers(graph: Graph, sides: Sides) -> None:
+    """Put to_host and to_device where a value is read on the other side."""
+    for node in list(graph.nodes):
+        if isinstance(node.meta.get("val"), (tuple, list)) or node.op == "output":
+            continue
+        home = sides.get(node, "host")
+        away = [user for user in node.users if _reader_side(user, sides) != home and not is_pick(user)]
+        if not away:
+            continue
+        with graph.inserting_after(node):
+            if home == "device":
+                crossing = insert(graph, operators.to_host, (node,), like=node)
+            else:
+                # assign_layouts fills in dtype and layout for each reader
+                crossing = insert(graph, operators.to_device, (node, "", ""), like=node)
+        sides[crossing] = "host" if home == "device" else "device"
+        for user in away:
+            user.replace_input_with(node, crossing)
+
+
+def _reader_side(user: Node, sides: Sides) -> str:
+    return sides.get(user, "host")
+
+
+def is_pick(node: Node) -> bool:
+    return is_call(node, operator.getitem)

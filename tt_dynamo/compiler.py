@@ -1,0 +1,343 @@
+"""From an ATen graph to a program: passes, placement, layouts, tracing, and again where TTNN refused something."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from tt_dynamo import lowering, operators
+from tt_dynamo.codegen import program_source, target_name
+from tt_dynamo.devices import Device
+from tt_dynamo.dump import Dump, InputSpec, WeightSpec
+from tt_dynamo.graph import (
+    DEVICE_DTYPES,
+    Context,
+    FallbackError,
+    compute_nodes,
+    constant_nodes,
+    find_fake_mode,
+    is_parameter,
+    mutates,
+    values_of,
+)
+from tt_dynamo.measure import MarkedNamespace, Measurement, measure
+from tt_dynamo.options import Options
+from tt_dynamo.passes import PASSES, REQUIRED
+from tt_dynamo.passes.assign_layouts import assign_layouts
+from tt_dynamo.passes.insert_deallocations import insert_deallocations
+from tt_dynamo.passes.place import Sides, place
+from tt_dynamo.program import Program, load
+from tt_dynamo.recovery import Recovery
+from tt_dynamo.report import Fallback, GraphReport, Operation, Transfer, emit
+from tt_dynamo.tracing import Trace, module_path, settings_for, trace
+from tt_dynamo.weights import store_of
+
+log = logging.getLogger(__name__)
+
+
+class Compiler:
+    """Compiles one graph for one device."""
+
+    def __init__(self, module: GraphModule, device: Device, options: Options, name: str) -> None:
+        self.module = module
+        self.device = device
+        self.options = options
+        self.ttnn = device.namespace(dry_run=True)  # the module itself: every call at compile time is a real one
+        self.report = GraphReport(name=name, device=device.description)
+        self.dump = Dump.create(options.dump)
+        self.refused: dict[Node, Fallback] = {}
+
+    def compile(self) -> Program:
+        """The program; emits its report."""
+        # AOTAutograd calls with its fake mode on; passes evaluate literals and TTNN is given real tensors.
+        with unset_fake_temporarily():
+            return self._compile()
+
+    def _compile(self) -> Program:
+        started = time.perf_counter()
+        self.dump.graph("aten", self.module)
+        with self._stage("passes"):
+            self._run_passes()
+        settings, texts = settings_for(self.ttnn, self.device.handle, self.options)
+        while True:
+            with self._stage("placement"):
+                graph, back = _copied(self.module.graph)
+                sides = place(graph, lambda node: back.get(node) not in self.refused and self._can_run(node, back))
+                assign_layouts(graph, sides, _gives, _needs)
+            with self._stage("lowering"):
+                traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts)
+            if not traced.refused:
+                break
+            self._learn(traced, back)
+        placed = GraphModule(self.module, graph)
+        self.dump.graph("place_and_assign_layouts", placed)
+        with self._stage("codegen"):
+            program = self._program(placed, sides, traced, settings)
+        with self._stage("measure"):
+            measured = self._measure(program.source, traced)
+        self._fill_report(graph, sides, traced, measured, program)
+        self.report.seconds["total"] = time.perf_counter() - started
+        self._finish(program, traced)
+        return program
+
+    @contextlib.contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.report.seconds[name] = self.report.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def _run_passes(self) -> None:
+        context = Context()
+        for transform in PASSES:
+            if transform.__name__ in self.options.disable_passes:
+                continue
+            started = time.perf_counter()
+            changed = transform(self.module.graph, context)
+            logging.getLogger(transform.__module__).debug(
+                "%s: %d places in %.3f s", transform.__name__, changed, time.perf_counter() - started
+            )
+            if changed and self.dump.path is not None:
+                self.module.recompile()
+                self.dump.graph(transform.__name__, self.module)
+        assert {"canonicalize", "fold_constants"} >= REQUIRED
+
+    def _can_run(self, node: Node, back: dict[Node, Node]) -> bool:
+        """Whether the device may be asked about a node; notes why not."""
+        reason = _impossible(node)
+        if reason:
+            original = back[node]
+            self.refused[original] = Fallback(original.name, "unsupported", reason)
+        return not reason
+
+    def _learn(self, traced: Trace, back: dict[Node, Node]) -> None:
+        """Of every refused node: fused ones are taken apart, others go to the host."""
+        for node, (kind, reason) in traced.refused.items():
+            original = back.get(node)
+            if original is None:
+                raise FallbackError(f"{node.name}: {reason}")
+            if original.target in operators.FUSED:
+                log.debug("%s is taken apart: %s", original.name, reason)
+                _take_apart(original)
+            else:
+                self.refused[original] = Fallback(original.name, kind, reason)
+
+    def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Any) -> Program:
+        if "insert_deallocations" not in self.options.disable_passes:
+            insert_deallocations(traced.graph, self.ttnn.deallocate)
+        if self.refused and self.options.fallback == "error":
+            first = next(iter(self.refused.values()))
+            raise FallbackError(
+                f"{first.node}: {first.reason}; {len(self.refused)} of {len(compute_nodes(placed.graph))} nodes would "
+                'run in eager torch and fallback="error" forbids it'
+            )
+        placeholders = placed.graph.find_nodes(op="placeholder")
+        position = {node: index for index, node in enumerate(placeholders)}
+        evaluators, weight_positions = [], []
+        for use in traced.weights:
+            sources = list(use.node.all_input_nodes) if use.node.op == "call_module" else [use.node]
+            weight_positions.append([position[n] for n in sources if n in position])
+            evaluators.append(_evaluator(use.node, placed))
+        strict = self.options.fallback == "error"
+        namespace = self.device.namespace(self.options.dry_run)
+        return Program(
+            source=program_source(traced.graph),
+            device=self.device,
+            dry_run=self.options.dry_run,
+            strict=strict,
+            input_positions=[position[node] for node in traced.inputs],
+            parameter_positions=[position[n] for n in placeholders if is_parameter(n)],
+            weights=traced.weights,
+            weight_positions=weight_positions,
+            evaluators=evaluators,
+            recovery=Recovery(placed.graph, sides, self.device.handle, namespace, settings, strict),
+            report=self.report,
+            store=store_of(self.device),
+        )
+
+    def _measure(self, source: str, traced: Trace) -> Measurement:
+        """One run on zeros, counted by TTNN; nothing of it survives."""
+        forward = load(source, MarkedNamespace(self.ttnn))
+        with torch.no_grad():
+            inputs = [_zeros(node.meta["val"]) for node in traced.inputs]
+            weights = [use.tensor if use.spec else _zeros(use.node.meta["val"]) for use in traced.weights]
+            try:
+                return measure(self.ttnn, lambda: forward(self.device.handle, *inputs, *weights))
+            except Exception as error:
+                log.warning("%s: could not be measured: %s", self.report.name, error)
+                return Measurement()
+            finally:
+                for use in traced.weights:
+                    use.tensor = None
+
+    def _fill_report(self, graph: Graph, sides: Sides, traced: Trace, measured: Measurement, program: Program) -> None:
+        report = self.report
+        constants = constant_nodes(graph)
+        computing = [
+            n for n in compute_nodes(graph) if n not in constants and n.target not in operators.TRANSFERS
+        ]
+        report.nodes = len(computing)
+        report.device_nodes = sum(sides.get(node) == "device" for node in computing)
+        report.host_nodes = report.nodes - report.device_nodes
+        report.fallbacks = [fallback for node, fallback in self.refused.items() if node.users or mutates(node)]
+        calls = [n for n in traced.graph.nodes if n.meta.get("path", "").startswith("ttnn.")]
+        report.calls = len(calls)
+        for node in calls:
+            if "bytes" in node.meta:
+                direction = "to_device" if node.meta["path"] == "ttnn.from_torch" else "to_host"
+                report.transfers.append(Transfer(node.name, direction, node.meta["bytes"]))
+        launches = measured.launches or [0] * len(calls)  # none were measured
+        report.operations = [
+            Operation(n.name, n.meta["path"], n.meta.get("module", ""), count)
+            for n, count in zip(calls, launches, strict=True)
+        ]
+        report.device_programs = measured.device_programs
+        report.weight_bytes = sum(_bytes(use.spec) for use in traced.weights if use.spec is not None)
+        report.peak_dram_bytes = measured.peak_dram_bytes + report.weight_bytes
+        report.peak_l1_bytes = measured.peak_l1_bytes
+        report.code = program.source
+
+    def _finish(self, program: Program, traced: Trace) -> None:
+        report = self.report
+        if self.dump.path is not None:
+            self.dump.drawing(traced.graph)
+            self.dump.report(report)
+            program.on_first_weights = self._dump_program(program, traced)
+        emit(report)
+        log.info(
+            "%s on %s: %d nodes, %.1f%% on the device, %d fallbacks, %d kernel launches, compiled in %.2f s",
+            report.name,
+            report.device,
+            report.nodes,
+            100 * report.device_share,
+            len(report.fallbacks),
+            report.device_programs,
+            report.seconds["total"],
+        )
+
+    def _dump_program(self, program: Program, traced: Trace) -> Callable[[list[torch.Tensor]], None]:
+        placeholders = traced.graph.find_nodes(op="placeholder")
+        names = [node.name for node in placeholders]
+        count = len(traced.inputs)
+        inputs = [
+            InputSpec(name, tuple(node.meta["val"].shape), node.meta["val"].dtype)
+            for name, node in zip(names[:count], traced.inputs, strict=True)
+        ]
+        weights = [
+            WeightSpec(
+                name,
+                f"ttnn.{use.spec.dtype}" if use.spec else "",
+                f"ttnn.{use.spec.layout}_LAYOUT" if use.spec else "",
+                on_device=use.spec is not None,
+            )
+            for name, use in zip(names[count:], traced.weights, strict=True)
+        ]
+
+        def write(tensors: list[torch.Tensor]) -> None:
+            values = {weight.name: tensor for weight, tensor in zip(weights, tensors, strict=True)}
+            self.dump.program(program.source, inputs, weights, values)
+
+        return write
+
+
+def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
+    """A copy of a graph to place, and for each of its nodes the original."""
+    copy, forward = Graph(graph.owning_module), {}
+    outputs = copy.graph_copy(graph, forward)
+    copy.output(outputs)
+    for old, new in forward.items():
+        new.meta = dict(old.meta)
+    return copy, {new: old for old, new in forward.items()}
+
+
+def _impossible(node: Node) -> str:
+    """Why a node cannot even be asked about on the device; empty where it can."""
+    if lowering.find(node.target) is None:
+        return f"{target_name(node)} has no lowering to TTNN"
+    if mutates(node):
+        return f"{target_name(node)} writes into its operand"
+    tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
+    for value in tensors:
+        if value.dtype not in DEVICE_DTYPES:
+            return f"TTNN has no {str(value.dtype).removeprefix('torch.')}"
+        if not value.numel():
+            return "a tensor with no elements has nothing to compute on the device"
+        if value.device.type != "cpu":
+            return f"a tensor on {value.device} belongs to another backend"
+    return ""
+
+
+def _gives(node: Node) -> str:
+    found = lowering.find(node.target)
+    return found.gives if found else "TILE"
+
+
+def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
+    found = lowering.find(node.target)
+    if found is None:
+        return "any", None
+    for position, argument in enumerate(node.args):
+        if argument is operand or (isinstance(argument, (list, tuple)) and operand in argument):
+            need = found.need(lowering.operand_name(node.target, position))
+            return need.layout, need.dtype
+    name = next(key for key, argument in node.kwargs.items() if argument is operand)
+    need = found.need(name)
+    return need.layout, need.dtype
+
+
+def _take_apart(node: Node) -> None:
+    """Replace a fused operation by the ATen operations of its torch implementation."""
+    graph = node.graph
+    operands = [n for n in node.all_input_nodes]
+
+    def call(*values: torch.Tensor) -> Any:
+        known = dict(zip(operands, values, strict=True))
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: known[n])
+        return node.target.decompose(*args, **kwargs)
+
+    with find_fake_mode(graph):
+        inner = make_fx(call)(*(n.meta["val"] for n in operands))
+    known = dict(zip(inner.graph.find_nodes(op="placeholder"), operands, strict=True))
+    with graph.inserting_before(node):
+        result = graph.graph_copy(inner.graph, known)
+    for new in known.values():
+        if "nn_module_stack" in node.meta and new not in operands:
+            new.meta.setdefault("nn_module_stack", node.meta["nn_module_stack"])
+    if isinstance(result, (tuple, list)):
+        for user in list(node.users):
+            user.replace_all_uses_with(result[user.args[1]], propagate_meta=False)
+            graph.erase_node(user)
+    else:
+        node.replace_all_uses_with(result, propagate_meta=False)
+    graph.erase_node(node)
+
+
+def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torch.Tensor]]:
+    """What a constant is computed by, on the host, and the text that identifies the computation."""
+    if node.op == "placeholder":
+        return "", lambda tensor: tensor
+    value = placed.get_submodule(node.target) if node.op == "call_module" else getattr(placed, node.target)
+    if node.op == "get_attr":
+        return f"literal {id(value)}", lambda: value
+    literals = [f"{name} {id(buffer)}" for name, buffer in value.named_buffers()]
+    return value.code + "".join(literals), value
+
+
+def _zeros(value: Any) -> Any:
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0
+
+
+def _bytes(spec: Any) -> int:
+    from tt_dynamo.tracing import _bytes as spec_bytes
+
+    return spec_bytes(spec)
+
+
+__all__ = ["Compiler", "module_path"]

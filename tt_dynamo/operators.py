@@ -1,0 +1,104 @@
+"""Operations that TTNN has whole and ATen has not: custom operators with a torch implementation.
+
+Passes put them into ATen graphs, so a graph still runs in eager torch after every pass. Each is composite: torch
+traces through it, which gives shapes to fake tensors and a way back to ATen where TTNN refuses the whole.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+_library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as long as the process)
+
+ACTIVATIONS = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+def _define(schema: str):
+    _library.define(schema)
+    name = schema.partition("(")[0]
+
+    def register(function):
+        _library.impl(name, function, "CompositeImplicitAutograd")
+        return getattr(torch.ops.tt_dynamo, name).default
+
+    return register
+
+
+@_define("linear(Tensor x, Tensor weight, Tensor? bias=None, str activation='') -> Tensor")
+def linear(x, weight, bias=None, activation=""):
+    """x [..., in] times weight [in, out] (TTNN's order, the transpose of torch's) plus bias [out], then activation."""
+    out = torch.matmul(x, weight)
+    if bias is not None:
+        out = out + bias
+    return ACTIVATIONS[activation](out) if activation else out
+
+
+@_define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)")
+def split_heads(x, num_heads, num_kv_heads):
+    """x [batch, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value, each [batch, heads, seq, head_dim]."""
+    batch, seq, width = x.shape
+    head_dim = width // (num_heads + 2 * num_kv_heads)
+    heads = x.view(batch, seq, num_heads + 2 * num_kv_heads, head_dim).permute(0, 2, 1, 3)
+    query, key, value = heads.split([num_heads, num_kv_heads, num_kv_heads], 1)
+    return query.clone(), key.clone(), value.clone()
+
+
+@_define("merge_heads(Tensor x) -> Tensor")
+def merge_heads(x):
+    """x [batch, heads, seq, head_dim] -> [batch, seq, heads head_dim]."""
+    batch, heads, seq, head_dim = x.shape
+    return x.permute(0, 2, 1, 3).reshape(batch, seq, heads * head_dim)
+
+
+@_define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor")
+def add_layer_norm(x, residual, weight, bias, eps):
+    """Layer norm of x + residual over the last dimension."""
+    return F.layer_norm(x + residual, [x.shape[-1]], weight, bias, eps)
+
+
+@_define("fold_patches(Tensor x, int height, int width, int channels) -> Tensor")
+def fold_patches(x, height, width, channels):
+    """Images [batch, c, H, W] -> patches [batch, H/height * W/width, height * width * channels].
+
+    Within a patch the order is row, column, channel; channels above c are zero (TTNN folds whole memory words).
+    """
+    batch, c, h, w = x.shape
+    x = F.pad(x.permute(0, 2, 3, 1), [0, channels - c])
+    x = x.reshape(batch, h // height, height, w // width, width, channels).permute(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, (h // height) * (w // width), height * width * channels)
+
+
+
+@_define("attention_mask(Tensor mask, SymInt[] shape) -> Tensor")
+def attention_mask(mask, shape):
+    """An additive mask at the shape [batch or 1, heads or 1, query, key] that attention reads."""
+    return mask.expand(shape)
+
+
+@_define("to_device(Tensor x, str dtype, str layout) -> Tensor")
+def to_device(x, dtype, layout):
+    """A value that crosses from the host to the device."""
+    return x
+
+
+@_define("to_host(Tensor x) -> Tensor")
+def to_host(x):
+    """A value that crosses from the device to the host."""
+    return x
+
+
+@_define("to_layout(Tensor x, str layout) -> Tensor")
+def to_layout(x, layout):
+    """A value on the device in another memory layout."""
+    return x
+
+
+# What becomes TTNN calls one by one where TTNN refuses the whole.
+FUSED = frozenset({linear, split_heads, merge_heads, add_layer_norm, fold_patches, attention_mask})
+TRANSFERS = frozenset({to_device, to_host})

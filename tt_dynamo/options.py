@@ -1,0 +1,96 @@
+"""What a user may pass as `torch.compile(model, backend="ttnn", options={...})`.
+
+Options are checked before anything is compiled: an unknown name or value raises with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+FALLBACKS = ("torch", "error")
+MATH_FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
+
+
+class OptionError(ValueError):
+    """An option that does not exist, or a value that it cannot take."""
+
+
+def nearest(given: str, valid: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the valid word closest to `given`, or the list of valid words."""
+    words = sorted(valid)
+    close = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(map(repr, words))}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How one model is compiled.
+
+    device: "auto" (hardware where there is some, else an emulated N150), "hardware", a board name, or an open ttnn
+        device or mesh, which stays the user's to close.
+    dry_run: calls go to the open device and no values are computed on an emulated one: outputs have the right shape
+        and dtype and undefined contents. Measures host dispatch and memory.
+    dump: folder for the graph after every pass, the program, its weights, the report and a drawing; the environment
+        variable TT_DYNAMO_DUMP sets the default.
+    fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
+    disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
+    math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device.
+    fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
+    warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
+    """
+
+    device: Any = "auto"
+    dry_run: bool = False
+    dump: str | None = None
+    fallback: str = "torch"
+    disable_passes: tuple[str, ...] = ()
+    math_fidelity: str = "HiFi4"
+    fp32_accumulation: bool = True
+    warn_after_shapes: int = 4
+
+    @classmethod
+    def parse(cls, given: Mapping[str, Any] | None) -> Options:
+        """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
+        given = dict(given or {})
+        names = [field.name for field in dataclasses.fields(cls)]
+        for name in given:
+            if name not in names:
+                raise OptionError(f"unknown option {name!r}{nearest(str(name), names)}")
+        if isinstance(given.get("disable_passes"), (list, set, frozenset)):
+            given["disable_passes"] = tuple(sorted(given["disable_passes"]))
+        if given.get("dump") is None:
+            given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
+        else:
+            given["dump"] = os.fspath(given["dump"])
+        options = cls(**given)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        from tt_dynamo.devices import BOARDS
+        from tt_dynamo.passes import OPTIONAL
+
+        if isinstance(self.device, str):
+            _one_of("device", self.device, ("auto", "hardware", *BOARDS))
+        _one_of("fallback", self.fallback, FALLBACKS)
+        _one_of("math_fidelity", self.math_fidelity, MATH_FIDELITIES)
+        for name in ("dry_run", "fp32_accumulation"):
+            if not isinstance(getattr(self, name), bool):
+                raise OptionError(f"option {name!r} is True or False, not {getattr(self, name)!r}")
+        if not isinstance(self.warn_after_shapes, int) or self.warn_after_shapes < 1:
+            raise OptionError(f"option 'warn_after_shapes' is a positive int, not {self.warn_after_shapes!r}")
+        if not isinstance(self.disable_passes, tuple):
+            raise OptionError(f"option 'disable_passes' is a list of pass names, not {self.disable_passes!r}")
+        for name in self.disable_passes:
+            if name not in OPTIONAL:
+                raise OptionError(f"unknown pass {name!r} in 'disable_passes'{nearest(str(name), OPTIONAL)}")
+
+
+def _one_of(option: str, value: object, valid: Iterable[str]) -> None:
+    words = tuple(valid)
+    if value not in words:
+        raise OptionError(f"unknown {option} {value!r}{nearest(str(value), words)}")

@@ -1,0 +1,121 @@
+"""A compiled graph: the function that Dynamo calls.
+
+Each call compares the parameters' stamps, calls the generated function, and returns. Everything else (uploading what
+changed, running on after a failure) happens off this path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import linecache
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tt_dynamo.devices import Device
+from tt_dynamo.graph import FallbackError
+from tt_dynamo.lowering.recorder import words
+from tt_dynamo.recovery import Recovery
+from tt_dynamo.report import Fallback, GraphReport
+from tt_dynamo.tracing import WeightUse
+from tt_dynamo.transfer import upload
+from tt_dynamo.weights import Stamps, Weight, WeightStore
+
+log = logging.getLogger(__name__)
+
+_serial = itertools.count()
+
+
+def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
+    """The `forward` of a program's text, bound to a TTNN namespace; tracebacks show its lines."""
+    name = f"<tt_dynamo program {next(_serial)}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    scope: dict[str, Any] = {"ttnn": namespace}
+    exec(compile(source.replace("import ttnn\n", "\n", 1), name, "exec"), scope)
+    return scope["forward"]
+
+
+@dataclasses.dataclass
+class Program:
+    """A lowered graph on an open device.
+
+    input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
+    parameters. weights: what the program reads of them, with the arguments each is computed from.
+    """
+
+    source: str
+    device: Device
+    dry_run: bool
+    strict: bool
+    input_positions: list[int]
+    parameter_positions: list[int]
+    weights: list[WeightUse]
+    weight_positions: list[list[int]]
+    evaluators: list[tuple[str, Callable[..., torch.Tensor]]]
+    recovery: Recovery
+    report: GraphReport
+    store: WeightStore
+    on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._namespace = self.device.namespace(self.dry_run)
+        self._forward = load(self.source, self._namespace)
+        self._stamps: Stamps | None = None
+        self._held: list[Weight] = []
+        self._tensors: list[Any] = []
+        self._boxed_call = True
+
+    def __call__(self, args: list[Any]) -> Sequence[Any]:
+        """Run on a list of arguments, which is emptied, as AOTAutograd's boxed calls do."""
+        parameters = [args[i] for i in self.parameter_positions]
+        handle = self.device.handle  # raises DeviceError where it was closed
+        try:
+            if self._stamps is None or not self._stamps.current(parameters):
+                self._refresh(args, parameters)
+            inputs = [args[i] for i in self.input_positions]
+            return self._forward(handle, *inputs, *self._tensors)
+        except Exception as error:
+            reason = words(error)
+        result = self._recover(args, reason)
+        args.clear()
+        return result
+
+    def _refresh(self, args: list[Any], parameters: list[torch.Tensor]) -> None:
+        """Upload what is new or changed."""
+        self._tensors = []
+        held = []
+        for use, positions, (expression, evaluate) in zip(
+            self.weights, self.weight_positions, self.evaluators, strict=True
+        ):
+            sources = [args[i] for i in positions]
+            if use.spec is None:
+                with torch.no_grad():
+                    self._tensors.append(evaluate(*sources))
+                continue
+            weight = self.store.get(sources, expression, use.spec, evaluate, self._upload)
+            held.append(weight)
+            self._tensors.append(weight.tensor)
+        self._held = held
+        self._stamps = Stamps(parameters)
+        if self.on_first_weights is not None:
+            callback, self.on_first_weights = self.on_first_weights, None
+            with torch.no_grad():
+                callback([e(*(args[i] for i in p)) for (_, e), p in zip(self.evaluators, self.weight_positions)])
+
+    def _upload(self, tensor: torch.Tensor, spec: Any) -> Any:
+        return upload(self._namespace, self.device.handle, tensor, spec)
+
+    def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
+        self._stamps = None  # a failed upload must not look like a finished one
+        if self.strict:
+            raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')
+        outputs = self.recovery.run(args)
+        for node, why in self.recovery.failed:
+            self.report.fallbacks.append(Fallback(node.name, "runtime", why))
+        nodes = ", ".join(node.name for node, _ in self.recovery.failed)
+        where = f"{nodes} ran in eager torch" if nodes else "the second attempt went through"
+        log.warning("%s: a call failed on %s (%s); %s", self.report.name, self.device.description, reason, where)
+        return outputs

@@ -1,0 +1,105 @@
+"""Run a graph node by node after a TTNN call raised, with eager torch for every node that TTNN does not carry out.
+
+A program is straight-line code, so it cannot be resumed in the middle. Its graph can be run again: each node on the
+device through its own lowering, on the device; where that raises, on values read back, by eager torch. The answer is
+eager's whichever call fails, at the price of a slow call.
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo import lowering, operators
+from tt_dynamo.graph import FallbackError, is_call
+from tt_dynamo.lowering.recorder import Settings, words
+from tt_dynamo.passes.place import Sides
+from tt_dynamo.transfer import download, upload
+
+log = logging.getLogger(__name__)
+
+
+class LoweringNamespace:
+    """A TTNN namespace with the settings that lowerings read, for making their calls outright."""
+
+    def __init__(self, namespace: Any, settings: Settings) -> None:
+        self._namespace = namespace
+        self.settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._namespace, name)
+
+
+class Recovery:
+    """Runs one placed graph; `failed` collects (node, reason) of the last run."""
+
+    def __init__(self, graph: Graph, sides: Sides, handle: Any, namespace: Any, settings: Settings, strict: bool):
+        self.graph = graph
+        self.sides = sides
+        self.handle = handle
+        self.ttnn = LoweringNamespace(namespace, settings)
+        self.strict = strict
+        self.failed: list[tuple[Node, str]] = []
+
+    def run(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """The graph's outputs for its inputs. Raises FallbackError where `strict` and a node would fall back."""
+        self.failed = []
+        known: dict[Node, Any] = dict(zip(self.graph.find_nodes(op="placeholder"), args, strict=True))
+        remaining = {node: len(node.users) for node in self.graph.nodes}
+        with torch.no_grad():
+            for node in self.graph.nodes:
+                if node.op == "output":
+                    outputs = node.args[0]
+                    return tuple(known[value] if isinstance(value, Node) else value for value in outputs)
+                if node.op != "placeholder":
+                    known[node] = self._run(node, known)
+                for operand in node.all_input_nodes:
+                    remaining[operand] -= 1
+                    if not remaining[operand]:
+                        known.pop(operand, None)
+        raise AssertionError("a graph ends in its output")
+
+    def _run(self, node: Node, known: dict[Node, Any]) -> Any:
+        if node.op == "get_attr":
+            return getattr(self.graph.owning_module, str(node.target))
+        if node.op == "call_module":
+            return getattr(self.graph.owning_module, str(node.target))(*(known[a] for a in node.args))
+        if node.target is operator.getitem:
+            return known[node.args[0]][node.args[1]]
+        if is_call(node, operators.to_device):
+            return known[node.args[0]]  # crosses when a node on the device takes it
+        if is_call(node, operators.to_host):
+            return self._on_host(node.args[0], known)
+        if self.sides.get(node) == "device":
+            try:
+                return self._on_device(node, known)
+            except Exception as error:  # whatever TTNN raises, eager torch has the answer
+                reason = words(error)
+            if self.strict:
+                raise FallbackError(f'{node.name} ({node.target}): {reason} (fallback="error")')
+            self.failed.append((node, reason))
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self._on_host(operand, known))
+        return node.target(*args, **kwargs)
+
+    def _on_device(self, node: Node, known: dict[Node, Any]) -> Any:
+        def operand_on_device(operand: Node) -> Any:
+            value = known[operand]
+            if isinstance(value, torch.Tensor):
+                value = known[operand] = upload(self.ttnn, self.handle, value, operand.meta["ttnn"])
+            return value
+
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), operand_on_device)
+        found = lowering.find(node.target)
+        assert found is not None
+        return found.function(self.ttnn, *args, **kwargs)
+
+    def _on_host(self, operand: Node, known: dict[Node, Any]) -> Any:
+        value, expected = known[operand], operand.meta["val"]
+        if isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
+            return value
+        return download(self.ttnn, value, expected.dtype)

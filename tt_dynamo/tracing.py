@@ -1,0 +1,270 @@
+"""Lower a placed graph by tracing it: every TTNN call is made once, and what was made is the program.
+
+Each node on the device goes through its lowering, which sees the recorder; each node on the host is copied as it is;
+transfers become from_torch and to_torch. A node that TTNN refuses is noted with its words and traced on with an empty
+tensor in its place, so that one trace finds every refusal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import re
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo import lowering, operators
+from tt_dynamo.codegen import checked, restrided
+from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, is_call, is_parameter
+from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
+from tt_dynamo.passes.place import Sides
+
+INT32 = (-(1 << 31), 1 << 31)
+
+
+@dataclasses.dataclass
+class WeightUse:
+    """A constant that a program reads: the placeholder or folded constant it is, and its spec; None for the host."""
+
+    node: Node
+    spec: Spec | None
+    tensor: Any = None  # an empty tensor of that spec, while the compiler needs one
+
+
+@dataclasses.dataclass
+class Trace:
+    """What tracing gives: the program's graph, the graph inputs it reads, its weights, and who was refused and why."""
+
+    graph: Graph
+    inputs: list[Node]
+    weights: list[WeightUse]
+    refused: dict[Node, tuple[str, str]]  # node → (kind, reason)
+
+
+def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[str, Any]]:
+    """The settings of a device, and the expression that makes each of its objects."""
+    grid = handle.compute_with_storage_grid_size()
+    config = dict(math_approx_mode=False, fp32_dest_acc_en=options.fp32_accumulation, packer_l1_acc=True)
+    fidelity = getattr(ttnn.MathFidelity, options.math_fidelity)
+    settings = Settings(
+        core_grid=ttnn.CoreGrid(x=grid.x, y=grid.y),
+        compute_kernel_config=ttnn.WormholeComputeKernelConfig(math_fidelity=fidelity, **config),
+        grid_size=(grid.x, grid.y),
+    )
+    arguments = ", ".join(f"{key}={value}" for key, value in config.items())
+    texts = {
+        f"ttnn.CoreGrid(x={grid.x}, y={grid.y})": settings.core_grid,
+        f"ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.{options.math_fidelity}, {arguments})": (
+            settings.compute_kernel_config
+        ),
+    }
+    return settings, texts
+
+
+def trace(graph: Graph, sides: Sides, ttnn: Any, handle: Any, settings: Settings, texts: dict[str, Any]) -> Trace:
+    """Lower `graph`, placed and with layouts assigned, on the open device `handle`."""
+    return _Tracer(graph, sides, ttnn, handle, settings, texts).run()
+
+
+class _Tracer:
+    def __init__(self, graph, sides, ttnn, handle, settings, texts) -> None:
+        self.source = graph
+        self.sides = sides
+        self.ttnn = ttnn
+        self.graph = Graph()
+        self.handle = handle
+        self.recorder = Recorder(ttnn, self.graph, settings)
+        for text, value in {**texts, "device": handle}.items():
+            self.recorder.note(value, text)
+        self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
+        self.result = Trace(self.graph, [], [], {})
+
+    def run(self) -> Trace:
+        remaining = {node: len(node.users) for node in self.source.nodes}
+        self._make_placeholders()
+        for node in self.source.nodes:
+            before = self._last_node()
+            if node.op == "call_function":
+                self.known[node] = self._lower(node)
+            elif node.op == "output":
+                self.graph.output(tuple(self._output(value) for value in node.args[0]))
+            self._annotate(before, node)
+            for operand in node.all_input_nodes:
+                remaining[operand] -= 1
+                if not remaining[operand]:
+                    self.known.pop(operand, None)  # frees the tensor as the program will
+        return self.result
+
+    def _last_node(self) -> Node:
+        return self.graph._root._prev
+
+    def _annotate(self, before: Node, source: Node) -> None:
+        """Tell the new nodes after `before` which module they come from."""
+        node = before._next
+        while node is not self.graph._root:
+            node.meta["module"] = module_path(source)
+            node.meta["source"] = source.name
+            node = node._next
+
+    def _make_placeholders(self) -> None:
+        """Inputs first, in the order of the graph, then weights in the order of use."""
+        for node in self.source.find_nodes(op="placeholder"):
+            readers = [user for user in node.users if not is_call(user, operators.to_device)]
+            if node.users and (not is_parameter(node) or readers):
+                placeholder = self.graph.placeholder(node.meta.get("name", node.name))
+                placeholder.meta["val"] = node.meta.get("val")
+                self.known[node] = placeholder
+                self.result.inputs.append(node)
+        for node in self.source.nodes:
+            if is_call(node, operators.to_device) and self._is_weight(node.args[0]):
+                self._make_weight(node, node.args[0], node.meta["ttnn"])
+            elif node.op in ("call_module", "get_attr") and any(u.target is not operators.to_device for u in node.users):
+                self.known[node] = self._make_weight(node, node, None).meta["placeholder"]
+
+    def _is_weight(self, node: Node) -> bool:
+        return is_parameter(node) or node.op in ("call_module", "get_attr")
+
+    def _make_weight(self, crossing: Node, constant: Node, spec: Spec | None) -> Node:
+        placeholder = self.graph.placeholder(constant.meta.get("name", constant.name))
+        placeholder.meta["weight"] = True
+        use = WeightUse(constant, spec)
+        if spec is None:
+            placeholder.meta["val"] = constant.meta.get("val")
+        else:
+            try:
+                use.tensor = self._empty(spec)
+            except RuntimeError as error:
+                self.result.refused[crossing] = ("refused", f"weight of {spec.shape}: {words(error)}")
+            placeholder.meta["ttnn"] = spec
+            self.known[crossing] = Value(placeholder, use.tensor)
+        crossing.meta["placeholder"] = placeholder
+        self.result.weights.append(use)
+        return crossing
+
+    def _empty(self, spec: Spec) -> Any:
+        return self.ttnn.empty(
+            spec.shape,
+            dtype=getattr(self.ttnn, spec.dtype),
+            layout=getattr(self.ttnn, f"{spec.layout}_LAYOUT"),
+            device=self.handle,
+            memory_config=self.ttnn.DRAM_MEMORY_CONFIG,
+        )
+
+    def _lower(self, node: Node) -> Any:
+        if node in self.known:
+            return self.known[node]
+        if node.target is operator.getitem and not isinstance(self.known[node.args[0]], Node):
+            return self.known[node.args[0]][node.args[1]]
+        if is_call(node, operators.to_device):
+            return self._upload(node)
+        if is_call(node, operators.to_host):
+            return self._download(self.known[node.args[0]], node.meta["val"].dtype)
+        if self.sides.get(node) == "device":
+            return self._on_device(node)
+        copied = self.graph.node_copy(node, lambda operand: self.known[operand])
+        return copied
+
+    def _on_device(self, node: Node) -> Any:
+        found = lowering.find(node.target)
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self.known[operand])
+        try:
+            assert found is not None
+            result = found.function(self.recorder, *args, **kwargs)
+            _check_shapes(node, result)
+            return result
+        except Refused as error:
+            self.result.refused[node] = ("refused", str(error))
+        except Unsupported as error:
+            self.result.refused[node] = ("unsupported", str(error))
+        return self._stand_in(node)
+
+    def _stand_in(self, node: Node) -> Any:
+        """Empty tensors for a refused node, so that its users can be asked about as well."""
+
+        def stand_in(value: torch.Tensor) -> Value:
+            spec = Spec(tuple(value.shape), DEVICE_DTYPES.get(value.dtype, "bfloat16"), node.meta.get("layout", "TILE"))
+            return Value(self.graph.call_function(_refused, ()), self._empty(spec))
+
+        value = node.meta["val"]
+        return tuple(map(stand_in, value)) if isinstance(value, (tuple, list)) else stand_in(value)
+
+    def _upload(self, node: Node) -> Value:
+        source, spec = self.known[node.args[0]], node.meta["ttnn"]
+        value = node.args[0].meta["val"]
+        if spec.dtype in ("int32", "uint32"):
+            name = f"{source.name}_int32"
+            source = self.graph.create_node("call_function", checked, (source, *_bounds(node, spec)), name=name)
+        example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
+        crossing = self.recorder.record(
+            self.ttnn.from_torch,
+            "ttnn.from_torch",
+            (Value(source, example),),
+            dict(
+                dtype=getattr(self.recorder, spec.dtype),
+                layout=getattr(self.recorder, f"{spec.layout}_LAYOUT"),
+                device=self.handle,
+            ),
+        )
+        crossing.node.meta["bytes"] = _bytes(spec)
+        return crossing
+
+    def _download(self, value: Value, dtype: torch.dtype) -> Node:
+        target, args = self.ttnn.to_torch, (value.node,)
+        node = self.graph.create_node("call_function", target, args, {"dtype": dtype}, name="to_torch")
+        node.meta["path"] = "ttnn.to_torch"
+        node.meta["bytes"] = _bytes(value.node.meta["ttnn"])
+        return node
+
+    def _output(self, value: Any) -> Any:
+        if not isinstance(value, Node):
+            return value
+        result, expected = self.known[value], value.meta["val"]
+        contiguous = torch.empty(expected.shape, device="meta").stride()
+        on_device = is_call(value, operators.to_host)
+        if on_device and tuple(expected.stride()) != tuple(contiguous):
+            args = (result, list(expected.shape), list(expected.stride()))
+            return self.graph.create_node("call_function", restrided, args, name="output")
+        if result.meta.get("weight"):
+            return self.graph.call_method("clone", (result,))  # the caller may write into what it gets
+        return result
+
+
+def _refused() -> None:
+    raise AssertionError("a program with a refused node is never run")
+
+
+def _check_shapes(node: Node, result: Any) -> None:
+    """A lowering whose result has another shape than eager torch's is refused, whatever TTNN says of it."""
+    expected = node.meta["val"]
+    pairs = zip(expected, result, strict=True) if isinstance(expected, (tuple, list)) else [(expected, result)]
+    for value, got in pairs:
+        if got is not None and tuple(got.shape) != tuple(value.shape):
+            raise Unsupported(f"TTNN gives the shape {tuple(got.shape)}, eager torch {tuple(value.shape)}")
+
+
+def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
+    """What integers may cross: those of 32 bits, or the rows of the tables that they pick from."""
+    if spec.dtype == "int32":
+        return INT32
+    rows = [user.args[0].meta["val"].shape[0] for user in node.users if user.target is torch.ops.aten.embedding.default]
+    return 0, min(rows, default=INT32[1])
+
+
+def _bytes(spec: Spec) -> int:
+    count = 1
+    for size in spec.shape:
+        count *= size
+    return count * (4 if spec.dtype in ("int32", "uint32", "float32") else 2)
+
+
+def module_path(node: Node) -> str:
+    """Where in the model a node comes from: "encoder.layer.0.attention", "" where torch does not say."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return ""
+    path = list(stack.values())[-1][0]
+    path = re.sub(r"\['?([^\]']+)'?\]", r".\1", path)
+    path = path.replace("._modules.", ".").replace("_modules.", "").removeprefix("L.self").lstrip(".")
+    return path

@@ -1,0 +1,99 @@
+"""Parameters on the device: each uploaded once, shared by every program that reads it, and never stale.
+
+A weight is a constant expression of parameters at one spec. Programs hold their weights; the store knows them weakly, by
+the memory of the parameters and the expression, so two graphs of one model (or two models of one parameter) hold one
+copy, and a weight goes with the last program that reads it. What was uploaded carries the parameters' version counters;
+before each call a program compares them with the present ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tt_dynamo.graph import Spec
+
+Upload = Callable[[torch.Tensor, Spec], Any]
+
+
+class Stamps:
+    """Whether tensors are still what they were: same memory, same version counter.
+
+    Tensors made under `torch.inference_mode` have no counter; their contents are kept and compared. Writes that go
+    around the counter (through `.data` or NumPy) cannot be seen.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._pointers = [tensor.data_ptr() for tensor in tensors]
+        self._uncounted = [i for i, tensor in enumerate(tensors) if tensor.is_inference()]
+        self._contents = [tensors[i].clone() for i in self._uncounted]
+        self._versions = self._read(tensors)
+        # Holding the memory keeps another tensor from being given the same address.
+        self._held = [tensor.detach() for tensor in tensors]
+
+    def _read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        if self._uncounted:
+            return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+        return [tensor._version for tensor in tensors]
+
+    def current(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the tensors that were stamped, unchanged since."""
+        if [tensor.data_ptr() for tensor in tensors] != self._pointers:
+            return False
+        if not self._uncounted:
+            return [tensor._version for tensor in tensors] == self._versions
+        if any(tensors[i].is_inference() != (i in self._uncounted) for i in range(len(tensors))):
+            return False
+        kept = zip(self._uncounted, self._contents, strict=True)
+        return self._read(tensors) == self._versions and all(torch.equal(tensors[i], kept_) for i, kept_ in kept)
+
+
+class Weight:
+    """One constant on the device, and the stamps of the parameters that it was computed from."""
+
+    def __init__(self, tensor: Any, stamps: Stamps) -> None:
+        self.tensor = tensor
+        self.stamps = stamps
+
+
+class WeightStore:
+    """The weights on one device."""
+
+    def __init__(self) -> None:
+        self._weights: weakref.WeakValueDictionary[Any, Weight] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+
+    def get(
+        self,
+        sources: Sequence[torch.Tensor],
+        expression: str,
+        spec: Spec,
+        evaluate: Callable[..., torch.Tensor],
+        upload: Upload,
+    ) -> Weight:
+        """The weight `evaluate(*sources)` at `spec`, uploaded unless it is there and current.
+
+        expression: what identifies `evaluate`; equal texts are taken to compute the same.
+        """
+        memory = tuple((s.data_ptr(), tuple(s.shape), s.stride(), s.dtype) for s in sources)
+        key = (memory, expression, spec)
+        with self._lock:
+            weight = self._weights.get(key)
+            if weight is None:
+                stamps = Stamps(sources)
+                weight = Weight(upload(evaluate(*sources), spec), stamps)
+                self._weights[key] = weight
+            elif not weight.stamps.current(sources):
+                weight.stamps = Stamps(sources)
+                weight.tensor = None  # freed before its successor is allocated
+                weight.tensor = upload(evaluate(*sources), spec)
+            return weight
+
+
+def store_of(device: Any) -> WeightStore:
+    """The store of a device, made at its first use; it goes with the device."""
+    return vars(device).setdefault("weights", WeightStore())
