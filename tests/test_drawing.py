@@ -102,6 +102,8 @@ def test_the_host_side_of_a_transfer_is_no_host_operation(program):
         "checked": KINDS["transfer"][0],
         up.name: KINDS["transfer"][0],
     }
+    down = program.graph.call_function(Operation("to_torch"), (up,), {"dtype": torch.float32})
+    assert ">2×32  float32<" in draw(down.graph)
     assert "2.0 KiB<" in svg and ">embeddings<" in svg and ">checked<" in svg
 
 
@@ -150,13 +152,16 @@ def test_a_weight_is_a_small_box_left_of_its_user(program):
 
 def test_picking_a_result_is_an_index_on_a_line_and_deallocations_are_left_out(program):
     x = program.input("x")
-    heads = program.ttnn("split", x, spec=(Spec((1, 8, 32, 64), "bfloat16", "TILE"),) * 2)
+    heads = program.ttnn("split", x)
+    del heads.meta["ttnn"]
     first, second = (program.graph.call_function(operator.getitem, (heads, i)) for i in range(2))
+    for pick in (first, second):
+        pick.meta["ttnn"] = Spec((1, 8, 32, 64), "bfloat16", "ROW_MAJOR")
     program.graph.call_function(Operation("deallocate"), (x,))
     program.graph.output(program.ttnn("matmul", first, second))
     svg = draw(program.graph)
     assert set(boxes(svg)) == {"x", "split", "matmul", "output"}
-    assert ">[0]<" in svg and ">[1]<" in svg and "(of 2)" in svg
+    assert ">[0]<" in svg and ">[1]<" in svg and "1×8×32×64  bfloat16  ROW_MAJOR  (of 2)" in svg
     assert len(lines(svg)) == 4
 
 
@@ -230,7 +235,7 @@ def test_any_graph_can_be_drawn():
             return {"y": self.head(x.view(-1, 2)) + self.bias, "x": [x, None]}
 
     svg = draw(torch.fx.symbolic_trace(Odd()).graph)
-    assert {"x", "unused", "view", "head", "add", "output"} == set(boxes(svg))
+    assert {"x", "view", "head", "add", "output"} == set(boxes(svg))
 
 
 def test_names_are_escaped(program):

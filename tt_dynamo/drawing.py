@@ -3,7 +3,7 @@
 Time flows downwards (`diagram` says how). Fill colour says what a node is; the border, and the line that leaves it, how
 its value lies: TILE, ROW_MAJOR, or on the host. Weights are small boxes left of their user, and so are values from far
 above, as a link in place of a line across pages. Not drawn as boxes: the picking of one of several results, which is
-an index on its line, and deallocations.
+an index on its line, deallocations, and inputs that nothing reads.
 
 What must hold: drawing changes nothing in the graph, needs no binary, and the same graph gives the same bytes.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -56,11 +57,7 @@ def draw(graph: Graph) -> str:
     The time it takes grows with nodes plus edges: a 500-node graph takes well under a second.
     """
     edges, weights = _edges(graph)
-    boxes = {
-        node: Box(node, kind)
-        for node in graph.nodes
-        if (kind := _kind(node)) not in ("weight", "hidden") and (node.op != "output" or node.args[0])
-    }
+    boxes = {node: Box(node, kind) for node in graph.nodes if (kind := _kind(node)) not in ("weight", "hidden")}
     for weight, user in weights:
         boxes[user].chips.append((weight, "weight"))
     return _svg(boxes, arrange(boxes, edges))
@@ -73,6 +70,8 @@ def _kind(node: Node) -> str:
     """A key of KINDS, or "hidden" for what isn't drawn."""
     if node.op == "output":
         return "input"
+    if node.op == "placeholder" and not node.users:
+        return "hidden"
     if node.op == "get_attr" or (node.op == "placeholder" and (node.meta.get("weight") or node.meta.get("parameter"))):
         return "weight"
     if node.op == "placeholder":
@@ -123,9 +122,12 @@ def _facts(node: Node) -> str:
 
 
 def _values(node: Node) -> Sequence[Any]:
-    """The specs of a node's results on the device, else its fake tensors."""
-    value = node.meta.get("ttnn")
-    value = node.meta.get("val") if value is None else value
+    """The specs of a node's results on the device, else its fake tensors; of several, those that are picked."""
+    picked = [user.meta["ttnn"] for user in node.users if user.target is operator.getitem and "ttnn" in user.meta]
+    value = node.meta.get("ttnn", picked or node.meta.get("val"))
+    if value is None and _crosses(node):  # down to the host: shaped like what it reads
+        shapes = [source.shape for source in _values(node.all_input_nodes[0]) if hasattr(source, "shape")]
+        value = [SimpleNamespace(shape=shape, dtype=node.kwargs.get("dtype", "")) for shape in shapes]
     return value if isinstance(value, (tuple, list)) else [value]
 
 
