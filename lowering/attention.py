@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.registry import lower
+import math
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.registry import lower
+from tt_dynamo.lowering.workarounds import TILE
 
 # Larger chunks read keys and values fewer times; TTNN's default of 32 costs up to 3.75 times as much:
-# https://github.com/tenstorrent/tt-metal/issues/51911. The largest that TTNN accepts for the shape is taken.
+# https://github.com/tenstorrent/tt-metal/issues/51911
 CHUNK_SIZES = (256, 128, 64, 32)
 
 
 @lower(aten.scaled_dot_product_attention.default)
-def attention(
+def scaled_dot_product_attention(
     ttnn, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):
-    """softmax(query keyᵀ scale + attn_mask) value.
+    """softmax(query keyᵀ scale + attn_mask) value → [batch, heads, query length, head_dim].
 
     query [batch, heads, query length, head_dim]; key, value [batch, kv heads, key length, head_dim].
     Source: Dao 2023, https://arxiv.org/abs/2307.08691
@@ -25,37 +27,57 @@ def attention(
     if dropout_p:
         raise Unsupported("attention with dropout: TTNN's attention has none")
     head_dim = query.shape[-1]
+    padding = -head_dim % TILE
+    if padding:  # zeros add nothing to a dot product; the scale is the true head_dim's
+        pairs = [(0, 0), (0, 0), (0, 0), (0, padding)]
+        query, key, value = (ttnn.pad(x, pairs, 0.0) for x in (query, key, value))
     scale = head_dim**-0.5 if scale is None else scale
-    if head_dim % workarounds.TILE:  # refused by TTNN; zeros add nothing to a dot product, and the scale is given
-        padding = [(0, 0), (0, 0), (0, 0), (0, -head_dim % workarounds.TILE)]
-        query, key, value = (ttnn.pad(x, padding, 0.0) for x in (query, key, value))
-    longest = max(query.shape[2], key.shape[2])
-    sizes = [size for size in CHUNK_SIZES if size < 2 * longest] or [CHUNK_SIZES[-1]]
-    for index, size in enumerate(sizes):
+    out = _chunked(ttnn, query, key, value, attn_mask, is_causal, scale)
+    return ttnn.slice(out, (0, 0, 0, 0), (*out.shape[:-1], head_dim)) if padding else out
+
+
+@lower(operators.attention)
+def attention(ttnn, query, key, value, mask, is_causal, scale):
+    """The same with its heads merged by the kernel that computes it: [batch, query length, heads head_dim]."""
+    batch, heads, seq, head_dim = query.shape
+    if head_dim % TILE:  # TTNN merges whole tiles, so a head of another size would come out padded
+        raise Unsupported(f"a head of {head_dim} elements does not fill its tiles")
+    scale = head_dim**-0.5 if scale is None else scale
+    out = _chunked(ttnn, query, key, value, mask, is_causal, scale, output_concat_heads=True)
+    return ttnn.reshape(out, (batch, seq, heads * head_dim))
+
+
+def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
+    """TTNN's attention with the largest chunks that keep every core busy and that TTNN accepts."""
+    batch, heads, seq, _ = query.shape
+    columns, rows = ttnn.settings.grid_size
+    busy = [size for size in CHUNK_SIZES if batch * heads * math.ceil(seq / size) >= columns * rows]
+    q_sizes = [size for size in CHUNK_SIZES if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)]
+    k_sizes = [size for size in CHUNK_SIZES if size < 2 * max(key.shape[2], TILE)]
+    attempts = list(dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes))
+    for attempt, (q_size, k_size) in enumerate(attempts):
         program_config = ttnn.SDPAProgramConfig(
-            compute_with_storage_grid_size=ttnn.CoreCoord(*ttnn.settings.grid_size),
-            q_chunk_size=size,
-            k_chunk_size=size,
+            compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows),
+            q_chunk_size=q_size,
+            k_chunk_size=k_size,
             exp_approx_mode=False,
         )
         try:
-            out = ttnn.transformer.scaled_dot_product_attention(
+            return ttnn.transformer.scaled_dot_product_attention(
                 query,
                 key,
                 value,
-                attn_mask=attn_mask,
+                attn_mask=mask,
                 is_causal=is_causal,
                 scale=scale,
                 program_config=program_config,
                 compute_kernel_config=ttnn.settings.compute_kernel_config,
+                **options,
             )
-            break
         except Exception:
-            if index == len(sizes) - 1:
+            if attempt == len(attempts) - 1:
                 raise
-    if head_dim % workarounds.TILE:
-        out = ttnn.slice(out, (0, 0, 0, 0), (*out.shape[:-1], head_dim))
-    return out
+    raise AssertionError("the smallest chunk is always tried")
 
 
 @lower(operators.attention_mask)
@@ -75,9 +97,3 @@ def split_heads(ttnn, x, num_heads, num_kv_heads):
     return ttnn.transformer.split_query_key_value_and_split_heads(
         x, num_heads=num_heads, num_kv_heads=num_kv_heads, transpose_key=False
     )
-
-
-@lower(operators.merge_heads)
-def merge_heads(ttnn, x):
-    """x [batch, heads, seq, head_dim] → [batch, seq, heads head_dim]."""
-    return ttnn.transformer.concatenate_heads(x)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from tt_dynamo.lowering.registry import lower
 
 from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering.registry import lower
 
 COMPARISONS = {
     aten.eq.Scalar: "eq",

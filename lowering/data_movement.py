@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tt_dynamo.lowering.registry import Need, lower
-from tt_dynamo.lowering.workarounds import TILE
-
 from tt_dynamo import operators
 from tt_dynamo.graph import aten
+from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.workarounds import TILE
 
 
 def in_layout(ttnn, x, layout):

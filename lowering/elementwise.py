@@ -6,9 +6,8 @@ where they differ. Integer arithmetic is left to the host here.
 
 from __future__ import annotations
 
-from tt_dynamo.lowering.registry import lower
-
 from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering.registry import lower
 
 UNARY = {
     aten.relu.default: "relu",

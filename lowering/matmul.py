@@ -6,10 +6,9 @@ config is always given too, since with a core grid and no config TTNN multiplies
 
 from __future__ import annotations
 
-from tt_dynamo.lowering.registry import lower
-
 from tt_dynamo import operators
 from tt_dynamo.graph import aten
+from tt_dynamo.lowering.registry import lower
 
 
 def activation_of(ttnn, name):

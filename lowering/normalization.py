@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo.lowering.registry import lower
-
 from tt_dynamo import operators
 from tt_dynamo.graph import aten
+from tt_dynamo.lowering.registry import lower
 
 
 @lower(aten.layer_norm.default)
@@ -46,6 +45,4 @@ def add_layer_norm(ttnn, x, residual, weight, bias, eps):
 @lower(aten.softmax.int)
 def softmax(ttnn, x, dim, dtype=None):
     """Softmax over `dim`, with the maximum subtracted first."""
-    return ttnn.softmax(
-        x, dim=dim, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config
-    )
+    return ttnn.softmax(x, dim=dim, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config)

@@ -147,8 +147,6 @@ class Recorder:
         return self._shared.written(argument)
 
 
-
-
 class _Operation:
     def __init__(self, function: Any, path: str, recorder: Recorder) -> None:
         self._function, self._path, self._recorder = function, path, recorder

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.registry import lower
-
-from tt_dynamo.graph import Unsupported, aten
 
 
 def _dims(x, dim):

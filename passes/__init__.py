@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from torch.fx import Graph
+
+from tt_dynamo.graph import Context
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
@@ -18,8 +20,6 @@ from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
 from tt_dynamo.passes.fuse_residual_norm import fuse_residual_norm
-
-from tt_dynamo.graph import Context
 
 Pass = Callable[[Graph, Context], int]
 

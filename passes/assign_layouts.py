@@ -14,10 +14,10 @@ import operator
 from collections.abc import Callable
 
 from torch.fx import Graph, Node
-from tt_dynamo.passes.place import Sides
 
 from tt_dynamo import operators
 from tt_dynamo.graph import DEVICE_DTYPES, Spec, dtype_of, insert, is_call, shape_of
+from tt_dynamo.passes.place import Sides
 
 # For a node on the device: the layout of its results ("same" as its first operand's), and the (layout, dtype) needed
 # of an operand, by position; dtype None is the usual one.
@@ -63,7 +63,7 @@ def _specialize(graph: Graph, crossing: Node, sides: Sides, needs: Needs) -> Non
     if (usual, "any") in wanted:
         settled = next((key for key in wanted if key[0] == usual and key[1] != "any"), (usual, "ROW_MAJOR"))
         wanted.setdefault(settled, []).extend(wanted.pop((usual, "any")))
-    for index, ((dtype, layout), users) in enumerate(wanted.items()):
+    for (dtype, layout), users in wanted.items():
         with graph.inserting_before(crossing):
             special = insert(graph, operators.to_device, (crossing.args[0], dtype, layout), like=crossing)
         special.meta["layout"] = layout

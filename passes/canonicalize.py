@@ -1,10 +1,10 @@
 """ATen idioms back to the operation they mean, in one spelling each.
 
-Before   addmm(bias, view(x), t(w)); view   _scaled_dot_product_flash_attention_for_cpu(...)[0]   transpose / t / squeeze
-After    linear(x, permute(w), bias)        scaled_dot_product_attention(...)                     permute / reshape
+Before   addmm(bias, view(x), t(w)); view   _scaled_dot_product_flash_attention_for_cpu(...)[0]   transpose, squeeze
+After    linear(x, permute(w), bias)        scaled_dot_product_attention(...)                     permute, reshape
 
-What is computed twice is computed once. Moves of data that do nothing vanish, runs of them join, and linear commutes with moves of the leading dimensions:
-upwards where that completes the merging of heads, downwards everywhere else.
+What is computed twice is computed once. Moves of data that do nothing vanish, runs of them join, and linear commutes
+with moves of the leading dimensions: upwards where that completes the merging of heads, downwards everywhere else.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import torch
 from torch.fx import Graph, Node
-from tt_dynamo.passes.movement import is_move
 
 from tt_dynamo import operators
 from tt_dynamo.graph import (
@@ -34,6 +33,7 @@ from tt_dynamo.graph import (
     replace,
     shape_of,
 )
+from tt_dynamo.passes.movement import is_move
 
 # Each sweep is linear in the graph; chains of rewrites settle in a few.
 MAX_SWEEPS = 8
@@ -81,8 +81,8 @@ def _share_equal(graph: Graph) -> int:
 
 def _common_modules(one: Node, other: Node) -> dict:
     """The modules that hold both: where work that they share belongs."""
-    pairs = zip(one.meta.get("nn_module_stack", {}).items(), other.meta.get("nn_module_stack", {}).items())
-    return dict(a for a, b in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+    stacks = (node.meta.get("nn_module_stack", {}).items() for node in (one, other))
+    return dict(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*stacks, strict=False)))
 
 
 class _Sweep:
@@ -303,7 +303,7 @@ def _where_of_scalars(sweep: _Sweep, node: Node) -> Node | None:
 
 @_rule(aten.add.Tensor)
 def _add(sweep: _Sweep, node: Node) -> Node | None:
-    """Adding zero is nothing; of x + c + d, the constants are added first."""
+    """Adding zero is nothing; a bias joins its linear; of x + c + d, the constants are added first."""
     x, c = node.args
     if node.kwargs:
         return None
@@ -313,6 +313,8 @@ def _add(sweep: _Sweep, node: Node) -> Node | None:
         return None
     if x in sweep.constants:
         x, c = c, x
+    if c in sweep.constants and _join_bias(x, c):
+        return x
     if c not in sweep.constants or not is_call(x, aten.add.Tensor) or x.kwargs or only_user(x) is not node:
         return None
     inner, d = x.args
@@ -324,6 +326,19 @@ def _add(sweep: _Sweep, node: Node) -> Node | None:
     sweep.constants.add(total)
     new = sweep.emit(node, aten.add.Tensor, inner, total)
     return new if shape_of(new) == shape_of(node) and dtype_of(new) == dtype_of(node) else None
+
+
+def _join_bias(x: Node, bias: Node) -> bool:
+    """Give `bias` to the linear without one that x moves the rows of; False where x is something else."""
+    linear = x
+    while is_move(linear) and _moves_leading(linear) and len(linear.users) == 1:
+        linear = linear.args[0]
+    if not is_call(linear, operators.linear) or len(linear.args) != 2 or len(linear.users) != 1 or linear < bias:
+        return False
+    if shape_of(bias) != shape_of(linear)[-1:] or dtype_of(bias) != dtype_of(linear):
+        return False
+    linear.args = (*linear.args, bias)
+    return True
 
 
 @_rule(aten.bmm.default)

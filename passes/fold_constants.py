@@ -47,10 +47,14 @@ def _replace_by_module(graph: Graph, node: Node) -> None:
 def _name(names: list[str]) -> str:
     """What the names of several parameters have in common: `attention_weight` of the query's, key's and value's."""
     words = [name.split("_") for name in names]
-    start = [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*words))]
-    rest = [list(reversed(word[len(start) :])) for word in words]
-    end = [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*rest))]
+    start = _common_start(words)
+    end = _common_start([word[len(start) :][::-1] for word in words])
     return "_".join(start + end[::-1])
+
+
+def _common_start(words: list[list[str]]) -> list[str]:
+    columns = zip(*words, strict=False)
+    return [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, columns)]
 
 
 def _parameters(node: Node) -> list[Node]:

@@ -4,19 +4,17 @@ Before   y = convolution(x, w, b, stride=kernel, padding=0)
 After    y = reshape(permute(linear(fold_patches(x), w as [height width channels, out], b)))
 
 Every patch size; rows and columns that fill no patch are cut off, as the convolution does. Overlapping, padded,
-dilated, grouped and transposed convolutions stay convolutions. TTNN's fold copies word by word unless a pixel fills
-whole L1 words of 16 bytes (writer_dfb2dram_for_rm_input.cpp of ttnn 0.81.1), so channels are padded to 8 bfloat16.
+dilated, grouped and transposed convolutions stay convolutions. Channels are not padded: TTNN's fold of an interleaved
+tensor reads every pixel into an aligned slot and compacts (its kernel writer_dfb2dram_for_rm_input.cpp, ttnn 0.81.1).
 """
 
 from __future__ import annotations
 
 from torch.fx import Graph, Node
-from tt_dynamo.passes.canonicalize import canonicalize
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, replace, shape_of
-
-CHANNEL_ALIGNMENT = 8
+from tt_dynamo.passes.canonicalize import canonicalize
 
 
 def fold_patch_embedding(graph: Graph, context: Context) -> int:
@@ -59,12 +57,9 @@ def _rewrite(graph: Graph, node: Node) -> Node:
     for dim, size in ((2, rows * height), (3, columns * width)):
         if shape_of(x)[dim] != size:
             x = emit(aten.slice.Tensor, x, dim, 0, size)
-    padded = -(-channels // CHANNEL_ALIGNMENT) * CHANNEL_ALIGNMENT
-    patches = emit(operators.fold_patches, x, height, width, padded)
-    if padded != channels:
-        weight = emit(aten.constant_pad_nd.default, weight, [0, 0, 0, 0, 0, padded - channels])
+    patches = emit(operators.fold_patches, x, height, width)
     weight = emit(aten.permute.default, weight, [2, 3, 1, 0])
-    weight = emit(aten.reshape.default, weight, [height * width * padded, out])
+    weight = emit(aten.reshape.default, weight, [height * width * channels, out])
     y = emit(operators.linear, patches, weight, bias)
     y = emit(aten.permute.default, y, [0, 2, 1])
     return emit(aten.reshape.default, y, [batch, out, rows, columns])

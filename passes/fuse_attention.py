@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import torch
 from torch.fx import Graph, Node
-from tt_dynamo.passes.movement import head_columns, source_of
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.movement import head_columns, source_of
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import torch
 from torch.fx import Graph, Node
-from tt_dynamo.passes.movement import head_columns, is_move, source_of
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, insert, is_call, replace, shape_of
+from tt_dynamo.passes.movement import head_columns, is_move, source_of
 
 
 class _Projection(NamedTuple):
@@ -50,7 +50,8 @@ def _straighten(graph: Graph, operand: Node, context: Context) -> bool:
     columns, source = head_columns(operand, context), source_of(operand)
     if columns is None or not _consecutive(columns.reshape(-1)):
         return False
-    if source is operand.args[0] or is_call(operand.args[0], aten.reshape.default) and operand.args[0].args[0] is source:
+    above = operand.args[0]
+    if source is above or (is_call(above, aten.reshape.default) and above.args[0] is source):
         return False
     batch, heads, seq, head_dim = shape_of(operand)
     with graph.inserting_before(operand):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -30,14 +31,14 @@ from tt_dynamo.graph import (
 )
 from tt_dynamo.measure import MarkedNamespace, Measurement, measure
 from tt_dynamo.options import Options
-from tt_dynamo.passes import PASSES, REQUIRED
+from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.assign_layouts import assign_layouts
 from tt_dynamo.passes.insert_deallocations import insert_deallocations
 from tt_dynamo.passes.place import Sides, place
 from tt_dynamo.program import Program, load
 from tt_dynamo.recovery import Recovery
 from tt_dynamo.report import Fallback, GraphReport, Operation, Transfer, emit
-from tt_dynamo.tracing import Trace, module_path, settings_for, trace
+from tt_dynamo.tracing import Trace, settings_for, spec_bytes, trace
 from tt_dynamo.weights import store_of
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Compiler:
         while True:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)
-                sides = place(graph, lambda node: back.get(node) not in self.refused and self._can_run(node, back))
+                sides = place(graph, functools.partial(self._can_run, back=back))
                 assign_layouts(graph, sides, _gives, _needs)
             with self._stage("lowering"):
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts)
@@ -107,10 +108,11 @@ class Compiler:
             if changed and self.dump.path is not None:
                 self.module.recompile()
                 self.dump.graph(transform.__name__, self.module)
-        assert {"canonicalize", "fold_constants"} >= REQUIRED
 
     def _can_run(self, node: Node, back: dict[Node, Node]) -> bool:
         """Whether the device may be asked about a node; notes why not."""
+        if back[node] in self.refused:
+            return False
         reason = _impossible(node)
         if reason:
             original = back[node]
@@ -180,9 +182,7 @@ class Compiler:
     def _fill_report(self, graph: Graph, sides: Sides, traced: Trace, measured: Measurement, program: Program) -> None:
         report = self.report
         constants = constant_nodes(graph)
-        computing = [
-            n for n in compute_nodes(graph) if n not in constants and n.target not in operators.TRANSFERS
-        ]
+        computing = [n for n in compute_nodes(graph) if n not in constants and n.target not in operators.TRANSFERS]
         report.nodes = len(computing)
         report.device_nodes = sum(sides.get(node) == "device" for node in computing)
         report.host_nodes = report.nodes - report.device_nodes
@@ -199,7 +199,7 @@ class Compiler:
             for n, count in zip(calls, launches, strict=True)
         ]
         report.device_programs = measured.device_programs
-        report.weight_bytes = sum(_bytes(use.spec) for use in traced.weights if use.spec is not None)
+        report.weight_bytes = sum(spec_bytes(use.spec) for use in traced.weights if use.spec is not None)
         report.peak_dram_bytes = measured.peak_dram_bytes + report.weight_bytes
         report.peak_l1_bytes = measured.peak_l1_bytes
         report.code = program.source
@@ -295,7 +295,7 @@ def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
 def _take_apart(node: Node) -> None:
     """Replace a fused operation by the ATen operations of its torch implementation."""
     graph = node.graph
-    operands = [n for n in node.all_input_nodes]
+    operands = list(node.all_input_nodes)
 
     def call(*values: torch.Tensor) -> Any:
         known = dict(zip(operands, values, strict=True))
@@ -332,12 +332,3 @@ def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torc
 
 def _zeros(value: Any) -> Any:
     return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0
-
-
-def _bytes(spec: Any) -> int:
-    from tt_dynamo.tracing import _bytes as spec_bytes
-
-    return spec_bytes(spec)
-
-
-__all__ = ["Compiler", "module_path"]

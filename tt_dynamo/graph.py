@@ -137,11 +137,9 @@ def literal_nodes(graph: Graph) -> set[Node]:
 def _closed(graph: Graph, is_root: Callable[[Node], bool]) -> set[Node]:
     found: set[Node] = set()
     for node in graph.nodes:
-        if node.op == "get_attr" or is_root(node):
+        pure = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
+        if node.op == "get_attr" or is_root(node) or (pure and all(n in found for n in node.all_input_nodes)):
             found.add(node)
-        elif node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node):
-            if all(source in found for source in node.all_input_nodes):
-                found.add(node)
     return found
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 @dataclasses.dataclass
 class Measurement:
-    """device_programs: kernel launches. launches: those of each TTNN call, in order. peak_*_bytes: most bytes held at once by what the run allocates, circular buffers of the largest
-    kernel included in L1."""
+    """What TTNN counted in one run.
+
+    device_programs: kernel launches. launches: those of each TTNN call, in order. peak_*_bytes: most bytes held at once
+    by what the run allocates, in L1 with the circular buffers of the largest kernel.
+    """
 
     device_programs: int = 0
     launches: list[int] = dataclasses.field(default_factory=list)

@@ -41,7 +41,7 @@ def linear(x, weight, bias=None, activation=""):
 
 @_define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)")
 def split_heads(x, num_heads, num_kv_heads):
-    """x [batch, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value, each [batch, heads, seq, head_dim]."""
+    """x [batch, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value [batch, heads, seq, head_dim]."""
     batch, seq, width = x.shape
     head_dim = width // (num_heads + 2 * num_kv_heads)
     heads = x.view(batch, seq, num_heads + 2 * num_kv_heads, head_dim).permute(0, 2, 1, 3)
@@ -49,11 +49,12 @@ def split_heads(x, num_heads, num_kv_heads):
     return query.clone(), key.clone(), value.clone()
 
 
-@_define("merge_heads(Tensor x) -> Tensor")
-def merge_heads(x):
-    """x [batch, heads, seq, head_dim] -> [batch, seq, heads head_dim]."""
-    batch, heads, seq, head_dim = x.shape
-    return x.permute(0, 2, 1, 3).reshape(batch, seq, heads * head_dim)
+@_define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale) -> Tensor")
+def attention(query, key, value, mask, is_causal, scale):
+    """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, seq, heads head_dim]."""
+    out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale)
+    batch, heads, seq, head_dim = out.shape
+    return out.permute(0, 2, 1, 3).reshape(batch, seq, heads * head_dim)
 
 
 @_define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor")
@@ -62,17 +63,15 @@ def add_layer_norm(x, residual, weight, bias, eps):
     return F.layer_norm(x + residual, [x.shape[-1]], weight, bias, eps)
 
 
-@_define("fold_patches(Tensor x, int height, int width, int channels) -> Tensor")
-def fold_patches(x, height, width, channels):
-    """Images [batch, c, H, W] -> patches [batch, H/height * W/width, height * width * channels].
+@_define("fold_patches(Tensor x, int height, int width) -> Tensor")
+def fold_patches(x, height, width):
+    """Images [batch, channels, H, W] -> patches [batch, H/height * W/width, height * width * channels].
 
-    Within a patch the order is row, column, channel; channels above c are zero (TTNN folds whole memory words).
+    Within a patch the order is row, column, channel.
     """
-    batch, c, h, w = x.shape
-    x = F.pad(x.permute(0, 2, 3, 1), [0, channels - c])
-    x = x.reshape(batch, h // height, height, w // width, width, channels).permute(0, 1, 3, 2, 4, 5)
+    batch, channels, h, w = x.shape
+    x = x.reshape(batch, channels, h // height, height, w // width, width).permute(0, 2, 4, 3, 5, 1)
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
-
 
 
 @_define("attention_mask(Tensor mask, SymInt[] shape) -> Tensor")
@@ -100,5 +99,5 @@ def to_layout(x, layout):
 
 
 # What becomes TTNN calls one by one where TTNN refuses the whole.
-FUSED = frozenset({linear, split_heads, merge_heads, add_layer_norm, fold_patches, attention_mask})
+FUSED = frozenset({linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask})
 TRANSFERS = frozenset({to_device, to_host})

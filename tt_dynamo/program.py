@@ -102,8 +102,9 @@ class Program:
         self._stamps = Stamps(parameters)
         if self.on_first_weights is not None:
             callback, self.on_first_weights = self.on_first_weights, None
+            pairs = zip(self.evaluators, self.weight_positions, strict=True)
             with torch.no_grad():
-                callback([e(*(args[i] for i in p)) for (_, e), p in zip(self.evaluators, self.weight_positions)])
+                callback([evaluate(*(args[i] for i in positions)) for (_, evaluate), positions in pairs])
 
     def _upload(self, tensor: torch.Tensor, spec: Any) -> Any:
         return upload(self._namespace, self.device.handle, tensor, spec)

@@ -8,6 +8,7 @@ tensor in its place, so that one trace finds every refusal.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import re
 from typing import Any
@@ -46,7 +47,7 @@ class Trace:
 def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[str, Any]]:
     """The settings of a device, and the expression that makes each of its objects."""
     grid = handle.compute_with_storage_grid_size()
-    config = dict(math_approx_mode=False, fp32_dest_acc_en=options.fp32_accumulation, packer_l1_acc=True)
+    config = {"math_approx_mode": False, "fp32_dest_acc_en": options.fp32_accumulation, "packer_l1_acc": True}
     fidelity = getattr(ttnn.MathFidelity, options.math_fidelity)
     settings = Settings(
         core_grid=ttnn.CoreGrid(x=grid.x, y=grid.y),
@@ -111,7 +112,7 @@ class _Tracer:
     def _make_placeholders(self) -> None:
         """Inputs first, in the order of the graph, then weights in the order of use."""
         for node in self.source.find_nodes(op="placeholder"):
-            readers = [user for user in node.users if not is_call(user, operators.to_device)]
+            readers = [user for user in node.users if not _crosses(user)]
             if node.users and (not is_parameter(node) or readers):
                 placeholder = self.graph.placeholder(node.meta.get("name", node.name))
                 placeholder.meta["val"] = node.meta.get("val")
@@ -120,7 +121,7 @@ class _Tracer:
         for node in self.source.nodes:
             if is_call(node, operators.to_device) and self._is_weight(node.args[0]):
                 self._make_weight(node, node.args[0], node.meta["ttnn"])
-            elif node.op in ("call_module", "get_attr") and any(u.target is not operators.to_device for u in node.users):
+            elif node.op in ("call_module", "get_attr") and any(not _crosses(user) for user in node.users):
                 self.known[node] = self._make_weight(node, node, None).meta["placeholder"]
 
     def _is_weight(self, node: Node) -> bool:
@@ -196,25 +197,29 @@ class _Tracer:
         if spec.dtype in ("int32", "uint32"):
             name = f"{source.name}_int32"
             source = self.graph.create_node("call_function", checked, (source, *_bounds(node, spec)), name=name)
+        elif value.dtype == torch.float32 and spec.dtype == "bfloat16":
+            # torch converts many times faster than from_torch does
+            name = f"{source.name}_bfloat16"
+            source = self.graph.create_node("call_method", "to", (source, torch.bfloat16), name=name)
         example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
         crossing = self.recorder.record(
             self.ttnn.from_torch,
             "ttnn.from_torch",
             (Value(source, example),),
-            dict(
-                dtype=getattr(self.recorder, spec.dtype),
-                layout=getattr(self.recorder, f"{spec.layout}_LAYOUT"),
-                device=self.handle,
-            ),
+            {
+                "dtype": getattr(self.recorder, spec.dtype),
+                "layout": getattr(self.recorder, f"{spec.layout}_LAYOUT"),
+                "device": self.handle,
+            },
         )
-        crossing.node.meta["bytes"] = _bytes(spec)
+        crossing.node.meta["bytes"] = spec_bytes(spec)
         return crossing
 
     def _download(self, value: Value, dtype: torch.dtype) -> Node:
         target, args = self.ttnn.to_torch, (value.node,)
         node = self.graph.create_node("call_function", target, args, {"dtype": dtype}, name="to_torch")
         node.meta["path"] = "ttnn.to_torch"
-        node.meta["bytes"] = _bytes(value.node.meta["ttnn"])
+        node.meta["bytes"] = spec_bytes(value.node.meta["ttnn"])
         return node
 
     def _output(self, value: Any) -> Any:
@@ -229,6 +234,10 @@ class _Tracer:
         if result.meta.get("weight"):
             return self.graph.call_method("clone", (result,))  # the caller may write into what it gets
         return result
+
+
+def _crosses(node: Node) -> bool:
+    return is_call(node, operators.to_device)
 
 
 def _refused() -> None:
@@ -252,11 +261,9 @@ def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
     return 0, min(rows, default=INT32[1])
 
 
-def _bytes(spec: Spec) -> int:
-    count = 1
-    for size in spec.shape:
-        count *= size
-    return count * (4 if spec.dtype in ("int32", "uint32", "float32") else 2)
+def spec_bytes(spec: Spec) -> int:
+    """Bytes of the logical elements of a value on the device."""
+    return math.prod(spec.shape) * (4 if spec.dtype in ("int32", "uint32", "float32") else 2)
 
 
 def module_path(node: Node) -> str:

@@ -1,9 +1,9 @@
 """Parameters on the device: each uploaded once, shared by every program that reads it, and never stale.
 
-A weight is a constant expression of parameters at one spec. Programs hold their weights; the store knows them weakly, by
-the memory of the parameters and the expression, so two graphs of one model (or two models of one parameter) hold one
-copy, and a weight goes with the last program that reads it. What was uploaded carries the parameters' version counters;
-before each call a program compares them with the present ones.
+A weight is a constant expression of parameters at one spec. Programs hold their weights; the store knows them weakly,
+by the memory of the parameters and the expression, so two graphs of one model (or two models of one parameter) hold
+one copy, and a weight goes with the last program that reads it. What was uploaded carries the parameters' version
+counters; before each call a program compares them with the present ones.
 """
 
 from __future__ import annotations
