@@ -3,6 +3,7 @@
 import ast
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+from tt_dynamo.devices.toolchain import mock_environment
 from tt_dynamo.dump import Dump, InputSpec, WeightSpec, standalone_program
 from tt_dynamo.report import GraphReport, Operation
 
@@ -131,7 +134,7 @@ def test_a_folder_that_vanishes_is_one_warning(tmp_path, caplog, graph_module, r
 
 def test_what_cannot_be_written_leaves_no_half_file_and_the_rest_is_written(tmp_path, caplog, report):
     class Unprintable:
-        def print_readable(self, print_output):
+        def print_readable(self, **options):
             raise ZeroDivisionError("no code")
 
     class Unpicklable(torch.Tensor):
@@ -163,7 +166,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path, caplog):
 
 def test_an_interrupt_is_no_dump_failure(tmp_path):
     class Interrupting:
-        def print_readable(self, print_output):
+        def print_readable(self, **options):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -242,3 +245,19 @@ def test_example_inputs_have_the_dtype_of_their_spec(tmp_path):
     done = run_program(dump.path, tmp_path)
     expected = [f"output {number}: [] {dtype}" for number, dtype in enumerate(dtypes)]
     assert done.stdout.splitlines()[2:] == expected, done.stderr
+
+
+def test_the_program_runs_on_the_real_ttnn(tmp_path):
+    dump = Dump.create(tmp_path)
+    dump.program(SOURCE.replace("x, dtype", "x.unsqueeze(0), dtype"), INPUTS, WEIGHTS, tensors())
+    done = subprocess.run(
+        [sys.executable, str(dump.path / "program.py"), "--save"],
+        env={**os.environ, **mock_environment(BOARD_DESCRIPTIONS["n150"])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "output 0: [1, 2, 2]" in done.stdout
+    assert torch.load(dump.path / "outputs.pt")["outputs"][3].shape == (2, 2)

@@ -82,7 +82,7 @@ class Dump:
         name = f"{next(self._stages):02d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', stage)}.py"
 
         def text() -> str:
-            return f"# The graph after: {stage}\n{graph_module.print_readable(print_output=False)}\n"
+            return f"# The graph after: {stage}\n{graph_module.print_readable(print_output=False, expanded_def=True)}\n"
 
         self._write_text(name, text)
 
