@@ -265,8 +265,9 @@ def _index(sweep: _Sweep, node: Node) -> Node | None:
     x, indices = node.args
     if len(indices) != len(shape_of(x)) or any(i is None for i in indices):
         return None
-    values = [literal_value(index, sweep.literals) for index in indices]
-    if any(value is None or value.dtype != torch.int64 for value in values):
+    found = [literal_value(index, sweep.literals) for index in indices]
+    values = [value for value in found if value is not None and value.dtype == torch.int64]
+    if len(values) != len(indices):
         return None
     numbers = torch.zeros(shape_of(node), dtype=torch.int64)
     for value, size in zip(values, shape_of(x), strict=True):

@@ -23,7 +23,7 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
     fused = 0
     for node in graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
         end = _merged(node, context)
-        mask, dropout, is_causal = (*node.args[3:6], *DEFAULTS[len(node.args) - 3 :])
+        mask, dropout, is_causal = node.args[3:6] + DEFAULTS[len(node.args) - 3 :]
         if end is None or dropout or node.kwargs.get("enable_gqa"):
             continue
         operands = (*node.args[:3], mask, is_causal, node.kwargs.get("scale"))

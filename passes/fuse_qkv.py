@@ -34,8 +34,9 @@ def fuse_qkv(graph: Graph, context: Context) -> int:
     constants = constant_nodes(graph)
     fused = 0
     for attention in graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
-        projections = [_projection(operand, context) for operand in attention.args[:3]]
-        if all(p is not None for p in projections) and _fits(attention, projections, constants):
+        found = [_projection(operand, context) for operand in attention.args[:3]]
+        projections = [projection for projection in found if projection is not None]
+        if len(projections) == 3 and _fits(attention, projections, constants):
             _fuse(graph, attention, projections)
             fused += 1
         else:

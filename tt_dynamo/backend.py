@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import re
@@ -16,6 +17,7 @@ from tt_dynamo.compiler import Compiler
 from tt_dynamo.decompositions import decompositions
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.options import Options
+from tt_dynamo.shapes import Specializations
 
 log = logging.getLogger(__name__)
 
@@ -30,46 +32,55 @@ def ttnn(module: GraphModule, example_inputs: Sequence[Any], *, options: Mapping
     """
     parsed = Options.parse(options)
     device = open_device(parsed.device)
-    if any(isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) for value in example_inputs) or _symbolic(
-        module
-    ):
-        from tt_dynamo.shapes import Specializations
-
+    if _symbolic(module, example_inputs):
         return Specializations(module, lambda graph, inputs: _compile(graph, inputs, device, parsed), parsed)
     return _compile(module, example_inputs, device, parsed)
 
 
-def _symbolic(module: GraphModule) -> bool:
-    for node in module.graph.find_nodes(op="placeholder"):
-        value = node.meta.get("example_value")
-        if isinstance(value, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in value.shape):
-            return True
-    return False
+def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
+    """Whether the graph has a size that Dynamo does not hold fixed."""
+    if any(isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) for value in example_inputs):
+        return True
+    examples = [node.meta.get("example_value") for node in module.graph.find_nodes(op="placeholder")]
+    tensors = [value for value in examples if isinstance(value, torch.Tensor)]
+    return any(isinstance(size, torch.SymInt) for value in tensors for size in value.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphInput:
+    """An input of a Dynamo graph: what it is called in the model, and whether it is a parameter or buffer."""
+
+    name: str
+    parameter: bool
 
 
 def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options: Options) -> Callable[..., Any]:
-    names = [readable(node.name) for node in module.graph.find_nodes(op="placeholder")]
+    given = [
+        GraphInput(readable(node.name), bool(node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type")))
+        for node in module.graph.find_nodes(op="placeholder")
+    ]
 
-    def compiler(graph: GraphModule, _: Sequence[Any]) -> Callable[..., Any]:
-        mark_parameters(graph, names)
+    def compiler(graph: GraphModule, sources: Sequence[GraphInput]) -> Callable[..., Any]:
+        describe_inputs(graph, sources)
         return Compiler(graph, device, options, f"graph_{next(_names)}").compile()
 
-    return aot_autograd(fw_compiler=compiler, decompositions=decompositions())(module, inputs)
+    return aot_autograd(
+        fw_compiler=lambda graph, _: compiler(graph, given),
+        bw_compiler=lambda graph, _: compiler(graph, ()),  # reads saved values and gradients, under names of its own
+        decompositions=decompositions(),
+    )(module, inputs)
 
 
-def mark_parameters(graph: GraphModule, names: Sequence[str]) -> None:
-    """Note on the placeholders which hold parameters or buffers, and what they are called in the model."""
+def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
+    """Note on the placeholders of an ATen graph which input of the Dynamo graph each is, where they are the same."""
     placeholders = graph.graph.find_nodes(op="placeholder")
-    tracing = torch._guards.TracingContext.try_get()
-    metadata = tracing.fw_metadata if tracing is not None else None
-    forward = metadata is not None and len(placeholders) == len(names)
-    static = set(metadata.static_input_indices or ()) if forward else set()
+    if len(placeholders) != len(given):
+        given = [GraphInput(node.name, False) for node in placeholders]
     taken: set[str] = set()
-    for index, node in enumerate(placeholders):
-        node.meta["parameter"] = index in static
-        name = names[index] if forward else node.name
-        node.meta["name"] = name if name not in taken else node.name
-        taken.add(name)
+    for node, source in zip(placeholders, given, strict=True):
+        node.meta["parameter"] = source.parameter
+        node.meta["name"] = source.name if source.name not in taken else node.name
+        taken.add(source.name)
 
 
 def readable(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tt_dynamo import lowering, operators
+from tt_dynamo import operators
 from tt_dynamo.codegen import program_source, target_name
 from tt_dynamo.devices import Device
 from tt_dynamo.dump import Dump, InputSpec, WeightSpec
@@ -29,6 +30,8 @@ from tt_dynamo.graph import (
     mutates,
     values_of,
 )
+from tt_dynamo.lowering import find as find_lowering
+from tt_dynamo.lowering import operand_name
 from tt_dynamo.measure import MarkedNamespace, Measurement, measure
 from tt_dynamo.options import Options
 from tt_dynamo.passes import PASSES
@@ -63,7 +66,6 @@ class Compiler:
             return self._compile()
 
     def _compile(self) -> Program:
-        started = time.perf_counter()
         self.dump.graph("aten", self.module)
         with self._stage("passes"):
             self._run_passes()
@@ -85,7 +87,6 @@ class Compiler:
         with self._stage("measure"):
             measured = self._measure(program.source, traced)
         self._fill_report(graph, sides, traced, measured, program)
-        self.report.seconds["total"] = time.perf_counter() - started
         self._finish(program, traced)
         return program
 
@@ -219,7 +220,7 @@ class Compiler:
             100 * report.device_share,
             len(report.fallbacks),
             report.device_programs,
-            report.seconds["total"],
+            sum(report.seconds.values()),
         )
 
     def _dump_program(self, program: Program, traced: Trace) -> Callable[[list[torch.Tensor]], None]:
@@ -249,7 +250,8 @@ class Compiler:
 
 def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     """A copy of a graph to place, and for each of its nodes the original."""
-    copy, forward = Graph(graph.owning_module), {}
+    copy = Graph(graph.owning_module)
+    forward: dict[Node, Node] = {}
     outputs = copy.graph_copy(graph, forward)
     copy.output(outputs)
     for old, new in forward.items():
@@ -259,7 +261,7 @@ def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
 
 def _impossible(node: Node) -> str:
     """Why a node cannot even be asked about on the device; empty where it can."""
-    if lowering.find(node.target) is None:
+    if find_lowering(node.target) is None:
         return f"{target_name(node)} has no lowering to TTNN"
     if mutates(node):
         return f"{target_name(node)} writes into its operand"
@@ -275,17 +277,17 @@ def _impossible(node: Node) -> str:
 
 
 def _gives(node: Node) -> str:
-    found = lowering.find(node.target)
+    found = find_lowering(node.target)
     return found.gives if found else "TILE"
 
 
 def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
-    found = lowering.find(node.target)
+    found = find_lowering(node.target)
     if found is None:
         return "any", None
     for position, argument in enumerate(node.args):
         if argument is operand or (isinstance(argument, (list, tuple)) and operand in argument):
-            need = found.need(lowering.operand_name(node.target, position))
+            need = found.need(operand_name(node.target, position))
             return need.layout, need.dtype
     name = next(key for key, argument in node.kwargs.items() if argument is operand)
     need = found.need(name)
@@ -323,11 +325,15 @@ def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torc
     """What a constant is computed by, on the host, and the text that identifies the computation."""
     if node.op == "placeholder":
         return "", lambda tensor: tensor
-    value = placed.get_submodule(node.target) if node.op == "call_module" else getattr(placed, node.target)
+    value: Any = getattr(placed, node.target)
     if node.op == "get_attr":
-        return f"literal {id(value)}", lambda: value
-    literals = [f"{name} {id(buffer)}" for name, buffer in value.named_buffers()]
-    return value.code + "".join(literals), value
+        return _digest(value), lambda: value
+    return value.code + "".join(name + _digest(buffer) for name, buffer in value.named_buffers()), value
+
+
+def _digest(literal: torch.Tensor) -> str:
+    contents = literal.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"{literal.dtype} {tuple(literal.shape)} {hashlib.sha256(contents).hexdigest()}"
 
 
 def _zeros(value: Any) -> Any:

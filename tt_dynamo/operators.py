@@ -6,12 +6,14 @@ traces through it, which gives shapes to fake tensors and a way back to ATen whe
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 
 _library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as long as the process)
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
     "gelu": F.gelu,

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo import lowering, operators
+from tt_dynamo import operators
 from tt_dynamo.graph import FallbackError, is_call
+from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.transfer import download, upload
@@ -94,7 +95,7 @@ class Recovery:
             return value
 
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), operand_on_device)
-        found = lowering.find(node.target)
+        found = find_lowering(node.target)
         assert found is not None
         return found.function(self.ttnn, *args, **kwargs)
 

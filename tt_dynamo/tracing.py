@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo import lowering, operators
+from tt_dynamo import operators
 from tt_dynamo.codegen import checked, restrided
 from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, is_call, is_parameter
+from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
 from tt_dynamo.passes.place import Sides
 
@@ -112,7 +113,7 @@ class _Tracer:
     def _make_placeholders(self) -> None:
         """Inputs first, in the order of the graph, then weights in the order of use."""
         for node in self.source.find_nodes(op="placeholder"):
-            readers = [user for user in node.users if not _crosses(user)]
+            readers = [user for user in node.users if not _crosses(user) and user.op != "call_module"]
             if node.users and (not is_parameter(node) or readers):
                 placeholder = self.graph.placeholder(node.meta.get("name", node.name))
                 placeholder.meta["val"] = node.meta.get("val")
@@ -168,7 +169,7 @@ class _Tracer:
         return copied
 
     def _on_device(self, node: Node) -> Any:
-        found = lowering.find(node.target)
+        found = find_lowering(node.target)
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self.known[operand])
         try:
             assert found is not None
