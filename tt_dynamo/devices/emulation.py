@@ -14,7 +14,7 @@ import torch
 from . import references_image  # noqa: F401  registers its references
 from .emulated_tensor import Buffer, EmulatedTensor, Memory
 from .errors import EmulationError
-from .numerics import as_held, round_to, to_torch_dtype
+from .numerics import as_held, converted, round_to, to_torch_dtype
 from .references import REFERENCES, Opaque
 
 # Operations that write to an argument, besides those whose name ends in an underscore.
@@ -279,7 +279,7 @@ def _from_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any
             result = _allocate(ttnn, tensor, dtype, options)
             if result is None:
                 result = real(tensor.detach(), dtype=dtype, **options)
-            value = round_to(ttnn, as_held(tensor.detach()), result.dtype)
+            value = converted(ttnn, tensor.detach(), result.dtype)
             if options.get("col_tilize"):
                 raise NotImplementedError("from_torch with col_tilize= is not supported on the emulated device")
             if value.data_ptr() == tensor.data_ptr():
@@ -294,13 +294,13 @@ def _allocate(ttnn: ModuleType, tensor: torch.Tensor, dtype: Any, options: dict[
     device, plain = options.get("device"), options.keys() <= {"layout", "device", "memory_config"}
     if tensor.numel() < _LARGE or device is None or dtype is None or not plain:
         return None
-    layout = options.get("layout") or (ttnn.ROW_MAJOR_LAYOUT if dtype not in _block_floats(ttnn) else ttnn.TILE_LAYOUT)
+    block_float = dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b)
+    layout = options.get("layout") or (ttnn.TILE_LAYOUT if block_float else ttnn.ROW_MAJOR_LAYOUT)
     memory_config = options.get("memory_config") or ttnn.DRAM_MEMORY_CONFIG
-    return ttnn.allocate_tensor_on_device(ttnn.Shape(tuple(tensor.shape)), dtype, layout, device, memory_config)
-
-
-def _block_floats(ttnn: ModuleType) -> tuple[Any, Any]:
-    return ttnn.bfloat8_b, ttnn.bfloat4_b
+    try:
+        return ttnn.allocate_tensor_on_device(ttnn.Shape(tuple(tensor.shape)), dtype, layout, device, memory_config)
+    except RuntimeError:
+        return None  # from_torch says it in its own words
 
 
 def _to_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:

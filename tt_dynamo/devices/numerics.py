@@ -34,13 +34,13 @@ def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
     """`value` as a device tensor of `dtype` holds it: float32 or int64 storage, representable elements.
 
     bfloat16 rounds to nearest, ties to even. The block floats share one exponent among 16 neighbours of the last
-    dimension and go through TTNN's own host packing. Integers truncate and wrap around.
+    dimension and go through TTNN's own host packing. Integers wrap around; floats given for them truncate.
     """
     name = dtype.name
     if name in _INTEGERS:
         bits, signed = _INTEGERS[name]
-        value = value.to(torch.int64)
         low = -(1 << (bits - 1)) if signed else 0
+        value = value.to(torch.int64)
         return ((value - low) & ((1 << bits) - 1)) + low
     if name == "FLOAT32":
         return value.to(torch.float32)
@@ -52,6 +52,16 @@ def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
         packed = ttnn.Tensor(tensor=value.to(torch.float32).contiguous(), data_type=dtype, layout=ttnn.TILE_LAYOUT)
         return packed.to_torch().reshape(value.shape)
     raise NotImplementedError(f"the emulated device has no values of dtype {name}")
+
+
+def converted(ttnn: ModuleType, tensor: torch.Tensor, dtype: Any) -> torch.Tensor:
+    """`tensor`, of any torch dtype, as `ttnn.from_torch` converts it to TTNN's `dtype` on the host."""
+    block_float = dtype.name in _BLOCK_FLOATS
+    if tensor.numel() and (block_float or (tensor.dtype.is_floating_point and dtype.name in _INTEGERS)):
+        # Out of range, and on the way to block floats, what TTNN gives depends on both dtypes: ask it.
+        layout = ttnn.TILE_LAYOUT if block_float else ttnn.ROW_MAJOR_LAYOUT
+        return as_held(ttnn.from_torch(tensor.contiguous(), dtype=dtype, layout=layout).to_torch())
+    return round_to(ttnn, as_held(tensor), dtype)
 
 
 def to_torch_dtype(value: torch.Tensor, dtype: Any) -> torch.Tensor:

@@ -146,7 +146,7 @@ def scaled_dot_product_attention(
         output = functional.scaled_dot_product_attention(
             input_tensor_q, input_tensor_k, input_tensor_v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=grouped
         )
-    return concatenate_heads(output) if output_concat_heads else output
+    return nlp_concat_heads(output) if output_concat_heads else output
 
 
 # TTNN has no golden.

@@ -1,0 +1,200 @@
+"""The emulated namespace: real calls, values beside them, and what must never pass in silence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tt_dynamo.devices import EmulationError
+from tt_dynamo.devices import emulation as emulation_module
+
+Upload = Callable[..., Any]
+Random = Callable[..., torch.Tensor]
+
+
+def test_what_is_no_operation_is_ttnns_own(ttnn: Any, emulated: Any) -> None:
+    for name in ("bfloat16", "TILE_LAYOUT", "CoreGrid", "L1_MEMORY_CONFIG", "UnaryOpType", "Shape"):
+        assert getattr(emulated, name) is getattr(ttnn, name)
+
+
+def test_the_namespace_resolves_an_attribute_once(emulated: Any) -> None:
+    assert emulated.linear is emulated.linear
+    assert emulated.transformer.concatenate_heads is emulated.transformer.concatenate_heads
+
+
+def test_an_unknown_attribute_is_an_attribute_error(emulated: Any) -> None:
+    with pytest.raises(AttributeError, match="liner"):
+        emulated.liner  # noqa: B018
+
+
+def test_a_tensor_tells_what_ttnn_says_of_it(ttnn: Any, upload: Upload) -> None:
+    x = upload(torch.ones(3, 5))
+    assert tuple(x.shape) == (3, 5)
+    assert tuple(x.padded_shape) == (32, 32)
+    assert (x.dtype, x.layout) == (ttnn.bfloat16, ttnn.TILE_LAYOUT)
+    assert x.memory_config() == ttnn.DRAM_MEMORY_CONFIG
+    assert x.is_allocated()
+    assert x.buffer_address() == x.tensor.buffer_address()
+
+
+def test_a_tensor_has_no_way_past_the_namespace_to_the_mocks_contents(upload: Upload) -> None:
+    with pytest.raises(AttributeError, match="through its namespace"):
+        upload(torch.ones(2, 2)).to_torch()
+
+
+def test_a_refused_call_raises_ttnns_own_error(ttnn: Any, emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(32, 32), layout=ttnn.ROW_MAJOR_LAYOUT)
+    with pytest.raises(RuntimeError, match="must be tilized"):
+        emulated.matmul(x, x)
+
+
+def test_operators_and_indexing_go_through_the_namespace(upload: Upload, random: Random) -> None:
+    x, y = random(4, 6), random(4, 6)
+    a, b = upload(x), upload(y)
+    torch.testing.assert_close((a + b).value, (x + y).bfloat16().float())
+    torch.testing.assert_close((2.0 - a).value, (2 - x).bfloat16().float())
+    torch.testing.assert_close((a == b).value, (x == y).float())
+    torch.testing.assert_close(a[1:3, 0].value, x[1:3, 0])
+
+
+def test_lists_of_tensors_are_arguments_too(emulated: Any, upload: Upload, random: Random) -> None:
+    x, y = random(2, 3), random(2, 3)
+    assert torch.equal(emulated.concat([upload(x), upload(y)], dim=0).value, torch.cat([x, y]))
+
+
+def test_reading_the_view_of_a_freed_buffer_raises(emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(64, 64))
+    view = emulated.reshape(emulated.reshape(x, (1, 64, 64)), (1, 1, 64, 64))
+    assert view.buffer_address() == x.buffer_address(), "TTNN copies here: the test needs another view"
+    emulated.deallocate(x)
+    assert view.is_allocated(), "TTNN notices by itself now"
+    with pytest.raises(EmulationError, match="freed by ttnn.deallocate"):
+        emulated.to_torch(view)
+    with pytest.raises(EmulationError, match="freed by ttnn.deallocate"):
+        emulated.relu(view)
+    with pytest.raises(EmulationError, match="freed by ttnn.deallocate"):
+        emulated.relu(x)
+
+
+def test_reading_the_base_of_a_freed_view_raises(emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(64, 64))
+    emulated.deallocate(emulated.unsqueeze(x, 0))
+    with pytest.raises(EmulationError, match="freed by ttnn.deallocate"):
+        emulated.relu(x)
+
+
+def test_freeing_without_force_keeps_what_a_view_holds(emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(64, 64))
+    view = emulated.unsqueeze(x, 0)
+    emulated.deallocate(x, force=False)
+    assert torch.equal(view.value, torch.ones(1, 64, 64))
+
+
+def test_freeing_gives_the_memory_back(emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(64, 64))
+    address = x.buffer_address()
+    emulated.deallocate(x)
+    assert not x.is_allocated()
+    y = upload(torch.zeros(64, 64))
+    assert y.buffer_address() == address
+    assert torch.equal(y.value, torch.zeros(64, 64)), "new memory at an old address is readable"
+
+
+def test_an_operation_that_frees_its_input_frees_the_value(emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(64, 64))
+    moved = emulated.move(x)
+    assert torch.equal(moved.value, torch.ones(64, 64))
+    with pytest.raises(EmulationError, match="freed by ttnn.move"):
+        emulated.relu(x)
+
+
+def test_the_residual_of_a_layer_norm_is_not_added_to_its_input(emulated: Any, upload: Upload, random: Random) -> None:
+    x, residual = upload(random(2, 32)), upload(random(2, 32))
+    before = x.value.clone()
+    emulated.layer_norm(x, residual_input_tensor=residual)
+    assert torch.equal(x.value, before)
+
+
+class Writing:
+    """An operation whose golden function writes to its input, as TTNN's does for the residual of a layer norm."""
+
+    python_fully_qualified_name = "ttnn.writing"
+    preprocess_golden_function_inputs = None
+
+    def __init__(self, ttnn: Any):
+        self.function = ttnn.relu
+        self.writes = True
+
+    def __call__(self, tensor: Any) -> Any:
+        return self.function(tensor)
+
+    def golden_function(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.add_(1) if self.writes else tensor + 1
+
+
+def test_a_golden_that_writes_to_its_input_writes_to_a_copy(ttnn: Any, upload: Upload) -> None:
+    operation = emulation_module._operation(ttnn, "ttnn.writing", Writing(ttnn))
+    x = upload(torch.zeros(2, 2))
+    for _ in range(2):
+        assert torch.equal(operation(x).value, torch.ones(2, 2))
+    assert torch.equal(x.value, torch.zeros(2, 2))
+
+
+def test_a_golden_that_starts_to_write_to_its_input_is_an_error(ttnn: Any, upload: Upload) -> None:
+    writing = Writing(ttnn)
+    writing.writes = False
+    operation = emulation_module._operation(ttnn, "ttnn.writing", writing)
+    x = upload(torch.zeros(2, 2))
+    operation(x)
+    writing.writes = True
+    with pytest.raises(EmulationError, match="golden function of ttnn.writing wrote to its inputs"):
+        operation(x)
+
+
+def test_a_reference_of_another_shape_is_an_error_with_the_operations_name(ttnn: Any, upload: Upload) -> None:
+    wrong = Writing(ttnn)
+    wrong.golden_function = lambda tensor: tensor[0]  # type: ignore[method-assign]
+    operation = emulation_module._operation(ttnn, "ttnn.writing", wrong)
+    with pytest.raises(EmulationError, match=r"ttnn.writing gives the shape \(2, 2\) on the device, but \(2,\)"):
+        operation(upload(torch.zeros(2, 2)))
+
+
+def test_a_failing_golden_is_an_error_with_the_operations_name(ttnn: Any, upload: Upload) -> None:
+    failing = Writing(ttnn)
+    failing.golden_function = lambda tensor: tensor + "one"  # type: ignore[method-assign,operator]
+    operation = emulation_module._operation(ttnn, "ttnn.writing", failing)
+    with pytest.raises(EmulationError, match="golden function of ttnn.writing failed"):
+        operation(upload(torch.zeros(2, 2)))
+
+
+def test_operations_that_write_to_an_argument_are_refused(emulated: Any, upload: Upload) -> None:
+    x = upload(torch.ones(2, 2))
+    with pytest.raises(NotImplementedError, match="ttnn.add_ writes to its argument"):
+        emulated.add_(x, x)
+    with pytest.raises(NotImplementedError, match="ttnn.fill_cache writes to its argument"):
+        emulated.fill_cache(x, x, 0)
+    with pytest.raises(NotImplementedError, match="with output_tensor="):
+        emulated.relu(x, output_tensor=x)
+
+
+def test_an_operation_without_values_is_refused_by_name(emulated: Any, upload: Upload) -> None:
+    with pytest.raises(NotImplementedError, match="ttnn.experimental.rotate_half has no golden function"):
+        emulated.experimental.rotate_half(upload(torch.ones(1, 1, 32, 64)))
+
+
+def test_later_writes_to_a_torch_tensor_do_not_reach_the_device(ttnn: Any, upload: Upload, emulated: Any) -> None:
+    source = torch.nn.Parameter(torch.ones(4, 4))
+    x = upload(source, ttnn.float32)
+    with torch.no_grad():
+        source.zero_()
+    assert torch.equal(x.value, torch.ones(4, 4))
+    emulated.to_torch(x).zero_()
+    assert torch.equal(x.value, torch.ones(4, 4))
+
+
+def test_values_made_in_inference_mode_are_normal_tensors(emulated: Any, upload: Upload) -> None:
+    with torch.inference_mode():
+        x = emulated.softmax(upload(torch.ones(2, 32)), dim=-1)
+    assert not x.value.is_inference()
+    assert not emulated.to_torch(emulated.exp(x)).requires_grad
