@@ -71,7 +71,7 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
         return None
     query, keys = product.args
     query, query_scale = _split_scale(query)
-    key = _transposed(keys)
+    key = _transposed(graph, keys)
     rank = len(shape_of(query))
     if key is None or rank not in (3, 4) or shape_of(key)[:-2] != shape_of(query)[:-2]:
         return None
@@ -121,9 +121,12 @@ def _split_scale(node: Node) -> tuple[Node, float]:
     return node, 1.0
 
 
-def _transposed(node: Node) -> Node | None:
-    """k of permute(k) with its last two dimensions exchanged."""
-    rank = len(shape_of(node))
-    if is_call(node, aten.permute.default) and list(node.args[1]) == [*range(rank - 2), rank - 1, rank - 2]:
+def _transposed(graph: Graph, node: Node) -> Node | None:
+    """k of permute(k) with its last two dimensions exchanged, whatever else the permute does."""
+    if not is_call(node, aten.permute.default):
+        return None
+    order = list(node.args[1])
+    order[-2:] = order[:-3:-1]
+    if order == sorted(order):
         return node.args[0]
-    return None
+    return insert(graph, aten.permute.default, (node.args[0], order), like=node)
