@@ -187,7 +187,9 @@ class _Tracer:
 
         def stand_in(value: torch.Tensor) -> Value:
             spec = Spec(tuple(value.shape), DEVICE_DTYPES.get(value.dtype, "bfloat16"), node.meta.get("layout", "TILE"))
-            return Value(self.graph.call_function(_refused, ()), self._empty(spec))
+            made = self.graph.call_function(_refused, ())
+            made.meta["ttnn"] = spec
+            return Value(made, self._empty(spec))
 
         value = node.meta["val"]
         return tuple(map(stand_in, value)) if isinstance(value, (tuple, list)) else stand_in(value)
