@@ -67,6 +67,9 @@ class Compiler:
 
     def _compile(self) -> Program:
         self.dump.graph("aten", self.module)
+        output = self.module.graph.output_node()
+        # Passes may change strides and what shares memory; the caller gets what eager torch gives.
+        output.meta["eager"] = [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]]
         with self._stage("passes"):
             self._run_passes()
         settings, texts = settings_for(self.ttnn, self.device.handle, self.options)
@@ -253,7 +256,7 @@ def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     copy = Graph(graph.owning_module)
     forward: dict[Node, Node] = {}
     outputs = copy.graph_copy(graph, forward)
-    copy.output(outputs)
+    copy.output(outputs).meta = dict(graph.output_node().meta)
     for old, new in forward.items():
         new.meta = dict(old.meta)
     return copy, {new: old for old, new in forward.items()}

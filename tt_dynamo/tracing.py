@@ -82,6 +82,8 @@ class _Tracer:
             self.recorder.note(value, text)
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.result = Trace(self.graph, [], [], {})
+        # program value or memory → the memory that eager torch has for it; inputs are the caller's already
+        self.owners: dict[Any, int] = {m: m for m in map(_memory, graph.find_nodes(op="placeholder")) if m}
 
     def run(self) -> Trace:
         remaining = {node: len(node.users) for node in self.source.nodes}
@@ -91,7 +93,8 @@ class _Tracer:
             if node.op == "call_function":
                 self.known[node] = self._lower(node)
             elif node.op == "output":
-                self.graph.output(tuple(self._output(value) for value in node.args[0]))
+                pairs = zip(node.args[0], node.meta["eager"], strict=True)
+                self.graph.output(tuple(self._output(value, eager) for value, eager in pairs))
             self._annotate(before, node)
             for operand in node.all_input_nodes:
                 remaining[operand] -= 1
@@ -225,18 +228,27 @@ class _Tracer:
         node.meta["bytes"] = spec_bytes(value.node.meta["ttnn"])
         return node
 
-    def _output(self, value: Any) -> Any:
+    def _output(self, value: Any, eager: Any) -> Any:
+        """What the caller gets: eager torch's strides, in memory shared with nothing that eager would not share it with."""
         if not isinstance(value, Node):
             return value
-        result, expected = self.known[value], value.meta["val"]
-        contiguous = torch.empty(expected.shape, device="meta").stride()
+        result, fake = self.known[value], value.meta["val"]
         on_device = is_call(value, operators.to_host)
-        if on_device and tuple(expected.stride()) != tuple(contiguous):
-            args = (result, list(expected.shape), list(expected.stride()))
+        stride = torch.empty(fake.shape, device="meta").stride() if on_device else fake.stride()
+        if tuple(stride) != tuple(eager.stride()):
+            args = (result, list(eager.shape), list(eager.stride()))
             return self.graph.create_node("call_function", restrided, args, name="output")
-        if result.meta.get("weight"):
+        memory = eager.untyped_storage()._cdata
+        owner = self.owners.setdefault(result if on_device else _memory(value), memory)
+        if owner != memory or result.meta.get("weight"):
             return self.graph.call_method("clone", (result,))  # the caller may write into what it gets
         return result
+
+
+def _memory(node: Node) -> int:
+    """Which memory a value of the graph lies in when eager torch computes it; 0 for what is no tensor."""
+    value = node.meta.get("val")
+    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else 0
 
 
 def _crosses(node: Node) -> bool:
