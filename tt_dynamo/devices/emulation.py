@@ -310,7 +310,7 @@ def _to_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
             if tensor.value.shape != tuple(tensor.shape):
                 raise EmulationError("the contents of prepared weights are laid out for TTNN's kernels alone")
             result = to_torch_dtype(tensor.value, tensor.dtype)
-        return result if dtype is None else result.to(dtype)
+        return (result if dtype is None else result.to(dtype)).contiguous()  # as TTNN gives it
 
     return to_torch
 
