@@ -229,7 +229,7 @@ class _Tracer:
         return node
 
     def _output(self, value: Any, eager: Any) -> Any:
-        """What the caller gets: eager torch's strides, in memory shared with nothing that eager would not share it with."""
+        """What the caller gets: eager's strides, in memory that nothing shares which eager torch keeps apart."""
         if not isinstance(value, Node):
             return value
         result, fake = self.known[value], value.meta["val"]
