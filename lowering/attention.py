@@ -81,14 +81,9 @@ def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
 
 
 @lower(operators.attention_mask)
-def attention_mask(ttnn, mask, shape):
-    """The additive mask at full query and key length."""
-    missing = len(shape) - len(mask.shape)
-    if missing:
-        mask = ttnn.reshape(mask, (*[1] * missing, *mask.shape))
-    if tuple(mask.shape) != tuple(shape):
-        mask = ttnn.expand(mask, tuple(shape))
-    return workarounds.pad_mask(ttnn, mask)
+def attention_mask(ttnn, mask, zeros=None):
+    """The additive mask at full query and key length: adding broadcasts in one kernel, where expand takes three."""
+    return workarounds.pad_mask(ttnn, mask if zeros is None else ttnn.add(mask, zeros))
 
 
 @lower(operators.split_heads)

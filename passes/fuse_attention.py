@@ -48,15 +48,27 @@ def _share_masks(graph: Graph) -> int:
         leading = [1] * (4 - rank) + list(shape_of(mask))[: max(rank - 2, 0)]
         shape = (*leading[:2], shape_of(query)[2], shape_of(key)[2])
         source = mask.args[0] if is_call(mask, aten.expand.default) else mask
-        key_of_mask = (source, shape)
-        if key_of_mask not in shared:
+        if (source, shape) not in shared:
             with graph.inserting_before(attention):
-                if dtype_of(source) == torch.bool:
-                    numbers = (source, 0.0, float("-inf"))
-                    source = insert(graph, aten.where.Scalar, numbers, like=source)
-                shared[key_of_mask] = insert(graph, operators.attention_mask, (source, list(shape)), like=source)
-        attention.update_arg(3, shared[key_of_mask])
+                shared[source, shape] = _additive_mask(graph, source, shape)
+        attention.update_arg(3, shared[source, shape])
     return len(shared)
+
+
+def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...]) -> Node:
+    """attention_mask of a boolean or additive mask that broadcasts to `shape`."""
+    like = mask
+    if dtype_of(mask) == torch.bool:
+        mask = insert(graph, aten.where.Scalar, (mask, 0.0, float("-inf")), like=like)
+    if len(shape_of(mask)) < 4:
+        mask = insert(
+            graph, aten.reshape.default, (mask, [1] * (4 - len(shape_of(mask))) + list(shape_of(mask))), like=like
+        )
+    if shape_of(mask) == shape:
+        return insert(graph, operators.attention_mask, (mask,), like=like)
+    missing = [size if have != size else 1 for have, size in zip(shape_of(mask), shape, strict=True)]
+    zeros = insert(graph, aten.zeros.default, (missing,), {"dtype": dtype_of(mask)}, like=like)
+    return insert(graph, operators.attention_mask, (mask, zeros), like=like)
 
 
 def _attention(graph: Graph, node: Node, context: Context) -> Node | None:

@@ -4,8 +4,10 @@ Before   a = relu(x);   b = unsupported(a);   c = gelu(b)
 After    a = relu(to_device(x));   b = unsupported(to_host(a));   c = gelu(to_device(b));   output to_host(c)
 
 What the device cannot take runs on the host; arithmetic that it can take runs on the device. Moves of data, casts and
-integers run wherever a minimum cut puts them: the capacity of an edge is the bytes that would cross. Ties go to the
-device. A value crosses once, whoever reads it; constants are at home on both sides.
+integers run wherever a minimum cut puts them: the capacity of an edge is the bytes that would cross. So a mask of int64
+becomes boolean before it goes up, and a slice of the output is cut off before it comes down. Of equal cuts, reshapes
+and casts stay on the host, where they are views or nearly so, and the rest on the device. A value crosses once, whoever
+reads it; constants are at home on both sides.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ MOVES = frozenset(
         aten._to_copy.default,
     }
 )
+
+NEARLY_FREE_ON_HOST = frozenset({aten.reshape.default, aten._to_copy.default})
 
 Sides = dict[Node, str]
 
@@ -74,11 +78,16 @@ def bytes_on_device(value: torch.Tensor) -> int:
 def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> Sides:
     if not free:
         return {}
-    if "host" not in sides.values():
-        return dict.fromkeys(free, "device")
     network = networkx.DiGraph()
     network.add_nodes_from(["device", "host"])
     undecided = set(free)
+    # One byte outweighs every preference together.
+    byte = len(free) + 1
+    for node in free:
+        if node.target in NEARLY_FREE_ON_HOST:
+            network.add_edge(node, "host", capacity=1)
+        else:
+            network.add_edge("device", node, capacity=1)
 
     def vertex(node: Node) -> Node | str:
         producer = node.args[0] if is_call(node, operator.getitem) else node
@@ -91,13 +100,12 @@ def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> 
         producer = vertex(value)
         if producer not in undecided and not undecided.intersection(readers):
             continue
-        size = sum(bytes_on_device(tensor) for tensor in values_of(value))
+        crossing = byte * sum(bytes_on_device(tensor) for tensor in values_of(value))
         for reader in readers:
             network.add_edge(reader, ("up", value))
             network.add_edge(("down", value), reader)
-        network.add_edge(("up", value), producer, capacity=size)
-        network.add_edge(producer, ("down", value), capacity=size)
-    # networkx puts on the source's side all that cannot reach the sink: of equal cuts, the one with most on the device.
+        network.add_edge(("up", value), producer, capacity=crossing)
+        network.add_edge(producer, ("down", value), capacity=crossing)
     _, (on_device, _) = networkx.minimum_cut(network, "device", "host")
     return {node: "device" if node in on_device else "host" for node in free}
 

@@ -16,6 +16,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 
+from tt_dynamo import operators
+
 aten = torch.ops.aten
 
 
@@ -77,24 +79,19 @@ def insert(graph: Graph, target: Callable[..., Any], args: tuple, kwargs: dict |
     for key in ("nn_module_stack", "stack_trace", "from_node"):
         if key in like.meta:
             node.meta[key] = like.meta[key]
-    node.meta["val"] = fake_result(node)
+    node.meta["val"] = fake_result(node, like)
     return node
 
 
-def fake_result(node: Node) -> Any:
-    """What the node's operation gives on the fake values of its arguments."""
+def fake_result(node: Node, like: Node) -> Any:
+    """What the node's operation gives on the fake values of its arguments, in their mode or that of `like`."""
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     if node.target is operator.getitem:
         return args[0][args[1]]
-    with find_mode(args), torch.no_grad():
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs, like.meta.get("val")))
+    modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, torch._subclasses.FakeTensor))
+    with next(modes, None) or FakeTensorMode(), torch.no_grad():
         return node.target(*args, **kwargs)
-
-
-def find_mode(args: Any) -> FakeTensorMode:
-    for leaf in torch.utils._pytree.tree_leaves(args):
-        if isinstance(leaf, torch._subclasses.FakeTensor):
-            return leaf.fake_mode
-    return FakeTensorMode()
 
 
 def replace(old: Node, new: Node) -> None:
@@ -138,6 +135,7 @@ def _closed(graph: Graph, is_root: Callable[[Node], bool]) -> set[Node]:
     found: set[Node] = set()
     for node in graph.nodes:
         pure = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
+        pure = pure and node.target is not operators.attention_mask  # its tile padding exists on the device only
         if node.op == "get_attr" or is_root(node) or (pure and all(n in found for n in node.all_input_nodes)):
             found.add(node)
     return found

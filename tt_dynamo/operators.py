@@ -76,10 +76,10 @@ def fold_patches(x, height, width):
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
 
 
-@_define("attention_mask(Tensor mask, SymInt[] shape) -> Tensor")
-def attention_mask(mask, shape):
-    """An additive mask at the shape [batch or 1, heads or 1, query, key] that attention reads."""
-    return mask.expand(shape)
+@_define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor")
+def attention_mask(mask, zeros=None):
+    """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key]."""
+    return mask.clone() if zeros is None else mask + zeros
 
 
 @_define("to_device(Tensor x, str dtype, str layout) -> Tensor")

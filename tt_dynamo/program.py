@@ -95,7 +95,7 @@ class Program:
                 with torch.no_grad():
                     self._tensors.append(evaluate(*sources))
                 continue
-            weight = self.store.get(sources, expression, use.spec, evaluate, self._upload)
+            weight = self.store.get(sources, expression, use.spec, evaluate, self._upload, self.dry_run)
             held.append(weight)
             self._tensors.append(weight.tensor)
         self._held = held

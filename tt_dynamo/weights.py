@@ -8,6 +8,7 @@ counters; before each call a program compares them with the present ones.
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -16,6 +17,9 @@ from typing import Any
 import torch
 
 from tt_dynamo.graph import Spec
+
+_pointer = torch.Tensor.data_ptr
+_version = operator.attrgetter("_version")
 
 Upload = Callable[[torch.Tensor, Spec], Any]
 
@@ -28,7 +32,7 @@ class Stamps:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._pointers = [tensor.data_ptr() for tensor in tensors]
+        self._pointers = list(map(_pointer, tensors))
         self._uncounted = [i for i, tensor in enumerate(tensors) if tensor.is_inference()]
         self._contents = [tensors[i].clone() for i in self._uncounted]
         self._versions = self._read(tensors)
@@ -38,14 +42,14 @@ class Stamps:
     def _read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
         if self._uncounted:
             return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-        return [tensor._version for tensor in tensors]
+        return list(map(_version, tensors))
 
     def current(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the tensors that were stamped, unchanged since."""
-        if [tensor.data_ptr() for tensor in tensors] != self._pointers:
+        if list(map(_pointer, tensors)) != self._pointers:
             return False
         if not self._uncounted:
-            return [tensor._version for tensor in tensors] == self._versions
+            return list(map(_version, tensors)) == self._versions
         if any(tensors[i].is_inference() != (i in self._uncounted) for i in range(len(tensors))):
             return False
         kept = zip(self._uncounted, self._contents, strict=True)
@@ -74,13 +78,15 @@ class WeightStore:
         spec: Spec,
         evaluate: Callable[..., torch.Tensor],
         upload: Upload,
+        owner: Any = None,
     ) -> Weight:
         """The weight `evaluate(*sources)` at `spec`, uploaded unless it is there and current.
 
-        expression: what identifies `evaluate`; equal texts are taken to compute the same.
+        expression: what identifies `evaluate`; equal texts are taken to compute the same. owner: what else tells
+        weights apart, as the kind of tensor that `upload` makes.
         """
         memory = tuple((s.data_ptr(), tuple(s.shape), s.stride(), s.dtype) for s in sources)
-        key = (memory, expression, spec)
+        key = (memory, expression, spec, owner)
         with self._lock:
             weight = self._weights.get(key)
             if weight is None:
