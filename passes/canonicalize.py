@@ -55,7 +55,7 @@ def canonicalize(graph: Graph, context: Context) -> int:
     for _ in range(MAX_SWEEPS):
         count = _share_equal(graph)
         sweep = _Sweep(graph)
-        count += sum(sweep.rewrite(node) for node in list(graph.nodes))
+        count += sum(sweep.rewrite(node) for node in list(graph.nodes)) + sweep.elsewhere
         dead_code(graph)
         changed += count
         if not count:
@@ -92,6 +92,7 @@ class _Sweep:
         self.graph = graph
         self.constants = constant_nodes(graph)
         self.literals = literal_nodes(graph)
+        self.elsewhere = 0  # rewrites that replaced the user of the node that a rule was asked about
 
     def rewrite(self, node: Node) -> bool:
         rule = RULES.get(node.target) if node.op == "call_function" else None
@@ -229,6 +230,7 @@ def _pull_up(sweep: _Sweep, node: Node) -> Node | None:
     moved = sweep.emit(node, user.target, x, where)
     product = sweep.emit(node, operators.linear, moved, *rest, **node.kwargs)
     replace(user, product)
+    sweep.elsewhere += 1
     return None
 
 
@@ -353,6 +355,7 @@ def _drop_batch_reshape(sweep: _Sweep, node: Node) -> Node | None:
     if shape_of(a)[:-2] != shape_of(b)[:-2] or shape_of(user) != (*shape_of(a)[:-1], shape_of(b)[-1]):
         return None
     replace(user, sweep.emit(node, aten.matmul.default, a, b))
+    sweep.elsewhere += 1
     return None
 
 
