@@ -198,3 +198,26 @@ def test_values_made_in_inference_mode_are_normal_tensors(emulated: Any, upload:
         x = emulated.softmax(upload(torch.ones(2, 32)), dim=-1)
     assert not x.value.is_inference()
     assert not emulated.to_torch(emulated.exp(x)).requires_grad
+
+
+def test_a_result_written_over_its_input_is_an_error(ttnn: Any, upload: Upload) -> None:
+    in_place = Writing(ttnn)
+    in_place.writes = False
+    in_place.function = lambda tensor: tensor
+    operation = emulation_module._operation(ttnn, "ttnn.writing", in_place)
+    with pytest.raises(EmulationError, match="put its result where its input was"):
+        operation(upload(torch.zeros(2, 2)))
+
+
+def test_a_result_that_is_its_input_unchanged_is_a_view(emulated: Any, upload: Upload, random: Random) -> None:
+    x = upload(random(64, 64))
+    same = emulated.slice(x, [0, 0], [64, 64])
+    assert same.buffer_address() == x.buffer_address(), "TTNN copies here: the test needs another operation"
+    emulated.deallocate(x)
+    with pytest.raises(EmulationError, match="freed by ttnn.deallocate"):
+        emulated.relu(same)
+
+
+def test_a_tensor_that_ttnn_makes_on_the_host_has_its_value(ttnn: Any, emulated: Any) -> None:
+    mask = emulated.create_group_norm_input_mask(64, 8, 1, ttnn.bfloat16)
+    assert torch.equal(mask.value, ttnn.create_group_norm_input_mask(64, 8, 1, ttnn.bfloat16).to_torch().float())

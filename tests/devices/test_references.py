@@ -539,6 +539,20 @@ def test_batch_norm(upload: Upload, emulated: Any, random: Random, image: torch.
     check(found, functional.batch_norm(image, mean, variance.bfloat16().float(), weight, bias))
 
 
+def test_group_norm(ttnn: Any, emulated: Any, upload: Upload, random: Random, device: Any, image: torch.Tensor) -> None:
+    weight, bias = random(32), random(32)
+    mask = emulated.create_group_norm_input_mask(32, 8, 1, ttnn.bfloat8_b)
+    affine = [
+        upload(emulated.create_group_norm_weight_bias_rm(value, 32, 1), layout=ttnn.ROW_MAJOR_LAYOUT)
+        for value in (weight, bias)
+    ]
+    found = emulated.group_norm(
+        upload(flat(image[:1])), num_groups=8, epsilon=1e-5, input_mask=emulated.to_device(mask, device.handle),
+        weight=affine[0], bias=affine[1], core_grid=ttnn.CoreGrid(y=1, x=1), inplace=False,
+    )  # fmt: skip
+    check(found, flat(functional.group_norm(image[:1], 8, weight, bias, 1e-5)))
+
+
 def test_every_reference_is_tested_here() -> None:
     """A reference of ours is only as good as its comparison with torch."""
     text = Path(__file__).read_text()

@@ -168,8 +168,10 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
         return type(result)([_pair(ttnn, name, r, v, inputs, moves) for r, v in parts])
     if not isinstance(result, ttnn.Tensor):
         return result
+    base = _viewed(result, inputs)
+    buffer = Buffer(None if result.device() is None else _memory) if base is None else base.buffer
     if isinstance(value, Opaque):
-        return EmulatedTensor(result, value.value, _buffer_of(result, inputs))
+        return EmulatedTensor(result, value.value, buffer)
     if not isinstance(value, torch.Tensor):
         raise EmulationError(f"the reference of {name} gives no tensor but {type(value).__name__}")
     if tuple(value.shape) != tuple(result.shape):
@@ -180,18 +182,21 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
     # Elements that only move stay representable, except in block floats, where neighbours share an exponent.
     if not (moves and result.dtype in (ttnn.bfloat16, ttnn.float32) and all(t.dtype == result.dtype for t in inputs)):
         value = round_to(ttnn, value, result.dtype)
-    return EmulatedTensor(result, value, _buffer_of(result, inputs))
+    if base is not None and not moves and not _same(value, base._value):
+        raise EmulationError(f"{name} put its result where its input was; ask for inplace=False, or for another memory")
+    return EmulatedTensor(result, value, buffer)
 
 
-def _buffer_of(tensor: Any, inputs: list[EmulatedTensor]) -> Buffer:
-    """The buffer of the input that `tensor` is a view of, else a new one."""
+def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(value.reshape(-1), other.reshape(-1), rtol=0, atol=0, equal_nan=True)
+
+
+def _viewed(tensor: Any, inputs: list[EmulatedTensor]) -> EmulatedTensor | None:
+    """The input that `tensor` shares its buffer with."""
     identity = tensor.buffer_unique_id()  # None on the host and for freed memory
     if identity is None:
-        return Buffer(None if tensor.device() is None else _memory)
-    for candidate in inputs:
-        if candidate.tensor.buffer_unique_id() == identity:
-            return candidate.buffer
-    return Buffer(_memory)
+        return None
+    return next((candidate for candidate in inputs if candidate.tensor.buffer_unique_id() == identity), None)
 
 
 # --- TTNN's golden functions ----------------------------------------------------------------------------------------
@@ -244,16 +249,17 @@ def _by_golden(name: str, real: Any) -> Callable[..., Any]:
 
 
 def _function(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain function of TTNN on emulated tensors: fine as long as it makes no tensor."""
+    """A plain function of TTNN. It may make a tensor on the host from what is no tensor, as masks and constants."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        result = real(
-            *[_replace(argument, _real) for argument in args],
-            **{key: _replace(argument, _real) for key, argument in kwargs.items()},
-        )
-        if isinstance(result, ttnn.Tensor):
+        inputs: list[EmulatedTensor] = []
+        real_args = [_replace(argument, _real, inputs) for argument in args]
+        result = real(*real_args, **{key: _replace(argument, _real, inputs) for key, argument in kwargs.items()})
+        if not isinstance(result, ttnn.Tensor):
+            return result
+        if inputs or result.device() is not None:
             raise NotImplementedError(f"{getattr(real, '__name__', real)} gives a tensor whose value is not known here")
-        return result
+        return EmulatedTensor(result, as_held(result.to_torch()), Buffer())
 
     return call
 
@@ -284,7 +290,7 @@ def _from_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any
                 raise NotImplementedError("from_torch with col_tilize= is not supported on the emulated device")
             if value.data_ptr() == tensor.data_ptr():
                 value = value.clone()  # the device's copy doesn't follow later writes to the torch tensor
-        return EmulatedTensor(result, value, _buffer_of(result, []))
+        return EmulatedTensor(result, value, Buffer(None if result.device() is None else _memory))
 
     return from_torch
 
