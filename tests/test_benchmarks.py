@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -136,7 +139,7 @@ def test_handwritten_vit_computes_what_transformers_does(device: Device, handwri
     torch.testing.assert_close(logits.float(), expected, atol=0.1, rtol=0.1)
 
 
-@pytest.mark.parametrize(("make", "build", "per_layer", "around"), [(bert, build_bert, 9, 9), (vit, build_vit, 11, 9)])
+@pytest.mark.parametrize(("make", "build", "per_layer", "around"), [(bert, build_bert, 8, 9), (vit, build_vit, 10, 9)])
 def test_handwritten_layers_make_the_fewest_kernel_launches(
     device: Device, handwritten: ModuleType, make: Any, build: Any, per_layer: int, around: int
 ) -> None:
@@ -164,3 +167,94 @@ def test_handwritten_heads_that_are_no_whole_tiles_are_refused(device: Device, h
     model.config.num_attention_heads = 8
     with pytest.raises(ValueError, match="whole tiles"):
         build_bert(handwritten, device.namespace(dry_run=True), device, model)
+
+
+# --- run.py ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, dict[str, Any]]:
+    """(folder of the files, what was printed, the one result) of the smallest case, run as a user runs it."""
+    folder = tmp_path_factory.mktemp("results")
+    arguments = ["minilm", "--layers", "2", "--batch", "2", "--runs", "2", "--device", "n150", "--output", str(folder)]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "run.py"), *arguments], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads((folder / "results.json").read_text())
+    return folder, done.stdout, result
+
+
+def test_a_case_is_measured_in_full(finished: tuple[Path, str, dict[str, Any]]) -> None:
+    _folder, _printed, result = finished
+    assert (result["case"], result["batch"], result["layers"]) == ("minilm", 2, 2)
+    assert result["fallbacks"] == []
+    assert result["pcc"] > 0.99
+    assert 0.8 < result["device_share"] <= 1.0  # the mask is made on the host
+    assert result["transfers"] == 5  # three inputs up, two outputs down
+    assert 0 < result["kernel_launches_per_layer"] <= 10
+    assert result["kernel_launches"] >= 2 * result["kernel_launches_per_layer"]
+    assert result["peak_dram_bytes"] > result["weight_bytes"] > 0
+    assert sum(result["compile_seconds"].values()) > 0
+    for times in (result["eager_seconds"], result["compiled_seconds"]):
+        assert 0 < times["p50"] <= times["p95"]
+        assert times["runs"] == 2
+
+
+def test_host_time_is_compared_with_the_handwritten_encoder(finished: tuple[Path, str, dict[str, Any]]) -> None:
+    _folder, printed, result = finished
+    host = result["host_time"]
+    assert host["dry_run"]
+    assert host["handwritten_kernel_launches"] > 2 * 8
+    ratio = host["compiled_seconds"]["p50"] / host["handwritten_seconds"]["p50"]
+    assert host["ratio_of_medians"] == pytest.approx(ratio)
+    assert f"minilm: host time per call, dry run: {ratio:.2f} x handwritten" in printed
+
+
+def test_emulated_times_are_labelled_everywhere(
+    finished: tuple[Path, str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder, printed, result = finished
+    assert "n150 (emulated): times of the emulation" in printed
+    assert "compiled ms, emulated" in printed
+    assert result["emulated"] and result["compiled_seconds"]["emulated"]
+    assert "never of a device" in result["times_are"]
+    assert (folder / "results.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import chart
+
+    with chart.matplotlib.rc_context({"svg.fonttype": "none"}):  # letters as text
+        chart.draw([result], tmp_path / "chart.svg")
+    text = (tmp_path / "chart.svg").read_text()
+    for label in ("never of a device", "compiled (emulated)", "emulated: no device times", "dry run on the emulated"):
+        assert label in text
+
+
+def test_times_on_hardware_are_not_called_emulated(
+    finished: tuple[Path, str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import tables
+
+    result = finished[2]
+    real = {"device": "n150", "emulated": False, "times_are": "times on n150", "host_time": None}
+    tables.print_results([{**result, **real}])
+    assert "emulated" not in capsys.readouterr().out
+
+
+def test_an_unknown_case_names_the_nearest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import run
+
+    with pytest.raises(SystemExit):
+        run.main(["bert-bsae"])
+    assert "unknown case 'bert-bsae'; did you mean 'bert-base'?" in capsys.readouterr().err
+
+
+def test_the_cases_can_be_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import run
+
+    run.main(["--list"])
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert names == ["minilm", "bert-base", "vit-base", "siglip-base"]

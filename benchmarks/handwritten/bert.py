@@ -1,7 +1,7 @@
-"""The BERT encoder (transformers' BertModel) written directly in TTNN: nine kernel launches a layer.
+"""The BERT encoder (transformers' BertModel) written directly in TTNN: eight kernel launches a layer.
 
 Source: Devlin et al. 2018, https://arxiv.org/abs/1810.04805; op sequence after tt-metal's `metal_BERT_large_11`, with
-scaled dot product attention in place of its two products and softmax.
+scaled dot product attention in place of its two products, softmax and merging of heads.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Bert:
     def __call__(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """(last hidden state [batch, seq, hidden], pooled output [batch, hidden]), both bfloat16.
+        """(last hidden state [batch, seq, hidden], pooled output [batch, hidden]), float32 as the model gives them.
 
         All inputs are int64 [batch, seq]; attention_mask is 1 for a token and 0 for padding.
         """
@@ -103,7 +103,7 @@ class Bert:
             device=device,
         )
         hidden, pooled = self.forward(ids, tokens, types)
-        results = ttnn.to_torch(hidden), ttnn.to_torch(pooled)
+        results = ttnn.to_torch(hidden).float(), ttnn.to_torch(pooled).float()
         self.setup.free(hidden, pooled)
         return results[0].squeeze(1), results[1].view(self.batch, -1)
 

