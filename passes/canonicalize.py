@@ -251,7 +251,8 @@ def _first_result(sweep: _Sweep, node: Node) -> Node | None:
             return None
         mask, scale = call.kwargs.get("attn_mask"), call.kwargs.get("scale")
         attention = aten.scaled_dot_product_attention.default
-        return sweep.emit(node, attention, query, key, value, mask, 0.0, causal, scale=scale)
+        grouped = {"enable_gqa": True} if shape_of(query)[1] != shape_of(key)[1] else {}
+        return sweep.emit(node, attention, query, key, value, mask, 0.0, causal, scale=scale, **grouped)
     return None
 
 
