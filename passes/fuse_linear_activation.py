@@ -13,6 +13,13 @@ from torch.fx import Graph, Node
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, insert, is_call, only_user, replace
 
+PLAIN = {
+    aten.relu.default: "relu",
+    aten.silu.default: "silu",
+    aten.tanh.default: "tanh",
+    aten.sigmoid.default: "sigmoid",
+}
+
 
 def fuse_linear_activation(graph: Graph, context: Context) -> int:
     """Fuse every pair; returns how many."""
@@ -32,10 +39,9 @@ def fuse_linear_activation(graph: Graph, context: Context) -> int:
 
 
 def _activation(node: Node) -> str:
-    if is_call(node, aten.relu.default):
-        return "relu"
-    if is_call(node, aten.silu.default):
-        return "silu"
+    for target, name in PLAIN.items():
+        if is_call(node, target):
+            return name
     if is_call(node, aten.gelu.default):
         return "gelu_tanh" if node.kwargs.get("approximate", "none") == "tanh" else "gelu"
     return ""

@@ -1,24 +1,23 @@
 """Free every buffer of a program after the last use of every alias of it.
 
 Before   y = reshape(x);  z = relu(y);  out = to_torch(z)
-After    y = reshape(x);  z = relu(y);  deallocate(y);  out = to_torch(z);  deallocate(z)
+After    y = reshape(x);  z = relu(y);  y.deallocate();  out = to_torch(z);  z.deallocate()
 
 Runs on the program's graph. x and y share one buffer, so nothing is freed before the last use of both, and then once,
-through the alias that was read last. force=False: TTNN frees only what nobody else holds, so a mistake here would keep
-memory, never corrupt it. Weights belong to the store and are never freed.
+through the alias that was read last. `Tensor.deallocate` does not force, as `ttnn.deallocate` would: TTNN frees only
+what nobody else holds, so a mistake here would keep memory, never corrupt it. Weights belong to the store and are never
+freed.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any
 
 from torch.fx import Graph, Node
 
 
-def insert_deallocations(graph: Graph, deallocate: Callable[..., Any]) -> int:
-    """Insert a call of `deallocate` (ttnn.deallocate) for every buffer that the program makes; returns how many.
+def insert_deallocations(graph: Graph) -> int:
+    """Insert a deallocation for every buffer that the program makes; returns how many.
 
     Reads node.meta["ttnn"] (the node is a tensor on the device), node.meta["alias"] (the operand whose buffer it lives
     in, or None) and node.meta["weight"].
@@ -39,8 +38,8 @@ def insert_deallocations(graph: Graph, deallocate: Callable[..., Any]) -> int:
         if buffer.meta.get("weight") or buffer in returned or _still_named(reader, buffer, roots):
             continue
         with graph.inserting_after(reader):
-            call = graph.call_function(deallocate, (alias,), {"force": False})
-        call.meta.update({"path": "ttnn.deallocate", "module": reader.meta.get("module", "")})
+            call = graph.call_method("deallocate", (alias,))
+        call.meta["module"] = reader.meta.get("module", "")
         inserted += 1
     return inserted
 

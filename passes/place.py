@@ -5,8 +5,9 @@ After    a = relu(to_device(x));   b = unsupported(to_host(a));   c = gelu(to_de
 
 What the device cannot take runs on the host; arithmetic that it can take runs on the device. Moves of data, casts and
 integers run wherever a minimum cut puts them: the capacity of an edge is the bytes that would cross. So a mask of int64
-becomes boolean before it goes up, and a slice of the output is cut off before it comes down. Of equal cuts, reshapes
-and casts stay on the host, where they are views or nearly so, and the rest on the device. A value crosses once, whoever
+becomes a mask of bfloat16 before it goes up, and a slice of the output is cut off before it comes down. Of equal cuts,
+reshapes, casts and choices between two numbers stay on the host, where they cost next to nothing, and the rest on the
+device. A value crosses once, whoever
 reads it; constants are at home on both sides.
 """
 
@@ -38,7 +39,7 @@ MOVES = frozenset(
     }
 )
 
-NEARLY_FREE_ON_HOST = frozenset({aten.reshape.default, aten._to_copy.default})
+NEARLY_FREE_ON_HOST = frozenset({aten.reshape.default, aten._to_copy.default, aten.where.Scalar})
 
 Sides = dict[Node, str]
 
@@ -67,7 +68,8 @@ def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
 
 
 def _is_free(node: Node) -> bool:
-    return node.target in MOVES or all(not value.is_floating_point() for value in values_of(node))
+    integers = all(not value.is_floating_point() for value in values_of(node))
+    return integers or node.target in MOVES or node.target is aten.where.Scalar
 
 
 def bytes_on_device(value: torch.Tensor) -> int:

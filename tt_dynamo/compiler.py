@@ -137,7 +137,7 @@ class Compiler:
 
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Any) -> Program:
         if "insert_deallocations" not in self.options.disable_passes:
-            insert_deallocations(traced.graph, self.ttnn.deallocate)
+            insert_deallocations(traced.graph)
         if self.refused and self.options.fallback == "error":
             first = next(iter(self.refused.values()))
             raise FallbackError(

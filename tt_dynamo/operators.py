@@ -16,6 +16,8 @@ _library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as l
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
     "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
     "gelu": F.gelu,
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }

@@ -76,6 +76,10 @@ class EmulatedTensor:
             return getattr(self.tensor, name)
         raise AttributeError(f"{name!r}: tensors of the emulated device are read and changed through its namespace")
 
+    def deallocate(self, force: bool = False) -> None:
+        """Free the memory; without `force`, only if no other tensor holds it."""
+        _operation("deallocate")(self, force=force)
+
     def __getitem__(self, index: Any) -> Any:
         return _operation("Tensor.__getitem__")(self, index)
 
