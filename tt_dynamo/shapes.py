@@ -1,7 +1,8 @@
 """Dynamic shapes: one graph, compiled anew for each concrete set of shapes that it meets.
 
 TTNN programs hold their shapes, and Dynamo marks a size that changed as symbolic. A graph with symbolic sizes is
-therefore kept as Dynamo gave it and specialized at the call, once for each combination of sizes.
+therefore kept as Dynamo gave it and specialized at the call, once for each combination of sizes. The same goes for
+Python floats, which such a graph takes as tensors and reads by `item`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from tt_dynamo.options import Options
 
@@ -30,9 +31,10 @@ class Specializations:
         self._warn_after = options.warn_after_shapes
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
+        self._as_number = [bool(_reads(node)) for node in module.graph.find_nodes(op="placeholder")]
 
     def __call__(self, *args: Any) -> Any:
-        key = tuple(_signature(argument) for argument in args)
+        key = tuple(map(_signature, args, self._as_number))
         compiled = self._compiled.get(key)
         if compiled is None:
             with self._lock:
@@ -53,8 +55,15 @@ class Specializations:
         return self._compile(module, list(args))
 
 
-def _signature(argument: Any) -> Any:
+def _reads(placeholder: Node) -> list[Node]:
+    """The nodes that turn an input into a Python number."""
+    return [user for user in placeholder.users if user.op == "call_method" and user.target == "item"]
+
+
+def _signature(argument: Any, as_number: bool) -> Any:
     if isinstance(argument, torch.Tensor):
+        if as_number:
+            return argument.item(), argument.dtype
         return tuple(argument.shape), argument.stride(), argument.dtype, argument.requires_grad
     return argument
 
@@ -66,4 +75,7 @@ def _concrete(module: GraphModule, args: Sequence[Any]) -> GraphModule:
     for node, argument in zip(graph.find_nodes(op="placeholder"), args, strict=True):
         if isinstance(argument, (int, float, bool)):
             node.replace_all_uses_with(argument)  # type: ignore[arg-type]
+        for number in _reads(node):
+            number.replace_all_uses_with(argument.item())
+            graph.erase_node(number)
     return GraphModule(module, graph)
