@@ -41,6 +41,9 @@ MOVES = frozenset(
 
 NEARLY_FREE_ON_HOST = frozenset({aten.reshape.default, aten._to_copy.default, aten.where.Scalar})
 
+# Bytes that a crossing counts for beside its own: one transfer of an input beats two of half its size.
+FIXED_COST = 1024
+
 Sides = dict[Node, str]
 
 
@@ -102,7 +105,7 @@ def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> 
         producer = vertex(value)
         if producer not in undecided and not undecided.intersection(readers):
             continue
-        crossing = byte * sum(bytes_on_device(tensor) for tensor in values_of(value))
+        crossing = byte * (FIXED_COST + sum(bytes_on_device(tensor) for tensor in values_of(value)))
         for reader in readers:
             network.add_edge(reader, ("up", value))
             network.add_edge(("down", value), reader)
