@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import linecache
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,6 +39,15 @@ def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
     return scope["forward"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Uploaded:
+    """What a program reads of its parameters as they were at `stamps`; `weights` keeps the store from dropping them."""
+
+    stamps: Stamps
+    weights: list[Weight]
+    tensors: list[Any]
+
+
 @dataclasses.dataclass
 class Program:
     """A lowered graph on an open device.
@@ -63,9 +73,8 @@ class Program:
     def __post_init__(self) -> None:
         self._namespace = self.device.namespace(self.dry_run)
         self._forward = load(self.source, self._namespace)
-        self._stamps: Stamps | None = None
-        self._held: list[Weight] = []
-        self._tensors: list[Any] = []
+        self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
+        self._lock = threading.Lock()
         self._boxed_call = True
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
@@ -73,33 +82,46 @@ class Program:
         parameters = [args[i] for i in self.parameter_positions]
         handle = self.device.handle  # raises DeviceError where it was closed
         try:
-            if self._stamps is None or not self._stamps.current(parameters):
-                self._refresh(args, parameters)
+            uploaded = self._current(parameters) or self._refresh(args, parameters)
             inputs = [args[i] for i in self.input_positions]
-            return self._forward(handle, *inputs, *self._tensors)
+            return self._forward(handle, *inputs, *uploaded.tensors)
         except Exception as error:
             reason = words(error)
         result = self._recover(args, reason)
         args.clear()
         return result
 
-    def _refresh(self, args: list[Any], parameters: list[torch.Tensor]) -> None:
+    def _current(self, parameters: list[torch.Tensor]) -> Uploaded | None:
+        """What is uploaded, where that is of these parameters as they are now."""
+        uploaded = self._uploaded
+        return uploaded if uploaded is not None and uploaded.stamps.current(parameters) else None
+
+    def _refresh(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
         """Upload what is new or changed."""
-        self._tensors = []
-        held = []
+        with self._lock:
+            uploaded = self._current(parameters)  # another thread may have done it
+            if uploaded is None:
+                self._uploaded = None  # frees what nothing else holds
+                self._uploaded = uploaded = self._upload_all(args, parameters)
+                self._note_first_weights(args)
+            return uploaded
+
+    def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
+        uploaded = Uploaded(Stamps(parameters), [], [])  # stamped first: a change from now on is seen at the next call
         for use, positions, (expression, evaluate) in zip(
             self.weights, self.weight_positions, self.evaluators, strict=True
         ):
             sources = [args[i] for i in positions]
             if use.spec is None:
                 with torch.no_grad():
-                    self._tensors.append(evaluate(*sources))
+                    uploaded.tensors.append(evaluate(*sources))
                 continue
             weight = self.store.get(sources, expression, use.spec, evaluate, self._upload, self.dry_run)
-            held.append(weight)
-            self._tensors.append(weight.tensor)
-        self._held = held
-        self._stamps = Stamps(parameters)
+            uploaded.weights.append(weight)
+            uploaded.tensors.append(weight.tensor)
+        return uploaded
+
+    def _note_first_weights(self, args: list[Any]) -> None:
         if self.on_first_weights is not None:
             callback, self.on_first_weights = self.on_first_weights, None
             pairs = zip(self.evaluators, self.weight_positions, strict=True)
@@ -110,7 +132,7 @@ class Program:
         return upload(self._namespace, self.device.handle, tensor, spec)
 
     def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
-        self._stamps = None  # a failed upload must not look like a finished one
+        self._uploaded = None  # where the device failed, what was put on it is not trusted
         if self.strict:
             raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')
         outputs = self.recovery.run(args)

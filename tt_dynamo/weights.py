@@ -94,9 +94,10 @@ class WeightStore:
                 weight = Weight(upload(evaluate(*sources), spec), stamps)
                 self._weights[key] = weight
             elif not weight.stamps.current(sources):
-                weight.stamps = Stamps(sources)
+                stamps = Stamps(sources)
                 weight.tensor = None  # freed before its successor is allocated
                 weight.tensor = upload(evaluate(*sources), spec)
+                weight.stamps = stamps  # only now: an upload that fails is tried again
             return weight
 
 
