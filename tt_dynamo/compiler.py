@@ -196,7 +196,7 @@ class Compiler:
         for node in calls:
             if "bytes" in node.meta:
                 direction = "to_device" if node.meta["path"] == "ttnn.from_torch" else "to_host"
-                report.transfers.append(Transfer(node.name, direction, node.meta["bytes"]))
+                report.transfers.append(Transfer(node.meta["label"], direction, node.meta["bytes"]))
         launches = measured.launches or [0] * len(calls)  # none were measured
         report.operations = [
             Operation(n.name, n.meta["path"], n.meta.get("module", ""), count)

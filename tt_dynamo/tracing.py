@@ -199,6 +199,7 @@ class _Tracer:
 
     def _upload(self, node: Node) -> Value:
         source, spec = self.known[node.args[0]], node.meta["ttnn"]
+        label = source.name
         value = node.args[0].meta["val"]
         if spec.dtype in ("int32", "uint32"):
             name = f"{source.name}_int32"
@@ -218,14 +219,14 @@ class _Tracer:
                 "device": self.handle,
             },
         )
-        crossing.node.meta["bytes"] = spec_bytes(spec)
+        crossing.node.meta.update(bytes=spec_bytes(spec), label=label)
         return crossing
 
     def _download(self, value: Value, dtype: torch.dtype) -> Node:
         target, args = self.ttnn.to_torch, (value.node,)
         node = self.graph.create_node("call_function", target, args, {"dtype": dtype}, name="to_torch")
         node.meta["path"] = "ttnn.to_torch"
-        node.meta["bytes"] = spec_bytes(value.node.meta["ttnn"])
+        node.meta.update(bytes=spec_bytes(value.node.meta["ttnn"]), label=value.node.name)
         return node
 
     def _output(self, value: Any, eager: Any) -> Any:
