@@ -79,7 +79,7 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
         return None
     scores, mask = _split_mask(weights.args[0])
     product, scale = _split_scale(scores)
-    if not is_call(product, *PRODUCTS) or len(product.users) != 1:
+    if not is_call(product, *PRODUCTS) or any(len(n.users) != 1 for n in (weights.args[0], scores, product)):
         return None
     query, keys = product.args
     query, query_scale = _split_scale(query)
@@ -92,7 +92,9 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
     operands = [query, key, value]
     if rank == 3:
         operands = _with_batch(graph, operands, context)
-        mask = mask and _reshaped(graph, mask, [*shape_of(operands[0])[:2], *shape_of(mask)[1:]])
+        if mask is not None:
+            leading = shape_of(operands[0])[:2] if shape_of(mask)[0] != 1 else (1, 1)
+            mask = _reshaped(graph, mask, [*leading, *shape_of(mask)[1:]])
     attention = aten.scaled_dot_product_attention.default
     out = insert(graph, attention, (*operands, mask, 0.0, False), {"scale": scale * query_scale}, like=node)
     return out if rank == 4 else _reshaped(graph, out, list(shape_of(node)))
