@@ -107,7 +107,7 @@ class Program:
             return uploaded
 
     def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
-        uploaded = Uploaded(Stamps(parameters), [], [])  # stamped first: a change from now on is seen at the next call
+        uploaded = Uploaded(self.store.stamp(parameters), [], [])  # first: what changes from now on is seen
         for use, positions, (expression, evaluate) in zip(
             self.weights, self.weight_positions, self.evaluators, strict=True
         ):

@@ -8,13 +8,15 @@ counters; before each call a program compares them with the present ones.
 
 from __future__ import annotations
 
+import functools
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Any
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from tt_dynamo.graph import Spec
 
@@ -27,8 +29,9 @@ Upload = Callable[[torch.Tensor, Spec], Any]
 class Stamps:
     """Whether tensors are still what they were: same memory, same version counter.
 
-    Tensors made under `torch.inference_mode` have no counter; their contents are kept and compared. Writes that go
-    around the counter (through `.data` or NumPy) cannot be seen.
+    Tensors made under `torch.inference_mode` have no counter; their contents are kept and compared. Steps of optimizers
+    make stamps expire, since fused ones do not count what they write. Other writes that go around the counter (through
+    `.data` or NumPy) cannot be seen.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -38,6 +41,11 @@ class Stamps:
         self._versions = self._read(tensors)
         # Holding the memory keeps another tensor from being given the same address.
         self._held = [tensor.detach() for tensor in tensors]
+        self._expired = False
+
+    def written(self, pointers: Set[int]) -> None:
+        """Note that the memory at `pointers` was written to, whatever the counters say."""
+        self._expired = self._expired or not pointers.isdisjoint(self._pointers)
 
     def _read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
         if self._uncounted:
@@ -46,7 +54,7 @@ class Stamps:
 
     def current(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the tensors that were stamped, unchanged since."""
-        if list(map(_pointer, tensors)) != self._pointers:
+        if self._expired or list(map(_pointer, tensors)) != self._pointers:
             return False
         if not self._uncounted:
             return list(map(_version, tensors)) == self._versions
@@ -70,6 +78,23 @@ class WeightStore:
     def __init__(self) -> None:
         self._weights: weakref.WeakValueDictionary[Any, Weight] = weakref.WeakValueDictionary()
         self._lock = threading.Lock()
+        self._stamps: weakref.WeakSet[Stamps] = weakref.WeakSet()
+        hook = register_optimizer_step_post_hook(functools.partial(_stepped, weakref.ref(self)))
+        weakref.finalize(self, hook.remove)
+
+    def stamp(self, tensors: Sequence[torch.Tensor]) -> Stamps:
+        """Stamps of `tensors` as they are now."""
+        stamps = Stamps(tensors)
+        with self._lock:
+            self._stamps.add(stamps)
+        return stamps
+
+    def written(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Note that `tensors` were written to, whatever their version counters say."""
+        pointers = {tensor.data_ptr() for tensor in tensors}
+        with self._lock:
+            for stamps in self._stamps:
+                stamps.written(pointers)
 
     def get(
         self,
@@ -87,18 +112,23 @@ class WeightStore:
         """
         memory = tuple((s.data_ptr(), tuple(s.shape), s.stride(), s.dtype) for s in sources)
         key = (memory, expression, spec, owner)
+        stamps = self.stamp(sources)  # before the contents are read: a write from then on is seen
         with self._lock:
             weight = self._weights.get(key)
             if weight is None:
-                stamps = Stamps(sources)
                 weight = Weight(upload(evaluate(*sources), spec), stamps)
                 self._weights[key] = weight
             elif not weight.stamps.current(sources):
-                stamps = Stamps(sources)
                 weight.tensor = None  # freed before its successor is allocated
                 weight.tensor = upload(evaluate(*sources), spec)
                 weight.stamps = stamps  # only now: an upload that fails is tried again
             return weight
+
+
+def _stepped(store: weakref.ref[WeightStore], optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    found = store()
+    if found is not None:
+        found.written(parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def store_of(device: Any) -> WeightStore:
