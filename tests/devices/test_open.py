@@ -210,11 +210,41 @@ def test_each_other_board_opens_with_its_worker_grid(fresh: FreshProcess, board:
         import json
         from tt_dynamo.devices import open_device
         device = open_device({board!r})
+        ttnn = device.namespace(dry_run=True)
+        # Enough tiles for every worker: TTNN places a program on all of them.
+        x = ttnn.zeros((2048, 2048), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device.handle)
+        ttnn.relu(x)
         grid = device.handle.compute_with_storage_grid_size()
         print(json.dumps({{"board": device.board, "grid": [grid.x, grid.y], "arch": device.handle.arch().name}}))
     """)
     assert found["board"] == board
     assert (found["grid"], found["arch"]) == EXPECTED[board]
+
+
+def test_ttnn_still_checks_n300_programs_against_the_wrong_grid(fresh: FreshProcess) -> None:
+    """The probe behind the workaround in `tt_dynamo/devices/boards.py`: when it fails, the workaround can go."""
+    found = fresh.run("""
+        import dataclasses, json, os
+        from pathlib import Path
+        from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+        from tt_dynamo.devices.toolchain import mock_environment
+
+        n300 = dataclasses.replace(BOARD_DESCRIPTIONS["n300"], harvest_mask=0x42)
+        Path("../n300.yaml").write_text(n300.cluster_descriptor)
+        os.environ.update(mock_environment(n300), TT_METAL_MOCK_CLUSTER_DESC_PATH=str(Path("../n300.yaml").resolve()))
+        import ttnn
+        device = ttnn.open_device(device_id=0)
+        grid = device.compute_with_storage_grid_size()
+        x = ttnn.zeros((2048, 2048), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device)
+        try:
+            ttnn.relu(x)
+            refusal = ""
+        except RuntimeError as error:
+            refusal = str(error)
+        print(json.dumps({"grid": [grid.x, grid.y], "refusal": refusal}))
+    """)
+    assert found["grid"] == [8, 8]
+    assert "The compute worker grid on this device is 8x7" in found["refusal"]
 
 
 # Retail boards: N150 and one chip of N300 have 8x8 workers, P150 has 120 cores less the dispatch column.

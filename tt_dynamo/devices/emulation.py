@@ -17,15 +17,18 @@ from .errors import EmulationError
 from .numerics import as_held, converted, round_to, to_torch_dtype
 from .references import REFERENCES, Opaque
 
-# Operations that write to an argument, besides those whose name ends in an underscore.
+# Operations that write to an argument, besides those whose names or goldens say so.
 _WRITING = {
-    "ttnn.fill_cache", "ttnn.update_cache", "ttnn.copy", "ttnn.plus_one", "ttnn.copy_host_to_device_tensor",
-    "ttnn.copy_device_to_host_tensor", "ttnn.copy_host_to_device_tensor_partial", "ttnn.softmax_in_place",
-    "ttnn.scale_mask_softmax_in_place", "ttnn.scale_causal_mask_hw_dims_softmax_in_place", "ttnn.uniform",
+    "ttnn.fill_cache", "ttnn.update_cache", "ttnn.plus_one", "ttnn.copy_host_to_device_tensor_partial",
     "ttnn.experimental.paged_update_cache", "ttnn.experimental.paged_fill_cache", "ttnn.experimental.slice_write",
-    "ttnn.experimental.paged_fused_update_cache",
+    "ttnn.experimental.paged_fused_update_cache", "ttnn.experimental.indexed_fused_update_cache",
+    "ttnn.scale_causal_mask_hw_dims_softmax_in_place", "ttnn.scale_mask_softmax_in_place", "ttnn.softmax_in_place",
 }  # fmt: skip
-_OUTPUT_ARGUMENTS = ("output_tensor", "optional_output_tensor", "preallocated_output", "output_tensors")
+# Arguments that an operation writes its result to.
+_OUTPUTS = {
+    "output_tensor", "optional_output_tensor", "preallocated_output", "output_tensors", "out", "output", "out_tensor",
+    "padded_output",
+}  # fmt: skip
 
 
 class Namespace:
@@ -90,18 +93,19 @@ def device_closed() -> None:
 
 def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     """The emulated counterpart of one TTNN operation."""
-    last = name.rsplit(".", 1)[-1]
-    if name in _WRITING or (last.endswith("_") and not last.endswith("__")):
+    golden = getattr(real, "golden_function", None)
+    named_so = name.endswith("_") and not name.endswith("__")
+    if named_so or name in _WRITING or getattr(golden, "_ttnn_mutates_global_inputs", False):
         return _refuse(f"{name} writes to its argument, which the emulated device does not support")
     ours = REFERENCES.get(name)
-    if ours is None and getattr(real, "golden_function", None) is None:
+    if ours is None and golden is None:
         return _refuse(f"{name} has no golden function in TTNN and no reference of ours, so it gives no values here")
     values_of = _by_golden(name, real) if ours is None else None
     moves = ours is not None and ours.moves
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        for output in _OUTPUT_ARGUMENTS:
-            if kwargs.get(output) is not None:
+        for output in kwargs.keys() & _OUTPUTS:
+            if kwargs[output] is not None:
                 raise NotImplementedError(f"{name} with {output}= is not supported on the emulated device")
         inputs: list[EmulatedTensor] = []
         real_args = [_replace(argument, _real, inputs) for argument in args]

@@ -149,8 +149,11 @@ def _open(target: str, automatic: bool = False) -> Device:
         ) from error
     with _environment(environment):
         ttnn = import_ttnn(quiet=emulated)
+        options: dict[str, Any] = {"l1_small_size": L1_SMALL_SIZE}
+        if emulated and BOARD_DESCRIPTIONS[target].dispatch_on_workers:
+            options["dispatch_core_config"] = ttnn.DispatchCoreConfig(ttnn.DispatchCoreType.WORKER)
         try:
-            handle = ttnn.open_device(device_id=0, l1_small_size=L1_SMALL_SIZE)
+            handle = ttnn.open_device(device_id=0, **options)
         except RuntimeError as error:
             raise DeviceError(f"TTNN could not open {target!r}: {_first_line(error)}") from error
     _cluster = target
