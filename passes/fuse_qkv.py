@@ -19,7 +19,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, insert, is_call, replace, shape_of
-from tt_dynamo.passes.movement import head_columns, is_move, source_of
+from tt_dynamo.passes.movement import chain_of, head_columns, is_move, source_of
 
 
 class _Projection(NamedTuple):
@@ -51,15 +51,15 @@ def _straighten(graph: Graph, operand: Node, context: Context) -> bool:
     columns, source = head_columns(operand, context), source_of(operand)
     if columns is None or not _consecutive(columns.reshape(-1)):
         return False
-    above = operand.args[0]
-    if source is above or (is_call(above, aten.reshape.default) and above.args[0] is source):
-        return False
     batch, heads, seq, head_dim = shape_of(operand)
+    x, start, count, width = source, int(columns[0, 0]), heads * head_dim, shape_of(source)[-1]
+    reshaped, sliced = shape_of(x) != (batch, seq, width), count != width
+    if len(chain_of(operand)) <= 2 + reshaped + sliced:
+        return False
     with graph.inserting_before(operand):
-        x, start, count = source, int(columns[0, 0]), heads * head_dim
-        if shape_of(x) != (batch, seq, shape_of(source)[-1]):
-            x = insert(graph, aten.reshape.default, (x, [batch, seq, shape_of(source)[-1]]), like=operand)
-        if count != shape_of(x)[-1]:
+        if reshaped:
+            x = insert(graph, aten.reshape.default, (x, [batch, seq, width]), like=operand)
+        if sliced:
             x = insert(graph, aten.slice.Tensor, (x, 2, start, start + count), like=operand)
         x = insert(graph, aten.reshape.default, (x, [batch, seq, heads, head_dim]), like=operand)
         x = insert(graph, aten.permute.default, (x, [0, 2, 1, 3]), like=operand)
@@ -83,6 +83,8 @@ def _projection(operand: Node, context: Context) -> _Projection | None:
 def _fits(attention: Node, projections: list[_Projection], constants: set[Node]) -> bool:
     if any(list(operand.users) != [attention] for operand in attention.args[:3]):
         return False
+    if len(set(attention.args[:3])) != 3:
+        return False  # what is query and key at once would take the query's scale into the key
     linears = {p.linear for p in projections}
     if len({linear.args[0] for linear in linears}) != 1:
         return False

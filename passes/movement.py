@@ -40,20 +40,24 @@ def is_move(node: Any) -> bool:
     return node.target is not operator.getitem or is_move(node.args[0])
 
 
+def chain_of(node: Node) -> list[Node]:
+    """The moves that end in `node`, last one first."""
+    chain = []
+    while is_move(node):
+        chain.append(node)
+        node = node.args[0]
+    return chain
+
+
 def source_of(node: Node) -> Node:
     """The value at the head of the chain of moves that ends in `node`; `node` itself where there is none."""
-    while is_move(node):
-        node = node.args[0]
-    return node
+    chain = chain_of(node)
+    return chain[-1].args[0] if chain else node
 
 
 def positions(node: Node, context: Context) -> torch.Tensor | None:
     """For each element of `node`, its position in the flattened source; None where the source is too large."""
-    chain: list[Node] = []
-    source = node
-    while is_move(source):
-        chain.append(source)
-        source = source.args[0]
+    chain, source = chain_of(node), source_of(node)
     shape = shape_of(source)
     if torch.Size(shape).numel() > LIMIT:
         return None
