@@ -4,8 +4,8 @@ Before   scores = matmul(q, permute(k)) * scale + mask;   out = matmul(softmax(s
 After    out = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 Only where the softmax runs over the keys, nothing else reads the scores, and scale is a number. The scale may stand
-before the product as well: matmul(q * scale, ...). Every mask becomes one additive attention_mask of full query and key
-length, shared by all layers that read it.
+before the product as well, on either side: matmul(q * scale, ...). Every mask becomes one additive attention_mask of
+full query and key length, shared by all layers that read it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call,
 from tt_dynamo.passes.movement import head_columns, source_of
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
+# Torch takes its own attention apart where no kernel of its fits, with a softmax that gives 0 where all is masked.
+SOFTMAXES = (aten.softmax.int, aten._safe_softmax.default)
 
 
 def fuse_attention(graph: Graph, context: Context) -> int:
@@ -73,7 +75,7 @@ def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...]) -> Node:
 
 def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
     weights, value = node.args
-    if not is_call(weights, aten.softmax.int) or only_user(weights) is not node:
+    if not is_call(weights, *SOFTMAXES) or only_user(weights) is not node:
         return None
     if weights.args[1] % len(shape_of(weights)) != len(shape_of(weights)) - 1:
         return None
@@ -83,6 +85,7 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
         return None
     query, keys = product.args
     query, query_scale = _split_scale(query)
+    keys, key_scale = _split_scale(keys)
     key = _transposed(graph, keys)
     rank = len(shape_of(query))
     if key is None or rank not in (3, 4) or shape_of(key)[:-2] != shape_of(query)[:-2]:
@@ -96,7 +99,7 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
             leading = shape_of(operands[0])[:2] if shape_of(mask)[0] != 1 else (1, 1)
             mask = _reshaped(graph, mask, [*leading, *shape_of(mask)[1:]])
     attention = aten.scaled_dot_product_attention.default
-    out = insert(graph, attention, (*operands, mask, 0.0, False), {"scale": scale * query_scale}, like=node)
+    out = insert(graph, attention, (*operands, mask, 0.0, False), {"scale": scale * query_scale * key_scale}, like=node)
     return out if rank == 4 else _reshaped(graph, out, list(shape_of(node)))
 
 
