@@ -121,7 +121,9 @@ def test_a_refused_call_raises_and_prints_nothing(first: dict[str, Any]) -> None
     assert first["output"] == ""
 
 
-def test_a_device_that_the_user_opened_is_used_and_left_open(first: dict[str, Any], fresh: FreshProcess) -> None:
+@pytest.fixture(scope="module")
+def owned(first: dict[str, Any], fresh: FreshProcess) -> dict[str, Any]:
+    """What a process saw that opened an emulated N150 by itself, with the cache of the first process."""
     kernels = fresh.files(fresh.cache)
     found = fresh.run("""
         import json, os
@@ -129,30 +131,65 @@ def test_a_device_that_the_user_opened_is_used_and_left_open(first: dict[str, An
         from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
         from tt_dynamo.devices.toolchain import mock_environment
 
+        def refusal(choice):
+            try:
+                return f"no error, but {open_device(choice)}"
+            except DeviceError as error:
+                return str(error)
+
         os.environ.update(mock_environment(BOARD_DESCRIPTIONS["n150"]))
         import torch, ttnn
         handle = ttnn.open_mesh_device(ttnn.MeshShape(1, 1))
+        refusals = [refusal("p150")]
         device = open_device(handle)
-        namespace = device.namespace()
-        x = namespace.from_torch(torch.ones(64, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=handle)
-        value = namespace.to_torch(namespace.linear(x, x, activation="relu"))[0, 0].item()
-        try:
-            open_device("p150")
-            other = ""
-        except DeviceError as error:
-            other = str(error)
+        refusals.append(refusal("p150"))
+        shared = open_device(handle) is open_device("n150") is open_device("auto") is device
+
+        def linear(handle, namespace):
+            x = namespace.from_torch(torch.ones(64, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=handle)
+            return namespace.linear(x, x, activation="relu")
+
+        value = device.namespace().to_torch(linear(handle, device.namespace()))[0, 0].item()
         device.close()
-        shape = list(ttnn.relu(x.tensor).shape)
+        after_close = list(linear(handle, ttnn).shape)
+        open_device(handle)
         ttnn.close_mesh_device(handle)
-        print(json.dumps({"description": device.description, "same": device.closed, "value": value, "other": other,
-                          "shape": shape}))
+        refusals.append(refusal(handle))
+        ours = open_device("n150")
+        print(json.dumps({
+            "description": device.description, "shared": shared, "value": value, "refusals": refusals,
+            "after_close": after_close, "ours": ours.handle is not handle and list(linear(ours.handle, ttnn).shape),
+        }))
     """)
-    assert found["description"] == "n150 (emulated)"
-    assert found["value"] == 64
-    assert found["shape"] == [64, 64], "close() closed the user's device"
-    assert "already opened 'n150'" in found["other"]
-    # The same programs as in the first process: all their kernels come from the cache.
-    assert {name for name in fresh.files(fresh.cache) - kernels if "/kernels/" in name} == set()
+    return found | {"new_files": fresh.files(fresh.cache) - kernels}
+
+
+def test_a_device_that_the_user_opened_is_used(owned: dict[str, Any]) -> None:
+    assert owned["description"] == "n150 (emulated)"
+    assert owned["value"] == 64
+
+
+def test_a_device_that_the_user_opened_is_what_its_name_gives_too(owned: dict[str, Any]) -> None:
+    assert owned["shared"]
+
+
+def test_a_device_that_the_user_opened_is_left_open(owned: dict[str, Any]) -> None:
+    assert owned["after_close"] == [64, 64]
+
+
+def test_a_device_that_the_user_closed_is_refused_and_gives_way_to_ours(owned: dict[str, Any]) -> None:
+    assert "was closed" in owned["refusals"][2]
+    assert owned["ours"] == [64, 64]
+
+
+def test_a_board_is_refused_when_the_user_opened_another(owned: dict[str, Any]) -> None:
+    before_we_saw_it, after = owned["refusals"][:2]
+    assert "already opened 'n150'" in before_we_saw_it
+    assert "already opened 'n150'" in after
+
+
+def test_kernels_come_from_the_cache_in_the_next_process(owned: dict[str, Any]) -> None:
+    assert {name for name in owned["new_files"] if "/kernels/" in name} == set()
 
 
 def test_a_closed_device_says_so_and_can_be_opened_again(fresh: FreshProcess) -> None:
@@ -172,16 +209,26 @@ def test_a_closed_device_says_so_and_can_be_opened_again(fresh: FreshProcess) ->
         options = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT}
         x = ttnn.from_torch(torch.ones(2, 2), **options, device=device.handle)
         on_host = ttnn.from_torch(torch.ones(2, 2), **options)
+        class Dependent:
+            def release(self):
+                lost.append(device.closed)
+
+        lost, dependents = [], [Dependent(), Dependent()]
+        device.depend(dependents[0])
+        device.depend(dependents.pop())
         device.close()
         device.close()
+        released = lost
         errors = [said(lambda: device.handle, DeviceError), said(device.namespace, DeviceError)]
         lost = [said(lambda: ttnn.to_torch(x), EmulationError), said(lambda: ttnn.relu(x), EmulationError)]
         again = open_device("n150")
         y = ttnn.to_device(on_host, again.handle)
-        print(json.dumps({"errors": errors, "lost": lost, "again": again is not device and not again.closed,
-                          "sum": ttnn.to_torch(ttnn.add(y, y)).sum().item(), "closed": device.closed}))
+        print(json.dumps({"errors": errors, "lost": lost, "released": released, "closed": device.closed,
+                          "again": again is not device and not again.closed,
+                          "sum": ttnn.to_torch(ttnn.add(y, y)).sum().item()}))
     """)
     assert found["closed"]
+    assert found["released"] == [False], "once, while the device is open, and only what is still alive"
     assert all("was closed; open it again" in error for error in found["errors"])
     assert all("lost when its device was closed" in error for error in found["lost"])
     assert found["again"]

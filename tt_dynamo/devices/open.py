@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ CHOICES = ("auto", "hardware", *BOARDS)
 
 _lock = threading.RLock()
 _cluster: str | None = None  # what this process's one TTNN cluster is: a board's name, or "hardware"
-_shared: "Device | None" = None  # the open device of that cluster, if any
+_devices: "list[Device]" = []  # what is open in it: at most one that we opened, and those that the user handed to us
 
 
 class Device:
@@ -48,6 +49,7 @@ class Device:
         self._owned = owned  # whether close() closes the TTNN device
         self.board = board
         self.emulated = emulated
+        self._dependents: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
     def handle(self) -> Any:
@@ -79,13 +81,19 @@ class Device:
 
         return emulated_namespace(ttnn)
 
+    def depend(self, dependent: Any) -> None:
+        """Have `dependent.release()` called when the device is closed, for it to let go of what is on the device."""
+        self._dependents.add(dependent)
+
     def close(self) -> None:
         """Close the device, which frees all that is on it; one that the user opened is only forgotten."""
-        global _shared
         with _lock:
+            for dependent in list(self._dependents):
+                dependent.release()
+            self._dependents.clear()
             handle, self._handle = self._handle, None
-            if _shared is self:
-                _shared = None
+            if self in _devices:
+                _devices.remove(self)
             if handle is not None and self._owned:
                 import_ttnn().close_device(handle)
                 if self.emulated:
@@ -116,14 +124,33 @@ def open_device(choice: Any = "auto") -> Device:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DeviceError(f"unknown device {choice!r}{hint} Known: {', '.join(CHOICES)}, or an open ttnn device.")
     with _lock:
+        if choice != "auto" and _cluster not in (None, choice):
+            raise _taken(choice, _cluster)
+        # A second device on the same chip would take the first down with it when closed.
+        for device in list(_devices):
+            if _is_open(device.handle):
+                return device
+            device.close()
         if choice == "auto":
-            return _shared or _open(_cluster or ("hardware" if hardware_nodes() else DEFAULT_BOARD), automatic=True)
-        if _cluster not in (None, choice):
-            raise DeviceError(
-                f"cannot open {choice!r}: this process already opened {_cluster!r}, and TTNN keeps one cluster per "
-                f"process. Use {_cluster!r} here, or start another process for {choice!r}."
-            )
-        return _shared or _open(choice)
+            return _open(_cluster or ("hardware" if hardware_nodes() else DEFAULT_BOARD), automatic=True)
+        return _open(choice)
+
+
+def _is_open(handle: Any) -> bool:
+    """Whether the TTNN device is open; the user may close theirs at any time."""
+    ttnn = import_ttnn()
+    try:
+        ttnn.get_memory_view(handle, ttnn.BufferType.L1)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _taken(choice: str, cluster: str) -> DeviceError:
+    return DeviceError(
+        f"cannot open {choice!r}: this process already opened {cluster!r}, and TTNN keeps one cluster per process. "
+        f"Use {cluster!r} here, or start another process for {choice!r}."
+    )
 
 
 def hardware_nodes() -> list[Path]:
@@ -132,7 +159,7 @@ def hardware_nodes() -> list[Path]:
 
 
 def _open(target: str, automatic: bool = False) -> Device:
-    global _cluster, _shared
+    global _cluster
     _check_installed()
     emulated = target != "hardware"
     if not emulated and not hardware_nodes():
@@ -149,6 +176,9 @@ def _open(target: str, automatic: bool = False) -> Device:
         ) from error
     with _environment(environment):
         ttnn = import_ttnn(quiet=emulated)
+        # The user may have opened a device of another cluster before us: TTNN keeps to that one.
+        if emulated and _board(ttnn) != target:
+            raise _taken(target, _board(ttnn))
         options: dict[str, Any] = {"l1_small_size": L1_SMALL_SIZE}
         if emulated and BOARD_DESCRIPTIONS[target].dispatch_on_workers:
             options["dispatch_core_config"] = ttnn.DispatchCoreConfig(ttnn.DispatchCoreType.WORKER)
@@ -157,12 +187,13 @@ def _open(target: str, automatic: bool = False) -> Device:
         except RuntimeError as error:
             raise DeviceError(f"TTNN could not open {target!r}: {_first_line(error)}") from error
     _cluster = target
-    _shared = Device(handle, target if emulated else _board_of(ttnn, handle), emulated=emulated, owned=True)
+    device = Device(handle, _board(ttnn), emulated=emulated, owned=True)
+    _devices.append(device)
     reason = ""
     if automatic:
         reason = f" (device='auto'; {f'nothing at {HARDWARE_NODES}' if emulated else 'hardware found'})"
-    log.info("opened %s%s", _shared.description, reason)
-    return _shared
+    log.info("opened %s%s", device.description, reason)
+    return device
 
 
 def _adopt(handle: Any) -> Device:
@@ -173,21 +204,21 @@ def _adopt(handle: Any) -> Device:
     if not isinstance(handle, ttnn.MeshDevice):
         raise DeviceError(f"a device is one of {', '.join(CHOICES)} or an open ttnn device, not {handle!r}")
     with _lock:
-        if _shared is not None and handle is _shared._handle:
-            return _shared
+        if not _is_open(handle):
+            raise DeviceError("the ttnn device given was closed; open it again and give the new one")
+        for device in _devices:
+            if device.handle is handle:
+                return device
         # Without a device node TTNN's driver can only be mocked.
-        mocked = _cluster in BOARDS or _MOCK_VARIABLE in os.environ or not hardware_nodes()
-        board = _board_of(ttnn, handle)
-        _cluster = _cluster or (board if mocked else "hardware")
-        return Device(handle, board, emulated=mocked, owned=False)
+        mocked = _cluster != "hardware" if _cluster else _MOCK_VARIABLE in os.environ or not hardware_nodes()
+        _cluster = _cluster or (_board(ttnn) if mocked else "hardware")
+        _devices.append(Device(handle, _board(ttnn), emulated=mocked, owned=False))
+        return _devices[-1]
 
 
-def _board_of(ttnn: ModuleType, handle: Any) -> str:
-    """The board's name as TTNN's cluster reports it ("n150"), or the architecture's where that is unknown."""
-    try:
-        return ttnn.cluster.get_cluster_type().name.lower()
-    except (AttributeError, RuntimeError):
-        return handle.arch().name.lower()
+def _board(ttnn: ModuleType) -> str:
+    """The board's name as TTNN's cluster reports it: "n150"."""
+    return ttnn.cluster.get_cluster_type().name.lower()
 
 
 def _check_installed() -> None:
@@ -243,5 +274,5 @@ def _first_line(error: Exception) -> str:
 
 @atexit.register
 def _close_at_exit() -> None:
-    if _shared is not None:
-        _shared.close()
+    for device in list(_devices):
+        device.close()
