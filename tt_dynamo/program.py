@@ -48,7 +48,7 @@ class Uploaded:
     tensors: list[Any]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Program:
     """A lowered graph on an open device.
 
@@ -76,11 +76,12 @@ class Program:
         self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
         self._lock = threading.Lock()
         self._boxed_call = True
+        self.device.depend(self)
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
         """Run on a list of arguments, which is emptied, as AOTAutograd's boxed calls do."""
-        parameters = [args[i] for i in self.parameter_positions]
         handle = self.device.handle  # raises DeviceError where it was closed
+        parameters = [args[i] for i in self.parameter_positions]
         try:
             uploaded = self._current(parameters) or self._refresh(args, parameters)
             inputs = [args[i] for i in self.input_positions]
@@ -90,6 +91,11 @@ class Program:
         result = self._recover(args, reason)
         args.clear()
         return result
+
+    def release(self) -> None:
+        """Let go of everything on the device, which is being closed: calls raise DeviceError from now on."""
+        del self._namespace, self._forward, self.recovery
+        self._uploaded = self.on_first_weights = None
 
     def _current(self, parameters: list[torch.Tensor]) -> Uploaded | None:
         """What is uploaded, where that is of these parameters as they are now."""
