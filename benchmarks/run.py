@@ -7,7 +7,8 @@ emulated device TTNN validates and dispatches every call and values come from re
 timed then is the emulation, never a device, and every table, file and chart says so.
 
 In a dry run no values are computed, which leaves what the host spends on a call: guards, conversions, dispatch. That is
-compared with the same model written directly in TTNN (`handwritten/`).
+compared with the same model written directly in TTNN (`handwritten/`), which has no guards to check: what torch.compile
+itself takes is measured too, with a program that does nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy
 import torch
 from cases import CASES, SEED, Work
 from loguru import logger
+from overhead import nothing
 from tables import print_results
 
 import tt_dynamo
@@ -113,21 +115,28 @@ def host_times(work: Work, device: Device, runs: int) -> dict[str, Any] | None:
     ttnn = device.namespace(dry_run=True)
     handwritten = work.handwritten(ttnn, device.handle)
     compiled, _, _ = compile_model(work, device, dry_run=True)
+    empty = torch.compile(work.model, backend=nothing)
     inputs = list(work.inputs.values())
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        calls = {"compiled": lambda: compiled(**work.inputs), "handwritten": lambda: handwritten(*inputs)}
+        calls = {
+            "compiled": lambda: compiled(**work.inputs),
+            "handwritten": lambda: handwritten(*inputs),
+            "torch.compile": lambda: empty(**work.inputs),
+        }
         times = take_turns(calls, runs)
         launches = count_launches(ttnn, calls["handwritten"])
     finally:
         torch.set_num_threads(threads)
-    ours, theirs = summary(times["compiled"]), summary(times["handwritten"])
+    ours, theirs, torchs = (summary(times[name]) for name in ("compiled", "handwritten", "torch.compile"))
     return {
         "dry_run": device.emulated,
         "compiled_seconds": ours,
         "handwritten_seconds": theirs,
+        "torch_compile_seconds": torchs,
         "ratio_of_medians": ours["p50"] / theirs["p50"],
+        "ratio_without_torch_compile": (ours["p50"] - torchs["p50"]) / theirs["p50"],
         "handwritten_kernel_launches": launches,
     }
 

@@ -208,6 +208,8 @@ def test_host_time_is_compared_with_the_handwritten_encoder(finished: tuple[Path
     assert host["handwritten_kernel_launches"] > 2 * 8
     ratio = host["compiled_seconds"]["p50"] / host["handwritten_seconds"]["p50"]
     assert host["ratio_of_medians"] == pytest.approx(ratio)
+    assert 0 < host["torch_compile_seconds"]["p50"] < host["compiled_seconds"]["p50"]
+    assert host["ratio_without_torch_compile"] < ratio
     assert f"minilm: host time per call, dry run: {ratio:.2f} x handwritten" in printed
 
 
