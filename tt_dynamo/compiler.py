@@ -36,6 +36,7 @@ from tt_dynamo.measure import MarkedNamespace, Measurement, measure
 from tt_dynamo.options import Options
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.assign_layouts import assign_layouts
+from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.insert_deallocations import insert_deallocations
 from tt_dynamo.passes.place import Sides, place
 from tt_dynamo.program import Program, load
@@ -309,6 +310,8 @@ def _take_apart(node: Node) -> None:
 
     with find_fake_mode(graph):
         inner = make_fx(call)(*(n.meta["val"] for n in operands))
+    if node.target is not operators.linear:  # which would be made of its parts again
+        canonicalize(inner.graph, Context())
     known = dict(zip(inner.graph.find_nodes(op="placeholder"), operands, strict=True))
     with graph.inserting_before(node):
         result = graph.graph_copy(inner.graph, known)
