@@ -37,6 +37,7 @@ def speed(axes: Axes, results: Sequence[Result]) -> None:
         f"compiled{' (emulated)' if emulated else ''}": [result["compiled_seconds"] for result in results],
     }
     time_bars(axes, results, bars, (EAGER, COMPILED))
+    axes.set_yscale("log")  # cases differ by a hundred times
     axes.set_title(f"one call{', emulated: no device times' if emulated else ''}")
 
 
@@ -60,9 +61,8 @@ def launches(axes: Axes, results: Sequence[Result]) -> None:
     values = [result["kernel_launches_per_layer"] or 0 for result in results]
     axes.bar_label(axes.bar(places, values, 0.5, color=COMPILED), padding=2)
     for place, result in zip(places, results, strict=True):
-        axes.annotate(
-            f"{result['kernel_launches']} in all", (place, 0), (0, 4), textcoords="offset points", ha="center"
-        )
+        total = f"{result['kernel_launches']}\nin all"
+        axes.annotate(total, (place, 0), (0, 4), textcoords="offset points", ha="center", color="white")
     name_cases(axes, results)
     axes.margins(y=0.15)
     axes.set_title("kernel launches per layer")
@@ -94,7 +94,7 @@ def time_bars(
         axes.bar(places, medians, width, label=label, color=color, yerr=[[0.0] * len(above), above], capsize=3)
     name_cases(axes, results)
     axes.set_ylabel("milliseconds: median, P95")
-    axes.margins(y=0.25)  # room for the legend
+    axes.margins(y=0.3)  # room for the legend
     axes.legend(fontsize="small", ncols=3, loc="upper center")
 
 

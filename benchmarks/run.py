@@ -81,7 +81,7 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
 
 def compile_model(work: Work, device: Device, *, dry_run: bool) -> tuple[Callable[..., Any], list[Any], float]:
     """The compiled model after its first call, the reports of its graphs, and the seconds of that call."""
-    options = {"device": device.board if device.emulated else "hardware", "dry_run": dry_run}
+    options: dict[str, Any] = {"device": device.board if device.emulated else "hardware", "dry_run": dry_run}
     if dry_run:
         options["fallback"] = "error"  # a call that recovers from a failure is not the one to time
     torch.compiler.reset()  # guards of what was compiled before would be tried first, in every call
