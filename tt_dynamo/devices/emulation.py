@@ -196,7 +196,8 @@ def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
     if value.ndim == other.ndim and value.numel() != other.numel():
         common = tuple(slice(min(sizes)) for sizes in zip(value.shape, other.shape, strict=True))
         value, other = value[common], other[common]
-    return value.numel() == other.numel() and torch.allclose(value.reshape(-1), other.reshape(-1), rtol=0, atol=0, equal_nan=True)
+    value, other = value.reshape(-1), other.reshape(-1)
+    return value.numel() == other.numel() and torch.allclose(value, other, rtol=0, atol=0, equal_nan=True)
 
 
 def _viewed(tensor: Any, inputs: list[EmulatedTensor]) -> EmulatedTensor | None:
