@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import logging
 import re
@@ -62,7 +63,11 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
 
     def compiler(graph: GraphModule, sources: Sequence[GraphInput]) -> Callable[..., Any]:
         describe_inputs(graph, sources)
-        return Compiler(graph, device, options, f"graph_{next(_names)}").compile()
+        program = Compiler(graph, device, options, f"graph_{next(_names)}").compile()
+        # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
+        call: Any = functools.partial(program)
+        call._boxed_call = True
+        return call
 
     return aot_autograd(
         fw_compiler=lambda graph, _: compiler(graph, given),

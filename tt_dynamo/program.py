@@ -75,7 +75,6 @@ class Program:
         self._forward = load(self.source, self._namespace)
         self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
         self._lock = threading.Lock()
-        self._boxed_call = True
         self.device.depend(self)
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
