@@ -15,12 +15,13 @@ import itertools
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.graph import Context, constant_nodes, dead_code, is_parameter, subgraph
+from tt_dynamo.graph import Context, constant_nodes, dead_code, is_parameter, subgraph, update_values
 
 
 def fold_constants(graph: Graph, context: Context) -> int:
     """Replace every constant expression that a computed value or the output reads; returns how many."""
     constants = constant_nodes(graph)
+    update_values(node for node in graph.nodes if node in constants and node.op == "call_function")
     folded = 0
     for node in list(graph.nodes):
         if node not in constants or node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):

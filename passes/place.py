@@ -21,7 +21,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators
-from tt_dynamo.graph import DEVICE_DTYPES, aten, constant_nodes, insert, is_call, values_of
+from tt_dynamo.graph import DEVICE_DTYPES, aten, constant_nodes, insert, is_call, update_values, values_of
 
 MOVES = frozenset(
     {
@@ -67,6 +67,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
         if node.target is operator.getitem:
             sides[node] = sides[node.args[0]]
     _insert_transfers(graph, sides)
+    update_values(n for n in graph.nodes if n.op == "call_function" and sides.get(n, "host") == "host")
     return sides
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -92,6 +92,16 @@ def fake_result(node: Node, like: Node) -> Any:
     modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, torch._subclasses.FakeTensor))
     with next(modes, None) or FakeTensorMode(), torch.no_grad():
         return node.target(*args, **kwargs)
+
+
+def update_values(nodes: Iterable[Node]) -> None:
+    """Compute the fake values of nodes anew, in this order: rewrites further up may have changed strides.
+
+    Sizes that depend on values stay as they were traced: computing them anew would give other symbols.
+    """
+    for node in nodes:
+        if not any(isinstance(size, torch.SymInt) for value in values_of(node) for size in value.shape):
+            node.meta["val"] = fake_result(node, like=node)
 
 
 def replace(old: Node, new: Node) -> None:

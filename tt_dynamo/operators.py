@@ -92,8 +92,8 @@ def to_device(x, dtype, layout):
 
 @_define("to_host(Tensor x) -> Tensor")
 def to_host(x):
-    """A value that crosses from the device to the host."""
-    return x
+    """A value that crosses from the device to the host: contiguous, in memory of its own."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 @_define("to_layout(Tensor x, str layout) -> Tensor")

@@ -82,8 +82,8 @@ class _Tracer:
             self.recorder.note(value, text)
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.result = Trace(self.graph, [], [], {})
-        # program value or memory → the memory that eager torch has for it; inputs are the caller's already
-        self.owners: dict[Any, int] = {m: m for m in map(_memory, graph.find_nodes(op="placeholder")) if m}
+        # memory of the program → the memory that eager torch has for it; inputs are the caller's already
+        self.owners: dict[int, int] = {m: m for m in map(_memory, graph.find_nodes(op="placeholder")) if m}
 
     def run(self) -> Trace:
         remaining = {node: len(node.users) for node in self.source.nodes}
@@ -234,15 +234,14 @@ class _Tracer:
         if not isinstance(value, Node):
             return value
         result, fake = self.known[value], value.meta["val"]
-        on_device = is_call(value, operators.to_host)
-        stride = torch.empty(fake.shape, device="meta").stride() if on_device else fake.stride()
-        if tuple(stride) != tuple(eager.stride()):
+        if not isinstance(fake, torch.Tensor):
+            return result
+        memory = eager.untyped_storage()._cdata
+        owner = self.owners.setdefault(_memory(value), memory)
+        # The caller may write into what it gets, so neither weights nor the memory of another output are given away.
+        if fake.stride() != eager.stride() or owner != memory or result.meta.get("weight"):
             args = (result, list(eager.shape), list(eager.stride()))
             return self.graph.create_node("call_function", restrided, args, name="output")
-        memory = eager.untyped_storage()._cdata
-        owner = self.owners.setdefault(result if on_device else _memory(value), memory)
-        if owner != memory or result.meta.get("weight"):
-            return self.graph.call_method("clone", (result,))  # the caller may write into what it gets
         return result
 
 
