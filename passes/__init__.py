@@ -20,10 +20,12 @@ from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
 from tt_dynamo.passes.fuse_residual_norm import fuse_residual_norm
+from tt_dynamo.passes.keep_strides import keep_strides
 
 Pass = Callable[[Graph, Context], int]
 
 PASSES: tuple[Pass, ...] = (
+    keep_strides,
     canonicalize,
     fold_patch_embedding,
     fuse_attention,
@@ -34,7 +36,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
 )
 
-REQUIRED = frozenset({"canonicalize", "fold_constants"})
+REQUIRED = frozenset({"keep_strides", "canonicalize", "fold_constants"})
 
 OPTIONAL: tuple[str, ...] = (
     *(p.__name__ for p in PASSES if p.__name__ not in REQUIRED),
