@@ -47,7 +47,7 @@ class Specializations:
         count = len(self._compiled) + 1
         if count > self._warn_after:
             log.warning(
-                "compiling one graph for its %dth set of shapes; each takes time and memory. Pad the inputs to fewer "
+                "compiling one graph for set of shapes number %d; each takes time and memory. Pad the inputs to fewer "
                 'shapes, or raise options={"warn_after_shapes": ...}',
                 count,
             )
