@@ -1,0 +1,46 @@
+"""Table lookups."""
+
+import pytest
+import torch
+from compiled import calls, check, compiled, random
+from torch import nn
+
+ROWS, WIDTH = 40, 24
+
+
+@pytest.fixture
+def table():
+    module = nn.Embedding(ROWS, WIDTH)
+    module.weight.data.copy_(random(ROWS, WIDTH))
+    return module
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (3,), (2, 1, 3), (), (1, 1), (1, 33)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_rows_are_picked_by_ids_of_any_shape(table, shape, dtype):
+    ids = torch.randint(0, ROWS, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    report = check(table, ids, roundings=0)
+    assert "embedding" in calls(report)
+
+
+def test_two_dimensional_ids_cost_one_call(table):
+    assert calls(check(table, torch.tensor([[0, ROWS - 1, 7]]), roundings=0)) == ["embedding"]
+
+
+def test_the_padding_row_is_a_row_like_others():
+    module = nn.Embedding(ROWS, WIDTH, padding_idx=3)
+    module.weight.data.copy_(random(ROWS, WIDTH))
+    check(module, torch.tensor([[3, 0, 3]]), roundings=0)
+
+
+@pytest.mark.parametrize("bad", [ROWS, -1, 2**31])
+def test_an_id_that_is_no_row_is_eagers_error(table, bad):
+    with pytest.raises(IndexError):
+        compiled(table, torch.tensor([[0, bad]]))
+
+
+def test_a_table_is_not_untilized_at_every_call():
+    table = nn.Embedding(ROWS, 64)
+    table.weight.data.copy_(random(ROWS, 64))
+    report = check(table, torch.arange(32)[None], roundings=0)
+    assert report.device_programs == 1
