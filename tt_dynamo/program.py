@@ -11,6 +11,7 @@ import itertools
 import linecache
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,11 +42,28 @@ def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
 
 @dataclasses.dataclass(frozen=True)
 class Uploaded:
-    """What a program reads of its parameters as they were at `stamps`; `weights` keeps the store from dropping them."""
+    """What a program reads of its parameters as they were at `stamps`; `weights` keeps the store from dropping them.
+
+    owners: the parameters themselves, weakly. pointers: where their memory was.
+    """
 
     stamps: Stamps
+    owners: list[weakref.ref[torch.Tensor]]
+    pointers: tuple[int, ...]
     weights: list[Weight]
     tensors: list[Any]
+
+    def survives(self, parameters: Sequence[torch.Tensor]) -> bool:
+        """Whether another module than that of `parameters` lives on with these: not where one took their place."""
+        for owner, pointer, parameter in zip(self.owners, self.pointers, parameters, strict=True):
+            held = owner()
+            if held is None or (held is parameter and parameter.data_ptr() != pointer):
+                return False
+        return self.pointers != pointers_of(parameters)
+
+
+def pointers_of(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    return tuple(tensor.data_ptr() for tensor in tensors)
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,6 +92,8 @@ class Program:
         self._namespace = self.device.namespace(self.dry_run)
         self._forward = load(self.source, self._namespace)
         self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
+        # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.
+        self._others: dict[tuple[int, ...], Uploaded] = {}
         self._lock = threading.Lock()
         self.device.depend(self)
 
@@ -95,6 +115,7 @@ class Program:
         """Let go of everything on the device, which is being closed: calls raise DeviceError from now on."""
         del self._namespace, self._forward, self.recovery
         self._uploaded = self.on_first_weights = None
+        self._others.clear()
 
     def _current(self, parameters: list[torch.Tensor]) -> Uploaded | None:
         """What is uploaded, where that is of these parameters as they are now."""
@@ -105,14 +126,22 @@ class Program:
         """Upload what is new or changed."""
         with self._lock:
             uploaded = self._current(parameters)  # another thread may have done it
+            if uploaded is not None:
+                return uploaded
+            known = [*self._others.values(), *filter(None, [self._uploaded])]
+            self._others = {kept.pointers: kept for kept in known if kept.survives(parameters)}
+            self._uploaded = None  # frees what nothing else holds
+            uploaded = next((kept for kept in known if kept.stamps.current(parameters)), None)
             if uploaded is None:
-                self._uploaded = None  # frees what nothing else holds
-                self._uploaded = uploaded = self._upload_all(args, parameters)
+                del known
+                uploaded = self._upload_all(args, parameters)
                 self._note_first_weights(args)
+            self._uploaded = uploaded
             return uploaded
 
     def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
-        uploaded = Uploaded(self.store.stamp(parameters), [], [])  # first: what changes from now on is seen
+        stamps = self.store.stamp(parameters)  # first: what changes from now on is seen
+        uploaded = Uploaded(stamps, [weakref.ref(p) for p in parameters], pointers_of(parameters), [], [])
         for use, positions, (expression, evaluate) in zip(
             self.weights, self.weight_positions, self.evaluators, strict=True
         ):
