@@ -1,0 +1,76 @@
+"""Fixtures for tests of the whole: a Dynamo without memory, the emulated namespace watched, fresh processes.
+
+Tests run on $TT_DYNAMO_TEST_BOARD (n150 unless set), emulated; a process can hold one board.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).parent / "devices"))  # for fresh_process
+
+from fresh_process import BOARD, FreshProcess
+
+
+@pytest.fixture
+def clean_dynamo() -> Iterator[None]:
+    """Nothing compiled is left over from other tests, and nothing is left to them."""
+    import torch
+
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    yield
+    torch._dynamo.reset()
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def board_device() -> Any:
+    """The board under test, emulated: the device that every program in this process runs on."""
+    from tt_dynamo.devices import open_device
+
+    return open_device(BOARD)
+
+
+@pytest.fixture
+def uploads(board_device: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what programs upload during the test: the calls of `ttnn.from_torch` with values."""
+    shapes: list[tuple[int, ...]] = []
+    namespace = board_device.namespace()
+    from_torch = namespace.from_torch
+
+    def counted(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+        shapes.append(tuple(tensor.shape))
+        return from_torch(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(namespace, "from_torch", counted)
+    return shapes
+
+
+@pytest.fixture
+def warnings_logged(caplog: pytest.LogCaptureFixture) -> Any:
+    """Call it for the messages that tt_dynamo logged as warnings or worse since the last call."""
+
+    def take() -> list[str]:
+        found = [
+            record.getMessage()
+            for record in caplog.records
+            if record.levelno >= logging.WARNING and record.name.startswith("tt_dynamo")
+        ]
+        caplog.clear()
+        return found
+
+    return take
+
+
+@pytest.fixture
+def fresh_process(tmp_path: Path) -> FreshProcess:
+    """A runner of new processes with their own home, cache and working directory."""
+    return FreshProcess(tmp_path)

@@ -1,0 +1,57 @@
+"""Models of a few operations, for tests of what surrounds them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+
+class Feedforward(torch.nn.Module):
+    """A residual feedforward block. x [rows, 32] -> [rows, 32]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = torch.nn.Linear(32, 64)
+        self.down = torch.nn.Linear(64, 32)
+        self.norm = torch.nn.LayerNorm(32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x + self.down(F.gelu(self.up(x))))
+
+
+class Weight(torch.nn.Module):
+    """Holds a parameter and a buffer [4, 32]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(4, 32))
+        self.register_buffer("buffer", torch.zeros(4, 32))
+        self.buffer: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) * self.weight
+
+
+class Attention(torch.nn.Module):
+    """One encoder block over token ids with a key padding mask: every way onto the device and off it.
+
+    ids [batch, seq] int64, keep [batch, seq] bool -> [batch, seq, 64] and its mean over seq [batch, 64].
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = torch.nn.Embedding(10, 64)
+        self.norm = torch.nn.LayerNorm(64)
+        self.qkv = torch.nn.Linear(64, 192)
+        self.out = torch.nn.Linear(64, 64)
+        self.up = torch.nn.Linear(64, 128)
+        self.down = torch.nn.Linear(128, 64)
+
+    def forward(self, ids: torch.Tensor, keep: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.embedding(ids)
+        batch, seq, width = x.shape
+        query, key, value = self.qkv(self.norm(x)).view(batch, seq, 3, 2, 32).permute(2, 0, 3, 1, 4)
+        heads = F.scaled_dot_product_attention(query, key, value, keep[:, None, None, :])
+        x = x + self.out(heads.transpose(1, 2).reshape(batch, seq, width))
+        x = x + self.down(F.gelu(self.up(x)))
+        return x, x.mean(1)
