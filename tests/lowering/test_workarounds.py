@@ -1,0 +1,21 @@
+"""Workarounds make the calls that they are for, and no others."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from tt_dynamo.lowering import workarounds
+
+
+@pytest.mark.parametrize("width", [1, 7, 33, 197])
+def test_a_masks_tile_padding_is_minus_infinity(width):
+    ttnn = SimpleNamespace(fill_implicit_tile_padding=lambda mask, value: (mask, value))
+    mask = SimpleNamespace(shape=(1, 1, 5, width))
+    assert workarounds.pad_mask(ttnn, mask) == (mask, -math.inf)
+
+
+@pytest.mark.parametrize("width", [32, 64, 512])
+def test_a_mask_of_whole_tiles_is_left_as_it_is(width):
+    mask = SimpleNamespace(shape=(1, 1, 5, width))
+    assert workarounds.pad_mask(SimpleNamespace(), mask) is mask
