@@ -13,6 +13,7 @@ reads it; constants are at home on both sides.
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable
 
@@ -22,6 +23,8 @@ from torch.fx import Graph, Node
 
 from tt_dynamo import operators
 from tt_dynamo.graph import DEVICE_DTYPES, aten, constant_nodes, insert, is_call, update_values, values_of
+
+log = logging.getLogger(__name__)
 
 MOVES = frozenset(
     {
@@ -68,6 +71,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
             sides[node] = sides[node.args[0]]
     _insert_transfers(graph, sides)
     update_values(n for n in graph.nodes if n.op == "call_function" and sides.get(n, "host") == "host")
+    log.debug("%d of %d values on the device", list(sides.values()).count("device"), len(sides))
     return sides
 
 

@@ -84,6 +84,7 @@ class Compiler:
             if not traced.refused:
                 break
             self._learn(traced, back)
+            del traced  # and with it what it allocated, before the next attempt allocates the same
         placed = GraphModule(self.module, graph)
         self.dump.graph("place_and_assign_layouts", placed)
         with self._stage("codegen"):
@@ -130,8 +131,8 @@ class Compiler:
             original = back.get(node)
             if original is None:
                 raise FallbackError(f"{node.name}: {reason}")
+            logging.getLogger("tt_dynamo.lowering").debug("%s is %s: %s", original.name, kind, reason)
             if original.target in operators.FUSED:
-                log.debug("%s is taken apart: %s", original.name, reason)
                 _take_apart(original)
             else:
                 self.refused[original] = Fallback(original.name, kind, reason)
