@@ -1,5 +1,6 @@
 """Every buffer is freed once, after the last use of every alias of it; weights and outputs never."""
 
+import os
 import re
 from unittest import mock
 
@@ -14,6 +15,7 @@ from tt_dynamo.graph import Spec
 from tt_dynamo.passes.insert_deallocations import insert_deallocations
 from tt_dynamo.program import load
 
+BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 SPEC = Spec((32, 32), "bfloat16", "TILE")
 
 
@@ -170,8 +172,8 @@ def run(deallocate):
     torch._dynamo.reset()
     patch = mock.patch.object(tt_dynamo.compiler, "insert_deallocations", deallocate)
     with patch, tt_dynamo.record() as reports, torch.no_grad():
-        torch.compile(with_views, backend="ttnn", dynamic=False)(*inputs)
-    device = open_device("auto")
+        torch.compile(with_views, backend="ttnn", dynamic=False, options={"device": BOARD})(*inputs)
+    device = open_device(BOARD)
     outputs = load(forced(reports[0].code), device.namespace())(device.handle, *inputs)
     for output, expected in zip(outputs, with_views(*inputs), strict=True):
         torch.testing.assert_close(output, expected, rtol=0.02, atol=0.02)
