@@ -172,7 +172,8 @@ class Program:
         outputs = self.recovery.run(args)
         for node, why in self.recovery.failed:
             self.report.fallbacks.append(Fallback(node.name, "runtime", why))
-        nodes = ", ".join(node.name for node, _ in self.recovery.failed)
-        where = f"{nodes} ran in eager torch" if nodes else "the second attempt went through"
+        names = [node.name for node, _ in self.recovery.failed]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        where = f"{', '.join(names[:5])}{more} ran in eager torch" if names else "the second attempt went through"
         log.warning("%s: a call failed on %s (%s); %s", self.report.name, self.device.description, reason, where)
         return outputs

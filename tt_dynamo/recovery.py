@@ -2,7 +2,8 @@
 
 A program is straight-line code, so it cannot be resumed in the middle. Its graph can be run again: each node on the
 device through its own lowering, on the device; where that raises, on values read back, by eager torch. The answer is
-eager's whichever call fails, at the price of a slow call.
+eager's whichever call fails, at the price of a slow call. Where nothing can be read back, all of
+it runs in eager torch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from tt_dynamo.graph import FallbackError, is_call
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
 from tt_dynamo.passes.place import Sides
-from tt_dynamo.transfer import download, upload
+from tt_dynamo.transfer import download, restrided, upload
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ class LoweringNamespace:
         return getattr(self._namespace, name)
 
 
+class Unreadable(Exception):
+    """A value cannot be read back from the device, and why."""
+
+
 class Recovery:
     """Runs one placed graph; `failed` collects (node, reason) of the last run."""
 
@@ -49,23 +54,49 @@ class Recovery:
 
     def run(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """The graph's outputs for its inputs. Raises FallbackError where `strict` and a node would fall back."""
+        try:
+            return self._run_all(args, self.sides)
+        except Unreadable as error:
+            reason = str(error)
+        if self.strict:
+            raise FallbackError(f'{reason} (fallback="error")')
+        outputs = self._run_all(args, {})
+        self.failed = [(node, reason) for node, side in self.sides.items() if side == "device" and _computes(node)]
+        return outputs
+
+    def _run_all(self, args: Sequence[Any], sides: Sides) -> tuple[Any, ...]:
         self.failed = []
         known: dict[Node, Any] = dict(zip(self.graph.find_nodes(op="placeholder"), args, strict=True))
         remaining = {node: len(node.users) for node in self.graph.nodes}
         with torch.no_grad():
             for node in self.graph.nodes:
                 if node.op == "output":
-                    outputs = node.args[0]
-                    return tuple(known[value] if isinstance(value, Node) else value for value in outputs)
+                    return self._outputs(node, args, known)
                 if node.op != "placeholder":
-                    known[node] = self._run(node, known)
+                    known[node] = self._run(node, known, sides)
                 for operand in node.all_input_nodes:
                     remaining[operand] -= 1
                     if not remaining[operand]:
                         known.pop(operand, None)
         raise AssertionError("a graph ends in its output")
 
-    def _run(self, node: Node, known: dict[Node, Any]) -> Any:
+    def _outputs(self, output: Node, args: Sequence[Any], known: dict[Node, Any]) -> tuple[Any, ...]:
+        """As the program gives them: eager's strides, in memory that nothing shares which eager torch keeps apart."""
+        placeholders = self.graph.find_nodes(op="placeholder")
+        pairs = [(arg, node.meta.get("val")) for arg, node in zip(args, placeholders, strict=True)]
+        owners = {_memory(arg): _memory(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
+        results = []
+        for value, eager in zip(output.args[0], output.meta["eager"], strict=True):
+            result = known[value] if isinstance(value, Node) else value
+            if isinstance(result, torch.Tensor):
+                is_kept = value.op in ("get_attr", "call_module")
+                owner = owners.setdefault(_memory(result), _memory(eager))
+                if is_kept or owner != _memory(eager) or result.stride() != eager.stride():
+                    result = restrided(result, list(eager.shape), list(eager.stride()))
+            results.append(result)
+        return tuple(results)
+
+    def _run(self, node: Node, known: dict[Node, Any], sides: Sides) -> Any:
         if node.op == "get_attr":
             return getattr(self.graph.owning_module, str(node.target))
         if node.op == "call_module":
@@ -76,7 +107,7 @@ class Recovery:
             return known[node.args[0]]  # crosses when a node on the device takes it
         if is_call(node, operators.to_host):
             return self._on_host(node.args[0], known)
-        if self.sides.get(node) == "device":
+        if sides.get(node) == "device":
             try:
                 return self._on_device(node, known)
             except Exception as error:  # whatever TTNN raises, eager torch has the answer
@@ -103,4 +134,15 @@ class Recovery:
         value, expected = known[operand], operand.meta["val"]
         if isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
             return value
-        return download(self.ttnn, value, expected.dtype)
+        try:
+            return download(self.ttnn, value, expected.dtype)
+        except Exception as error:
+            raise Unreadable(words(error)) from None
+
+
+def _computes(node: Node) -> bool:
+    return node.target is not operator.getitem and node.target not in operators.TRANSFERS
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from tt_dynamo.codegen import CHECKED
+from tt_dynamo.codegen import CHECKED, RESTRIDED
 from tt_dynamo.graph import Spec, Unsupported
 
 _helpers: dict[str, Any] = {"torch": torch}
-exec(CHECKED, _helpers)  # the same text that programs carry
-checked = _helpers["checked"]
+exec(CHECKED + RESTRIDED, _helpers)  # the same text that programs carry
+checked, restrided = _helpers["checked"], _helpers["restrided"]
 
 INT32 = (-(1 << 31), 1 << 31)
 UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.int32, torch.int64)
