@@ -143,7 +143,7 @@ class Compiler:
         if self.refused and self.options.fallback == "error":
             first = next(iter(self.refused.values()))
             raise FallbackError(
-                f"{first.node}: {first.reason}; {len(self.refused)} of {len(compute_nodes(placed.graph))} nodes would "
+                f"{first.node}: {first.reason}; {len(self.refused)} of {len(compute_nodes(self.module.graph))} nodes would "
                 'run in eager torch and fallback="error" forbids it'
             )
         placeholders = placed.graph.find_nodes(op="placeholder")

@@ -64,7 +64,7 @@ class Options:
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
         if given.get("dump") is None:
             given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
-        else:
+        elif isinstance(given["dump"], (str, os.PathLike)):
             given["dump"] = os.fspath(given["dump"])
         options = cls(**given)
         options._check()
@@ -83,6 +83,8 @@ class Options:
                 raise OptionError(f"option {name!r} is True or False, not {getattr(self, name)!r}")
         if not isinstance(self.warn_after_shapes, int) or self.warn_after_shapes < 1:
             raise OptionError(f"option 'warn_after_shapes' is a positive int, not {self.warn_after_shapes!r}")
+        if self.dump is not None and not isinstance(self.dump, str):
+            raise OptionError(f"option 'dump' is the path of a folder, not {self.dump!r}")
         if not isinstance(self.disable_passes, tuple):
             raise OptionError(f"option 'disable_passes' is a list of pass names, not {self.disable_passes!r}")
         for name in self.disable_passes:

@@ -166,6 +166,7 @@ class Program:
         return upload(self._namespace, self.device.handle, tensor, spec)
 
     def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
+        self.device.check()
         self._uploaded = None  # where the device failed, what was put on it is not trusted
         if self.strict:
             raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')

@@ -58,6 +58,12 @@ class Device:
             raise DeviceError(f"the device {self.description} was closed; open it again with open_device()")
         return self._handle
 
+    def check(self) -> None:
+        """Raise DeviceError where the TTNN device was closed, be it by the user who opened it."""
+        if not _is_open(self.handle):
+            self.close()
+            self.handle  # noqa: B018  raises now
+
     @property
     def closed(self) -> bool:
         return self._handle is None
