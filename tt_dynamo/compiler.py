@@ -142,9 +142,10 @@ class Compiler:
             insert_deallocations(traced.graph)
         if self.refused and self.options.fallback == "error":
             first = next(iter(self.refused.values()))
+            nodes = len(compute_nodes(self.module.graph))
             raise FallbackError(
-                f"{first.node}: {first.reason}; {len(self.refused)} of {len(compute_nodes(self.module.graph))} nodes would "
-                'run in eager torch and fallback="error" forbids it'
+                f"{first.node}: {first.reason}; {len(self.refused)} of {nodes} nodes would run in eager torch and "
+                'fallback="error" forbids it'
             )
         placeholders = placed.graph.find_nodes(op="placeholder")
         position = {node: index for index, node in enumerate(placeholders)}
