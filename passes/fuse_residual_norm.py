@@ -18,7 +18,7 @@ def fuse_residual_norm(graph: Graph, context: Context) -> int:
     """Fuse every pair; returns how many."""
     fused = 0
     for norm in graph.find_nodes(op="call_function", target=aten.layer_norm.default):
-        total, shape, weight, bias, eps = (*norm.args, None, None, 1e-5)[:5] if len(norm.args) < 5 else norm.args[:5]
+        total, shape, weight, bias, eps = norm.args[:5]
         if not is_call(total, aten.add.Tensor) or len(total.users) != 1 or total.kwargs or len(shape) != 1:
             continue
         x, residual = total.args
