@@ -65,6 +65,20 @@ def test_ids_arrive_as_rows_of_unsigned_integers_and_the_table_as_rows():
     assert sorted(arrivals(graph)) == [("bfloat16", "ROW_MAJOR"), ("uint32", "ROW_MAJOR")]
 
 
+def test_an_operation_gives_its_own_layout_whatever_its_operands_have():
+    model = Module(parameter(10, 8), forward=lambda s, ids: torch.relu(F.embedding(ids, s.p0)))
+    graph, count = assigned(model, torch.tensor([1, 2]))
+    assert graph.only(aten.embedding.default).meta["layout"] == "TILE" and count == 0
+
+
+def test_a_reader_of_any_layout_does_not_take_another_readers_dtype():
+    def forward(self, ids):
+        return F.embedding(ids, self.p0), torch.relu(ids.permute(1, 0)) * 2.5
+
+    graph, _ = assigned(Module(parameter(10, 8), forward=forward), torch.ones(2, 3, dtype=torch.int64))
+    assert graph.only(aten.permute.default).args[0].args[1] == "int32"
+
+
 def test_a_value_read_in_two_layouts_arrives_in_both_once():
     graph, count = assigned(lambda x: (torch.relu(x) + torch.tanh(x)) * (torch.cos(x) + torch.cos(x * 2)), random(4, 4))
     assert sorted(arrivals(graph)) == [("bfloat16", "ROW_MAJOR"), ("bfloat16", "TILE")]

@@ -47,7 +47,7 @@ def test_a_literal_is_a_constant_without_arguments(x):
     graph = capture(lambda x: x * torch.arange(4).sqrt(), x)
     assert graph.apply(fold_constants) == 1
     (constant,) = constants(graph)
-    assert constant.args == ()
+    assert constant.args == () and constant.meta["name"] == constant.target
 
 
 def test_a_tensor_written_into_the_model_is_a_constant(x):

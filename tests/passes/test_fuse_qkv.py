@@ -55,7 +55,9 @@ def fused(forward, *members, inputs):
 def assert_fused(graph, heads=HEADS, kv_heads=HEADS, dim=DIM):
     linear, split = graph.only(operators.linear), graph.only(operators.split_heads)
     assert linear.meta["val"].shape[-1] == (heads + 2 * kv_heads) * dim
-    assert split.args == (linear, heads, kv_heads)
+    rows, *counts = split.args
+    assert rows.target is aten.reshape.default and rows.args[0] is linear  # [batch, 1, seq, width], as TTNN wants it
+    assert counts == [heads, kv_heads]
     picks = graph.only(sdpa).args[:3]
     assert [(n.target, n.args) for n in picks] == [(operator.getitem, (split, index)) for index in range(3)]
 
@@ -73,7 +75,7 @@ def test_three_projections_are_one_linear_and_one_split(biases, x):
 def test_what_is_left_for_the_device_is_the_linear_the_split_and_the_attention(x):
     graph, _ = fused(three, *projections(True, True, True), inputs=[x])
     graph.apply(fold_constants, exact=False)
-    expected = [operators.linear, operators.split_heads, *[operator.getitem] * 3, sdpa]
+    expected = [operators.linear, aten.reshape.default, operators.split_heads, *[operator.getitem] * 3, sdpa]
     assert graph.targets() == [*expected, aten.permute.default, aten.reshape.default]
 
 

@@ -115,6 +115,11 @@ def test_integers_become_floats_of_half_the_bytes_before_they_go_up():
     assert side_of(graph, sides, aten._to_copy.default) == "host"
 
 
+def test_integers_are_compared_before_their_twice_as_many_bytes_go_up():
+    graph, sides = placed(lambda i, x: (i > 3) * x, torch.ones(64, 64, dtype=torch.int64), random(64, 64))
+    assert side_of(graph, sides, aten.gt.Scalar) == "host"
+
+
 def test_integer_arithmetic_runs_where_its_operands_are():
     graph, sides = placed(lambda i: torch.sin(i + 1), torch.ones(64, 64, dtype=torch.int64))
     assert side_of(graph, sides, aten.add.Tensor) == "host"
@@ -132,6 +137,11 @@ def test_integer_arithmetic_runs_where_its_operands_are():
 def test_of_equal_cuts_reshapes_and_casts_stay_on_the_host_and_the_rest_runs_on_the_device(move, target, side):
     graph, sides = placed(lambda x: torch.relu(move(x)), random(8, 8))
     assert side_of(graph, sides, target) == side
+
+
+def test_of_equal_cuts_choices_between_two_numbers_stay_on_the_host():
+    graph, sides = placed(lambda m, x: torch.where(m, 0.0, -1.0) + x, random(8, 8) > 0, random(8, 8))
+    assert side_of(graph, sides, aten.where.Scalar) == "host"
 
 
 def test_a_single_byte_outweighs_every_preference():
@@ -152,6 +162,8 @@ def test_one_crossing_of_a_value_beats_two_of_its_halves():
     graph, _ = placed(model, random(4, 64))
     assert FIXED_COST > 2 * 4 * 32 * 2
     assert len(graph.calls(to_device)) == 1
+    graph, sides = placed(lambda x: [torch.relu(half) for half in x.split(32, 1)], random(4, 64))
+    assert side_of(graph, sides, aten.split.Tensor) == "device"
 
 
 def test_what_only_a_part_of_is_read_crosses_in_part_where_that_is_much_less():
@@ -163,6 +175,12 @@ def test_constants_cross_for_nothing():
     model = Module(parameter(LARGE), forward=lambda s, x: torch.relu(torch.cat([s.p0, torch.sin(x)])))
     graph, sides = placed(model, random(64))
     assert side_of(graph, sides, aten.cat.default) == "device"
+
+
+def test_what_is_computed_from_constants_is_not_placed():
+    graph, sides = placed(Module(parameter(64), forward=lambda s, x: torch.relu(x) * torch.exp(s.p0)), random(64))
+    assert graph.only(aten.exp.default) not in sides
+    assert graph.only(aten.exp.default).args[0].meta["parameter"]
 
 
 def test_a_constant_that_both_sides_read_is_at_home_on_both():
