@@ -76,7 +76,7 @@ def test_equal_chains_are_run_once():
 
 
 HEAD_CHAINS = {
-    "view, transpose": (lambda x: x.view(BATCH, SEQ, HEADS, DIM).transpose(1, 2), torch.arange(WIDTH)),
+    "view, transpose": (lambda x: x.view(BATCH, x.shape[1], HEADS, DIM).transpose(1, 2), torch.arange(WIDTH)),
     "from rows": (lambda x: x.view(10, WIDTH).view(BATCH, SEQ, HEADS, DIM).transpose(1, 2), torch.arange(WIDTH)),
     "one of two": (lambda x: x.view(BATCH, SEQ, 2, HEADS, 2)[:, :, 1].transpose(1, 2), torch.arange(6, 12)),
     "interleaved": (
@@ -106,6 +106,10 @@ def test_head_columns_are_those_of_the_source_that_make_up_the_heads(name):
 )
 def test_what_are_no_heads_has_no_head_columns(model):
     assert movement.head_columns(moved(model, BATCH, SEQ, WIDTH), Context()) is None
+
+
+def test_values_without_elements_have_no_head_columns():
+    assert movement.head_columns(moved(HEAD_CHAINS["view, transpose"][0], BATCH, 0, WIDTH), Context()) is None
 
 
 @pytest.mark.parametrize(
