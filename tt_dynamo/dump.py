@@ -82,7 +82,9 @@ class Dump:
         name = f"{next(self._stages):02d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', stage)}.py"
 
         def text() -> str:
-            return f"# The graph after: {stage}\n{graph_module.print_readable(print_output=False, expanded_def=True)}\n"
+            code = graph_module.print_readable(print_output=False, expanded_def=True)
+            code = code.replace("class <lambda>(", "class Graph(")  # as AOTAutograd names them
+            return f"# The graph after: {stage}\n{code}\n"
 
         self._write_text(name, text)
 
