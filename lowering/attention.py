@@ -38,13 +38,12 @@ def scaled_dot_product_attention(
 
 @lower(operators.attention)
 def attention(ttnn, query, key, value, mask, is_causal, scale):
-    """The same with its heads merged by the kernel that computes it: [batch, query length, heads head_dim]."""
-    batch, heads, seq, head_dim = query.shape
+    """The same with its heads merged by the kernel that computes it: [batch, 1, query length, heads head_dim]."""
+    head_dim = query.shape[-1]
     if head_dim % TILE:  # TTNN merges whole tiles, so a head of another size would come out padded
         raise Unsupported(f"a head of {head_dim} elements does not fill its tiles")
     scale = head_dim**-0.5 if scale is None else scale
-    out = _chunked(ttnn, query, key, value, mask, is_causal, scale, output_concat_heads=True)
-    return ttnn.reshape(out, (batch, seq, heads * head_dim))
+    return _chunked(ttnn, query, key, value, mask, is_causal, scale, output_concat_heads=True)
 
 
 def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
@@ -88,7 +87,10 @@ def attention_mask(ttnn, mask, zeros=None):
 
 @lower(operators.split_heads)
 def split_heads(ttnn, x, num_heads, num_kv_heads):
-    """x [batch, seq, (heads + 2 kv heads) head_dim] → query, key, value [batch, heads, seq, head_dim]."""
-    return ttnn.transformer.split_query_key_value_and_split_heads(
-        x, num_heads=num_heads, num_kv_heads=num_kv_heads, transpose_key=False
+    """x [batch, 1, seq, (heads + 2 kv heads) head_dim] → query, key, value [batch, heads, seq, head_dim].
+
+    TTNN rounds head_dim up to whole tiles without a word; the compiler compares shapes and takes such a split apart.
+    """
+    return ttnn.experimental.nlp_create_qkv_heads(
+        x, num_heads=num_heads, num_kv_heads=num_kv_heads, transpose_k_heads=False
     )

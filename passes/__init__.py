@@ -13,6 +13,7 @@ from torch.fx import Graph
 
 from tt_dynamo.graph import Context
 from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.carry_rank_4 import carry_rank_4
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
@@ -33,6 +34,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_merge_heads,
     fuse_linear_activation,
     fuse_residual_norm,
+    carry_rank_4,
     fold_constants,
 )
 

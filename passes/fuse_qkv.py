@@ -118,8 +118,7 @@ def _fuse(graph: Graph, attention: Node, projections: list[_Projection]) -> None
         bias = _gather(graph, projections, 2, scale if folded else None) if biased else None
         x = last.args[0]
         qkv = insert(graph, operators.linear, (x, weight, bias), like=attention)
-        if shape_of(qkv) != (batch, seq, sum(heads) * head_dim):
-            qkv = insert(graph, aten.reshape.default, (qkv, [batch, seq, sum(heads) * head_dim]), like=attention)
+        qkv = insert(graph, aten.reshape.default, (qkv, [batch, 1, seq, sum(heads) * head_dim]), like=attention)
         split = insert(graph, operators.split_heads, (qkv, heads[0], heads[1]), like=attention)
         parts = [insert(graph, operator.getitem, (split, index), like=attention) for index in range(3)]
     for operand, part in zip(operands, parts, strict=True):

@@ -45,20 +45,20 @@ def linear(x, weight, bias=None, activation=""):
 
 @_define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)")
 def split_heads(x, num_heads, num_kv_heads):
-    """x [batch, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value [batch, heads, seq, head_dim]."""
-    batch, seq, width = x.shape
+    """x [batch, 1, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value [batch, heads, seq, head_dim]."""
+    batch, _, seq, width = x.shape
     head_dim = width // (num_heads + 2 * num_kv_heads)
-    heads = x.view(batch, seq, num_heads + 2 * num_kv_heads, head_dim).permute(0, 2, 1, 3)
+    heads = x.reshape(batch, seq, num_heads + 2 * num_kv_heads, head_dim).permute(0, 2, 1, 3)
     query, key, value = heads.split([num_heads, num_kv_heads, num_kv_heads], 1)
     return query.clone(), key.clone(), value.clone()
 
 
 @_define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale) -> Tensor")
 def attention(query, key, value, mask, is_causal, scale):
-    """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, seq, heads head_dim]."""
+    """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, 1, seq, heads head_dim]."""
     out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale)
     batch, heads, seq, head_dim = out.shape
-    return out.permute(0, 2, 1, 3).reshape(batch, seq, heads * head_dim)
+    return out.permute(0, 2, 1, 3).reshape(batch, 1, seq, heads * head_dim)
 
 
 @_define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor")
