@@ -33,6 +33,7 @@ def ttnn(module: GraphModule, example_inputs: Sequence[Any], *, options: Mapping
     """
     parsed = Options.parse(options)
     device = open_device(parsed.device)
+    device.check_open()
     if _symbolic(module, example_inputs):
         return Specializations(module, lambda graph, inputs: _compile(graph, inputs, device, parsed), parsed)
     return _compile(module, example_inputs, device, parsed)

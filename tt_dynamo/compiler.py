@@ -120,7 +120,7 @@ class Compiler:
         if back[node] in self.refused:
             return False
         reason = _impossible(node)
-        if reason:
+        if reason and not _is_host_scalar(node):
             original = back[node]
             self.refused[original] = Fallback(original.name, "unsupported", reason)
         return not reason
@@ -280,6 +280,12 @@ def _impossible(node: Node) -> str:
         if value.device.type != "cpu":
             return f"a tensor on {value.device} belongs to another backend"
     return ""
+
+
+def _is_host_scalar(node: Node) -> bool:
+    """Whether a node converts a Python number, which torch passes as a float64 tensor of rank 0: at home on the host."""
+    tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
+    return all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
 
 
 def _gives(node: Node) -> str:

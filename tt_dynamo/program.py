@@ -107,6 +107,7 @@ class Program:
             return self._forward(handle, *inputs, *uploaded.tensors)
         except Exception as error:
             reason = words(error)
+        self.device.check_open()
         result = self._recover(args, reason)
         args.clear()
         return result

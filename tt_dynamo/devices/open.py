@@ -87,6 +87,11 @@ class Device:
 
         return emulated_namespace(ttnn)
 
+    def check_open(self) -> None:
+        """Raise DeviceError if the device is closed, also where its user closed it without telling us."""
+        if not _is_open(self.handle):
+            raise DeviceError(f"the device {self.description} that you opened was closed; open it and compile again")
+
     def depend(self, dependent: Any) -> None:
         """Have `dependent.release()` called when the device is closed, for it to let go of what is on the device."""
         self._dependents.add(dependent)
