@@ -48,6 +48,7 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
     times = take_turns({"eager": lambda: work.model(**work.inputs), "compiled": lambda: compiled(**work.inputs)}, runs)
     say(name, "dry run")
     host = host_times(work, device, runs * DRY_RUNS)
+    kept = compile_model(work, device, dry_run=True, disable_passes=["insert_deallocations"])[1]
     kernels = [operation.programs for report in reports for operation in report.operations]
     transfers = [transfer for report in reports for transfer in report.transfers]
     return {
@@ -71,6 +72,7 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
         "kernel_launches": sum(report.device_programs for report in reports),
         "kernel_launches_per_layer": per_layer(reports),
         "peak_dram_bytes": max((report.peak_dram_bytes for report in reports), default=0),
+        "peak_dram_bytes_without_deallocations": max((report.peak_dram_bytes for report in kept), default=0),
         "peak_l1_bytes": max((report.peak_l1_bytes for report in reports), default=0),
         "weight_bytes": max((report.weight_bytes for report in reports), default=0),
         "first_call_seconds": first_call,
@@ -79,9 +81,12 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
     }
 
 
-def compile_model(work: Work, device: Device, *, dry_run: bool) -> tuple[Callable[..., Any], list[Any], float]:
+def compile_model(
+    work: Work, device: Device, *, dry_run: bool, disable_passes: Sequence[str] = ()
+) -> tuple[Callable[..., Any], list[Any], float]:
     """The compiled model after its first call, the reports of its graphs, and the seconds of that call."""
     options: dict[str, Any] = {"device": device.board if device.emulated else "hardware", "dry_run": dry_run}
+    options["disable_passes"] = list(disable_passes)
     if dry_run:
         options["fallback"] = "error"  # a call that recovers from a failure is not the one to time
     torch.compiler.reset()  # guards of what was compiled before would be tried first, in every call

@@ -12,7 +12,7 @@ def print_results(results: Sequence[Mapping[str, Any]]) -> None:
     headings = ["case", "batch", "eager ms", "P95", f"compiled ms{emulated}", "P95", "PCC", "on device", "fallbacks"]
     print_table(headings, map(speed_row, results))
     print()
-    headings = ["case", "launches", "per layer", "transfers", "up", "down", "peak DRAM", "peak L1", "weights"]
+    headings = ["case", "launches", "per layer", "transfers", "up", "down", "peak DRAM", "no dealloc.", "peak L1", "weights"]
     print_table(headings, map(device_row, results))
     print()
     names = list(dict.fromkeys(stage for result in results for stage in result["compile_seconds"]))
@@ -44,7 +44,8 @@ def speed_row(result: Mapping[str, Any]) -> list[str]:
 
 
 def device_row(result: Mapping[str, Any]) -> list[str]:
-    sizes = ("bytes_to_device", "bytes_to_host", "peak_dram_bytes", "peak_l1_bytes", "weight_bytes")
+    peaks = ("peak_dram_bytes", "peak_dram_bytes_without_deallocations", "peak_l1_bytes")
+    sizes = ("bytes_to_device", "bytes_to_host", *peaks, "weight_bytes")
     counts = ("kernel_launches", "kernel_launches_per_layer", "transfers")
     return [
         result["case"],
