@@ -12,7 +12,8 @@ def print_results(results: Sequence[Mapping[str, Any]]) -> None:
     headings = ["case", "batch", "eager ms", "P95", f"compiled ms{emulated}", "P95", "PCC", "on device", "fallbacks"]
     print_table(headings, map(speed_row, results))
     print()
-    headings = ["case", "launches", "per layer", "transfers", "up", "down", "peak DRAM", "no dealloc.", "peak L1", "weights"]
+    headings = ["case", "launches", "per layer", "transfers", "up", "down"]
+    headings += ["peak DRAM", "no dealloc.", "peak L1", "weights"]
     print_table(headings, map(device_row, results))
     print()
     names = list(dict.fromkeys(stage for result in results for stage in result["compile_seconds"]))

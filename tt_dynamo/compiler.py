@@ -283,7 +283,7 @@ def _impossible(node: Node) -> str:
 
 
 def _is_host_scalar(node: Node) -> bool:
-    """Whether a node converts a Python number, which torch passes as a float64 tensor of rank 0: at home on the host."""
+    """Whether a node converts a Python number: torch passes those as float64 of rank 0, at home on the host."""
     tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
     return all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
 
