@@ -31,6 +31,8 @@ def test_a_linear_layer_of_any_rank_is_one_linear_on_its_own_input(leading, bias
     if len(leading) > 0:
         assert node.args[0].op == "placeholder"
         assert graph.targets() == [aten.permute.default, linear]
+    else:
+        assert node.args[0].meta["val"].shape == (1, 8), "TTNN multiplies matrices"
 
 
 def test_a_product_of_two_matrices_is_a_linear_without_bias():
@@ -65,6 +67,13 @@ def test_a_bias_added_behind_the_linear_joins_it(x):
     graph.apply(canonicalize, exact=False)
     assert graph.targets() == [linear]
     assert graph.only(linear).args[2].meta["parameter"]
+
+
+def test_a_bias_that_is_multiplied_does_not_join(x):
+    forward = lambda s, x: torch.add(x @ s.p0, s.p1, alpha=2)  # noqa: E731
+    graph = capture(Module(parameter(8, 4), parameter(4), forward=forward), x)
+    graph.apply(canonicalize, exact=False)
+    assert len(graph.only(linear).args) == 2
 
 
 def test_a_bias_joins_from_either_side(x):
@@ -137,6 +146,11 @@ def test_a_layer_norm_whose_statistics_are_read_keeps_them(x):
     graph = capture(lambda x: torch.native_layer_norm(x, [8], None, None, 1e-5)[:2], x)
     graph.apply(canonicalize)
     assert graph.calls(aten.native_layer_norm.default) and not graph.calls(aten.layer_norm.default)
+
+
+def test_the_first_of_other_results_is_left_alone(x):
+    graph = capture(lambda x: torch.sort(x)[0], x)
+    assert graph.apply(canonicalize) == 0
 
 
 def test_a_softmax_is_one_operation(x):
