@@ -47,7 +47,8 @@ def tokens() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_memory_comes_back_after_a_reset(dram: DramMeter) -> None:
-    held = []
+    forget()
+    before, held = dram(), []  # other tests' fixtures may hold some
     for _ in range(3):
         compiled = torch.compile(Attention(), backend="ttnn")
         compiled(*tokens())
@@ -57,7 +58,7 @@ def test_memory_comes_back_after_a_reset(dram: DramMeter) -> None:
         held.append(dram())
         assert held[-1] < while_compiled
     # TTNN's program cache keeps a table of 1536 bytes for a mean, once per program.
-    assert held[0] == held[1] == held[2] < 10_000
+    assert held[0] == held[1] == held[2] < before + 10_000
 
 
 def test_memory_comes_back_after_training(dram: DramMeter) -> None:
