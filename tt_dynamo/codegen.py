@@ -43,7 +43,22 @@ RESTRIDED = '''def restrided(x, shape, stride):
     return y
 '''
 
-HELPERS = {checked: CHECKED, restrided: RESTRIDED}
+AS_BFLOAT16 = '''def as_bfloat16(x):
+    """Float32 x in bfloat16; finite numbers beyond its range become its largest, since masks are to stay finite."""
+    y = x.to(torch.bfloat16)
+    if y.numel() and y.view(torch.int16).bitwise_and(0x7F80).amax() == 0x7F80:  # an infinity, or NaN
+        largest = torch.finfo(torch.bfloat16).max
+        y = torch.where(x.isfinite(), x.clamp(-largest, largest), x).to(torch.bfloat16)
+    return y
+'''
+
+
+def as_bfloat16(x: torch.Tensor) -> torch.Tensor:
+    """Stands in a program's graph for the function of that name in its text."""
+    raise NotImplementedError("the program's own text defines it")
+
+
+HELPERS = {checked: CHECKED, restrided: RESTRIDED, as_bfloat16: AS_BFLOAT16}
 
 
 def program_source(graph: Graph) -> str:

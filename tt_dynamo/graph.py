@@ -8,6 +8,7 @@ A constant is a value that depends on parameters and literals alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -47,6 +48,9 @@ DEVICE_DTYPES = {
     torch.int64: "int32",
     torch.int32: "int32",
 }
+
+
+LARGEST = torch.finfo(torch.bfloat16).max
 
 
 def find_fake_mode(graph: Graph) -> FakeTensorMode:
@@ -92,6 +96,23 @@ def fake_result(node: Node, like: Node) -> Any:
     modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, torch._subclasses.FakeTensor))
     with next(modes, None) or FakeTensorMode(), torch.no_grad():
         return node.target(*args, **kwargs)
+
+
+def device_arguments(node: Node, value_of: Callable[[Node], Any]) -> Any:
+    """The node's arguments and keywords for its lowering: values for nodes, and numbers that bfloat16 holds.
+
+    A finite number beyond bfloat16's range becomes its largest: masks are filled with the smallest float32, and as an
+    infinity it would turn rows that are masked whole into NaN.
+    """
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, Node):
+            return value_of(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return min(max(value, -LARGEST), LARGEST)
+        return value
+
+    return torch.fx.node.map_aggregate((node.args, node.kwargs), argument)
 
 
 def update_values(nodes: Iterable[Node]) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators
-from tt_dynamo.graph import FallbackError, is_call
+from tt_dynamo.graph import FallbackError, device_arguments, is_call
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
 from tt_dynamo.passes.place import Sides
@@ -125,7 +125,7 @@ class Recovery:
                 value = known[operand] = upload(self.ttnn, self.handle, value, operand.meta["ttnn"])
             return value
 
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), operand_on_device)
+        args, kwargs = device_arguments(node, operand_on_device)
         found = find_lowering(node.target)
         assert found is not None
         return found.function(self.ttnn, *args, **kwargs)

@@ -17,8 +17,8 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators
-from tt_dynamo.codegen import checked, restrided
-from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, is_call, is_parameter
+from tt_dynamo.codegen import as_bfloat16, checked, restrided
+from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
 from tt_dynamo.passes.place import Sides
@@ -173,7 +173,7 @@ class _Tracer:
 
     def _on_device(self, node: Node) -> Any:
         found = find_lowering(node.target)
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self.known[operand])
+        args, kwargs = device_arguments(node, self.known.__getitem__)
         try:
             assert found is not None
             result = found.function(self.recorder, *args, **kwargs)
@@ -207,7 +207,7 @@ class _Tracer:
         elif value.dtype == torch.float32 and spec.dtype == "bfloat16":
             # torch converts many times faster than from_torch does
             name = f"{source.name}_bfloat16"
-            source = self.graph.create_node("call_method", "to", (source, torch.bfloat16), name=name)
+            source = self.graph.create_node("call_function", as_bfloat16, (source,), name=name)
         example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
         crossing = self.recorder.record(
             self.ttnn.from_torch,

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from tt_dynamo.codegen import CHECKED, RESTRIDED
+from tt_dynamo.codegen import AS_BFLOAT16, CHECKED, RESTRIDED
 from tt_dynamo.graph import Spec, Unsupported
 
 _helpers: dict[str, Any] = {"torch": torch}
-exec(CHECKED + RESTRIDED, _helpers)  # the same text that programs carry
-checked, restrided = _helpers["checked"], _helpers["restrided"]
+exec(CHECKED + RESTRIDED + AS_BFLOAT16, _helpers)  # the same text that programs carry
+checked, restrided, as_bfloat16 = (_helpers[name] for name in ("checked", "restrided", "as_bfloat16"))
 
 INT32 = (-(1 << 31), 1 << 31)
 UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.int32, torch.int64)
@@ -28,7 +28,7 @@ def upload(ttnn: Any, handle: Any, tensor: torch.Tensor, spec: Spec) -> Any:
     if spec.dtype in ("int32", "uint32"):
         tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
     elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
-        tensor = tensor.to(torch.bfloat16)  # many times faster than from_torch does it
+        tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
     return ttnn.from_torch(
         tensor.detach(),
         dtype=getattr(ttnn, spec.dtype),
