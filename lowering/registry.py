@@ -3,7 +3,8 @@
 A lowering is a plain function (ttnn, *operands, **keywords) that makes TTNN calls and returns their result. Operands
 that are tensors arrive as device values with `shape`, `dtype`, `layout`; everything else arrives as in the ATen node.
 An operand's layout is TILE unless the registration says ROW_MAJOR or "any"; its dtype is that of
-`tt_dynamo.graph.DEVICE_DTYPES` unless it says otherwise. TTNN itself checks everything else.
+`tt_dynamo.graph.DEVICE_DTYPES` unless it says otherwise. Where the layout depends on shapes or positions, as rows that
+end inside a tile, the registration says a function of the node instead. TTNN itself checks everything else.
 """
 
 from __future__ import annotations
@@ -13,14 +14,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch.fx import Node
+
+Layout = str | Callable[[Node], str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Need:
-    """What a lowering asks of one operand: layout "TILE", "ROW_MAJOR" or "any"; a TTNN dtype, or None for the usual."""
+    """What a lowering asks of one operand: layout "TILE", "ROW_MAJOR" or "any"; a TTNN dtype, or None for the usual.
 
-    layout: str = "TILE"
+    "HOST" asks for a tensor of TTNN on the host, in ROW_MAJOR; one that the device computes comes from the device.
+    """
+
+    layout: Layout = "TILE"
     dtype: str | None = None
+
+    def layout_at(self, node: Node) -> str:
+        return self.layout if isinstance(self.layout, str) else self.layout(node)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +39,10 @@ class Lowering:
 
     function: Callable[..., Any]
     needs: Mapping[str, Need]
-    gives: str
+    gives: Layout
+
+    def layout_at(self, node: Node) -> str:
+        return self.gives if isinstance(self.gives, str) else self.gives(node)
 
     def need(self, operand: str) -> Need:
         return self.needs.get(operand, Need())
@@ -38,10 +51,10 @@ class Lowering:
 _lowerings: dict[Any, Lowering] = {}
 
 
-def lower(*targets: Any, gives: str = "TILE", **needs: Need) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def lower(*targets: Any, gives: Layout = "TILE", **needs: Need) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function for `targets`; raises ValueError for one that has a lowering already.
 
-    gives: layout of the results, or "same" where they keep the first operand's.
+    gives: layout of the results, or "same" where they keep the first operand's; or a function of the node that says it.
     needs: what the operands of that name must be, by the names of the operator's schema.
     """
 

@@ -23,6 +23,7 @@ from tt_dynamo.graph import (
     DEVICE_DTYPES,
     Context,
     FallbackError,
+    Spec,
     compute_nodes,
     constant_nodes,
     find_fake_mode,
@@ -237,21 +238,21 @@ class Compiler:
             InputSpec(name, tuple(node.meta["val"].shape), node.meta["val"].dtype)
             for name, node in zip(names[:count], traced.inputs, strict=True)
         ]
-        weights = [
-            WeightSpec(
-                name,
-                f"ttnn.{use.spec.dtype}" if use.spec else "",
-                f"ttnn.{use.spec.layout}_LAYOUT" if use.spec else "",
-                on_device=use.spec is not None,
-            )
-            for name, use in zip(names[count:], traced.weights, strict=True)
-        ]
+        weights = [_weight_spec(name, use.spec) for name, use in zip(names[count:], traced.weights, strict=True)]
 
         def write(tensors: list[torch.Tensor]) -> None:
             values = {weight.name: tensor for weight, tensor in zip(weights, tensors, strict=True)}
             self.dump.program(program.source, inputs, weights, values)
 
         return write
+
+
+def _weight_spec(name: str, spec: Spec | None) -> WeightSpec:
+    if spec is None:
+        return WeightSpec(name, "", "")
+    layout = "ROW_MAJOR" if spec.prepare else spec.layout
+    goes_up = spec.memory != "HOST" and not spec.prepare
+    return WeightSpec(name, f"ttnn.{spec.dtype}", f"ttnn.{layout}_LAYOUT", goes_up, spec.prepare)
 
 
 def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
@@ -290,7 +291,7 @@ def _is_host_scalar(node: Node) -> bool:
 
 def _gives(node: Node) -> str:
     found = find_lowering(node.target)
-    return found.gives if found else "TILE"
+    return found.layout_at(node) if found else "TILE"
 
 
 def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
@@ -300,10 +301,10 @@ def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
     for position, argument in enumerate(node.args):
         if argument is operand or (isinstance(argument, (list, tuple)) and operand in argument):
             need = found.need(operand_name(node.target, position))
-            return need.layout, need.dtype
+            return need.layout_at(node), need.dtype
     name = next(key for key, argument in node.kwargs.items() if argument is operand)
     need = found.need(name)
-    return need.layout, need.dtype
+    return need.layout_at(node), need.dtype
 
 
 def _take_apart(node: Node) -> None:
