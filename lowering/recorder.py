@@ -43,6 +43,7 @@ class Settings:
     core_grid: Any
     compute_kernel_config: Any
     grid_size: tuple[int, int]  # columns, rows of worker cores
+    device: Any = None
 
 
 class Value:
@@ -73,6 +74,11 @@ def words(error: BaseException) -> str:
     found = re.search(r"info:\s*(.+)", text, re.DOTALL)
     lines = (found.group(1) if found else text).strip().splitlines()
     return " ".join(line.strip() for line in lines[:3]) if lines else type(error).__name__
+
+
+def on_device(tensor: Any) -> bool:
+    """Whether a tensor lies on the device: not one of torch, nor one of TTNN on the host."""
+    return hasattr(tensor, "buffer_address") and tensor.device() is not None
 
 
 def spec_of(tensor: Any) -> Spec:
@@ -132,8 +138,9 @@ class Recorder:
                 parts.append(self._wrap(picked, part, operands))
             return tuple(parts)
         if hasattr(result, "memory_config"):
-            node.meta["ttnn"] = spec_of(result)
-            node.meta["alias"] = _alias(result, operands)
+            if on_device(result):
+                node.meta["ttnn"] = spec_of(result)
+                node.meta["alias"] = _alias(result, operands)
             return Value(node, result)
         return result
 
@@ -219,8 +226,8 @@ def _alias(result: Any, operands: list[Value]) -> Node | None:
     """The operand whose buffer the result lives in; equal addresses of tensors that are both alive say so."""
     address = result.buffer_address()
     for operand in operands:
-        if not hasattr(operand.tensor, "buffer_address"):
-            continue  # a host tensor on its way up
+        if not on_device(operand.tensor):
+            continue  # on its way up
         if operand.tensor.buffer_address() == address and _same_buffer_type(operand.tensor, result):
             return operand.node
     return None

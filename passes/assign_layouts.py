@@ -66,8 +66,10 @@ def _specialize(graph: Graph, crossing: Node, sides: Sides, needs: Needs) -> Non
     for (dtype, layout), users in wanted.items():
         with graph.inserting_before(crossing):
             special = insert(graph, operators.to_device, (crossing.args[0], dtype, layout), like=crossing)
-        special.meta["layout"] = layout
-        special.meta["ttnn"] = Spec(shape_of(special), dtype, layout)
+        # "HOST": what TTNN prepares for itself (weights of convolutions) is given to it on the host
+        special.meta["layout"] = layout if layout != "HOST" else "ROW_MAJOR"
+        memory = "HOST" if layout == "HOST" else "DRAM"
+        special.meta["ttnn"] = Spec(shape_of(special), dtype, special.meta["layout"], memory)
         sides[special] = "device"
         for user in users:
             user.replace_input_with(crossing, special)
@@ -76,7 +78,7 @@ def _specialize(graph: Graph, crossing: Node, sides: Sides, needs: Needs) -> Non
 
 
 def _convert(graph: Graph, node: Node, layout: str, sides: Sides, needs: Needs) -> int:
-    readers = [user for user in _device_readers(node, sides) if needs(user, node)[0] not in ("any", layout)]
+    readers = [user for user in _device_readers(node, sides) if needs(user, node)[0] not in ("any", "HOST", layout)]
     if not readers:
         return 0
     other = "TILE" if layout == "ROW_MAJOR" else "ROW_MAJOR"

@@ -43,6 +43,22 @@ RESTRIDED = '''def restrided(x, shape, stride):
     return y
 '''
 
+SHARED = '''def shared(tensors, size, layouts):
+    """Views of one new memory of `size` bytes that hold these tensors, each at its (shape, stride, offset)."""
+    memory = torch.empty(size, dtype=torch.uint8).untyped_storage()
+    views = [torch.empty(0, dtype=x.dtype).set_(memory, at, *lie) for x, (*lie, at) in zip(tensors, layouts)]
+    for x, view in zip(tensors, views):
+        once = tuple(slice(0, 1) if step == 0 else slice(None) for step in view.stride())
+        view[once].copy_(x[once])
+    return views
+'''
+
+
+def shared(tensors: list[torch.Tensor], size: int, layouts: list[Any]) -> list[torch.Tensor]:
+    """Stands in a program's graph for the function of that name in its text."""
+    raise NotImplementedError("the program's own text defines it")
+
+
 AS_BFLOAT16 = '''def as_bfloat16(x):
     """Float32 x in bfloat16; finite numbers beyond its range become its largest, since masks are to stay finite."""
     y = x.to(torch.bfloat16)
@@ -58,7 +74,7 @@ def as_bfloat16(x: torch.Tensor) -> torch.Tensor:
     raise NotImplementedError("the program's own text defines it")
 
 
-HELPERS = {checked: CHECKED, restrided: RESTRIDED, as_bfloat16: AS_BFLOAT16}
+HELPERS = {checked: CHECKED, restrided: RESTRIDED, shared: SHARED, as_bfloat16: AS_BFLOAT16}
 
 
 def program_source(graph: Graph) -> str:
@@ -116,6 +132,16 @@ def _call(node: Node, shared: dict[str, str]) -> str:
     if node.op == "call_method":
         return f"{arguments[0]}.{node.target}({', '.join(arguments[1:])})"
     return f"{target_name(node)}({', '.join(arguments)})"
+
+
+def inline_call(node: Node, names: dict[Node, str]) -> str:
+    """A call as one expression, with its shared objects in place and its operands under the given names."""
+    known = {operand: Expression(name, None) for operand, name in names.items()}
+    arguments = [torch.fx.node.map_arg(argument, known.__getitem__) for argument in node.args]
+    named = {key: torch.fx.node.map_arg(argument, known.__getitem__) for key, argument in node.kwargs.items()}
+    texts = [_text(argument, {}) for argument in arguments]
+    texts += [f"{key}={_text(argument, {})}" for key, argument in named.items()]
+    return f"{target_name(node)}({', '.join(texts)})"
 
 
 def target_name(node: Node) -> str:

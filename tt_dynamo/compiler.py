@@ -121,7 +121,7 @@ class Compiler:
         if back[node] in self.refused:
             return False
         reason = _impossible(node)
-        if reason and not _is_host_scalar(node):
+        if reason and not _is_host_scalar(node) and node.target not in operators.AT_HOME_ON_HOST:
             original = back[node]
             self.refused[original] = Fallback(original.name, "unsupported", reason)
         return not reason
@@ -249,7 +249,7 @@ class Compiler:
 
 def _weight_spec(name: str, spec: Spec | None) -> WeightSpec:
     if spec is None:
-        return WeightSpec(name, "", "")
+        return WeightSpec(name, on_device=False)
     layout = "ROW_MAJOR" if spec.prepare else spec.layout
     goes_up = spec.memory != "HOST" and not spec.prepare
     return WeightSpec(name, f"ttnn.{spec.dtype}", f"ttnn.{layout}_LAYOUT", goes_up, spec.prepare)

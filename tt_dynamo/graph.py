@@ -32,12 +32,17 @@ class FallbackError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A value on the device: logical shape, TTNN dtype ("bfloat16"), layout ("TILE", "ROW_MAJOR"), buffer ("DRAM")."""
+    """A value on the device: logical shape, TTNN dtype ("bfloat16"), layout ("TILE", "ROW_MAJOR"), buffer ("DRAM").
+
+    memory "HOST": a tensor of TTNN that stays on the host. prepare: the TTNN call that lays such a tensor, `weight`,
+    out on the device as an operation reads it; empty where it goes up as it is.
+    """
 
     shape: tuple[int, ...]
     dtype: str
     layout: str
     memory: str = "DRAM"
+    prepare: str = ""
 
 
 DEVICE_DTYPES = {

@@ -6,6 +6,7 @@ traces through it, which gives shapes to fake tensors and a way back to ATen whe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -23,7 +24,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def _define(schema: str):
+def define(schema: str):
     _library.define(schema)
     name = schema.partition("(")[0]
 
@@ -34,7 +35,7 @@ def _define(schema: str):
     return register
 
 
-@_define("linear(Tensor x, Tensor weight, Tensor? bias=None, str activation='') -> Tensor")
+@define("linear(Tensor x, Tensor weight, Tensor? bias=None, str activation='') -> Tensor")
 def linear(x, weight, bias=None, activation=""):
     """x [..., in] times weight [in, out] (TTNN's order, the transpose of torch's) plus bias [out], then activation."""
     out = torch.matmul(x, weight)
@@ -43,7 +44,7 @@ def linear(x, weight, bias=None, activation=""):
     return ACTIVATIONS[activation](out) if activation else out
 
 
-@_define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)")
+@define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)")
 def split_heads(x, num_heads, num_kv_heads):
     """x [batch, 1, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value [batch, heads, seq, head_dim]."""
     batch, _, seq, width = x.shape
@@ -53,7 +54,7 @@ def split_heads(x, num_heads, num_kv_heads):
     return query.clone(), key.clone(), value.clone()
 
 
-@_define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale) -> Tensor")
+@define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale) -> Tensor")
 def attention(query, key, value, mask, is_causal, scale):
     """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, 1, seq, heads head_dim]."""
     out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale)
@@ -61,13 +62,13 @@ def attention(query, key, value, mask, is_causal, scale):
     return out.permute(0, 2, 1, 3).reshape(batch, 1, seq, heads * head_dim)
 
 
-@_define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor")
+@define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor")
 def add_layer_norm(x, residual, weight, bias, eps):
     """Layer norm of x + residual over the last dimension."""
     return F.layer_norm(x + residual, [x.shape[-1]], weight, bias, eps)
 
 
-@_define("fold_patches(Tensor x, int height, int width) -> Tensor")
+@define("fold_patches(Tensor x, int height, int width) -> Tensor")
 def fold_patches(x, height, width):
     """Images [batch, channels, H, W] -> patches [batch, H/height * W/width, height * width * channels].
 
@@ -78,25 +79,65 @@ def fold_patches(x, height, width):
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
 
 
-@_define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor")
+@define("look_up(Tensor x, Tensor rows) -> Tensor")
+def look_up(x, rows):
+    """Rows of x [..., width], numbered through all its leading dimensions, at rows [...] -> [*rows.shape, width]."""
+    return x.reshape(-1, x.shape[-1])[rows]
+
+
+@define("pick(Tensor x, Tensor places) -> Tensor")
+def pick(x, places):
+    """Elements of x, numbered through all its dimensions, at places [...] -> [*places.shape]."""
+    return x.reshape(-1)[places]
+
+
+@define("index_numbers(Tensor?[] indices, int[] sizes) -> Tensor")
+def index_numbers(indices, sizes):
+    """The numbers of the elements that x[indices] of these sizes reads; raises as indexing does."""
+    numbers = torch.arange(math.prod(sizes)).view(sizes)
+    return torch.ops.aten.index.Tensor(numbers, indices)
+
+
+@define("select_numbers(Tensor index, int dim, int[] sizes) -> Tensor")
+def select_numbers(index, dim, sizes):
+    """The same for index_select."""
+    return torch.arange(math.prod(sizes)).view(sizes).index_select(dim, index)
+
+
+@define("put_numbers(Tensor?[] indices, int[] sizes, int[] shape) -> Tensor")
+def put_numbers(indices, sizes, shape):
+    """Where each element of x.index_put(indices, values of `shape`) lies in x followed by values."""
+    first = math.prod(sizes)
+    values = torch.arange(first, first + math.prod(shape)).view(shape)
+    return torch.ops.aten.index_put.default(torch.arange(first).view(sizes), indices, values)
+
+
+@define("bounded(Tensor index, int size) -> Tensor")
+def bounded(index, size):
+    """Index as it is; raises as gather does where a number is not in [0, size)."""
+    torch.arange(size).gather(0, index.reshape(-1))
+    return index.clone()
+
+
+@define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor")
 def attention_mask(mask, zeros=None):
     """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key]."""
     return mask.clone() if zeros is None else mask + zeros
 
 
-@_define("to_device(Tensor x, str dtype, str layout) -> Tensor")
+@define("to_device(Tensor x, str dtype, str layout) -> Tensor")
 def to_device(x, dtype, layout):
     """A value that crosses from the host to the device."""
     return x
 
 
-@_define("to_host(Tensor x) -> Tensor")
+@define("to_host(Tensor x) -> Tensor")
 def to_host(x):
     """A value that crosses from the device to the host: contiguous, in memory of its own."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
-@_define("to_layout(Tensor x, str layout) -> Tensor")
+@define("to_layout(Tensor x, str layout) -> Tensor")
 def to_layout(x, layout):
     """A value on the device in another memory layout."""
     return x
@@ -104,4 +145,6 @@ def to_layout(x, layout):
 
 # What becomes TTNN calls one by one where TTNN refuses the whole.
 FUSED = frozenset({linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask})
+# What prepares positions, with eager's checks: at home on the host, where the positions are.
+AT_HOME_ON_HOST = frozenset({index_numbers, select_numbers, put_numbers, bounded})
 TRANSFERS = frozenset({to_device, to_host})

@@ -17,22 +17,15 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators
-from tt_dynamo.codegen import as_bfloat16, checked, restrided
+from tt_dynamo.codegen import as_bfloat16, checked, restrided, shared
 from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
+from tt_dynamo.outputs import Result, arranged, memory_of
 from tt_dynamo.passes.place import Sides
+from tt_dynamo.preparation import WeightUse, prepare_weights
 
 INT32 = (-(1 << 31), 1 << 31)
-
-
-@dataclasses.dataclass
-class WeightUse:
-    """A constant that a program reads: the placeholder or folded constant it is, and its spec; None for the host."""
-
-    node: Node
-    spec: Spec | None
-    tensor: Any = None  # an empty tensor of that spec, while the compiler needs one
 
 
 @dataclasses.dataclass
@@ -54,6 +47,7 @@ def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[s
         core_grid=ttnn.CoreGrid(x=grid.x, y=grid.y),
         compute_kernel_config=ttnn.WormholeComputeKernelConfig(math_fidelity=fidelity, **config),
         grid_size=(grid.x, grid.y),
+        device=handle,
     )
     arguments = ", ".join(f"{key}={value}" for key, value in config.items())
     texts = {
@@ -83,7 +77,8 @@ class _Tracer:
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.result = Trace(self.graph, [], [], {})
         # memory of the program → the memory that eager torch has for it; inputs are the caller's already
-        self.owners: dict[int, int] = {m: m for m in map(_memory, graph.find_nodes(op="placeholder")) if m}
+        inputs = (memory_of(node.meta.get("val")) for node in graph.find_nodes(op="placeholder"))
+        self.owners: dict[int, int] = {memory: memory for memory in inputs if memory}
 
     def run(self) -> Trace:
         remaining = {node: len(node.users) for node in self.source.nodes}
@@ -93,13 +88,14 @@ class _Tracer:
             if node.op == "call_function":
                 self.known[node] = self._lower(node)
             elif node.op == "output":
-                pairs = zip(node.args[0], node.meta["eager"], strict=True)
-                self.graph.output(tuple(self._output(value, eager) for value, eager in pairs))
+                self.graph.output(self._outputs(node))
             self._annotate(before, node)
             for operand in node.all_input_nodes:
                 remaining[operand] -= 1
                 if not remaining[operand]:
                     self.known.pop(operand, None)  # frees the tensor as the program will
+        if not self.result.refused:
+            prepare_weights(self.graph, self.result.weights, self.ttnn, self.handle)
         return self.result
 
     def _last_node(self) -> Node:
@@ -142,13 +138,16 @@ class _Tracer:
                 use.tensor = self._empty(spec)
             except RuntimeError as error:
                 self.result.refused[crossing] = ("refused", f"weight of {spec.shape}: {words(error)}")
-            placeholder.meta["ttnn"] = spec
+            if spec.memory != "HOST":
+                placeholder.meta["ttnn"] = spec
             self.known[crossing] = Value(placeholder, use.tensor)
         crossing.meta["placeholder"] = placeholder
         self.result.weights.append(use)
         return crossing
 
     def _empty(self, spec: Spec) -> Any:
+        if spec.memory == "HOST":
+            return self.ttnn.from_torch(torch.zeros(spec.shape), dtype=getattr(self.ttnn, spec.dtype))
         return self.ttnn.empty(
             spec.shape,
             dtype=getattr(self.ttnn, spec.dtype),
@@ -177,7 +176,7 @@ class _Tracer:
         try:
             assert found is not None
             result = found.function(self.recorder, *args, **kwargs)
-            _check_shapes(node, result)
+            _check_results(node, result)
             return result
         except Refused as error:
             self.result.refused[node] = ("refused", str(error))
@@ -216,7 +215,7 @@ class _Tracer:
             {
                 "dtype": getattr(self.recorder, spec.dtype),
                 "layout": getattr(self.recorder, f"{spec.layout}_LAYOUT"),
-                "device": self.handle,
+                "device": None if spec.memory == "HOST" else self.handle,
             },
         )
         crossing.node.meta.update(bytes=spec_bytes(spec), label=label)
@@ -229,26 +228,26 @@ class _Tracer:
         node.meta.update(bytes=spec_bytes(value.node.meta["ttnn"]), label=value.node.name)
         return node
 
-    def _output(self, value: Any, eager: Any) -> Any:
-        """What the caller gets: eager's strides, in memory that nothing shares which eager torch keeps apart."""
+    def _outputs(self, output: Node) -> tuple[Any, ...]:
+        """What the caller gets: in memory as eager torch's."""
+
+        def restrided_node(*args: Any) -> Node:
+            return self.graph.create_node("call_function", restrided, args, name="output")
+
+        def shared_nodes(values: list[Node], size: int, layouts: Any) -> list[Node]:
+            made = self.graph.create_node("call_function", shared, (values, size, layouts), name="outputs")
+            return [self.graph.call_function(operator.getitem, (made, index)) for index in range(len(values))]
+
+        results = [self._result(value) for value in output.args[0]]
+        return tuple(arranged(results, output.meta["eager"], self.owners, restrided_node, shared_nodes))
+
+    def _result(self, value: Any) -> Any:
         if not isinstance(value, Node):
             return value
         result, fake = self.known[value], value.meta["val"]
         if not isinstance(fake, torch.Tensor):
             return result
-        memory = eager.untyped_storage()._cdata
-        owner = self.owners.setdefault(_memory(value), memory)
-        # The caller may write into what it gets, so neither weights nor the memory of another output are given away.
-        if fake.stride() != eager.stride() or owner != memory or result.meta.get("weight"):
-            args = (result, list(eager.shape), list(eager.stride()))
-            return self.graph.create_node("call_function", restrided, args, name="output")
-        return result
-
-
-def _memory(node: Node) -> int:
-    """Which memory a value of the graph lies in when eager torch computes it; 0 for what is no tensor."""
-    value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else 0
+        return Result(result, memory_of(fake), fake.stride(), bool(result.meta.get("weight")))
 
 
 def _crosses(node: Node) -> bool:
@@ -259,8 +258,8 @@ def _refused() -> None:
     raise AssertionError("a program with a refused node is never run")
 
 
-def _check_shapes(node: Node, result: Any) -> None:
-    """A lowering whose result has another shape than eager torch's is refused, whatever TTNN says of it."""
+def _check_results(node: Node, result: Any) -> None:
+    """A lowering whose result has another shape than eager torch's, or integers for floats, is refused."""
     expected = node.meta["val"]
     pairs = zip(expected, result, strict=True) if isinstance(expected, (tuple, list)) else [(expected, result)]
     for value, got in pairs:

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from tt_dynamo.codegen import AS_BFLOAT16, CHECKED, RESTRIDED
+from tt_dynamo.codegen import AS_BFLOAT16, CHECKED, RESTRIDED, SHARED
 from tt_dynamo.graph import Spec, Unsupported
 
 _helpers: dict[str, Any] = {"torch": torch}
-exec(CHECKED + RESTRIDED + AS_BFLOAT16, _helpers)  # the same text that programs carry
-checked, restrided, as_bfloat16 = (_helpers[name] for name in ("checked", "restrided", "as_bfloat16"))
+exec(CHECKED + RESTRIDED + SHARED + AS_BFLOAT16, _helpers)  # the same text that programs carry
+checked, restrided, shared, as_bfloat16 = (_helpers[name] for name in ("checked", "restrided", "shared", "as_bfloat16"))
 
 INT32 = (-(1 << 31), 1 << 31)
 UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.int32, torch.int64)
@@ -29,12 +29,20 @@ def upload(ttnn: Any, handle: Any, tensor: torch.Tensor, spec: Spec) -> Any:
         tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
     elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
         tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
+    if spec.prepare:
+        weight = ttnn.from_torch(tensor.detach(), dtype=getattr(ttnn, spec.dtype), layout=ttnn.ROW_MAJOR_LAYOUT)
+        return prepared(ttnn, handle, weight, spec.prepare)
     return ttnn.from_torch(
         tensor.detach(),
         dtype=getattr(ttnn, spec.dtype),
         layout=getattr(ttnn, f"{spec.layout}_LAYOUT"),
-        device=handle,
+        device=None if spec.memory == "HOST" else handle,
     )
+
+
+def prepared(ttnn: Any, handle: Any, weight: Any, call: str) -> Any:
+    """What `call`, TTNN's text that a program would carry, makes of `weight` on the host."""
+    return eval(call, {"ttnn": ttnn, "device": handle, "weight": weight})
 
 
 def download(ttnn: Any, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
