@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
+from tt_dynamo.composites import COMPOSITES
+
 aten = torch.ops.aten
 
 TAKEN_APART = (
-    aten.addcmul,
-    aten.addcdiv,
-    aten.native_dropout,
+    aten.addr,
     aten.rsub,
     aten.square,
     aten.std,
@@ -28,4 +28,4 @@ TAKEN_APART = (
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """A table for AOTAutograd; a new one at every call."""
-    return get_decompositions(TAKEN_APART)
+    return {**get_decompositions(TAKEN_APART), **COMPOSITES}
