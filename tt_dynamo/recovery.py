@@ -20,8 +20,9 @@ from tt_dynamo import operators
 from tt_dynamo.graph import FallbackError, device_arguments, is_call
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
+from tt_dynamo.outputs import Result, arranged, memory_of
 from tt_dynamo.passes.place import Sides
-from tt_dynamo.transfer import download, restrided, upload
+from tt_dynamo.transfer import download, restrided, shared, upload
 
 log = logging.getLogger(__name__)
 
@@ -81,20 +82,16 @@ class Recovery:
         raise AssertionError("a graph ends in its output")
 
     def _outputs(self, output: Node, args: Sequence[Any], known: dict[Node, Any]) -> tuple[Any, ...]:
-        """As the program gives them: eager's strides, in memory that nothing shares which eager torch keeps apart."""
+        """As the program gives them: in memory as eager torch's."""
         placeholders = self.graph.find_nodes(op="placeholder")
         pairs = [(arg, node.meta.get("val")) for arg, node in zip(args, placeholders, strict=True)]
-        owners = {_memory(arg): _memory(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
-        results = []
-        for value, eager in zip(output.args[0], output.meta["eager"], strict=True):
-            result = known[value] if isinstance(value, Node) else value
+        owners = {memory_of(arg): memory_of(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
+        results = [known[value] if isinstance(value, Node) else value for value in output.args[0]]
+        for position, (value, result) in enumerate(zip(output.args[0], results, strict=True)):
             if isinstance(result, torch.Tensor):
                 is_kept = value.op in ("get_attr", "call_module")
-                owner = owners.setdefault(_memory(result), _memory(eager))
-                if is_kept or owner != _memory(eager) or result.stride() != eager.stride():
-                    result = restrided(result, list(eager.shape), list(eager.stride()))
-            results.append(result)
-        return tuple(results)
+                results[position] = Result(result, memory_of(result), result.stride(), is_kept)
+        return tuple(arranged(results, output.meta["eager"], owners, restrided, shared))
 
     def _run(self, node: Node, known: dict[Node, Any], sides: Sides) -> Any:
         if node.op == "get_attr":
@@ -142,7 +139,3 @@ class Recovery:
 
 def _computes(node: Node) -> bool:
     return node.target is not operator.getitem and node.target not in operators.TRANSFERS
-
-
-def _memory(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
