@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup demo test test-all opinfo lint bench clean
 
 setup: $(VENV)/ready
 
@@ -26,6 +26,9 @@ test: lint
 
 test-all: lint
 	$(PYTHON) -m pytest
+
+opinfo: setup
+	$(PYTHON) tests/opinfo
 
 bench: setup
 	$(PYTHON) benchmarks/run.py
