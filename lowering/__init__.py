@@ -10,6 +10,9 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     normalization,
     patches,
     reduction,
+    scans,
+    softmax,
+    sorting,
 )
 from tt_dynamo.lowering.registry import Lowering, Need, find, lower, operand_name, registered
 

@@ -1,4 +1,4 @@
-"""Normalizations and softmax: ATen node → TTNN calls.
+"""Normalizations: ATen node → TTNN calls.
 
 TTNN normalizes over the last dimension only; wider normalized shapes are flattened first.
 """
@@ -40,9 +40,3 @@ def add_layer_norm(ttnn, x, residual, weight, bias, eps):
         epsilon=eps,
         compute_kernel_config=ttnn.settings.compute_kernel_config,
     )
-
-
-@lower(aten.softmax.int)
-def softmax(ttnn, x, dim, dtype=None):
-    """Softmax over `dim`, with the maximum subtracted first."""
-    return ttnn.softmax(x, dim=dim, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config)

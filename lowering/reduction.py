@@ -1,35 +1,222 @@
-"""Reductions: ATen node → TTNN calls."""
+"""Reductions: ATen node → TTNN calls.
+
+TTNN sums in float32 and rounds once. Counts (sums of booleans) go through float32, which holds every integer up to
+2^24; sums and extremes of other integers stay on the host. `passes/canonicalize_reductions.py` brings every reduction
+to operands of its result's dtype, so an integer `dtype` here means that booleans are counted.
+"""
 
 from __future__ import annotations
+
+import math
 
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.registry import lower
 
+COUNTABLE = 1 << 24  # float32 holds every integer up to here
 
-def _dims(x, dim):
+
+def reduced_dims(x, dim):
+    """The dimensions that `dim` names, in order and from 0 on: None and an empty list name all."""
     rank = len(x.shape)
-    return tuple(d % rank for d in (dim or range(rank)))
+    dims = range(rank) if dim is None or dim == [] or dim == () else [dim] if isinstance(dim, int) else dim
+    return tuple(sorted(d % rank for d in dims)) if rank else ()
+
+
+def reduced_size(x, dim):
+    return math.prod(x.shape[d] for d in reduced_dims(x, dim))
+
+
+def without(shape, dims):
+    """The shape less the dimensions `dims`."""
+    return tuple(size for d, size in enumerate(shape) if d not in dims)
+
+
+def is_count(dtype):
+    """Whether a reduction in `dtype` counts booleans."""
+    return dtype is not None and not dtype.is_floating_point
+
+
+def exact_sums(ttnn):
+    """Sums in float32, whatever the options say of float accumulation."""
+    return ttnn.WormholeComputeKernelConfig(
+        math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True, packer_l1_acc=True
+    )
+
+
+def _reduced(ttnn, name, x, dim, keepdim, **options):
+    return getattr(ttnn, name)(
+        x,
+        dim=reduced_dims(x, dim),
+        keepdim=keepdim,
+        compute_kernel_config=ttnn.settings.compute_kernel_config,
+        **options,
+    )
 
 
 @lower(aten.mean.dim)
 def mean(ttnn, x, dim, keepdim=False, dtype=None):
     """Mean over the dimensions `dim`; float."""
     require_float(ttnn, x)
-    return ttnn.mean(x, dim=_dims(x, dim), keepdim=keepdim, compute_kernel_config=ttnn.settings.compute_kernel_config)
+    return _reduced(ttnn, "mean", x, dim, keepdim)
+
+
+@lower(aten.mean.default)
+def mean_of_all(ttnn, x, dtype=None):
+    """Mean of all elements; float."""
+    return mean(ttnn, x, None)
 
 
 @lower(aten.sum.dim_IntList)
 def sum_(ttnn, x, dim, keepdim=False, dtype=None):
-    """Sum over the dimensions `dim`; float."""
+    """Sum over the dimensions `dim`: float, or how many booleans hold."""
     require_float(ttnn, x)
-    return ttnn.sum(x, dim=_dims(x, dim), keepdim=keepdim, compute_kernel_config=ttnn.settings.compute_kernel_config)
+    return _count(ttnn, x, dim, keepdim) if is_count(dtype) else _reduced(ttnn, "sum", x, dim, keepdim)
+
+
+@lower(aten.sum.default)
+def sum_of_all(ttnn, x, dtype=None):
+    """Sum of all elements: float, or how many booleans hold."""
+    return sum_(ttnn, x, None, dtype=dtype)
+
+
+def _count(ttnn, x, dim, keepdim):
+    require_countable(reduced_size(x, dim))
+    numbers = ttnn.typecast(x, ttnn.float32)
+    dims = reduced_dims(x, dim)
+    count = ttnn.sum(numbers, dim=dims, keepdim=keepdim, compute_kernel_config=exact_sums(ttnn))
+    return ttnn.typecast(count, ttnn.int32)
+
+
+def require_countable(size):
+    if size > COUNTABLE:
+        raise Unsupported(f"float32 cannot count to {size}")
+
+
+@lower(aten.nansum.default)
+def nansum(ttnn, x, dim=None, keepdim=False, dtype=None):
+    """Sum over the dimensions `dim` of what is a number; float."""
+    require_float(ttnn, x)
+    return sum_(ttnn, ttnn.where(ttnn.isnan(x), 0.0, x), dim, keepdim)
+
+
+@lower(aten.amax.default)
+def amax(ttnn, x, dim=(), keepdim=False):
+    """Largest element along the dimensions `dim`; float or boolean."""
+    require_float(ttnn, x)
+    return _reduced(ttnn, "max", x, dim, keepdim)
+
+
+@lower(aten.amin.default)
+def amin(ttnn, x, dim=(), keepdim=False):
+    """Smallest element along the dimensions `dim`; float or boolean."""
+    require_float(ttnn, x)
+    return _reduced(ttnn, "min", x, dim, keepdim)
+
+
+@lower(aten.max.default)
+def largest(ttnn, x):
+    """The largest of all elements."""
+    return amax(ttnn, x)
+
+
+@lower(aten.min.default)
+def smallest(ttnn, x):
+    """The smallest of all elements."""
+    return amin(ttnn, x)
+
+
+@lower(aten.aminmax.default)
+def aminmax(ttnn, x, *, dim=None, keepdim=False):
+    """The smallest and the largest element along `dim`, or of all."""
+    return amin(ttnn, x, dim, keepdim), amax(ttnn, x, dim, keepdim)
+
+
+@lower(aten.any.dim, aten.any.dims, aten.any.default)
+def any_(ttnn, x, dim=None, keepdim=False):
+    """Whether one of the booleans along `dim` holds; an empty list names no dimension here."""
+    return x if dim == [] else amax(ttnn, x, dim, keepdim)
+
+
+@lower(aten.all.dim, aten.all.dims, aten.all.default)
+def all_(ttnn, x, dim=None, keepdim=False):
+    """Whether all booleans along `dim` hold; an empty list names no dimension here."""
+    return x if dim == [] else amin(ttnn, x, dim, keepdim)
+
+
+@lower(aten.var.correction)
+def var(ttnn, x, dim=None, *, correction=None, keepdim=False):
+    """Variance over `dim`, of squared distances from the mean by Welford's method, times n / (n - correction)."""
+    return _spread(ttnn, "var", x, dim, correction, keepdim, lambda factor: factor)
+
+
+@lower(aten.std.correction)
+def std(ttnn, x, dim=None, *, correction=None, keepdim=False):
+    """Standard deviation over `dim`: the root of the variance."""
+    return _spread(ttnn, "std", x, dim, correction, keepdim, math.sqrt)
+
+
+def _spread(ttnn, name, x, dim, correction, keepdim, scale):
+    """TTNN knows the corrections 0 and 1; others are a factor away from 0."""
+    correction, size = 1 if correction is None else correction, reduced_size(x, dim)
+    if correction in (0, 1):
+        return _reduced(ttnn, name, x, dim, keepdim, correction=bool(correction))
+    if correction >= size:
+        raise Unsupported(f"a correction of {correction} leaves nothing of {size} elements")
+    uncorrected = _reduced(ttnn, name, x, dim, keepdim, correction=False)
+    return ttnn.multiply(uncorrected, scale(size / (size - correction)))
+
+
+@lower(aten.var_mean.correction)
+def var_mean(ttnn, x, dim=None, *, correction=None, keepdim=False):
+    """Variance and mean over `dim`."""
+    return var(ttnn, x, dim, correction=correction, keepdim=keepdim), mean(ttnn, x, dim, keepdim)
+
+
+@lower(aten.std_mean.correction)
+def std_mean(ttnn, x, dim=None, *, correction=None, keepdim=False):
+    """Standard deviation and mean over `dim`."""
+    return std(ttnn, x, dim, correction=correction, keepdim=keepdim), mean(ttnn, x, dim, keepdim)
 
 
 @lower(aten.linalg_vector_norm.default)
 def vector_norm(ttnn, x, ord=2, dim=None, keepdim=False, dtype=None):
-    """Euclidean norm over the dimensions `dim`."""
-    if ord != 2:
-        raise Unsupported(f"a vector norm of order {ord} stays on the host")
-    squares = ttnn.multiply(x, x)
-    return ttnn.sqrt(sum_(ttnn, squares, dim, keepdim))
+    """Norm of order `ord` over the dimensions `dim`: the root of a sum of powers, an extreme, a count."""
+    require_float(ttnn, x)
+    if ord == 2:
+        return ttnn.sqrt(sum_(ttnn, ttnn.multiply(x, x), dim, keepdim))
+    if ord == 0:
+        return sum_(ttnn, ttnn.ne(x, 0), dim, keepdim)
+    sizes = ttnn.abs(x)
+    if ord == 1:
+        return sum_(ttnn, sizes, dim, keepdim)
+    if math.isinf(ord):
+        return amax(ttnn, sizes, dim, keepdim) if ord > 0 else amin(ttnn, sizes, dim, keepdim)
+    return ttnn.pow(sum_(ttnn, ttnn.pow(sizes, float(ord)), dim, keepdim), 1 / ord)
+
+
+@lower(aten.norm.ScalarOpt_dim, aten.norm.Scalar)
+def norm(ttnn, x, p=2, dim=None, keepdim=False):
+    """Norm of order p over the dimensions `dim`."""
+    return vector_norm(ttnn, x, 2 if p is None else p, dim, keepdim)
+
+
+@lower(aten.dist.default)
+def dist(ttnn, x, other, p=2):
+    """Norm of order p of x - other, which broadcast."""
+    require_float(ttnn, x, other)
+    return vector_norm(ttnn, ttnn.subtract(x, other), p)
+
+
+@lower(aten.logsumexp.default)
+def logsumexp(ttnn, x, dim, keepdim=False):
+    """log(sum(exp(x - m))) + m over the dimensions `dim`, m the largest element there, in float32 throughout.
+
+    An infinite m would make NaN of inf - inf; then 0 stands for it, and exp and log say the rest.
+    """
+    require_float(ttnn, x)
+    largest = amax(ttnn, x, dim, keepdim=True)
+    largest = ttnn.where(ttnn.isinf(largest), 0.0, largest)
+    powers = ttnn.exp(ttnn.subtract(x, largest, dtype=ttnn.float32))
+    result = ttnn.add(ttnn.log(sum_(ttnn, powers, dim, keepdim=True)), largest, dtype=ttnn.bfloat16)
+    return result if keepdim else ttnn.reshape(result, without(x.shape, reduced_dims(x, dim)))

@@ -13,6 +13,7 @@ from torch.fx import Graph
 
 from tt_dynamo.graph import Context
 from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.canonicalize_reductions import canonicalize_reductions
 from tt_dynamo.passes.carry_rank_4 import carry_rank_4
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
@@ -28,6 +29,7 @@ Pass = Callable[[Graph, Context], int]
 PASSES: tuple[Pass, ...] = (
     keep_strides,
     canonicalize,
+    canonicalize_reductions,
     fold_patch_embedding,
     fuse_attention,
     fuse_qkv,
@@ -38,7 +40,7 @@ PASSES: tuple[Pass, ...] = (
     fold_constants,
 )
 
-REQUIRED = frozenset({"keep_strides", "canonicalize", "fold_constants"})
+REQUIRED = frozenset({"keep_strides", "canonicalize", "canonicalize_reductions", "fold_constants"})
 
 OPTIONAL: tuple[str, ...] = (
     *(p.__name__ for p in PASSES if p.__name__ not in REQUIRED),

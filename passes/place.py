@@ -42,6 +42,17 @@ MOVES = frozenset(
     }
 )
 
+# Values and their places: as exact as the operand is, so they are looked for where it lies.
+RANKINGS = frozenset(
+    {
+        aten.sort.default,
+        aten.sort.stable,
+        aten.topk.default,
+        aten.max.dim,
+        aten.min.dim,
+    }
+)
+
 NEARLY_FREE_ON_HOST = frozenset({aten.reshape.default, aten._to_copy.default, aten.where.Scalar})
 
 # Bytes that a crossing counts for beside its own: one transfer of an input beats two of half its size.
@@ -77,7 +88,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
 
 def _is_free(node: Node) -> bool:
     integers = all(not value.is_floating_point() for value in values_of(node))
-    return integers or node.target in MOVES or node.target is aten.where.Scalar
+    return integers or node.target in MOVES or node.target in RANKINGS or node.target is aten.where.Scalar
 
 
 def bytes_on_device(value: torch.Tensor) -> int:

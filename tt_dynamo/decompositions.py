@@ -20,8 +20,6 @@ TAKEN_APART = (
     aten.addr,
     aten.rsub,
     aten.square,
-    aten.std,
-    aten.var,
     aten.masked_fill,
 )
 
