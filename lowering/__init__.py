@@ -1,15 +1,20 @@
 """Lowerings: ATen (or fused) node → TTNN calls, one file per operation family, found through the registry."""
 
 from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it)
+    activations,
     attention,
     comparison,
+    convolution,
     data_movement,
     elementwise,
     embedding,
+    indexing,
     matmul,
     normalization,
     patches,
+    pooling,
     reduction,
+    rounding,
     scans,
     softmax,
     sorting,

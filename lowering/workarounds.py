@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tt_dynamo.graph import Unsupported
+
 TILE = 32
 
 
@@ -21,3 +23,25 @@ def pad_mask(ttnn: Any, mask: Any) -> Any:
     if mask.shape[-1] % TILE == 0:
         return mask
     return ttnn.fill_implicit_tile_padding(mask, -math.inf)
+
+
+def convolution(height: int) -> dict[str, bool]:
+    """Fields of Conv2dConfig for an image of that height.
+
+    Folding a kernel into its stride takes a flattened image for something else:
+    https://github.com/tenstorrent/tt-metal/issues/30985. Tables of a depthwise convolution over one dimension hang in
+    DRAM: https://github.com/tenstorrent/tt-metal/issues/45075; those of images lie there, where they take no L1.
+    """
+    return {"enable_kernel_stride_folding": False, "config_tensors_in_dram": height > 1}
+
+
+def check_groups(groups: int, channels: int) -> None:
+    """Grouped convolutions of more than 4096 channels: https://github.com/tenstorrent/tt-metal/issues/49793"""
+    if groups > 1 and channels > 4096:
+        raise Unsupported(f"a convolution of {groups} groups with {channels} channels: tt-metal issue 49793")
+
+
+def refuse_integers(ttnn: Any, x: Any) -> None:
+    """Permuting 32-bit integers gives wrong ones: https://github.com/tenstorrent/tt-metal/issues/19950"""
+    if x.dtype in (ttnn.int32, ttnn.uint32):
+        raise Unsupported("a permute of integers: tt-metal issue 19950")

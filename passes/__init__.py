@@ -15,6 +15,7 @@ from tt_dynamo.graph import Context
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.canonicalize_reductions import canonicalize_reductions
 from tt_dynamo.passes.carry_rank_4 import carry_rank_4
+from tt_dynamo.passes.channels_last import channels_last
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
@@ -22,25 +23,48 @@ from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
 from tt_dynamo.passes.fuse_residual_norm import fuse_residual_norm
+from tt_dynamo.passes.fuse_rms_norm import fuse_rms_norm
 from tt_dynamo.passes.keep_strides import keep_strides
+from tt_dynamo.passes.look_up_rows import look_up_rows
+from tt_dynamo.passes.promote_operands import promote_operands
+from tt_dynamo.passes.pull_out_affine import pull_out_affine
+from tt_dynamo.passes.spell_moves import spell_moves
 
 Pass = Callable[[Graph, Context], int]
 
 PASSES: tuple[Pass, ...] = (
     keep_strides,
+    spell_moves,
+    look_up_rows,
+    promote_operands,
     canonicalize,
     canonicalize_reductions,
     fold_patch_embedding,
+    channels_last,
     fuse_attention,
     fuse_qkv,
     fuse_merge_heads,
     fuse_linear_activation,
     fuse_residual_norm,
+    fuse_rms_norm,
     carry_rank_4,
+    pull_out_affine,
     fold_constants,
 )
 
-REQUIRED = frozenset({"keep_strides", "canonicalize", "canonicalize_reductions", "fold_constants"})
+REQUIRED = frozenset(
+    {
+        "keep_strides",
+        "promote_operands",
+        "canonicalize",
+        "canonicalize_reductions",
+        "fold_constants",
+        "channels_last",
+        "spell_moves",
+        "look_up_rows",
+        "pull_out_affine",
+    }
+)
 
 OPTIONAL: tuple[str, ...] = (
     *(p.__name__ for p in PASSES if p.__name__ not in REQUIRED),

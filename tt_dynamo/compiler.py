@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tt_dynamo import operators
+from tt_dynamo import operators, operators_image
 from tt_dynamo.codegen import program_source, target_name
 from tt_dynamo.devices import Device
 from tt_dynamo.dump import Dump, InputSpec, WeightSpec
@@ -133,8 +133,10 @@ class Compiler:
             if original is None:
                 raise FallbackError(f"{node.name}: {reason}")
             logging.getLogger("tt_dynamo.lowering").debug("%s is %s: %s", original.name, kind, reason)
-            if original.target in operators.FUSED:
-                _take_apart(original)
+            if original.target in operators.FUSED | operators_image.FUSED:
+                for part in _take_apart(original):
+                    if part.target in operators_image.WHOLE:  # the same by its name in ATen: refused by the same words
+                        self.refused[part] = Fallback(part.name, kind, reason)
             else:
                 self.refused[original] = Fallback(original.name, kind, reason)
 
@@ -307,8 +309,8 @@ def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
     return need.layout_at(node), need.dtype
 
 
-def _take_apart(node: Node) -> None:
-    """Replace a fused operation by the ATen operations of its torch implementation."""
+def _take_apart(node: Node) -> list[Node]:
+    """Replace a fused operation by the ATen operations of its torch implementation, and return those."""
     graph = node.graph
     operands = list(node.all_input_nodes)
 
@@ -324,8 +326,9 @@ def _take_apart(node: Node) -> None:
     known = dict(zip(inner.graph.find_nodes(op="placeholder"), operands, strict=True))
     with graph.inserting_before(node):
         result = graph.graph_copy(inner.graph, known)
-    for new in known.values():
-        if "nn_module_stack" in node.meta and new not in operands:
+    parts = [new for new in known.values() if new not in operands]
+    for new in parts:
+        if "nn_module_stack" in node.meta:
             new.meta.setdefault("nn_module_stack", node.meta["nn_module_stack"])
     if isinstance(result, (tuple, list)):
         for user in list(node.users):
@@ -334,6 +337,7 @@ def _take_apart(node: Node) -> None:
     else:
         node.replace_all_uses_with(result, propagate_meta=False)
     graph.erase_node(node)
+    return parts
 
 
 def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torch.Tensor]]:

@@ -34,13 +34,13 @@ def _pad(image: Tensor, padding: int | Sequence[int], value: float) -> Tensor:
 
 
 # TTNN has no golden: prepared weights are laid out for its kernels. The value kept is that of the original weights.
-@reference("ttnn.prepare_conv_weights")
+@reference("ttnn.prepare_conv_weights", "ttnn.prepare_conv_transpose2d_weights")
 def prepare_conv_weights(*, weight_tensor: Tensor, **_: Any) -> Opaque:
     return Opaque(weight_tensor)
 
 
 # TTNN has no golden, as above.
-@reference("ttnn.prepare_conv_bias")
+@reference("ttnn.prepare_conv_bias", "ttnn.prepare_conv_transpose2d_bias")
 def prepare_conv_bias(*, bias_tensor: Tensor, **_: Any) -> Opaque:
     return Opaque(bias_tensor)
 
@@ -81,6 +81,38 @@ def conv2d(
     if return_weights_and_bias:
         results.append([Opaque(weight_tensor), None if bias_tensor is None else Opaque(bias_tensor)])
     return results
+
+
+# TTNN's golden can't take prepared weights.
+@reference("ttnn.conv_transpose2d")
+def conv_transpose2d(
+    *,
+    input_tensor: Tensor,
+    weight_tensor: Tensor,
+    in_channels: int,
+    out_channels: int,
+    batch_size: int,
+    input_height: int,
+    input_width: int,
+    stride: Sequence[int] = (1, 1),
+    padding: int | Sequence[int] = (0, 0),
+    output_padding: Sequence[int] = (0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    bias_tensor: Tensor | None = None,
+    conv_config: Any = None,
+    **_: Any,
+) -> Tensor:
+    """Weights [in, out / groups, kernel height, kernel width], as given or prepared; bias [1, 1, 1, out]."""
+    top, bottom, left, right = _sides(padding)
+    if (top, left) != (bottom, right):
+        raise NotImplementedError("conv_transpose2d with unequal padding has no reference")
+    image = _to_nchw(input_tensor, batch_size, input_height, input_width, in_channels)
+    bias = None if bias_tensor is None else bias_tensor.reshape(-1)[:out_channels]
+    output = functional.conv_transpose2d(
+        image, weight_tensor, bias, tuple(stride), (top, left), tuple(output_padding), groups, tuple(dilation)
+    )
+    return _to_flat(activate(output, getattr(conv_config, "activation", None)))
 
 
 # TTNN's golden imports a module of TTNN's tests, which its wheel doesn't ship; so do those of the other pools.

@@ -1,0 +1,68 @@
+"""Pools of flattened images: fused node → TTNN calls. TTNN's pools take and give rows, not tiles."""
+
+from __future__ import annotations
+
+from tt_dynamo import operators_image
+from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering.registry import Need, lower
+
+
+def _geometry(image, channels, kernel, stride, padding):
+    batch, height, width = image
+    return {
+        "batch_size": batch,
+        "input_h": height,
+        "input_w": width,
+        "channels": channels,
+        "kernel_size": list(kernel),
+        "stride": list(stride),
+        "padding": list(padding),
+    }
+
+
+@lower(operators_image.max_pool2d, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
+def max_pool2d(ttnn, x, image, kernel, stride, padding, dilation, ceil_mode):
+    """x [1, 1, batch * height * width, channels] → the largest element of each window."""
+    return ttnn.max_pool2d(
+        input_tensor=x,
+        **_geometry(image, x.shape[-1], kernel, stride, padding),
+        dilation=list(dilation),
+        ceil_mode=ceil_mode,
+        memory_config=ttnn.DRAM_MEMORY_CONFIG,
+    )
+
+
+@lower(operators_image.avg_pool2d, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
+def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
+    """x [1, 1, batch * height * width, channels] → the mean of each window."""
+    return ttnn.avg_pool2d(
+        input_tensor=x,
+        **_geometry(image, x.shape[-1], kernel, stride, padding),
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        divisor_override=divisor_override,
+        memory_config=ttnn.DRAM_MEMORY_CONFIG,
+        compute_kernel_config=ttnn.settings.compute_kernel_config,
+    )
+
+
+def _stays(targets, reason):
+    def stays(ttnn, *operands, **options):
+        raise Unsupported(reason)
+
+    lower(*targets)(stays)
+
+
+_stays(
+    (aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default),
+    "which of several equal maxima an index names is torch's own choice: a pool with indices stays on the host",
+)
+_stays(
+    (
+        aten.avg_pool3d.default,
+        aten.max_pool3d_with_indices.default,
+        aten._adaptive_avg_pool3d.default,
+        aten.adaptive_max_pool3d.default,
+    ),
+    "TTNN has no pool over three dimensions",
+)

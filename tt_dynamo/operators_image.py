@@ -1,0 +1,99 @@
+"""Operations on images as TTNN has them: channels last and flattened, [1, 1, batch * height * width, channels].
+
+Custom operators with a torch implementation, as those of `operators`. `image` is (batch, height, width) of what comes
+in; `padding` is (top, bottom, left, right). Signals of one dimension are images of height 1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from tt_dynamo.operators import define
+
+aten = torch.ops.aten
+
+
+def to_nchw(x, image):
+    """Flattened [1, 1, batch * height * width, channels] -> [batch, channels, height, width]."""
+    batch, height, width = image
+    return x.reshape(batch, height, width, x.shape[-1]).permute(0, 3, 1, 2)
+
+
+def to_flat(x):
+    """[batch, channels, height, width] -> flattened [1, 1, batch * height * width, channels]."""
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(1, 1, batch * height * width, channels)
+
+
+def _padded(x, padding, value):
+    """x, padded where the sides are unequal, and the padding that is left for the operation itself."""
+    top, bottom, left, right = padding
+    if top == bottom and left == right:
+        return x, [top, left]
+    return F.pad(x, (left, right, top, bottom), value=value), [0, 0]
+
+
+@define(
+    "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
+    " int groups) -> Tensor"
+)
+def conv2d(x, weight, bias, image, stride, padding, dilation, groups):
+    """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]."""
+    x, own = _padded(to_nchw(x, image), padding, 0.0)
+    bias = None if bias is None else bias.reshape(-1)
+    return to_flat(F.conv2d(x, weight, bias, stride, own, dilation, groups))
+
+
+@define(
+    "conv_transpose2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
+    " int groups, int[] output_padding) -> Tensor"
+)
+def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, output_padding):
+    """weight [in, out / groups, kernel height, kernel width], bias [1, 1, 1, out]; padding (height, width)."""
+    bias = None if bias is None else bias.reshape(-1)
+    x = to_nchw(x, image)
+    return to_flat(F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation))
+
+
+@define(
+    "max_pool2d(Tensor x, int[] image, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode)"
+    " -> Tensor"
+)
+def max_pool2d(x, image, kernel, stride, padding, dilation, ceil_mode):
+    """The largest element of each window; padding (height, width)."""
+    return to_flat(F.max_pool2d(to_nchw(x, image), kernel, stride, padding, dilation, ceil_mode))
+
+
+@define(
+    "avg_pool2d(Tensor x, int[] image, int[] kernel, int[] stride, int[] padding, bool ceil_mode,"
+    " bool count_include_pad, int? divisor_override) -> Tensor"
+)
+def avg_pool2d(x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
+    """The mean of each window; padding (height, width)."""
+    x = to_nchw(x, image)
+    return to_flat(F.avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override))
+
+
+@define("repeat_pixels(Tensor x, int[] image, int height, int width) -> Tensor")
+def repeat_pixels(x, image, height, width):
+    """Every pixel height by width times: upsampling by whole numbers to the nearest neighbour."""
+    batch, rows, columns = image
+    x = x.reshape(batch, rows, 1, columns, 1, x.shape[-1]).expand(-1, -1, height, -1, width, -1)
+    return x.reshape(1, 1, batch * rows * height * columns * width, x.shape[-1])
+
+
+@define("resample(Tensor x, Tensor? rows, Tensor? columns) -> Tensor")
+def resample(x, rows, columns):
+    """x [..., height, width] -> rowsᵀ x columns, with rows [height, new height] and columns [width, new width].
+
+    Each new row is a weighted sum of rows, and so for columns. None leaves a dimension as it is.
+    """
+    if rows is not None:
+        x = torch.matmul(x.transpose(-1, -2), rows).transpose(-1, -2)
+    return x if columns is None else torch.matmul(x, columns)
+
+
+# What becomes TTNN calls one by one where TTNN refuses the whole, and what those of them are that are still whole.
+FUSED = frozenset({conv2d, conv_transpose2d, max_pool2d, avg_pool2d, repeat_pixels, resample})
+WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
