@@ -1,9 +1,17 @@
-"""Moves of data: ATen node → TTNN calls."""
+"""Moves of data: ATen node → TTNN calls.
+
+What begins or joins inside a tile moves in ROW_MAJOR: TTNN would untilize and tilize around every call, while between
+two moves the value may stay as it is. What moves along whole tiles keeps its layout.
+"""
 
 from __future__ import annotations
 
+import torch
+from torch.fx import Node
+
 from tt_dynamo import operators
-from tt_dynamo.graph import aten
+from tt_dynamo.graph import Unsupported, aten, shape_of
+from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 
@@ -27,6 +35,7 @@ def reshape(ttnn, x, shape):
 @lower(aten.permute.default, gives="same", self=Need("any"))
 def permute(ttnn, x, dims):
     """x with its dimensions in another order."""
+    workarounds.refuse_integers(ttnn, x)
     return ttnn.permute(x, tuple(dims))
 
 
@@ -45,14 +54,67 @@ def clone(ttnn, x, memory_format=None):
     return ttnn.clone(x)
 
 
-@lower(aten.cat.default, tensors=Need("any"))
+def _operand_shapes(node: Node) -> list[tuple[int, ...]]:
+    first = node.args[0]
+    return [shape_of(x) for x in first] if isinstance(first, (list, tuple)) else [shape_of(first)]
+
+
+def _joins(node: Node) -> str:
+    """TILE joins columns of any width, leading dimensions, and rows that fill their tiles."""
+    shapes = _operand_shapes(node)
+    rank = len(shapes[0])
+    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % rank
+    if rank == 1 or (dim == rank - 2 and any(shape[dim] % TILE for shape in shapes)):
+        return "ROW_MAJOR"
+    return "TILE"
+
+
+@lower(aten.cat.default, gives=_joins, tensors=Need(_joins))
 def cat(ttnn, tensors, dim=0):
-    """Tensors joined along `dim`; through row-major where rows or columns fill no whole tiles."""
-    rank = len(tensors[0].shape)
-    aligned = all(x.shape[d] % TILE == 0 for x in tensors for d in range(max(rank - 2, 0), rank))
-    layout = ttnn.TILE_LAYOUT if aligned else ttnn.ROW_MAJOR_LAYOUT
-    joined = ttnn.concat([in_layout(ttnn, x, layout) for x in tensors], dim=dim)
-    return in_layout(ttnn, joined, ttnn.TILE_LAYOUT)
+    """Tensors joined along `dim`."""
+    return ttnn.concat(tensors, dim=dim)
+
+
+def bounds(size, start=None, end=None, step=1):
+    """The start and end of a slice as positions in [0, size]."""
+    start, end, _ = slice(start, end, step).indices(size)
+    return start, max(start, end)
+
+
+def _cuts(node: Node) -> str:
+    """Whether a slice begins on whole tiles, which keep their layout, or inside one."""
+    (shape,) = _operand_shapes(node)
+    dim, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
+    dim %= len(shape)
+    inside = len(shape) == 1 or (dim >= len(shape) - 2 and bounds(shape[dim], start, end, step)[0] % TILE)
+    return "ROW_MAJOR" if inside or step != 1 else "any"
+
+
+def _selects(node: Node) -> str:
+    (shape,) = _operand_shapes(node)
+    dim, index = node.args[1] % len(shape), node.args[2]
+    inside = len(shape) == 1 or (dim >= len(shape) - 2 and index % shape[dim] % TILE)
+    return "ROW_MAJOR" if inside else "any"
+
+
+def _splits(node: Node) -> str:
+    """Of several pieces, all in the layout of the one that is hardest to cut."""
+    (shape,) = _operand_shapes(node)
+    dim = (node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(shape)
+    sizes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
+    inside = len(shape) == 1 or (dim >= len(shape) - 2 and any(size % TILE for size in sizes[: len(sizes) - 1 or 1]))
+    return "ROW_MAJOR" if inside else "any"
+
+
+def _unbinds(node: Node) -> str:
+    (shape,) = _operand_shapes(node)
+    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(shape)
+    return "ROW_MAJOR" if dim >= len(shape) - 2 and shape[dim] > 1 else "any"
+
+
+def _same(layout):
+    """What a lowering gives that keeps the layout of an operand which may have any."""
+    return lambda node: "same" if layout(node) == "any" else layout(node)
 
 
 def _sliced(ttnn, x, dim, start, stop, step=1):
@@ -61,16 +123,13 @@ def _sliced(ttnn, x, dim, start, stop, step=1):
     return ttnn.slice(x, tuple(begins), tuple(ends), tuple(steps))
 
 
-@lower(aten.slice.Tensor)
+@lower(aten.slice.Tensor, gives=_same(_cuts), self=Need(_cuts))
 def slice_(ttnn, x, dim=0, start=None, end=None, step=1):
     """Elements start, start + step, … below end along `dim`; negative positions count from the end."""
-    size = x.shape[dim]
-    start, end = (0 if start is None else start), (size if end is None else end)
-    start, end = (min(max(p + size if p < 0 else p, 0), size) for p in (start, end))
-    return _sliced(ttnn, x, dim % len(x.shape), start, end, step)
+    return _sliced(ttnn, x, dim % len(x.shape), *bounds(x.shape[dim], start, end, step), step)
 
 
-@lower(aten.select.int)
+@lower(aten.select.int, gives=_same(_selects), self=Need(_selects))
 def select(ttnn, x, dim, index):
     """The slice at `index` of `dim`, without that dimension."""
     dim %= len(x.shape)
@@ -79,13 +138,13 @@ def select(ttnn, x, dim, index):
     return ttnn.reshape(_sliced(ttnn, x, dim, index, index + 1), tuple(shape))
 
 
-@lower(aten.unbind.int)
+@lower(aten.unbind.int, gives=_same(_unbinds), self=Need(_unbinds))
 def unbind(ttnn, x, dim=0):
     """Every slice along `dim`, without that dimension."""
     return tuple(select(ttnn, x, dim, index) for index in range(x.shape[dim]))
 
 
-@lower(aten.split_with_sizes.default)
+@lower(aten.split_with_sizes.default, gives=_same(_splits), self=Need(_splits))
 def split_with_sizes(ttnn, x, sizes, dim=0):
     """Consecutive pieces of the given sizes along `dim`."""
     pieces, start = [], 0
@@ -95,7 +154,7 @@ def split_with_sizes(ttnn, x, sizes, dim=0):
     return tuple(pieces)
 
 
-@lower(aten.split.Tensor)
+@lower(aten.split.Tensor, gives=_same(_splits), self=Need(_splits))
 def split(ttnn, x, size, dim=0):
     """Consecutive pieces of `size` along `dim`, the last one shorter where it does not divide."""
     whole = x.shape[dim]
@@ -111,9 +170,22 @@ def repeat(ttnn, x, repeats):
     return ttnn.repeat(x, tuple(repeats))
 
 
-@lower(aten.constant_pad_nd.default)
+def _require_exact(number):
+    """TTNN takes a number for integers as a float32."""
+    if int(torch.tensor(number, dtype=torch.float32)) != number:
+        raise Unsupported(f"{number} as a float32 is another number")
+
+
+def _pads(node: Node) -> str:
+    """Tiles take no padding in front."""
+    return "ROW_MAJOR" if any(node.args[1][::2]) else "TILE"
+
+
+@lower(aten.constant_pad_nd.default, gives=_pads, self=Need(_pads))
 def pad(ttnn, x, pad, value=0):
     """x with `value` around it; `pad` holds (before, after) pairs from the last dimension on."""
+    if x.dtype == ttnn.int32:
+        _require_exact(value)
     pairs = [(0, 0)] * (len(x.shape) - len(pad) // 2)
     pairs += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
     return ttnn.pad(x, pairs, float(value))

@@ -39,6 +39,12 @@ MOVES = frozenset(
         aten.split.Tensor,
         aten.split_with_sizes.default,
         aten._to_copy.default,
+        aten.repeat.default,
+        aten.constant_pad_nd.default,
+        aten.gather.default,
+        aten.scatter.src,
+        operators.look_up,
+        operators.pick,
     }
 )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-_library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as long as the process)
+library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as long as the process)
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
@@ -25,11 +25,11 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 def define(schema: str):
-    _library.define(schema)
+    library.define(schema)
     name = schema.partition("(")[0]
 
     def register(function):
-        _library.impl(name, function, "CompositeImplicitAutograd")
+        library.impl(name, function, "CompositeImplicitAutograd")
         return getattr(torch.ops.tt_dynamo, name).default
 
     return register
@@ -68,6 +68,14 @@ def add_layer_norm(x, residual, weight, bias, eps):
     return F.layer_norm(x + residual, [x.shape[-1]], weight, bias, eps)
 
 
+@define("rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor")
+def rms_norm(x, weight, eps):
+    """x [..., width] over its root mean square along the last dimension, times weight [width]; computed in float32."""
+    exact = x.float()
+    y = (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return y if weight is None else y * weight
+
+
 @define("fold_patches(Tensor x, int height, int width) -> Tensor")
 def fold_patches(x, height, width):
     """Images [batch, channels, H, W] -> patches [batch, H/height * W/width, height * width * channels].
@@ -91,25 +99,20 @@ def pick(x, places):
     return x.reshape(-1)[places]
 
 
-@define("index_numbers(Tensor?[] indices, int[] sizes) -> Tensor")
-def index_numbers(indices, sizes):
-    """The numbers of the elements that x[indices] of these sizes reads; raises as indexing does."""
-    numbers = torch.arange(math.prod(sizes)).view(sizes)
-    return torch.ops.aten.index.Tensor(numbers, indices)
+@define("index_numbers(Tensor?[] indices, int[] sizes, int? dropped=None) -> Tensor")
+def index_numbers(indices, sizes, dropped=None):
+    """The numbers of what x[indices] of these sizes reads, less a dimension of one; raises as indexing does."""
+    numbers = torch.ops.aten.index.Tensor(torch.arange(math.prod(sizes)).view(sizes), indices)
+    return numbers if dropped is None else numbers.squeeze(dropped)
 
 
-@define("select_numbers(Tensor index, int dim, int[] sizes) -> Tensor")
-def select_numbers(index, dim, sizes):
-    """The same for index_select."""
-    return torch.arange(math.prod(sizes)).view(sizes).index_select(dim, index)
-
-
-@define("put_numbers(Tensor?[] indices, int[] sizes, int[] shape) -> Tensor")
-def put_numbers(indices, sizes, shape):
-    """Where each element of x.index_put(indices, values of `shape`) lies in x followed by values."""
+@define("put_numbers(Tensor?[] indices, int[] sizes, int[] shape, int? dropped=None) -> Tensor")
+def put_numbers(indices, sizes, shape, dropped=None):
+    """Where each element of x.index_put(indices, values of `shape`) lies in x followed by values; raises as it does."""
     first = math.prod(sizes)
     values = torch.arange(first, first + math.prod(shape)).view(shape)
-    return torch.ops.aten.index_put.default(torch.arange(first).view(sizes), indices, values)
+    numbers = torch.ops.aten.index_put.default(torch.arange(first).view(sizes), indices, values)
+    return numbers if dropped is None else numbers.squeeze(dropped)
 
 
 @define("bounded(Tensor index, int size) -> Tensor")
@@ -144,7 +147,7 @@ def to_layout(x, layout):
 
 
 # What becomes TTNN calls one by one where TTNN refuses the whole.
-FUSED = frozenset({linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask})
+FUSED = frozenset({linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask, rms_norm})
 # What prepares positions, with eager's checks: at home on the host, where the positions are.
-AT_HOME_ON_HOST = frozenset({index_numbers, select_numbers, put_numbers, bounded})
+AT_HOME_ON_HOST = frozenset({index_numbers, put_numbers, bounded})
 TRANSFERS = frozenset({to_device, to_host})

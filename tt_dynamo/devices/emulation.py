@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from . import references_image, references_reduction  # noqa: F401  register their references
+from . import references_image, references_movement, references_reduction  # noqa: F401  register their references
 from .emulated_tensor import Buffer, EmulatedTensor, Memory
 from .errors import EmulationError
 from .numerics import as_held, converted, round_to, to_torch_dtype
