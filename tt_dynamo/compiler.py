@@ -33,6 +33,7 @@ from tt_dynamo.graph import (
 )
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering import operand_name
+from tt_dynamo.lowering.on_host import IMPOSSIBLE
 from tt_dynamo.measure import MarkedNamespace, Measurement, measure
 from tt_dynamo.options import Options
 from tt_dynamo.passes import PASSES
@@ -271,7 +272,7 @@ def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
 def _impossible(node: Node) -> str:
     """Why a node cannot even be asked about on the device; empty where it can."""
     if find_lowering(node.target) is None:
-        return f"{target_name(node)} has no lowering to TTNN"
+        return f"{target_name(node)} {IMPOSSIBLE.get(node.target) or 'has no lowering to TTNN'}"
     if mutates(node):
         return f"{target_name(node)} writes into its operand"
     tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
