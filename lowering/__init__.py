@@ -18,6 +18,7 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     scans,
     softmax,
     sorting,
+    upsampling,
 )
 from tt_dynamo.lowering.registry import Lowering, Need, find, lower, operand_name, registered
 

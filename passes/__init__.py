@@ -28,6 +28,7 @@ from tt_dynamo.passes.keep_strides import keep_strides
 from tt_dynamo.passes.look_up_rows import look_up_rows
 from tt_dynamo.passes.promote_operands import promote_operands
 from tt_dynamo.passes.pull_out_affine import pull_out_affine
+from tt_dynamo.passes.resize import resize
 from tt_dynamo.passes.spell_moves import spell_moves
 
 Pass = Callable[[Graph, Context], int]
@@ -41,6 +42,7 @@ PASSES: tuple[Pass, ...] = (
     canonicalize_reductions,
     fold_patch_embedding,
     channels_last,
+    resize,
     fuse_attention,
     fuse_qkv,
     fuse_merge_heads,
@@ -60,6 +62,7 @@ REQUIRED = frozenset(
         "canonicalize_reductions",
         "fold_constants",
         "channels_last",
+        "resize",
         "spell_moves",
         "look_up_rows",
         "pull_out_affine",

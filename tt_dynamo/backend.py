@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from tt_dynamo.compiler import Compiler
 from tt_dynamo.decompositions import decompositions
 from tt_dynamo.devices import Device, open_device
+from tt_dynamo.interpolate import keep_interpolation_whole
 from tt_dynamo.options import Options
 from tt_dynamo.shapes import Specializations
 
@@ -61,6 +62,8 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
         GraphInput(readable(node.name), bool(node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type")))
         for node in module.graph.find_nodes(op="placeholder")
     ]
+
+    keep_interpolation_whole(module)
 
     def compiler(graph: GraphModule, sources: Sequence[GraphInput]) -> Callable[..., Any]:
         describe_inputs(graph, sources)
