@@ -244,6 +244,8 @@ def _first_result(sweep: _Sweep, node: Node) -> Node | None:
         return None
     if is_call(call, aten.native_layer_norm.default):
         return sweep.emit(node, aten.layer_norm.default, *call.args)
+    if is_call(call, aten.log_sigmoid_forward.default):
+        return sweep.emit(node, aten.log_sigmoid.default, *call.args)
     if is_call(call, aten._scaled_dot_product_flash_attention_for_cpu.default):
         query, key, value, *rest = call.args
         dropout, causal = (*rest, 0.0, False)[:2] if rest else (0.0, False)

@@ -265,6 +265,8 @@ def _check_results(node: Node, result: Any) -> None:
     for value, got in pairs:
         if got is not None and tuple(got.shape) != tuple(value.shape):
             raise Unsupported(f"TTNN gives the shape {tuple(got.shape)}, eager torch {tuple(value.shape)}")
+        if got is not None and ("INT" in got.dtype.name) != (DEVICE_DTYPES.get(value.dtype) == "int32"):
+            raise Unsupported(f"TTNN gives {got.dtype.name.lower()}, eager torch {value.dtype}")
 
 
 def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
