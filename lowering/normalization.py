@@ -1,6 +1,8 @@
 """Normalizations: ATen node → TTNN calls.
 
-TTNN normalizes over the last dimension only; wider normalized shapes are flattened first.
+TTNN normalizes over the last dimension only; what is normalized together is made one first: trailing dimensions, a
+group of channels, a channel of all images. The weights and biases of channels stand in nodes of their own
+(`passes/pull_out_affine.py`).
 """
 
 from __future__ import annotations
@@ -8,8 +10,22 @@ from __future__ import annotations
 import math
 
 from tt_dynamo import operators
-from tt_dynamo.graph import aten
-from tt_dynamo.lowering.registry import lower
+from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering.registry import Need, lower
+
+
+def _normalized(ttnn, x, eps, weight=None, bias=None):
+    return ttnn.layer_norm(
+        x, weight=weight, bias=bias, epsilon=eps, compute_kernel_config=ttnn.settings.compute_kernel_config
+    )
+
+
+def _statistics(ttnn, rows, eps, shape):
+    """Mean and 1 / sqrt(variance + eps) of each of the rows [count, width], in `shape`."""
+    config = ttnn.settings.compute_kernel_config
+    mean = ttnn.mean(rows, dim=-1, keepdim=True, compute_kernel_config=config)
+    variance = ttnn.var(rows, dim=-1, keepdim=True, correction=False, compute_kernel_config=config)
+    return ttnn.reshape(mean, shape), ttnn.reshape(ttnn.rsqrt(ttnn.add(variance, eps)), shape)
 
 
 @lower(aten.layer_norm.default)
@@ -19,14 +35,21 @@ def layer_norm(ttnn, x, normalized_shape, weight=None, bias=None, eps=1e-5, cudn
     x: [..., *normalized_shape], float. Source: Ba, Kiros & Hinton 2016, https://arxiv.org/abs/1607.06450
     """
     shape, width = x.shape, math.prod(normalized_shape)
-    if len(normalized_shape) > 1:
-        x = ttnn.reshape(x, (*shape[: -len(normalized_shape)], width))
-        weight = weight and ttnn.reshape(weight, (width,))
-        bias = bias and ttnn.reshape(bias, (width,))
-    y = ttnn.layer_norm(
-        x, weight=weight, bias=bias, epsilon=eps, compute_kernel_config=ttnn.settings.compute_kernel_config
-    )
-    return ttnn.reshape(y, shape) if len(normalized_shape) > 1 else y
+    if len(normalized_shape) == 1:
+        return _normalized(ttnn, x, eps, weight, bias)
+    x = ttnn.reshape(x, (*shape[: -len(normalized_shape)], width))
+    weight = weight and ttnn.reshape(weight, (width,))
+    bias = bias and ttnn.reshape(bias, (width,))
+    return ttnn.reshape(_normalized(ttnn, x, eps, weight, bias), shape)
+
+
+@lower(aten.native_layer_norm.default)
+def native_layer_norm(ttnn, x, normalized_shape, weight, bias, eps):
+    """The same, and the mean and 1 / sqrt(variance + eps) of what was normalized together, kept for training."""
+    leading = x.shape[: len(x.shape) - len(normalized_shape)]
+    rows = ttnn.reshape(x, (math.prod(leading), math.prod(normalized_shape)))
+    statistics = _statistics(ttnn, rows, eps, (*leading, *[1] * len(normalized_shape)))
+    return layer_norm(ttnn, x, normalized_shape, weight, bias, eps), *statistics
 
 
 @lower(operators.add_layer_norm)
@@ -39,4 +62,95 @@ def add_layer_norm(ttnn, x, residual, weight, bias, eps):
         bias=bias,
         epsilon=eps,
         compute_kernel_config=ttnn.settings.compute_kernel_config,
+    )
+
+
+@lower(operators.rms_norm)
+def rms_norm(ttnn, x, weight, eps):
+    """x over its root mean square along the last dimension, times the weight.
+
+    x [..., width], weight [width]. Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467
+    """
+    return ttnn.rms_norm(x, weight=weight, epsilon=eps, compute_kernel_config=ttnn.settings.compute_kernel_config)
+
+
+@lower(aten.group_norm.default)
+def group_norm(ttnn, x, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True):
+    """x [batch, channels, ...] normalized over each group of neighbouring channels of each image, by itself.
+
+    TTNN's own group norm takes whole tiles of channels and has them last. Source: Wu & He 2018,
+    https://arxiv.org/abs/1803.08494
+    """
+    _require_no_affine(weight, bias)
+    rows = ttnn.reshape(x, (x.shape[0] * num_groups, -1))
+    return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape)
+
+
+@lower(aten.native_group_norm.default)
+def native_group_norm(ttnn, x, weight, bias, batch, channels, pixels, groups, eps):
+    """The same, and the mean and 1 / sqrt(variance + eps) of each group, [batch, groups], kept for training."""
+    _require_no_affine(weight, bias)
+    rows = ttnn.reshape(x, (batch * groups, -1))
+    return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape), *_statistics(ttnn, rows, eps, (batch, groups))
+
+
+def _require_no_affine(weight, bias):
+    if weight is not None or bias is not None:
+        raise Unsupported("the weight and bias of channels belong into nodes of their own")
+
+
+def _channels_first(ttnn, x):
+    """x [batch, channels, ...] as [channels, everything else], and the function that moves such rows back."""
+    batch, channels, *spatial = x.shape
+    if batch == 1:
+        return ttnn.reshape(x, (channels, -1)), lambda rows: ttnn.reshape(rows, x.shape)
+    order = (1, 0, *range(2, len(x.shape)))
+
+    def back(rows):
+        return ttnn.permute(ttnn.reshape(rows, (channels, batch, *spatial)), order)
+
+    return ttnn.reshape(ttnn.permute(x, order), (channels, -1)), back
+
+
+@lower(aten._native_batch_norm_legit.no_stats)
+def batch_norm(ttnn, x, weight, bias, training, momentum, eps):
+    """x [batch, channels, ...] normalized over each channel of all images; its mean and 1 / sqrt(variance + eps).
+
+    Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167
+    """
+    _require_no_affine(weight, bias)
+    rows, back = _channels_first(ttnn, x)
+    return back(_normalized(ttnn, rows, eps)), *_statistics(ttnn, rows, eps, (x.shape[1],))
+
+
+FLOAT32 = Need("TILE", "float32")
+
+
+@lower(aten._native_batch_norm_legit_functional.default, running_mean=FLOAT32, running_var=FLOAT32)
+def batch_norm_and_update(ttnn, x, weight, bias, running_mean, running_var, training, momentum, eps):
+    """The same, and the running statistics after it.
+
+    They are float32 on the device as well: steps of less than a bfloat16's last bit must add up over many calls.
+    """
+    if not training:
+        raise Unsupported("a batch norm in evaluation updates no statistics")
+    _require_no_affine(weight, bias)
+    channels = x.shape[1]
+    rows, back = _channels_first(ttnn, x)
+    config = ttnn.settings.compute_kernel_config
+    mean = ttnn.mean(rows, dim=-1, keepdim=True, compute_kernel_config=config)
+    variance = ttnn.var(rows, dim=-1, keepdim=True, correction=False, compute_kernel_config=config)
+    mean, variance = (ttnn.reshape(x, (channels,)) for x in (mean, variance))
+    count = rows.shape[-1]
+
+    def updated(running, new, factor):
+        new = ttnn.multiply(ttnn.typecast(new, ttnn.float32), momentum * factor)
+        return ttnn.add(ttnn.multiply(running, 1 - momentum), new)
+
+    return (
+        back(_normalized(ttnn, rows, eps)),
+        mean,
+        ttnn.rsqrt(ttnn.add(variance, eps)),
+        updated(running_mean, mean, 1.0),
+        updated(running_var, variance, count / (count - 1)),
     )
