@@ -52,7 +52,7 @@ def test_a_softmax_of_what_is_masked_is_zero_there(x):
     check(lambda x: torch.softmax(x.masked_fill(torch.relu(x) > 0.5, float("-inf")), -1), x)
 
 
-# --- norms over channels ------------------------------------------------------------------------------------------------
+# --- norms over channels --------------------------------------------------------------------------------------------
 
 
 def affine(module):
@@ -118,7 +118,7 @@ def test_norms_by_the_statistics_of_their_input(norm, shape):
     assert "layer_norm" in calls(report)
 
 
-# --- statistics that training keeps -------------------------------------------------------------------------------------
+# --- statistics that training keeps ---------------------------------------------------------------------------------
 
 W, B = random(6), random(6, mean=1.0)
 LAST = random(5)
@@ -151,7 +151,7 @@ def test_running_statistics_are_float32_on_the_device():
         torch.testing.assert_close(ours - 100, eager - 100, rtol=0.02, atol=0)
 
 
-# --- root mean square ---------------------------------------------------------------------------------------------------
+# --- root mean square -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(33,), (5, 33), (2, 3, 33), (2, 2, 3, 2, 33)], ids=str)
@@ -165,7 +165,7 @@ def test_an_rms_norm_over_several_dimensions():
     assert calls(report).count("rms_norm") == 1
 
 
-# --- what is made of other operations -----------------------------------------------------------------------------------
+# --- what is made of other operations -------------------------------------------------------------------------------
 
 
 ROW, COLUMN, OTHER = random(1, 33), random(4, 1), random(4, 33, mean=0.5)
