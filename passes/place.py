@@ -67,8 +67,11 @@ FIXED_COST = 1024
 Sides = dict[Node, str]
 
 
-def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
-    """Decide for every computing node and insert the transfers; returns "device" or "host" by node."""
+def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True) -> Sides:
+    """Decide for every computing node and insert the transfers; returns "device" or "host" by node.
+
+    may_choose: whether moves, casts and integers run where the cut puts them; else on the device if it can.
+    """
     constants = constant_nodes(graph)
     computing = [n for n in graph.nodes if n.op == "call_function" and n not in constants]
     sides: Sides = {}
@@ -78,7 +81,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool]) -> Sides:
             continue
         if not can_run(node):
             sides[node] = "host"
-        elif _is_free(node):
+        elif may_choose and _is_free(node):
             free.append(node)
         else:
             sides[node] = "device"

@@ -79,7 +79,7 @@ class Compiler:
         while True:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)
-                sides = place(graph, functools.partial(self._can_run, back=back))
+                sides = place(graph, functools.partial(self._can_run, back=back), self.options.placement != "device")
                 assign_layouts(graph, sides, _gives, _needs)
             with self._stage("lowering"):
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 FALLBACKS = ("torch", "error")
+PLACEMENTS = ("fewest_bytes", "device")
 MATH_FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
 
 
@@ -37,6 +38,8 @@ class Options:
     dump: folder for the graph after every pass, the program, its weights, the report and a drawing; the environment
         variable TT_DYNAMO_DUMP sets the default.
     fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
+    placement: "fewest_bytes" leaves moves of data, casts and integers where the fewest bytes cross; "device" puts whatever
+        the device can take on the device.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device.
     fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
@@ -47,6 +50,7 @@ class Options:
     dry_run: bool = False
     dump: str | None = None
     fallback: str = "torch"
+    placement: str = "fewest_bytes"
     disable_passes: tuple[str, ...] = ()
     math_fidelity: str = "HiFi4"
     fp32_accumulation: bool = True
@@ -77,6 +81,7 @@ class Options:
         if isinstance(self.device, str):
             _one_of("device", self.device, ("auto", "hardware", *BOARDS))
         _one_of("fallback", self.fallback, FALLBACKS)
+        _one_of("placement", self.placement, PLACEMENTS)
         _one_of("math_fidelity", self.math_fidelity, MATH_FIDELITIES)
         for name in ("dry_run", "fp32_accumulation"):
             if not isinstance(getattr(self, name), bool):

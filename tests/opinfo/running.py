@@ -95,7 +95,7 @@ def run_sample(operator: str, dtype: str, number: int, sample: Sample) -> Outcom
         outcome.targets, outcome.core = called.targets(), called.all_core()
         try:
             seed()
-            compiled = run_compiled(sample.function, sample.copies())
+            compiled = run_compiled(sample.function, sample.copies(), placement="device")
         except DATA_DEPENDENT as error:
             outcome.message = _first_line(error)
             return outcome

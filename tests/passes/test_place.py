@@ -56,6 +56,13 @@ def test_what_the_device_cannot_take_runs_on_the_host_between_two_crossings():
     assert graph.targets() == expected
 
 
+def test_moves_go_where_fewer_bytes_cross_unless_they_may_not_choose():
+    graph = capture(lambda x: x[:1].flip(0), random(64, 64))
+    assert set(place(graph.graph, lambda node: True).values()) == {"host"}
+    graph = capture(lambda x: x[:1].flip(0), random(64, 64))
+    assert set(place(graph.graph, lambda node: True, may_choose=False).values()) >= {"device"}
+
+
 def test_a_graph_that_the_device_cannot_take_crosses_nowhere():
     graph, sides = placed(lambda x: torch.sin(torch.sin(x)), random(4, 4))
     assert graph.targets() == [aten.sin.default] * 2 and set(sides.values()) == {"host"}
