@@ -84,8 +84,8 @@ def bounds(size, start=None, end=None, step=1):
 def _cuts(node: Node) -> str:
     """Whether a slice begins on whole tiles, which keep their layout, or inside one."""
     (shape,) = _operand_shapes(node)
-    dim, start, end, step = (*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :])
-    dim %= len(shape)
+    given = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
+    dim, start, end, step = given[0] % len(shape), *given[1:]
     inside = len(shape) == 1 or (dim >= len(shape) - 2 and bounds(shape[dim], start, end, step)[0] % TILE)
     return "ROW_MAJOR" if inside or step != 1 else "any"
 
@@ -126,7 +126,8 @@ def _sliced(ttnn, x, dim, start, stop, step=1):
 @lower(aten.slice.Tensor, gives=_same(_cuts), self=Need(_cuts))
 def slice_(ttnn, x, dim=0, start=None, end=None, step=1):
     """Elements start, start + step, … below end along `dim`; negative positions count from the end."""
-    return _sliced(ttnn, x, dim % len(x.shape), *bounds(x.shape[dim], start, end, step), step)
+    start, end = bounds(x.shape[dim], start, end, step)
+    return _sliced(ttnn, x, dim % len(x.shape), start, end, step)
 
 
 @lower(aten.select.int, gives=_same(_selects), self=Need(_selects))

@@ -30,6 +30,7 @@ from tt_dynamo.passes.promote_operands import promote_operands
 from tt_dynamo.passes.pull_out_affine import pull_out_affine
 from tt_dynamo.passes.resize import resize
 from tt_dynamo.passes.spell_moves import spell_moves
+from tt_dynamo.passes.write_rows import write_rows
 
 Pass = Callable[[Graph, Context], int]
 
@@ -37,6 +38,7 @@ PASSES: tuple[Pass, ...] = (
     keep_strides,
     spell_moves,
     look_up_rows,
+    write_rows,
     promote_operands,
     canonicalize,
     canonicalize_reductions,
@@ -65,6 +67,7 @@ REQUIRED = frozenset(
         "resize",
         "spell_moves",
         "look_up_rows",
+        "write_rows",
         "pull_out_affine",
     }
 )

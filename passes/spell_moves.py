@@ -222,7 +222,7 @@ def _copy(node: Node) -> Node | None:
 def _bounded(node: Node, index: Node) -> Node | None:
     """The index with its bounds checked; None where it is already, or the device is not asked."""
     x = node.args[0]
-    if is_call(index, operators.bounded) or not shape_of(x) or not math.prod(shape_of(index)):
+    if is_call(index, operators.bounded, operators.bounded_along) or not shape_of(x) or not math.prod(shape_of(index)):
         return None
     if not dtype_of(x).is_floating_point and dtype_of(x) != torch.bool:
         return None
@@ -263,12 +263,11 @@ def _index_fill(node: Node) -> Node | None:
 @_rule(aten.index_add.default)
 def _index_add(node: Node) -> Node | None:
     x, dim, index, source = node.args
-    if node.kwargs.get("alpha", 1) != 1 or dtype_of(source) != dtype_of(x) or not shape_of(index):
+    shape = shape_of(x)
+    if node.kwargs.get("alpha", 1) != 1 or dtype_of(source) != dtype_of(x) or not dtype_of(x).is_floating_point:
         return None
-    checked = _bounded(node, index)
-    if checked is None:
+    if not shape or not shape_of(index) or not math.prod(shape_of(source)):
         return None
-    dim %= len(shape_of(x))
-    spread = [-1 if d == dim else 1 for d in range(len(shape_of(x)))]
-    index = _emit(node, aten.expand.default, _emit(node, aten.view.default, checked, spread), list(shape_of(source)))
+    dim %= len(shape)
+    index = _emit(node, operators.bounded_along, index, shape[dim], dim, list(shape_of(source)))
     return _emit(node, aten.scatter_add.default, x, dim, index, source)

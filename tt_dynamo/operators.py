@@ -122,6 +122,14 @@ def bounded(index, size):
     return index.clone()
 
 
+@define("bounded_along(Tensor index, int size, int dim, int[] shape) -> Tensor")
+def bounded_along(index, size, dim, shape):
+    """The same for an index [n] along `dim`, repeated over the other dimensions of `shape`."""
+    return bounded(index, size).view([-1 if d == dim else 1 for d in range(len(shape))]).repeat(
+        [1 if d == dim else length for d, length in enumerate(shape)]
+    )
+
+
 @define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor")
 def attention_mask(mask, zeros=None):
     """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key]."""
@@ -149,5 +157,5 @@ def to_layout(x, layout):
 # What becomes TTNN calls one by one where TTNN refuses the whole.
 FUSED = frozenset({linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask, rms_norm})
 # What prepares positions, with eager's checks: at home on the host, where the positions are.
-AT_HOME_ON_HOST = frozenset({index_numbers, put_numbers, bounded})
+AT_HOME_ON_HOST = frozenset({index_numbers, put_numbers, bounded, bounded_along})
 TRANSFERS = frozenset({to_device, to_host})
