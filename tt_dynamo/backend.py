@@ -19,7 +19,7 @@ from tt_dynamo.decompositions import decompositions
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.interpolate import keep_interpolation_whole
 from tt_dynamo.options import Options
-from tt_dynamo.shapes import Specializations
+from tt_dynamo.shapes import Specializations, in_eager
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,12 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
     keep_interpolation_whole(module)
 
     def compiler(graph: GraphModule, sources: Sequence[GraphInput]) -> Callable[..., Any]:
+        name = f"graph_{next(_names)}"
+        eager = in_eager(graph, name, device.description, options)
+        if eager is not None:
+            return eager
         describe_inputs(graph, sources)
-        program = Compiler(graph, device, options, f"graph_{next(_names)}").compile()
+        program = Compiler(graph, device, options, name).compile()
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(program)
         call._boxed_call = True

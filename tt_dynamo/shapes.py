@@ -2,7 +2,8 @@
 
 TTNN programs hold their shapes, and Dynamo marks a size that changed as symbolic. A graph with symbolic sizes is
 therefore kept as Dynamo gave it and specialized at the call, once for each combination of sizes. The same goes for
-Python floats, which such a graph takes as tensors and reads by `item`.
+Python floats, which such a graph takes as tensors and reads by `item`. Sizes that only a run knows (`nonzero`, where
+Dynamo is told to capture it) leave nothing to specialize: such a graph runs in eager torch.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from functorch.compile import make_boxed_func
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 
+from tt_dynamo.graph import FallbackError, compute_nodes, values_of
 from tt_dynamo.options import Options
+from tt_dynamo.report import Fallback, GraphReport, emit
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +58,37 @@ class Specializations:
                 count,
             )
         module = _concrete(self._module, args)
-        return self._compile(module, list(args))
+        return self._compile(module, _faked(args) if depends_on_values(self._module) else list(args))
+
+
+def depends_on_values(module: GraphModule) -> bool:
+    """Whether a size or number in a graph is known only when it runs: `nonzero`, `item`."""
+    values = [node.meta.get("val", node.meta.get("example_value")) for node in module.graph.nodes]
+    return any(free_unbacked_symbols(value) for value in values if value is not None)
+
+
+def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Callable[..., Any] | None:
+    """A graph with tensors whose sizes only a run knows, in eager torch as a whole; None for every other graph.
+
+    Raises FallbackError where fallback="error" forbids it. Emits the graph's report.
+    """
+    computing = compute_nodes(graph.graph)
+    unknown = [n for n in computing if any(isinstance(s, torch.SymInt) for value in values_of(n) for s in value.shape)]
+    if not unknown:
+        return None
+    reason = "the size of its result depends on values; a graph with such sizes runs in eager torch"
+    if options.fallback == "error":
+        raise FallbackError(f'{unknown[0].name}: {reason} and fallback="error" forbids it')
+    fallbacks = [Fallback(node.name, "unsupported", reason) for node in unknown]
+    emit(GraphReport(name, device, nodes=len(computing), host_nodes=len(computing), fallbacks=fallbacks))
+    return make_boxed_func(graph.forward)
+
+
+def _faked(args: Sequence[Any]) -> list[Any]:
+    """Fake tensors of the arguments' sizes, in a mode that has symbols for what only a run knows."""
+    environment = ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
+    mode = FakeTensorMode(shape_env=environment)
+    return [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
 
 
 def _reads(placeholder: Node) -> list[Node]:
@@ -78,4 +114,6 @@ def _concrete(module: GraphModule, args: Sequence[Any]) -> GraphModule:
         for number in _reads(node):
             number.replace_all_uses_with(argument.item())
             graph.erase_node(number)
+    for node in graph.nodes:
+        node.meta.pop("unbacked_bindings", None)  # Dynamo's symbols, which the new trace does not know
     return GraphModule(module, graph)
