@@ -12,7 +12,6 @@ UNARY = {
     aten.log_sigmoid.default: "log_sigmoid",
     aten.mish.default: "mish",
     aten.relu.default: "relu",
-    aten.relu6.default: "relu6",
     aten.selu.default: "selu",
     aten.sigmoid.default: "sigmoid",
     aten.silu.default: "silu",
@@ -81,18 +80,6 @@ def hardtanh(ttnn, x, min_val=-1, max_val=1):
     return ttnn.hardtanh(x, min_val=float(min_val), max_val=float(max_val))
 
 
-@lower(aten.hardshrink.default)
-def hardshrink(ttnn, x, lambd=0.5):
-    """x where |x| > lambd, else 0."""
-    return ttnn.hardshrink(x, lambd=float(lambd))
-
-
-@lower(aten.softshrink.default)
-def softshrink(ttnn, x, lambd=0.5):
-    """x moved by lambd towards 0, and 0 where it is not that far away."""
-    return ttnn.softshrink(x, lambd=float(lambd))
-
-
 @lower(aten.threshold.default)
 def threshold(ttnn, x, threshold, value):
     """x where x > threshold, else value."""
@@ -114,12 +101,6 @@ def softplus(ttnn, x, beta=1, threshold=20):
 def log_sigmoid_forward(ttnn, x):
     """log(1 / (1 + exp(-x))), and exp(-|x|), which its derivative reads."""
     return ttnn.log_sigmoid(x), ttnn.exp(ttnn.neg(ttnn.abs(x)))
-
-
-@lower(aten.hardshrink_backward.default, aten.softshrink_backward.default)
-def shrink_backward(ttnn, grad, x, lambd):
-    """grad where |x| > lambd, else 0."""
-    return ttnn.where(ttnn.gt(ttnn.abs(x), float(lambd)), grad, 0.0)
 
 
 @lower(aten.logit.default)
