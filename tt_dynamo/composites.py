@@ -53,3 +53,13 @@ def trilinear(
     outputs, in1, in2 = b.shape
     left = a @ b.permute(1, 0, 2).reshape(in1, outputs * in2)
     return (left.reshape(-1, outputs, in2) @ c.unsqueeze(-1)).squeeze(-1)
+
+
+@composite(aten.rrelu_with_noise_functional.default)
+def rrelu(
+    x: Tensor, noise: Tensor, lower: float = 0.125, upper: float = 1 / 3, training: bool = False, generator: Any = None
+) -> Any:
+    """Outside training the slope is the middle of its range."""
+    if training:
+        return NotImplemented
+    return aten.leaky_relu(x, (lower + upper) / 2), noise

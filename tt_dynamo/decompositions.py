@@ -61,6 +61,7 @@ TAKEN_APART = (
     aten.ldexp,
     aten.leaky_relu_backward,
     aten.log_sigmoid_backward,
+    aten.logit_backward,
     aten.mish_backward,
     aten.mse_loss,
     aten.mse_loss_backward,
