@@ -42,6 +42,8 @@ def permute(ttnn, x, dims):
 @lower(aten.expand.default)
 def expand(ttnn, x, size, implicit=False):
     """x repeated along dimensions of size 1; -1 keeps a size."""
+    if not size:
+        return ttnn.clone(x)
     missing = len(size) - len(x.shape)
     if missing:
         x = ttnn.reshape(x, (*[1] * missing, *x.shape))
@@ -72,6 +74,8 @@ def _joins(node: Node) -> str:
 @lower(aten.cat.default, gives=_joins, tensors=Need(_joins))
 def cat(ttnn, tensors, dim=0):
     """Tensors joined along `dim`."""
+    if dim % len(tensors[0].shape) == len(tensors[0].shape) - 1 and any(x.shape[-1] % TILE for x in tensors):
+        workarounds.refuse_integers(ttnn, tensors[0])  # columns that fill no tiles are joined as rows
     return ttnn.concat(tensors, dim=dim)
 
 
@@ -165,6 +169,8 @@ def split(ttnn, x, size, dim=0):
 @lower(aten.repeat.default)
 def repeat(ttnn, x, repeats):
     """x repeated `repeats` times along each dimension."""
+    if not repeats:
+        return ttnn.clone(x)
     missing = len(repeats) - len(x.shape)
     if missing:
         x = ttnn.reshape(x, (*[1] * missing, *x.shape))

@@ -50,11 +50,11 @@ def literal(node: Node, numbers: torch.Tensor) -> Node:
     """A node that stands for `numbers`, at the graph's insertion point."""
     root = node.graph.owning_module
     name = f"numbers_{sum(key.startswith('numbers_') for key, _ in root.named_buffers())}"
-    root.register_buffer(name, numbers.contiguous())
-    literal = node.graph.get_attr(name)
-    mode = node.meta["val"].fake_mode
-    literal.meta["val"] = mode.from_tensor(numbers.contiguous(), static_shapes=True)
-    return literal
+    held = numbers.clone(memory_format=torch.contiguous_format)
+    root.register_buffer(name, held)
+    found = node.graph.get_attr(name)
+    found.meta["val"] = node.meta["val"].fake_mode.from_tensor(held, static_shapes=True)
+    return found
 
 
 def indices_of(node: Node) -> list[Any] | None:

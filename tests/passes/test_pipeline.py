@@ -78,7 +78,8 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         changed = transform(graph.graph, graph.context)
         graph.graph.lint()
         same(graph.run(), before, exact=False)
-        nothing_to_do = transform.__name__ in ("keep_strides", "promote_operands")
+        moves = ("spell_moves", "look_up_rows", "write_rows")
+        nothing_to_do = transform.__name__ in ("keep_strides", "promote_operands", *moves)
         assert changed or nothing_to_do, f"{transform.__name__} found nothing to do"
 
 
