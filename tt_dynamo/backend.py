@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from functorch.compile import min_cut_rematerialization_partition
 from torch._dynamo.backends.common import aot_autograd
 from torch.fx import GraphModule
 
@@ -65,12 +66,25 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
 
     keep_interpolation_whole(module)
 
-    def compiler(graph: GraphModule, sources: Sequence[GraphInput]) -> Callable[..., Any]:
+    described: dict[str, GraphInput] = {}
+
+    def forward(graph: GraphModule, _: Any) -> Callable[..., Any]:
+        describe_inputs(graph, given)
+        for node in graph.graph.find_nodes(op="placeholder"):
+            described[node.name] = GraphInput(node.meta["name"], node.meta["parameter"])
+        return compiler(graph)
+
+    def backward(graph: GraphModule, _: Any) -> Callable[..., Any]:
+        # Reads inputs that the forward graph saved, under their names there, beside other values and gradients.
+        names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+        describe_inputs(graph, [described.get(name, GraphInput(name, False)) for name in names])
+        return compiler(graph)
+
+    def compiler(graph: GraphModule) -> Callable[..., Any]:
         name = f"graph_{next(_names)}"
         eager = in_eager(graph, name, device.description, options)
         if eager is not None:
             return eager
-        describe_inputs(graph, sources)
         program = Compiler(graph, device, options, name).compile()
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(program)
@@ -78,8 +92,10 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
         return call
 
     return aot_autograd(
-        fw_compiler=lambda graph, _: compiler(graph, given),
-        bw_compiler=lambda graph, _: compiler(graph, ()),  # reads saved values and gradients, under names of its own
+        fw_compiler=forward,
+        bw_compiler=backward,
+        # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
+        partition_fn=min_cut_rematerialization_partition,
         decompositions=decompositions(),
     )(module, inputs)
 

@@ -18,7 +18,7 @@ from tt_dynamo.lowering.recorder import Expression
 CHECKED = '''def checked(x, low, high):
     """Integers x as int32, if all lie in [low, high); raises IndexError otherwise, before a device truncates them."""
     if x.numel():
-        smallest, largest = torch.aminmax(x)
+        smallest, largest = map(int, torch.aminmax(x))  # an int32 tensor compares wrongly with 2^31
         if smallest < low or largest >= high:
             raise IndexError(f"integers from {smallest} to {largest}, expected {low} <= i < {high}")
     return x.to(torch.int32)

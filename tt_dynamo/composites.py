@@ -63,3 +63,25 @@ def rrelu(
     if training:
         return NotImplemented
     return aten.leaky_relu(x, (lower + upper) / 2), noise
+
+
+@composite(aten.select_backward.default)
+def select_backward(grad: Tensor, sizes: list[int], dim: int, index: int) -> Tensor:
+    """The gradient of x.select(dim, index): zeros around it."""
+    dim %= len(sizes)
+    return _surrounded(grad.unsqueeze(dim), sizes, dim, index % sizes[dim])
+
+
+@composite(aten.slice_backward.default)
+def slice_backward(grad: Tensor, sizes: list[int], dim: int, start: int, end: int, step: int) -> Any:
+    """The gradient of a slice of neighbouring elements: zeros around it."""
+    if step != 1:
+        return NotImplemented
+    dim %= len(sizes)
+    start = min(max(start + sizes[dim] if start < 0 else start, 0), sizes[dim])
+    return _surrounded(grad, sizes, dim, start)
+
+
+def _surrounded(grad: Tensor, sizes: list[int], dim: int, start: int) -> Tensor:
+    pairs = [0, 0] * (len(sizes) - 1 - dim) + [start, sizes[dim] - start - grad.shape[dim]]
+    return aten.constant_pad_nd.default(grad, pairs, 0)

@@ -1,8 +1,8 @@
 """Where each core ATen operation runs: `python -m tt_dynamo.coverage > lowering/coverage.md`.
 
-Every operation that PyTorch tags as core (`torch.Tag.core`) is compiled with one call (`core_samples.py`) for each dtype
-on the emulated board, as torch.compile would compile it, and the table says what happened: the TTNN calls where it runs
-on the device, the reason where it runs in eager torch.
+Every operation that PyTorch tags as core (`torch.Tag.core`) is compiled with one call (`core_samples.py`) for each
+dtype on the emulated board, as torch.compile would compile it, and the table says what happened: the TTNN calls where
+it runs on the device, the reason where it runs in eager torch.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
+from tt_dynamo import composites_attention  # noqa: F401  (adds its own to the composites)
 from tt_dynamo.composites import COMPOSITES
 
 aten = torch.ops.aten

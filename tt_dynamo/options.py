@@ -38,8 +38,8 @@ class Options:
     dump: folder for the graph after every pass, the program, its weights, the report and a drawing; the environment
         variable TT_DYNAMO_DUMP sets the default.
     fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
-    placement: "fewest_bytes" leaves moves of data, casts and integers where the fewest bytes cross; "device" puts whatever
-        the device can take on the device.
+    placement: "fewest_bytes" runs moves of data, casts and integers where the fewest bytes cross; "device" puts
+        whatever the device can take on the device.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device.
     fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).

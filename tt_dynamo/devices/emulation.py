@@ -325,7 +325,8 @@ def _to_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
             if tensor.value.shape != tuple(tensor.shape):
                 raise EmulationError("the contents of prepared weights are laid out for TTNN's kernels alone")
             result = to_torch_dtype(tensor.value, tensor.dtype)
-        return (result if dtype is None else result.to(dtype)).contiguous()  # as TTNN gives it
+        result = result if dtype is None else result.to(dtype)
+        return result.reshape(-1).reshape(result.shape)  # as TTNN gives it: contiguous also in dimensions of size 1
 
     return to_torch
 
