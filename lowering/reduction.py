@@ -12,6 +12,7 @@ import math
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.registry import lower
+from tt_dynamo.lowering.workarounds import exact_sums
 
 COUNTABLE = 1 << 24  # float32 holds every integer up to here
 
@@ -35,13 +36,6 @@ def without(shape, dims):
 def is_count(dtype):
     """Whether a reduction in `dtype` counts booleans."""
     return dtype is not None and not dtype.is_floating_point
-
-
-def exact_sums(ttnn):
-    """Sums in float32, whatever the options say of float accumulation."""
-    return ttnn.WormholeComputeKernelConfig(
-        math_fidelity=ttnn.MathFidelity.HiFi4, math_approx_mode=False, fp32_dest_acc_en=True, packer_l1_acc=True
-    )
 
 
 def _reduced(ttnn, name, x, dim, keepdim, **options):
@@ -206,6 +200,15 @@ def dist(ttnn, x, other, p=2):
     """Norm of order p of x - other, which broadcast."""
     require_float(ttnn, x, other)
     return vector_norm(ttnn, ttnn.subtract(x, other), p)
+
+
+@lower(aten._cdist_forward.default)
+def cdist(ttnn, x1, x2, p, compute_mode=None):
+    """Norm of order p of each row of x1 [..., m, width] less each row of x2 [..., n, width]: [..., m, n]."""
+    require_float(ttnn, x1, x2)
+    rows = ttnn.reshape(x1, (*x1.shape[:-1], 1, x1.shape[-1]))
+    columns = ttnn.reshape(x2, (*x2.shape[:-2], 1, *x2.shape[-2:]))
+    return vector_norm(ttnn, ttnn.subtract(rows, columns), p, [-1])
 
 
 @lower(aten.logsumexp.default)

@@ -45,3 +45,13 @@ def refuse_integers(ttnn: Any, x: Any) -> None:
     """Permuting 32-bit integers gives wrong ones: https://github.com/tenstorrent/tt-metal/issues/19950"""
     if x.dtype in (ttnn.int32, ttnn.uint32):
         raise Unsupported("a permute of integers: tt-metal issue 19950")
+
+
+def exact_sums(ttnn: Any) -> Any:
+    """The configuration of sums that count: in float32 whatever the options say, and never HiFi4.
+
+    HiFi4 with float32 accumulation gives wrong elements on Wormhole: https://github.com/tenstorrent/tt-metal/issues/38306
+    """
+    return ttnn.WormholeComputeKernelConfig(
+        math_fidelity=ttnn.MathFidelity.HiFi3, math_approx_mode=False, fp32_dest_acc_en=True, packer_l1_acc=True
+    )

@@ -4,7 +4,7 @@ Before   sum(x, dtype=float32)      any(x)           count_nonzero(x)           
 After    sum(_to_copy(x, float32))  any(ne(x, 0))    sum(ne(x, 0), [], dtype=int64)      amax(x, [0])   argmax(x, 0)
 
 Booleans are numbers on the device, so its lowerings cannot tell them from floats: a reduction of booleans that gives
-integers says so by its `dtype`, and no other reduction keeps one. any and all read booleans only.
+integers says so by its `dtype`, and no reduction of floats keeps one. any and all read booleans only.
 """
 
 from __future__ import annotations
@@ -64,11 +64,12 @@ def _in_own_dtype(graph: Graph, node: Node) -> Node | None:
         if given is None:
             return insert(graph, node.target, node.args, {**kwargs, "dtype": wanted}, like=node)
         return None
-    if given is None:
-        return None
+    if given is None or not (wanted.is_floating_point or dtype_of(x).is_floating_point):
+        return None  # integers alone would be summed in int64
     if dtype_of(x) != wanted:
         x = insert(graph, aten._to_copy.default, (x,), {"dtype": wanted}, like=node)
-    return insert(graph, node.target, (x, *node.args[1:]), kwargs, like=node)
+    kept = kwargs if wanted.is_floating_point else node.kwargs
+    return insert(graph, node.target, (x, *node.args[1:]), dict(kept), like=node)
 
 
 def _booleans(graph: Graph, x: Node, like: Node) -> Node:

@@ -1,6 +1,5 @@
 """References of reductions whose TTNN golden function is wrong for how we call it."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from .references import reference
 @reference("ttnn.var")
 def var(
     input_tensor: Tensor,
-    dim: int | Sequence[int] | None = None,
+    dim: int | tuple[int, ...] | None = None,
     keepdim: bool = False,
     *,
     correction: bool = True,
@@ -27,6 +26,6 @@ def var(
 
 # As above.
 @reference("ttnn.std")
-def std(input_tensor: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False, **options: Any) -> Tensor:
+def std(input_tensor: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False, **options: Any) -> Tensor:
     """The root of the variance."""
     return var(input_tensor, dim, keepdim, **options).sqrt()
