@@ -105,7 +105,7 @@ def _adaptive_avg_pool(write: ImageWriter, x: Node, size) -> Node:
 
 def _resampled(write: ImageWriter, x: Node, weights: list[torch.Tensor]) -> Node:
     """x with its last dimensions resampled by weights [old, new]; those that stay as they are need none."""
-    needed = [None if torch.equal(w, torch.eye(*w.shape)) else _literal(write, w.to(dtype_of(x))) for w in weights]
+    needed = [None if torch.equal(w, torch.eye(len(w))) else _literal(write, w.to(dtype_of(x))) for w in weights]
     return write.emit(operators_image.resample, x, *[None] * (2 - len(needed)), *needed)
 
 

@@ -1,0 +1,207 @@
+"""Convolutions of images and signals: one TTNN call each, with weights that were prepared as they went up."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from compiled import calls, check, compiled, falls_back, random, rounded
+from torch import nn
+
+from tt_dynamo import operators_image
+from tt_dynamo.lowering import registry
+from tt_dynamo.lowering.recorder import Refused
+
+MOVED = ["permute", "reshape"]
+
+
+def image(channels=6, height=9, width=11, batch=2):
+    return random(batch, channels, height, width)
+
+
+CONVOLUTIONS = {
+    "of a larger kernel": nn.Conv2d(6, 10, 5),
+    "of one pixel": nn.Conv2d(6, 10, 1),
+    "of rows and columns apart": nn.Conv2d(6, 10, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
+    "with padding": nn.Conv2d(6, 10, 3, padding=1),
+    "with more padding than half of its kernel": nn.Conv2d(6, 10, 3, padding=3),
+    "with strides": nn.Conv2d(6, 10, 3, stride=2, padding=1),
+    "with strides beyond its kernel": nn.Conv2d(6, 10, 1, stride=2),
+    "with dilation": nn.Conv2d(6, 10, 3, padding=2, dilation=2),
+    "in groups": nn.Conv2d(6, 9, 3, groups=3),
+    "of each channel by itself": nn.Conv2d(6, 6, 7, padding=3, groups=6),
+    "of each channel by itself into two": nn.Conv2d(6, 12, 3, groups=6),
+    "without bias": nn.Conv2d(6, 10, 3, bias=False),
+    "to the same size by unequal padding": nn.Conv2d(6, 10, (2, 4), padding="same"),
+}
+
+
+@pytest.mark.parametrize("convolution", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
+def test_a_convolution_is_one_call(convolution):
+    report = check(rounded(convolution), image(), cancels=True)
+    assert calls(report) == [*MOVED, "conv2d", *reversed(MOVED)]
+
+
+def test_a_convolution_that_fills_its_image():
+    assert "conv2d" in calls(check(rounded(nn.Conv2d(6, 10, (9, 11))), image(), cancels=True))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 16, 65])
+def test_channels_need_fill_no_tile(channels):
+    check(rounded(nn.Conv2d(channels, channels + 1, 3)), image(channels), cancels=True)
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv1d(6, 9, 3, stride=2, padding=1),
+        nn.Conv1d(6, 12, 5, dilation=2, groups=3),
+        nn.Conv1d(6, 6, 4, padding="same", groups=6),
+    ],
+    ids=str,
+)
+def test_a_signal_is_an_image_of_one_row(convolution):
+    report = check(rounded(convolution), random(2, 6, 30), cancels=True)
+    assert "conv2d" in calls(report)
+
+
+TRANSPOSED = {
+    "of a larger kernel": nn.ConvTranspose2d(6, 10, 4),
+    "that doubles an image": nn.ConvTranspose2d(6, 10, 2, stride=2),
+    "with padding on one side of the result": nn.ConvTranspose2d(6, 10, 3, 2, 1, output_padding=1),
+    "of rows and columns apart": nn.ConvTranspose2d(6, 10, (3, 2), (2, 1), (1, 0)),
+    "with dilation": nn.ConvTranspose2d(6, 10, 3, dilation=2),
+    "in groups": nn.ConvTranspose2d(6, 9, 3, 2, groups=3),
+    "without bias": nn.ConvTranspose2d(6, 10, 3, bias=False),
+}
+
+
+@pytest.mark.parametrize("convolution", TRANSPOSED.values(), ids=TRANSPOSED.keys())
+def test_a_transposed_convolution_is_one_call(convolution):
+    report = check(rounded(convolution), image(), cancels=True)
+    assert calls(report) == [*MOVED, "conv_transpose2d", *reversed(MOVED)]
+
+
+def test_a_transposed_convolution_of_a_signal():
+    check(rounded(nn.ConvTranspose1d(6, 9, 3, 2, 1, output_padding=1)), random(2, 6, 30), cancels=True)
+
+
+def test_an_image_without_a_batch():
+    check(rounded(nn.Conv2d(6, 10, 3)), image()[0], cancels=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_floats(dtype):
+    check(rounded(nn.Conv2d(6, 10, 3)).to(dtype), image().to(dtype), roundings=2, cancels=True)
+
+
+def test_an_image_that_lies_channels_last():
+    check(rounded(nn.Conv2d(6, 10, 3)), image().to(memory_format=torch.channels_last), cancels=True)
+
+
+def test_nothing_moves_between_two_convolutions():
+    report = check(rounded(nn.Sequential(nn.Conv2d(6, 8, 3), nn.Conv2d(8, 4, 3))), image(), roundings=2, cancels=True)
+    assert calls(report) == [*MOVED, "conv2d", "conv2d", *reversed(MOVED)]
+
+
+def test_zeros_around_an_image_are_the_convolutions_own():
+    convolution = rounded(nn.Conv2d(6, 10, 3, stride=2, padding=1))
+    report = check(lambda x: convolution(F.pad(x, (0, 1, 2, 0))), image(), cancels=True)
+    assert calls(report) == [*MOVED, "conv2d", *reversed(MOVED)]
+
+
+@pytest.mark.parametrize("value, sides", [(1.0, (1, 1, 1, 1)), (0.0, (-1, 1, 1, 1)), (0.0, (1, 1, 1, 1, 0, 1))])
+def test_other_padding_is_not_the_convolutions_own(value, sides):
+    convolution = rounded(nn.Conv2d(6 + (len(sides) > 4), 10, 3))
+    outputs, _ = compiled(lambda x: convolution(F.pad(x, sides, value=value)), image())
+    torch.testing.assert_close(outputs, convolution(F.pad(image(), sides, value=value)), rtol=0.01, atol=0.02)
+
+
+def test_an_image_that_does_not_fit_into_l1_whole_is_convolved_in_blocks():
+    report = check(rounded(nn.Conv2d(3, 16, 3, padding=1)), random(1, 3, 512, 512), cancels=True)
+    assert "act_block_h_override=64" in report.code
+
+
+def test_constants_are_prepared_as_they_go_up():
+    report = check(rounded(nn.Conv2d(6, 10, 3)), image(), cancels=True)
+    assert "prepare_conv" not in report.code
+    assert report.weight_bytes >= 2 * (10 * 6 * 3 * 3 + 10)
+
+
+def test_weights_that_are_inputs_are_prepared_in_every_call():
+    report = check(lambda x, w, b: F.conv2d(x, w, b), image(), random(10, 6, 3, 3), random(10), cancels=True)
+    assert calls(report)[2:5] == ["prepare_conv_weights", "prepare_conv_bias", "conv2d"]
+
+
+def test_weights_that_the_device_computes_are_convolved_with_on_the_host():
+    outputs, report = compiled(lambda x, w: F.conv2d(x, w.exp()), image(), random(10, 6, 3, 3))
+    assert ["the device computes these" in fallback.reason for fallback in report.fallbacks] == [True]
+    torch.testing.assert_close(outputs, F.conv2d(image(), random(10, 6, 3, 3).exp()), rtol=0.02, atol=0.5)
+
+
+def test_weights_computed_from_parameters_are_constants():
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            return F.conv2d(x, (self.weight - self.weight.mean()).bfloat16().float(), self.bias)
+
+    report = check(rounded(Standardized(6, 10, 3)), image(), cancels=True)
+    assert calls(report) == [*MOVED, "conv2d", *reversed(MOVED)]
+
+
+def test_two_convolutions_of_one_weight_hold_what_each_needs():
+    weight = nn.Parameter(random(6, 6, 3, 3))
+    model = nn.Module()
+    model.weight, model.forward = weight, lambda x: F.conv2d(F.conv2d(x, weight, padding=1), weight, stride=2)
+    report = check(model, image() * 0.25, roundings=2, cancels=True)
+    assert calls(report).count("conv2d") == 2
+
+
+def test_changed_weights_are_prepared_again():
+    convolution = rounded(nn.Conv2d(6, 10, 3))
+    torch._dynamo.reset()
+    ours = torch.compile(convolution, backend="ttnn", dynamic=False)
+    with torch.no_grad():
+        before = ours(image())
+        convolution.weight.mul_(2.0)
+        convolution.bias.zero_()
+        torch.testing.assert_close(ours(image()), convolution(image()), rtol=0.01, atol=0.02)
+        assert not torch.allclose(before, ours(image()), atol=0.1)
+
+
+def test_training_reads_the_gradients_of_eager_torch():
+    def gradients(call, model):
+        model.zero_grad()
+        call(image()).square().sum().backward()
+        return [parameter.grad for parameter in model.parameters()]
+
+    model = rounded(nn.Sequential(nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2)))
+    expected = gradients(model, model)
+    torch._dynamo.reset()
+    found = gradients(torch.compile(model, backend="ttnn", dynamic=False), model)
+    for ours, eager in zip(found, expected, strict=True):
+        assert (ours - eager).norm() < 0.02 * eager.norm()
+
+
+def test_volumes_stay_on_the_host():
+    fallback = falls_back(rounded(nn.Conv3d(3, 4, 2)), random(2, 3, 4, 5, 6))
+    assert "3 dimensions" in fallback.reason
+
+
+def test_double_precision_stays_on_the_host():
+    fallback = falls_back(nn.Conv2d(6, 10, 3).double(), image().double())
+    assert "float64" in fallback.reason
+
+
+def test_what_ttnn_refuses_falls_back_in_its_words(monkeypatch):
+    def refuse(ttnn, *operands, **options):
+        raise Refused("ttnn.conv2d: no kernel of this size")
+
+    refusing = dataclasses.replace(registry.find(operators_image.conv2d), function=refuse)
+    monkeypatch.setitem(registry._lowerings, operators_image.conv2d, refusing)
+    fallback = falls_back(rounded(nn.Conv2d(6, 10, 3)), image())
+    assert (fallback.kind, fallback.reason) == ("refused", "ttnn.conv2d: no kernel of this size")
+
+
+def test_many_groups_of_many_channels_stay_on_the_host():
+    fallback = falls_back(rounded(nn.Conv2d(4160, 4160, 1, groups=4160)), random(2, 4160, 2, 2))
+    assert "49793" in fallback.reason
