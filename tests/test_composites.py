@@ -11,6 +11,7 @@ from torch.nn import functional
 
 sys.path.append(str(Path(__file__).parent / "lowering"))
 
+from comparison import check
 from compiled import calls, close, compiled, random
 
 
@@ -27,3 +28,23 @@ def test_dropout_drops_what_eager_torch_drops(move, p):
     close(outputs, expected, roundings=2)
     assert [fallback.node for fallback in report.fallbacks] == ["bernoulli"]
     assert calls(report)[-1] == "multiply"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda x: x.select(1, 2),
+        lambda x: x.select(-1, -1),
+        lambda x: x[:, 1:3],
+        lambda x: x[..., -2:],
+        lambda x: x[2:, :, :-1],
+        lambda x: x[:, 1::2],
+        lambda x: x[:, :100],
+    ],
+    ids=["select", "select last", "slice", "slice end", "two slices", "steps", "beyond the end"],
+)
+def test_the_gradient_of_a_part_is_zero_elsewhere(read):
+    def make():
+        return (torch.randn(4, 7, 5, requires_grad=True),)
+
+    check(lambda x: torch.relu(read(x)) * 2, make, backward=True)
