@@ -26,6 +26,6 @@ def var(
 
 # As above.
 @reference("ttnn.std")
-def std(input_tensor: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False, **options: Any) -> Tensor:
+def std(input_tensor: Tensor, dim: Any = None, keepdim: bool = False, **options: Any) -> Tensor:
     """The root of the variance."""
     return var(input_tensor, dim, keepdim, **options).sqrt()

@@ -1,0 +1,67 @@
+"""Reductions, scans, sorting and softmax as programs call them on the emulated device, against torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from test_references import check
+
+Upload = Callable[..., Any]
+Random = Callable[..., torch.Tensor]
+
+
+@pytest.mark.parametrize("dim", [None, 1, (0, 2), (0, 1, 2)])
+@pytest.mark.parametrize("correction", [False, True])
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_spread_follows_torch(
+    emulated: Any, upload: Upload, random: Random, name: str, correction: bool, dim: Any
+) -> None:
+    x = random(3, 5, 33)
+    found = getattr(emulated, name)(upload(x), dim=dim, keepdim=True, correction=correction)
+    expected = getattr(torch, name)(x, dim=(0, 1, 2) if dim is None else dim, keepdim=True, correction=int(correction))
+    check(found, expected)
+
+
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_a_single_number_spreads_by_nothing(emulated: Any, upload: Upload, name: str) -> None:
+    x = upload(torch.tensor(1.5))
+    assert getattr(emulated, name)(x, correction=False).value.item() == 0
+    assert getattr(emulated, name)(x, correction=True).value.isnan()
+
+
+def test_argmax_takes_the_first_of_equals_and_of_nan(ttnn: Any, emulated: Any, upload: Upload) -> None:
+    nan = float("nan")
+    x = torch.tensor([[1.0, 2.0, 2.0, 0.0], [1.0, nan, 9.0, nan], [-0.0, 0.0, -0.0, 0.0]])
+    found = emulated.argmax(emulated.to_layout(upload(x), ttnn.ROW_MAJOR_LAYOUT), dim=-1)
+    assert found.value.tolist() == [1, 1, 0] and found.dtype == ttnn.uint32
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_sorting_keeps_equals_in_order(ttnn: Any, emulated: Any, upload: Upload, descending: bool) -> None:
+    x = (torch.arange(120).reshape(3, 40) * 7 % 11).float()
+    values, indices = emulated.sort(upload(x, ttnn.float32), dim=1, descending=descending, stable=True)
+    expected = torch.sort(x, stable=True, dim=1, descending=descending)
+    assert torch.equal(values.value, expected.values) and torch.equal(indices.value, expected.indices)
+    top, places = emulated.topk(upload(x, ttnn.float32), 5, 1, descending, True, stable=True)
+    assert torch.equal(top.value, expected.values[:, :5]) and torch.equal(places.value, expected.indices[:, :5])
+
+
+@pytest.mark.parametrize("name", ["cumsum", "cumprod"])
+def test_scans_in_float32_are_not_rounded(ttnn: Any, emulated: Any, upload: Upload, random: Random, name: str) -> None:
+    x = random(3, 40)
+    found = getattr(emulated, name)(upload(x), 1, dtype=ttnn.float32)
+    assert found.dtype == ttnn.float32 and torch.equal(found.value, getattr(torch, name)(x, 1))
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_logarithms_of_softmax_and_gradients_follow_torch(
+    emulated: Any, upload: Upload, random: Random, dim: int
+) -> None:
+    x, gradient = random(3, 5, 33), random(5, 3, 33).reshape(3, 5, 33)
+    check(emulated.moreh_logsoftmax(upload(x), dim=dim), torch.log_softmax(x, dim))
+    for name in ("softmax", "log_softmax"):
+        output = getattr(torch, name)(x, dim).bfloat16().float()
+        backward = getattr(emulated, f"moreh_{name.replace('_', '')}_backward")
+        expected = getattr(torch.ops.aten, f"_{name}_backward_data")(gradient, output, dim, torch.float32)
+        check(backward(upload(output), upload(gradient), dim=dim), expected)
