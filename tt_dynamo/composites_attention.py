@@ -63,7 +63,8 @@ def _attention(
 ) -> Tensor:
     """Self-attention of x [batch, seq, embed_dim], before the output's projection."""
     kept = None if mask is None else ~_masked(mask, mask_type)
-    return _merged(F.scaled_dot_product_attention(*_heads(x, num_heads, weight, bias), attn_mask=kept))
+    query, key, value = _heads(x, num_heads, weight, bias)
+    return _merged(F.scaled_dot_product_attention(query, key, value, kept))
 
 
 def _heads(x: Tensor, num_heads: int, weight: Tensor, bias: Tensor) -> list[Tensor]:
