@@ -35,6 +35,7 @@ from tt_dynamo.graph import (
 from tt_dynamo.passes.rows import (
     LIMIT,
     from_the_end,
+    from_the_front,
     indices_of,
     kept_dimension,
     literal,
@@ -126,7 +127,10 @@ def _numbers(node: Node, run: Any) -> torch.Tensor | None:
     if node.target is aten.im2col.default and any(node.args[3]):
         return None  # the padding's zeros are no elements of the operand
     # not every padding is there for integers; float64 counts to 2^53
-    return run(torch.arange(math.prod(shape), dtype=torch.float64).view(shape)).long()
+    try:
+        return run(torch.arange(math.prod(shape), dtype=torch.float64).view(shape)).long()
+    except (IndexError, RuntimeError):
+        return None  # an index out of bounds is an error of the call that meets it
 
 
 def _move(node: Node, numbers: torch.Tensor) -> Node | None:
@@ -256,6 +260,7 @@ def _index(node: Node) -> Node | None:
         indices, kept = found, kept_dimension(found, shape)
     graph = node.graph
     with graph.inserting_before(node):
+        indices = from_the_front(node, indices)
         if kept is None:
             places = insert(graph, operators.index_numbers, (indices, list(shape)), like=node)
             new = insert(graph, operators.pick, (x, places), like=node)

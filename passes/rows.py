@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from tt_dynamo import operators
 from tt_dynamo.graph import aten, dtype_of, insert, shape_of
 
 # What the device holds as bfloat16: integers keep to the host, where they are exact.
@@ -71,6 +72,14 @@ def indices_of(node: Node) -> list[Any] | None:
     if node.target in (aten.index_select.default, aten.index_copy.default) and not shape_of(tensors[0]):
         return None
     return indices + [None] * (rank - len(indices))
+
+
+def from_the_front(node: Node, indices: list[Any]) -> list[Any]:
+    """The indices, checked to count from the front alone where the operation wants that."""
+    if node.target not in (aten.index_select.default, aten.index_copy.default):
+        return indices
+    pairs = zip(indices, shape_of(node.args[0]), strict=True)
+    return [index and insert(node.graph, operators.bounded, (index, size), like=node) for index, size in pairs]
 
 
 def kept_dimension(indices: Sequence[Any], shape: tuple[int, ...]) -> int | None:

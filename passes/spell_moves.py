@@ -17,18 +17,26 @@ from torch.fx import Graph, Node
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.passes.rows import indices_of, movable
 
 Rule = Callable[[Node], "Node | None"]
 RULES: dict[Any, Rule] = {}
 
 
 def spell_moves(graph: Graph, context: Context) -> int:
-    """Apply the rules; returns how many nodes were rewritten."""
+    """Apply the rules until nothing changes; returns how many nodes were rewritten."""
+    changed = 0
+    while count := _sweep(graph):
+        changed += count
+    return changed
+
+
+def _sweep(graph: Graph) -> int:
     constants = constant_nodes(graph)
     changed = 0
     for node in list(graph.nodes):
         rule = RULES.get(node.target) if node.op == "call_function" and node not in constants else None
-        if rule is None or not node.users or not isinstance(node.meta.get("val"), (torch.Tensor, tuple, list)):
+        if rule is None or not node.users:
             continue
         with graph.inserting_before(node):
             new = rule(node)
@@ -148,10 +156,12 @@ def _zero(node: Node) -> Node:
 @_rule(aten.tril.default, aten.triu.default)
 def _triangle(node: Node) -> Node | None:
     x, shape = node.args[0], shape_of(node)
-    if not dtype_of(node).is_floating_point:
+    if not movable(node):
         return None
     ones = _full(node, shape[-2:], True, torch.bool)
     mask = _emit(node, node.target, ones, *node.args[1:], **node.kwargs)
+    if dtype_of(node) == torch.bool:
+        return _emit(node, aten.logical_and.default, x, mask)
     return _emit(node, aten.where.self, mask, x, _zero(node))
 
 
@@ -160,7 +170,7 @@ def _diag_embed(node: Node) -> Node | None:
     """x along a diagonal of zeros: repeated over the whole plane and cut out of it."""
     x, rank = node.args[0], len(shape_of(node))
     offset, first, second = _argument(node, 1, 0), _argument(node, 2, -2) % rank, _argument(node, 3, -1) % rank
-    if not dtype_of(node).is_floating_point or first > second:
+    if not movable(node) or first > second:
         return None
     line = x
     if offset:  # element i stands in column i + max(offset, 0)
@@ -263,11 +273,94 @@ def _index_fill(node: Node) -> Node | None:
 @_rule(aten.index_add.default)
 def _index_add(node: Node) -> Node | None:
     x, dim, index, source = node.args
-    shape = shape_of(x)
-    if node.kwargs.get("alpha", 1) != 1 or dtype_of(source) != dtype_of(x) or not dtype_of(x).is_floating_point:
+    alpha = node.kwargs.get("alpha", 1)
+    if not dtype_of(x).is_floating_point or dtype_of(source) != dtype_of(x) or not movable(source):
         return None
-    if not shape or not shape_of(index) or not math.prod(shape_of(source)):
+    if not shape_of(x) or not shape_of(index):
         return None
-    dim %= len(shape)
-    index = _emit(node, operators.bounded_along, index, shape[dim], dim, list(shape_of(source)))
+    source = source if alpha == 1 else _emit(node, aten.mul.Tensor, source, alpha)
+    return _added(node, dim % len(shape_of(x)), index, source)
+
+
+def _added(node: Node, dim: int, index: Node, source: Node) -> Node:
+    """x with the slices of source added at the positions index [n] along `dim`."""
+    x = node.args[0]
+    index = _emit(node, operators.bounded_along, index, shape_of(x)[dim], dim, list(shape_of(source)))
     return _emit(node, aten.scatter_add.default, x, dim, index, source)
+
+
+@_rule(aten.index_put.default)
+def _index_put(node: Node) -> Node | None:
+    """One number wherever a mask says so is a choice; sums at the places of one index are those of index_add."""
+    x, indices, values = node.args[:3]
+    tensors = [index for index in indices if index is not None]
+    if len(tensors) != 1 or dtype_of(values) != dtype_of(x) or not movable(values) or not movable(node):
+        return None
+    dim, index, shape = indices.index(tensors[0]), tensors[0], shape_of(x)
+    accumulate = _argument(node, 3, False)
+    if dtype_of(index) == torch.bool and not accumulate and math.prod(shape_of(values)) == 1:
+        around = [1] * dim + list(shape_of(index)) + [1] * (len(shape) - dim - len(shape_of(index)))
+        mask = _emit(node, aten.reshape.default, index, around)
+        return _emit(node, aten.where.self, mask, _emit(node, aten.reshape.default, values, []), x)
+    if accumulate and dtype_of(x).is_floating_point and indices_of(node) and len(shape_of(index)) == 1:
+        numbers = _emit(node, operators.index_numbers, [index], [shape[dim]])
+        source = [*shape[:dim], *shape_of(index), *shape[dim + 1 :]]
+        return _added(node, dim, numbers, _emit(node, aten.expand.default, values, source))
+    return None
+
+
+# --- values without dimensions ---------------------------------------------------------------------------------------
+
+OF_ONE_ELEMENT = (
+    aten.gather.default,
+    aten.scatter.src,
+    aten.scatter.value,
+    aten.scatter.reduce,
+    aten.scatter.value_reduce,
+    aten.scatter_add.default,
+    aten.scatter_reduce.two,
+    aten.index_add.default,
+    aten.index_copy.default,
+    aten.index_fill.int_Scalar,
+    aten.index_fill.int_Tensor,
+    aten.index_select.default,
+    aten.roll.default,
+    aten.flip.default,
+    aten.unfold.default,
+)
+
+
+def _as_line(rule: Rule | None) -> Rule:
+    """The rule of an operation whose first operand, if it has no dimension, is a line of one element."""
+
+    def on_line(node: Node) -> Node | None:
+        if shape_of(node.args[0]):
+            return rule(node) if rule else None
+        value = node.args[3] if node.target is aten.index_fill.int_Tensor else None
+
+        def line(argument: Any) -> Any:
+            if not isinstance(argument, Node) or shape_of(argument) or argument is value:
+                return argument
+            return _emit(node, aten.reshape.default, argument, [1])
+
+        args = [line(argument) for argument in node.args]
+        return _emit(
+            node,
+            aten.reshape.default,
+            _emit(node, node.target, *args, **node.kwargs),
+            list(shape_of(node)),
+        )
+
+    return on_line
+
+
+RULES.update({target: _as_line(RULES.get(target)) for target in OF_ONE_ELEMENT})
+
+
+@_rule(aten.im2col.default)
+def _im2col(node: Node) -> Node | None:
+    x, kernel, dilation, padding, stride = node.args
+    if not any(padding) or not movable(node):
+        return None
+    x = _emit(node, aten.constant_pad_nd.default, x, [padding[1], padding[1], padding[0], padding[0]])
+    return _emit(node, aten.im2col.default, x, kernel, dilation, [0, 0], stride)

@@ -18,6 +18,7 @@ from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, replace, shape_of
 from tt_dynamo.passes.rows import (
     from_the_end,
+    from_the_front,
     indices_of,
     kept_dimension,
     literal,
@@ -91,6 +92,7 @@ def _put(node: Node) -> bool:
         return False
     kept, graph = kept_dimension(indices, shape), node.graph
     with graph.inserting_before(node):
+        indices = from_the_front(node, indices)
         if kept is None:
             places = insert(graph, operators.put_numbers, (indices, list(shape), list(shape_of(values))), like=node)
             new = insert(graph, operators.pick, (_behind(x, values, 1, node), places), like=node)
