@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: setup demo test test-all opinfo lint bench clean
+.PHONY: setup demo test test-all opinfo fuzz lint bench clean
 
 setup: $(VENV)/ready
 
@@ -29,6 +29,9 @@ test-all: lint
 
 opinfo: setup
 	$(PYTHON) tests/opinfo
+
+fuzz: setup
+	$(PYTHON) tests/fuzz --graphs 2000
 
 bench: setup
 	$(PYTHON) benchmarks/run.py

@@ -8,6 +8,7 @@ tensor in its place, so that one trace finds every refusal.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import operator
 import re
@@ -24,6 +25,8 @@ from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, word
 from tt_dynamo.outputs import Result, arranged, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.preparation import WeightUse, prepare_weights
+
+log = logging.getLogger(__name__)
 
 INT32 = (-(1 << 31), 1 << 31)
 
@@ -182,6 +185,10 @@ class _Tracer:
             self.result.refused[node] = ("refused", str(error))
         except Unsupported as error:
             self.result.refused[node] = ("unsupported", str(error))
+        except Exception as error:  # a fault of ours costs speed, never the compilation
+            reason = f"its lowering failed: {type(error).__name__}: {words(error)}"
+            log.warning("%s (%s): %s; it runs in eager torch", node.name, node.target, reason)
+            self.result.refused[node] = ("unsupported", reason)
         return self._stand_in(node)
 
     def _stand_in(self, node: Node) -> Any:

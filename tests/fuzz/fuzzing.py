@@ -1,0 +1,138 @@
+"""Run a random graph compiled and in eager torch, and say what differs.
+
+A float result is right where it lies within the tolerance of tests/opinfo/judge.py around eager torch in float32: a
+small multiple of what rounding every intermediate to bfloat16 does to the same function, and 2 units in the last place.
+Comparisons and steps (floor, argmax) of computed numbers turn over where two of them lie close: the function is rounded
+in other ways too, to either neighbour at random, and a result is right where one of these runs explains it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from comparison import shared_memory
+from compiling import BOARD, run_compiled
+from graphs import Case
+from judge import complaint, meaningless
+from rounding import Rounded
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_leaves
+
+import tt_dynamo
+
+RANDOM_ROUNDINGS = 4
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What is wrong with a graph, "" where nothing is; how many nodes ran where; whether its values prove nothing."""
+
+    complaint: str = ""
+    device_nodes: int = 0
+    host_nodes: int = 0
+    meaningless: bool = False
+    code: str = ""
+
+
+def run(case: Case, whole: bool = False) -> Outcome:
+    """Compile and run one graph, `whole` through torch.compile, else without Dynamo."""
+    inputs, eager_inputs = case.make(), case.make()
+    with torch.no_grad():
+        eager = case.function()(*eager_inputs)
+        try:
+            ours, reports = (_through_dynamo if whole else _without_dynamo)(case, inputs)
+        except Exception as error:
+            return Outcome(f"{type(error).__name__}: {str(error).strip()[:500]}")
+    outcome = Outcome(
+        device_nodes=sum(report.device_nodes for report in reports),
+        host_nodes=sum(report.host_nodes for report in reports),
+        code="\n".join(report.code for report in reports),
+    )
+    everything, all_eager = (ours, inputs), (eager, eager_inputs)
+    outcome.complaint = _memory_complaint(ours, eager, inputs, eager_inputs) or _value_complaint(
+        case, everything, all_eager, outcome
+    )
+    return outcome
+
+
+def _without_dynamo(case: Case, inputs: list[torch.Tensor]) -> tuple[Any, list[tt_dynamo.GraphReport]]:
+    found = run_compiled(case.function(), inputs, parameters=case.parameters)
+    return found.outputs, [found.report]
+
+
+class Model(torch.nn.Module):
+    """The graph with its parameters as a model has them."""
+
+    def __init__(self, function: Callable[..., Any], parameters: Sequence[torch.Tensor]) -> None:
+        super().__init__()
+        self.function, self.count = function, len(parameters)
+        for number, value in enumerate(parameters):
+            if value.is_floating_point():
+                setattr(self, f"p{number}", torch.nn.Parameter(value, requires_grad=False))
+            else:
+                self.register_buffer(f"p{number}", value)
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.function(*(getattr(self, f"p{number}") for number in range(self.count)), *inputs)
+
+
+def _through_dynamo(case: Case, inputs: list[torch.Tensor]) -> tuple[Any, list[tt_dynamo.GraphReport]]:
+    torch._dynamo.reset()
+    model = Model(case.function(), inputs[: case.parameters])
+    for number in range(case.parameters):
+        inputs[number] = getattr(model, f"p{number}")
+    with tt_dynamo.record() as reports:
+        compiled = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD})
+        return compiled(*inputs[case.parameters :]), reports
+
+
+def _memory_complaint(ours: Any, eager: Any, inputs: Any, eager_inputs: Any) -> str:
+    """Strides and shared memory are eager's; shapes and dtypes are the judge's."""
+    for position, (mine, their) in enumerate(zip(tree_leaves(ours), tree_leaves(eager), strict=False)):
+        if not isinstance(mine, torch.Tensor) or not isinstance(their, torch.Tensor) or mine.shape != their.shape:
+            continue
+        if their.numel() and _steps(mine) != _steps(their):
+            return f"result {position} has the strides {mine.stride()}, eager torch's {their.stride()}"
+    shared, expected = shared_memory(ours, inputs), shared_memory(eager, eager_inputs)
+    return "" if shared == expected else f"shares memory {sorted(shared)}, eager torch {sorted(expected)}"
+
+
+def _steps(x: torch.Tensor) -> list[int]:
+    """The strides that say where elements lie."""
+    return [step for step, size in zip(x.stride(), x.shape, strict=True) if size > 1]
+
+
+def _value_complaint(case: Case, everything: Any, eager: Any, outcome: Outcome) -> str:
+    wide = in_float32(case)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        references = _result(wide)
+        found = ""
+        for way, seed in [(case, None), (wide, None), *((wide, seed) for seed in range(RANDOM_ROUNDINGS))]:
+            with Rounded(seed):
+                rounded = _result(way)
+            outcome.meaningless = outcome.meaningless or meaningless(references, tree_leaves(rounded))
+            problem = complaint(everything, eager, references, tree_leaves(rounded))
+            if not problem:
+                return ""
+            found = found or problem
+    return found
+
+
+def _result(case: Case) -> Any:
+    inputs = case.make()
+    return case.function()(*inputs), inputs
+
+
+def in_float32(case: Case) -> Case:
+    """The same graph with float32 in place of the other floats."""
+
+    def widened(texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(
+            re.sub(r"torch\.(b?float16)", "torch.float32", text).replace(".half()", ".float()") for text in texts
+        )
+
+    return dataclasses.replace(case, inputs=widened(case.inputs), steps=widened(case.steps))
