@@ -54,6 +54,14 @@ def test_scans_in_float32_are_not_rounded(ttnn: Any, emulated: Any, upload: Uplo
     assert found.dtype == ttnn.float32 and torch.equal(found.value, getattr(torch, name)(x, 1))
 
 
+def test_scans_in_bfloat16_are_rounded_at_every_step(emulated: Any, upload: Upload) -> None:
+    x = torch.full((1, 600), 1.0)
+    assert emulated.cumsum(upload(x), 1).value.max() == 256  # where 1 is less than half of a last bit
+    assert emulated.cumsum(upload(x), 1, reverse_order=True).value[0, 0] == 256
+    x = torch.full((1, 3), 1 + 2**-7)
+    assert emulated.cumprod(upload(x), -1).value.tolist() == [[1 + 2**-7, 1 + 2**-6, 1 + 3 * 2**-7]]
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2])
 def test_logarithms_of_softmax_and_gradients_follow_torch(
     emulated: Any, upload: Upload, random: Random, dim: int

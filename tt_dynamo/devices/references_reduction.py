@@ -1,4 +1,4 @@
-"""References of reductions whose TTNN golden function is wrong for how we call it."""
+"""References of reductions and scans whose TTNN golden function is wrong for how we call it, or too kind."""
 
 from typing import Any
 
@@ -29,3 +29,29 @@ def var(
 def std(input_tensor: Tensor, dim: Any = None, keepdim: bool = False, **options: Any) -> Tensor:
     """The root of the variance."""
     return var(input_tensor, dim, keepdim, **options).sqrt()
+
+
+# TTNN's golden rounds once; its kernels keep the running value in the dtype of the result and round it at every step.
+@reference("ttnn.cumsum")
+def cumsum(input: Tensor, dim: int, *, reverse_order: bool = False, result: Any = None, **_: Any) -> Tensor:
+    """Sums of the elements up to each along `dim`, or from each on."""
+    return _scan(torch.cumsum, torch.add, input, dim, reverse_order, result)
+
+
+# As above.
+@reference("ttnn.cumprod")
+def cumprod(input: Tensor, dim: int, *, reverse_order: bool = False, result: Any = None, **_: Any) -> Tensor:
+    """Products of the elements up to each along `dim`, or from each on."""
+    return _scan(torch.cumprod, torch.mul, input, dim, reverse_order, result)
+
+
+def _scan(whole: Any, step: Any, input: Tensor, dim: int, reverse_order: bool, result: Any) -> Tensor:
+    values = input.flip(dim) if reverse_order else input
+    if result.dtype.name != "BFLOAT16" or not input.ndim:
+        scanned = whole(values, dim)
+    else:
+        running = list(values.unbind(dim))
+        for index in range(1, len(running)):
+            running[index] = step(running[index - 1], running[index]).bfloat16().float()
+        scanned = torch.stack(running, dim)
+    return scanned.flip(dim) if reverse_order else scanned
