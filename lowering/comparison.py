@@ -141,6 +141,32 @@ for _target, _name in LOGIC.items():
     lower(_target)(_logic(_name, of_bits="bitwise" in str(_target)))
 
 
+def _require_boolean(ttnn, x, number):
+    if is_integer(ttnn, x) or not isinstance(number, bool):
+        raise Unsupported("the bits of integers stay on the host")
+
+
+@lower(aten.bitwise_and.Scalar)
+def and_number(ttnn, x, number):
+    """x and a boolean, for booleans."""
+    _require_boolean(ttnn, x, number)
+    return x if number else ttnn.fill(x, 0.0)
+
+
+@lower(aten.bitwise_or.Scalar)
+def or_number(ttnn, x, number):
+    """x or a boolean, for booleans."""
+    _require_boolean(ttnn, x, number)
+    return ttnn.fill(x, 1.0) if number else x
+
+
+@lower(aten.bitwise_xor.Scalar)
+def xor_number(ttnn, x, number):
+    """Either x or a boolean, for booleans."""
+    _require_boolean(ttnn, x, number)
+    return ttnn.eqz(x) if number else x
+
+
 @lower(aten.where.Scalar)
 def where_scalars(ttnn, condition, x, other):
     """One of two numbers by a boolean."""

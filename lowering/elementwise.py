@@ -216,6 +216,13 @@ def copysign_of_number(ttnn, x, sign):
     return ttnn.neg(magnitude) if math.copysign(1, sign) < 0 else magnitude
 
 
+@lower(aten.angle.default)
+def angle(ttnn, x):
+    """The angle of real numbers on the complex plane: pi for negative ones, 0 for others, NaN for NaN."""
+    require_float(ttnn, x)
+    return ttnn.where(ttnn.isnan(x), x, ttnn.multiply(ttnn.ltz(x), math.pi))
+
+
 @lower(aten.fmax.default)
 def fmax(ttnn, a, b):
     """The larger of two elements, broadcast; of a number and a NaN the number."""

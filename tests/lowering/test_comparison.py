@@ -141,6 +141,14 @@ def test_logic_of_numbers_is_about_their_being_zero(name):
     on_device(getattr(aten, LOGIC[name][1].__name__).default, WHOLE.int(), torch.tensor([[1.0], [0.0]]))
 
 
+@pytest.mark.parametrize("number", [False, True])
+@pytest.mark.parametrize("target", [aten.bitwise_and.Scalar, aten.bitwise_or.Scalar, aten.bitwise_xor.Scalar], ids=str)
+def test_logic_joins_a_boolean_and_a_number(target, number):
+    on_device(target, torch.tensor([[True, False]]), number)
+    with pytest.raises(Unsupported, match="bits of integers"):
+        on_device(target, WHOLE.int(), 3)
+
+
 def test_not_of_booleans_and_numbers():
     check(lambda x: ~(torch.relu(x) > 0.5), random(3, 33))
     check(lambda x: torch.logical_not(torch.relu(x) > 0.5), random(3, 33))

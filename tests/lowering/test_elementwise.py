@@ -165,6 +165,10 @@ def test_a_sign_is_copied_from_zeros_too():
     check(lambda x: (torch.copysign(x, -0.0), torch.copysign(x, 2)), random(3, 33), roundings=0)
 
 
+def test_the_angle_of_negative_numbers_is_pi():
+    check(torch.angle, SPECIAL)
+
+
 @pytest.mark.parametrize("operation", [torch.fmax, torch.fmin])
 def test_of_a_number_and_no_number_the_number_counts(operation):
     check(operation, SPECIAL, SPECIAL.T, roundings=0)
