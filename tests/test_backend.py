@@ -83,6 +83,19 @@ def test_the_backend_is_found_by_its_name_and_prints_nothing(fresh_process: Fres
     assert found["output"] == ""
 
 
+AT_EXIT = """
+    import torch
+    model = torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.GELU(), torch.nn.Linear(32, 4))
+    compiled = torch.compile(model, backend="ttnn")
+    compiled(torch.ones(4, 32)).sum().backward()
+"""
+
+
+def test_the_interpreter_ends_without_a_word(fresh_process: FreshProcess) -> None:
+    """No leaks that nanobind reports, no messages of a device that is closed too late, no exit code."""
+    assert fresh_process.run(AT_EXIT)["output"] == ""
+
+
 def test_logs_go_where_torch_logs_asks(fresh_process: FreshProcess) -> None:
     found = fresh_process.run(BY_NAME, TORCH_LOGS="+tt_dynamo")
     assert found["error"] < 0.05

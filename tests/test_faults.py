@@ -18,6 +18,7 @@ import tt_dynamo
 from tt_dynamo.devices import Device
 from tt_dynamo.devices.emulation import Namespace
 from tt_dynamo.graph import FallbackError
+from tt_dynamo.lowering import registry
 
 WORDS = "Out of Memory: Not enough space to allocate 4096 B DRAM buffer"
 FATAL = f"TT_FATAL @ /project/tt_metal/impl/allocator/bank_manager.cpp:140: false\ninfo:\n{WORDS}\nbacktrace:\n --- ..."
@@ -215,6 +216,25 @@ def test_a_fault_in_the_backward_graph(case: Case, faults: Faults, warnings_logg
     loss.backward()
     assert_same([p.grad for p in model.parameters()], [p.grad for p in eager.parameters()])
     assert len(warnings_logged()) == 1
+
+
+def test_a_lowering_that_fails_leaves_its_node_to_eager_torch(
+    board_device: Device, warnings_logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in a lowering, as a division by the rank 0: reported, with one warning, and never the user's error."""
+
+    def broken(ttnn: Any, x: Any) -> Any:
+        return x.shape[len(x.shape) % 0]
+
+    target = torch.ops.aten.relu.default
+    monkeypatch.setitem(registry._lowerings, target, registry.Lowering(broken, {}, "TILE"))
+    x = torch.randn(4, 32)
+    with tt_dynamo.record() as reports:
+        assert_same(torch.compile(lambda x: torch.exp(torch.relu(x)), backend="ttnn")(x), torch.exp(torch.relu(x)))
+    (fallback,) = reports[0].fallbacks
+    assert fallback.node == "relu" and "ZeroDivisionError" in fallback.reason
+    (warning,) = warnings_logged()
+    assert "relu" in warning and "ZeroDivisionError" in warning
 
 
 def test_an_interrupt_is_not_a_fault(case: Case, faults: Faults, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +94,25 @@ def test_two_hundred_calls_keep_memory_flat(dram: DramMeter, dry_run: bool) -> N
     for _ in range(200):
         compiled(x)
     assert dram() == after_one
+
+
+def resident_bytes() -> int:
+    """Bytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("calls", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_calls_in_a_loop_keep_device_and_host_memory_flat(dram: DramMeter, calls: int) -> None:
+    compiled = torch.compile(Attention(), backend="ttnn")
+    inputs = tokens()
+    for _ in range(20):  # allocators of torch and Python have what they need from then on
+        compiled(*inputs)
+    device, host = dram(), resident_bytes()
+    for _ in range(calls):
+        compiled(*inputs)
+    assert dram() == device
+    assert resident_bytes() - host < 10_000_000
 
 
 def test_without_deallocations_memory_is_flat_as_well(dram: DramMeter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -201,29 +202,67 @@ def test_a_deep_copy_goes_its_own_way() -> None:
         assert torch.equal(compiled(x), before)
 
 
+def in_threads(count: int, work: Callable[[int], None]) -> None:
+    """Run `work(number)` in so many threads that start at once; raises what one of them raised."""
+    start, failed = threading.Barrier(count), []
+
+    def run(number: int) -> None:
+        try:
+            start.wait()
+            work(number)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
 def test_four_threads() -> None:
     model = Feedforward()
     compiled = torch.compile(model, backend="ttnn")
     inputs = [torch.randn(4, 32) for _ in range(4)]
     with torch.no_grad():
         expected = [model(x) for x in inputs]
-    start, failed = threading.Barrier(4), []
 
     def call(number: int) -> None:
-        try:
-            start.wait()
-            for _ in range(10):
-                with torch.no_grad():
-                    assert_same(compiled(inputs[number]), expected[number])
-        except BaseException as error:
-            failed.append(error)
+        for _ in range(10):
+            with torch.no_grad():
+                assert_same(compiled(inputs[number]), expected[number])
 
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
+    in_threads(4, call)
+
+
+def test_four_threads_compile_four_models_at_once() -> None:
+    models = [Feedforward(), Attention(), torch.nn.Linear(32, 8), torch.nn.Sequential(torch.nn.Linear(32, 32))]
+    inputs = [batch(), tokens(), batch(), batch()]
+    with torch.no_grad():
+        expected = [model(*x) for model, x in zip(models, inputs, strict=True)]
+
+    def compile_and_call(number: int) -> None:
+        compiled = torch.compile(models[number], backend="ttnn")
+        for _ in range(3):
+            with torch.no_grad():
+                assert_same(compiled(*inputs[number]), expected[number])
+
+    in_threads(4, compile_and_call)
+
+
+def test_four_threads_train_four_copies_at_once() -> None:
+    models = [Feedforward() for _ in range(4)]
+    eager = copy.deepcopy(models)
+    (x,) = batch()
+
+    def train(number: int) -> None:
+        for call in (torch.compile(models[number], backend="ttnn"), eager[number]):
+            (call(x) * torch.arange(32.0)).sum().backward()
+        assert_same([p.grad for p in models[number].parameters()], [p.grad for p in eager[number].parameters()])
+
+    in_threads(4, train)
 
 
 def test_weights_that_change_while_other_threads_call(warnings_logged: Any) -> None:
