@@ -26,10 +26,35 @@ def to_layout(ttnn, x, layout):
     return ttnn.to_layout(x, ttnn.TILE_LAYOUT if layout == "TILE" else ttnn.ROW_MAJOR_LAYOUT)
 
 
-@lower(aten.reshape.default, gives="same", self=Need("any"))
+@lower(aten.reshape.default, aten.view.default, aten._unsafe_view.default, gives="same", self=Need("any"))
 def reshape(ttnn, x, shape):
     """x with the same elements in another shape."""
     return ttnn.reshape(x, tuple(shape))
+
+
+@lower(aten.unsqueeze.default, gives="same", self=Need("any"))
+def unsqueeze(ttnn, x, dim):
+    """x with a dimension of one more."""
+    shape = list(x.shape)
+    shape.insert(dim % (len(shape) + 1), 1)
+    return ttnn.reshape(x, tuple(shape))
+
+
+@lower(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, gives="same", self=Need("any"))
+def squeeze(ttnn, x, dim=None):
+    """x without its dimensions of one, or without those among `dim`."""
+    rank = len(x.shape)
+    dims = range(rank) if dim is None else {d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim)}
+    return ttnn.reshape(x, tuple(size for d, size in enumerate(x.shape) if size != 1 or d not in dims))
+
+
+@lower(aten.transpose.int, gives="same", self=Need("any"))
+def transpose(ttnn, x, first, second):
+    """x with two dimensions exchanged."""
+    order = list(range(len(x.shape)))
+    if order:
+        order[first], order[second] = order[second], order[first]
+    return permute(ttnn, x, order)
 
 
 @lower(aten.permute.default, gives="same", self=Need("any"))

@@ -26,9 +26,22 @@ from tt_dynamo.graph import DEVICE_DTYPES, aten, constant_nodes, insert, is_call
 
 log = logging.getLogger(__name__)
 
-MOVES = frozenset(
+# Reshapes, and what canonicalize leaves of views that do nothing, where an input is returned.
+VIEWS = frozenset(
     {
+        aten.view.default,
+        aten._unsafe_view.default,
+        aten.unsqueeze.default,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.transpose.int,
         aten.reshape.default,
+    }
+)
+
+MOVES = VIEWS | frozenset(
+    {
         aten.permute.default,
         aten.expand.default,
         aten.slice.Tensor,
@@ -59,7 +72,7 @@ RANKINGS = frozenset(
     }
 )
 
-NEARLY_FREE_ON_HOST = frozenset({aten.reshape.default, aten._to_copy.default, aten.where.Scalar})
+NEARLY_FREE_ON_HOST = VIEWS | frozenset({aten._to_copy.default, aten.where.Scalar})
 
 # Bytes that a crossing counts for beside its own: one transfer of an input beats two of half its size.
 FIXED_COST = 1024

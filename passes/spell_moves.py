@@ -229,6 +229,9 @@ def _copy(node: Node) -> Node | None:
 # --- gather and scatter ----------------------------------------------------------------------------------------------
 
 
+NEUTRAL = {"sum": 0, "prod": 1}
+
+
 def _bounded(node: Node, index: Node) -> Node | None:
     """The index with its bounds checked; None where it is already, or the device is not asked."""
     x = node.args[0]
@@ -243,6 +246,11 @@ def _bounded(node: Node, index: Node) -> Node | None:
 def _check_bounds(node: Node) -> Node | None:
     x, dim, index, *rest = node.args
     checked = _bounded(node, index)
+    if node.target is aten.scatter_reduce.two and rest[1] in NEUTRAL and not node.kwargs.get("include_self", True):
+        # what x holds at these places is replaced by what changes nothing
+        source = _full(node, shape_of(index), NEUTRAL[rest[1]], dtype_of(x))
+        x = _emit(node, aten.scatter.src, x, dim, checked or index, source)
+        return _emit(node, node.target, x, dim, checked or index, *rest)
     return checked and _emit(node, node.target, x, dim, checked, *rest, **node.kwargs)
 
 

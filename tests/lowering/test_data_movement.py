@@ -172,6 +172,21 @@ def test_a_number_is_written_where_a_mask_says_so():
     assert "where" in calls(report)
 
 
+@pytest.mark.parametrize("view", [lambda x: x.view(3, 5), lambda x: x.transpose(-1, 1), lambda x: x.squeeze(0)])
+def test_a_view_of_an_input_costs_nothing(view):
+    _, report = compiled(view, random(3, 5))
+    assert not report.operations and not report.fallbacks
+
+
+@pytest.mark.parametrize(
+    "view", [lambda x: x.view(3, 5), lambda x: x.transpose(-1, 1), lambda x: x.squeeze(0), lambda x: x.squeeze((0, 1))]
+)
+def test_views_of_inputs_may_be_made_on_the_device(view):
+    x = random(3, 5)
+    output, report = compiled(view, x, placement="device")
+    assert torch.equal(output, view(x)) and not report.fallbacks
+
+
 def test_values_without_dimensions_are_moved():
     def model(x):
         y = torch.relu(x)

@@ -123,6 +123,8 @@ SUMS = {
     "scatter with multiply": lambda x, i: x.scatter(1, i % 3, 2.0, reduce="multiply"),
     "scatter_reduce of sums": lambda x, i: x.scatter_reduce(1, i % 3, x, "sum"),
     "scatter_reduce of products": lambda x, i: x.scatter_reduce(1, i % 3, x, "prod"),
+    "sums of what is scattered alone": lambda x, i: x.scatter_reduce(1, i % 3, x, "sum", include_self=False),
+    "products of what is scattered alone": lambda x, i: x.scatter_reduce(1, i % 3, x, "prod", include_self=False),
     "index_add": lambda x, i: x.index_add(1, i[0, 0, 0, :2] % 3, x[:, :2]),
     "index_add of multiples": lambda x, i: x.index_add(1, i[0, 0, 0, :2] % 3, x[:, :2], alpha=2),
     "index_put that accumulates": lambda x, i: x.index_put((i[0, 0, 0, :3] % 2 - 2,), x[0], accumulate=True),
