@@ -46,23 +46,18 @@ def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include
     )
 
 
-def _stays(targets, reason):
-    def stays(ttnn, *operands, **options):
-        raise Unsupported(reason)
+@lower(aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default)
+def max_pool_with_indices(ttnn, x, *windows):
+    """A pool whose indices are read, or whose windows differ in size."""
+    raise Unsupported("which of several equal maxima an index names is torch's own choice: it stays on the host")
 
-    lower(*targets)(stays)
 
-
-_stays(
-    (aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default),
-    "which of several equal maxima an index names is torch's own choice: a pool with indices stays on the host",
+@lower(
+    aten.avg_pool3d.default,
+    aten.max_pool3d_with_indices.default,
+    aten._adaptive_avg_pool3d.default,
+    aten.adaptive_max_pool3d.default,
 )
-_stays(
-    (
-        aten.avg_pool3d.default,
-        aten.max_pool3d_with_indices.default,
-        aten._adaptive_avg_pool3d.default,
-        aten.adaptive_max_pool3d.default,
-    ),
-    "TTNN has no pool over three dimensions",
-)
+def pool_of_volumes(ttnn, x, *windows):
+    """A pool over three dimensions."""
+    raise Unsupported("TTNN has no pool over three dimensions")

@@ -27,15 +27,13 @@ def resample(ttnn, x, rows, columns):
     return ttnn.matmul(turned, columns, transpose_a=True, **options)
 
 
-def _stays(targets, reason):
-    def stays(ttnn, *operands, **options):
-        raise Unsupported(reason)
+@lower(aten.upsample_trilinear3d.default)
+def trilinear(ttnn, x, size, align_corners, *scales):
+    """Volumes, resized by weighted sums."""
+    raise Unsupported("TTNN resizes images, no volumes, by linear interpolation")
 
-    lower(*targets)(stays)
 
-
-_stays((aten.upsample_trilinear3d.default,), "TTNN resizes images, no volumes, by linear interpolation")
-_stays(
-    (aten.grid_sampler_2d.default, aten.grid_sampler_3d.default),
-    "bfloat16 holds positions in an image to 8 bits only: sampling at computed positions stays on the host",
-)
+@lower(aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
+def grid_sample(ttnn, x, grid, mode, padding, align_corners):
+    """x at the positions of `grid`."""
+    raise Unsupported("bfloat16 holds positions in an image to 8 bits only: sampling at them stays on the host")

@@ -40,7 +40,7 @@ from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.assign_layouts import assign_layouts
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.insert_deallocations import insert_deallocations
-from tt_dynamo.passes.place import Sides, place
+from tt_dynamo.passes.place import MOVES, Sides, place
 from tt_dynamo.program import Program, load
 from tt_dynamo.recovery import Recovery
 from tt_dynamo.report import Fallback, GraphReport, Operation, Transfer, emit
@@ -122,6 +122,10 @@ class Compiler:
         if back[node] in self.refused:
             return False
         reason = _impossible(node)
+        if not reason and _is_read_on_host(node):
+            if node.target in MOVES:
+                return False
+            reason = "TTNN lays out the weights of a convolution on the host, so they are computed there"
         if reason and not _is_host_scalar(node) and node.target not in operators.AT_HOME_ON_HOST:
             original = back[node]
             self.refused[original] = Fallback(original.name, "unsupported", reason)
@@ -290,6 +294,12 @@ def _is_host_scalar(node: Node) -> bool:
     """Whether a node converts a Python number: torch passes those as float64 of rank 0, at home on the host."""
     tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
     return all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
+
+
+def _is_read_on_host(node: Node) -> bool:
+    """Whether every reader of a value is given it on the host, although that reader runs on the device."""
+    readers = list(node.users)
+    return bool(readers) and all(_needs(user, node)[0] == "HOST" for user in readers)
 
 
 def _gives(node: Node) -> str:

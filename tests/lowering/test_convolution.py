@@ -133,10 +133,27 @@ def test_weights_that_are_inputs_are_prepared_in_every_call():
     assert calls(report)[2:5] == ["prepare_conv_weights", "prepare_conv_bias", "conv2d"]
 
 
-def test_weights_that_the_device_computes_are_convolved_with_on_the_host():
+def test_weights_that_are_moved_for_a_convolution_are_moved_on_the_host():
+    report = check(lambda x, w, b: F.conv1d(x, w.mT, b), random(2, 6, 30), random(10, 3, 6), random(10), cancels=True)
+    assert "prepare_conv_weights" in calls(report)
+
+
+def test_weights_that_are_computed_for_a_convolution_alone_are_computed_on_the_host():
     outputs, report = compiled(lambda x, w: F.conv2d(x, w.exp()), image(), random(10, 6, 3, 3))
-    assert ["the device computes these" in fallback.reason for fallback in report.fallbacks] == [True]
+    assert [(fallback.node, "computed there" in fallback.reason) for fallback in report.fallbacks] == [("exp", True)]
+    assert "conv2d" in calls(report)
     torch.testing.assert_close(outputs, F.conv2d(image(), random(10, 6, 3, 3).exp()), rtol=0.02, atol=0.5)
+
+
+def test_what_the_device_computes_for_others_too_is_convolved_with_on_the_host():
+    def function(x, w):
+        scaled = w.exp()
+        return F.conv2d(x, scaled), scaled.mean()
+
+    outputs, report = compiled(function, image(), random(10, 6, 3, 3))
+    assert ["the device computes these" in fallback.reason for fallback in report.fallbacks] == [True]
+    expected = function(image(), random(10, 6, 3, 3))
+    torch.testing.assert_close(outputs, expected, rtol=0.02, atol=0.5)
 
 
 def test_weights_computed_from_parameters_are_constants():
