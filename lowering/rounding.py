@@ -34,7 +34,10 @@ def divide_rounded(ttnn, a, b, rounding_mode=None):
     if rounding_mode is None:
         return ttnn.divide(a, b)
     quotient = ttnn.divide(a, b, dtype=ttnn.float32)
-    return ttnn.typecast(getattr(ttnn, rounding_mode)(quotient), ttnn.bfloat16)
+    rounded = ttnn.typecast(getattr(ttnn, rounding_mode)(quotient), ttnn.bfloat16)
+    if rounding_mode == "trunc":
+        return rounded
+    return ttnn.add(rounded, ttnn.subtract(a, a))  # eager torch rounds an infinity down to NaN
 
 
 @lower(aten.floor_divide.default, aten.floor_divide.Scalar)

@@ -66,7 +66,7 @@ def _read_behind(node: Node, values: Node, numbers: torch.Tensor) -> bool:
     width = shape[-1]
     rows = rows_of(numbers, width) if shape_of(values)[-1:] == (width,) else None
     with graph.inserting_before(node):
-        table = _behind(node.args[0], values, width if rows is not None else 1, node)
+        table = _behind(node.args[0], values, None if rows is None else width, node)
         if rows is not None:
             new = insert(graph, operators.look_up, (table, literal(node, rows)), like=node)
         else:
@@ -75,9 +75,9 @@ def _read_behind(node: Node, values: Node, numbers: torch.Tensor) -> bool:
     return True
 
 
-def _behind(x: Node, values: Node, width: int, like: Node) -> Node:
-    """The rows of x and behind them the rows of values, or their elements where `width` is 1."""
-    shape = [-1, width] if width > 1 else [-1]
+def _behind(x: Node, values: Node, width: int | None, like: Node) -> Node:
+    """The rows of x and behind them the rows of values, or their elements where `width` is None."""
+    shape = [-1] if width is None else [-1, width]
     flat = [insert(x.graph, aten.reshape.default, (part, shape), like=like) for part in (x, values)]
     return insert(x.graph, aten.cat.default, (flat,), like=like)
 
@@ -95,7 +95,7 @@ def _put(node: Node) -> bool:
         indices = from_the_front(node, indices)
         if kept is None:
             places = insert(graph, operators.put_numbers, (indices, list(shape), list(shape_of(values))), like=node)
-            new = insert(graph, operators.pick, (_behind(x, values, 1, node), places), like=node)
+            new = insert(graph, operators.pick, (_behind(x, values, None, node), places), like=node)
         else:
             place, rank = place_of(kept, indices), rank_of(indices)
             full = [1] * (rank - len(shape_of(values))) + list(shape_of(values))
