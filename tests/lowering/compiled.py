@@ -67,6 +67,8 @@ def close(outputs: Any, expected: Any, roundings: int, cancels: bool = False) ->
         for output, value in zip(outputs, expected, strict=True):
             close(output, value, roundings, cancels)
         return
+    if not expected.is_floating_point():
+        roundings = 0  # integers and booleans are exact
     relative = (1 + UNIT_ROUNDOFF) ** roundings - 1
     finite = expected[torch.isfinite(expected)] if expected.is_floating_point() else expected.new_empty(0)
     largest = finite.abs().max().item() if finite.numel() else 0.0
