@@ -14,6 +14,8 @@ sys.path.append(str(Path(__file__).parent / "lowering"))
 from comparison import check
 from compiled import calls, close, compiled, random
 
+pytestmark = pytest.mark.usefixtures("clean_dynamo")
+
 
 @pytest.mark.parametrize("p", [0.25, 1.0])
 @pytest.mark.parametrize(

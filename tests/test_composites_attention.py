@@ -8,6 +8,8 @@ from comparison import check
 from torch import nn
 from torch.nn import functional
 
+pytestmark = pytest.mark.usefixtures("clean_dynamo")
+
 SEQ, WIDTH, HEADS = 5, 128, 4
 CAUSAL = torch.ones(SEQ, SEQ, dtype=torch.bool).triu(1)
 PADDING = torch.arange(SEQ).expand(2, SEQ) >= torch.tensor([[SEQ], [3]])
