@@ -19,6 +19,7 @@ from tt_dynamo.passes.channels_last import channels_last
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
+from tt_dynamo.passes.fuse_gelu import fuse_gelu
 from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
@@ -48,6 +49,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_attention,
     fuse_qkv,
     fuse_merge_heads,
+    fuse_gelu,
     fuse_linear_activation,
     fuse_residual_norm,
     fuse_rms_norm,
