@@ -42,7 +42,7 @@ def promote_operands(graph: Graph, context: Context) -> int:
     for node in list(graph.nodes):
         if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
             with graph.inserting_before(node):
-                changed += _cast_operands(graph, node) or _join_booleans(graph, node) or _fill(graph, node)
+                changed += _fill(graph, node) or _cast_operands(graph, node) or _join_booleans(graph, node)
     return changed
 
 

@@ -52,6 +52,7 @@ def test_a_sum_of_booleans_is_a_disjunction():
         lambda x: x.new_zeros(4),
         lambda x: aten.fill.Scalar(x, 3),
         lambda x: torch.exp(x[:0]),
+        lambda x: x[:0] * torch.ones(5, dtype=torch.int64),
     ],
 )
 def test_what_a_tensor_gives_no_contents_to_is_a_constant(model):
