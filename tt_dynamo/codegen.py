@@ -6,6 +6,7 @@ it held. Objects of TTNN that calls share (grids, configurations) are made once,
 
 from __future__ import annotations
 
+import inspect
 import operator
 import re
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from tt_dynamo import operators
 from tt_dynamo.lowering.recorder import Expression
 
 CHECKED = '''def checked(x, low, high):
@@ -77,11 +79,21 @@ def as_bfloat16(x: torch.Tensor) -> torch.Tensor:
 HELPERS = {checked: CHECKED, restrided: RESTRIDED, shared: SHARED, as_bfloat16: AS_BFLOAT16}
 
 
+def _definition(target: Any) -> str:
+    """The function behind an operator of ours, without its decorator."""
+    source = inspect.getsource(operators.FUNCTIONS[target])
+    return source[source.index("def ") :]
+
+
+# Operators of ours that run on the host, in programs that run without us.
+DEFINITIONS = {target: _definition(target) for target in operators.FUNCTIONS if target in operators.AT_HOME_ON_HOST}
+
+
 def program_source(graph: Graph) -> str:
     """The module text of a program graph: imports, shared objects, `def forward(device, inputs…, weights…)`."""
     shared = _shared_objects(graph)
     lines = ["import torch", "import ttnn", ""]
-    for helper, text in HELPERS.items():
+    for helper, text in (*HELPERS.items(), *DEFINITIONS.items()):
         if graph.find_nodes(op="call_function", target=helper):
             lines += ["", text]
     lines += [f"{name} = {text}" for text, name in shared.items()]
@@ -148,6 +160,8 @@ def target_name(node: Node) -> str:
     """`ttnn.linear`, `torch.ops.aten.add.Tensor`, `checked`: how a call is written."""
     if "path" in node.meta:
         return node.meta["path"]
+    if node.target in DEFINITIONS:
+        return str(operators.FUNCTIONS[node.target].__name__)
     if isinstance(node.target, torch._ops.OpOverload):
         return f"torch.ops.{node.target}"
     return getattr(node.target, "__name__", str(node.target))

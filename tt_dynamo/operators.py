@@ -6,7 +6,6 @@ traces through it, which gives shapes to fake tensors and a way back to ATen whe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -24,13 +23,19 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+# Each operator's torch implementation.
+FUNCTIONS: dict[Callable[..., object], Callable[..., object]] = {}
+
+
 def define(schema: str):
     library.define(schema)
     name = schema.partition("(")[0]
 
     def register(function):
         library.impl(name, function, "CompositeImplicitAutograd")
-        return getattr(torch.ops.tt_dynamo, name).default
+        operator = getattr(torch.ops.tt_dynamo, name).default
+        FUNCTIONS[operator] = function
+        return operator
 
     return register
 
@@ -102,15 +107,15 @@ def pick(x, places):
 @define("index_numbers(Tensor?[] indices, int[] sizes, int? dropped=None) -> Tensor")
 def index_numbers(indices, sizes, dropped=None):
     """The numbers of what x[indices] of these sizes reads, less a dimension of one; raises as indexing does."""
-    numbers = torch.ops.aten.index.Tensor(torch.arange(math.prod(sizes)).view(sizes), indices)
+    numbers = torch.ops.aten.index.Tensor(torch.arange(torch.Size(sizes).numel()).view(sizes), indices)
     return numbers if dropped is None else numbers.squeeze(dropped)
 
 
 @define("put_numbers(Tensor?[] indices, int[] sizes, int[] shape, int? dropped=None) -> Tensor")
 def put_numbers(indices, sizes, shape, dropped=None):
     """Where each element of x.index_put(indices, values of `shape`) lies in x followed by values; raises as it does."""
-    first = math.prod(sizes)
-    values = torch.arange(first, first + math.prod(shape)).view(shape)
+    first = torch.Size(sizes).numel()
+    values = torch.arange(first, first + torch.Size(shape).numel()).view(shape)
     numbers = torch.ops.aten.index_put.default(torch.arange(first).view(sizes), indices, values)
     return numbers if dropped is None else numbers.squeeze(dropped)
 
@@ -125,9 +130,9 @@ def bounded(index, size):
 @define("bounded_along(Tensor index, int size, int dim, int[] shape) -> Tensor")
 def bounded_along(index, size, dim, shape):
     """The same for an index [n] along `dim`, repeated over the other dimensions of `shape`."""
-    return bounded(index, size).view([-1 if d == dim else 1 for d in range(len(shape))]).repeat(
-        [1 if d == dim else length for d, length in enumerate(shape)]
-    )
+    torch.arange(size).gather(0, index)
+    line = index.view([-1 if d == dim else 1 for d in range(len(shape))])
+    return line.repeat([1 if d == dim else length for d, length in enumerate(shape)])
 
 
 @define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor")
@@ -155,7 +160,9 @@ def to_layout(x, layout):
 
 
 # What becomes TTNN calls one by one where TTNN refuses the whole.
-FUSED = frozenset({linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask, rms_norm})
+FUSED = frozenset(
+    {linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask, rms_norm, look_up, pick}
+)
 # What prepares positions, with eager's checks: at home on the host, where the positions are.
 AT_HOME_ON_HOST = frozenset({index_numbers, put_numbers, bounded, bounded_along})
 TRANSFERS = frozenset({to_device, to_host})

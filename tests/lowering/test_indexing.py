@@ -1,9 +1,16 @@
 """Rows and elements by number, to the last bit, with eager's errors."""
 
+import dataclasses
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
 from compiled import calls, check, compiled, random
+
+from tt_dynamo import operators
+from tt_dynamo.graph import Unsupported
+from tt_dynamo.lowering import registry
 
 SHAPE = (2, 3, 4, 33)
 
@@ -185,3 +192,23 @@ def test_a_shifted_window_is_one_lookup():
 
     report = check(windows, random(1, 8, 8, 32), roundings=0)
     assert calls(report).count("embedding") == 1 and "permute" not in calls(report)
+
+
+def test_a_program_checks_its_indices_by_itself():
+    """Without operators of ours: it runs where tt_dynamo is not installed."""
+    report = check(lambda x, i: torch.relu(x)[:, i] * 1, random(*SHAPE), torch.tensor([1, 0]), roundings=0)
+    assert "def index_numbers(" in report.code and "torch.ops.tt_dynamo" not in report.code
+
+
+def test_a_lookup_that_ttnn_refuses_is_eagers_indexing():
+    def model(x, i):
+        return torch.relu(x)[:, i] * 1
+
+    def refuse(ttnn, x, rows):
+        raise Unsupported("for this test")
+
+    refusing = dataclasses.replace(registry._lowerings[operators.look_up], function=refuse)
+    with mock.patch.dict(registry._lowerings, {operators.look_up: refusing}):
+        inputs = random(*SHAPE), torch.tensor([1, 0])
+        output, report = compiled(model, *inputs)
+    assert torch.equal(output, model(*inputs)) and report.fallbacks
