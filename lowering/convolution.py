@@ -9,6 +9,7 @@ from __future__ import annotations
 from tt_dynamo import operators_image
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.recorder import on_device
 from tt_dynamo.lowering.registry import Need, lower
 
@@ -104,5 +105,6 @@ def _first_accepted(ttnn, convolve, weight, bias, image):
 
 @lower(aten.convolution.default)
 def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
-    """What `passes/channels_last.py` left: TTNN convolves images and signals."""
+    """What `passes/channels_last.py` left: TTNN convolves images and signals of floats."""
+    require_float(ttnn, x, weight)
     raise Unsupported(f"a convolution over {len(weight.shape) - 2} dimensions stays on the host")

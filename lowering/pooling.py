@@ -49,7 +49,9 @@ def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include
 @lower(aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default)
 def max_pool_with_indices(ttnn, x, *windows):
     """A pool whose indices are read, or whose windows differ in size."""
-    raise Unsupported("which of several equal maxima an index names is torch's own choice: it stays on the host")
+    raise Unsupported(
+        "TTNN's windows are of one size, and which of several equal maxima an index names is torch's own choice"
+    )
 
 
 @lower(

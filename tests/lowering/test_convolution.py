@@ -204,6 +204,13 @@ def test_volumes_stay_on_the_host():
     assert "3 dimensions" in fallback.reason
 
 
+def test_integers_stay_on_the_host():
+    x, weight = (image() * 1e6).long(), (random(4, 6, 3, 3) * 1e3).long()
+    outputs, report = compiled(F.conv2d, x, weight)
+    assert torch.equal(outputs, F.conv2d(x, weight))
+    assert report.device_nodes == 0
+
+
 def test_double_precision_stays_on_the_host():
     fallback = falls_back(nn.Conv2d(6, 10, 3).double(), image().double())
     assert "float64" in fallback.reason
