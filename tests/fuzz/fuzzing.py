@@ -3,7 +3,8 @@
 A float result is right where it lies within the tolerance of tests/opinfo/judge.py around eager torch in float32: a
 small multiple of what rounding every intermediate to bfloat16 does to the same function, and 2 units in the last place.
 Comparisons and steps (floor, argmax) of computed numbers turn over where two of them lie close: the function is rounded
-in other ways too, to either neighbour at random, and a result is right where one of these runs explains it.
+in other ways too, to either neighbour at random, and a result is right where one of these runs explains it; the last is
+of the ATen graph, where what torch has whole is taken apart.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from comparison import shared_memory
 from compiling import BOARD, run_compiled
 from graphs import Case
-from judge import complaint, meaningless
+from judge import complaint, meaningless, rounded_run
 from rounding import Rounded
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves
@@ -113,13 +114,24 @@ def _value_complaint(case: Case, everything: Any, eager: Any, outcome: Outcome) 
         found = ""
         for way, seed in [(case, None), (wide, None), *((wide, seed) for seed in range(RANDOM_ROUNDINGS))]:
             with Rounded(seed):
-                rounded = _result(way)
-            outcome.meaningless = outcome.meaningless or meaningless(references, tree_leaves(rounded))
-            problem = complaint(everything, eager, references, tree_leaves(rounded))
+                rounded = tree_leaves(_result(way))
+            outcome.meaningless = outcome.meaningless or meaningless(references, rounded)
+            if seed is not None:
+                rounded = _halved(rounded, tree_leaves(references))
+            problem = complaint(everything, eager, references, rounded)
             if not problem:
                 return ""
             found = found or problem
-    return found
+        outputs = rounded_run(run_compiled(case.function(), case.make()).graph, case.make())
+    if len(outputs) != len(tree_leaves(eager[0])):  # written inputs come down as outputs of the graph
+        return found
+    return found and complaint(everything, eager, references, [*outputs, *tree_leaves(references[1])])
+
+
+def _halved(rounded: list[Any], exact: list[Any]) -> list[Any]:
+    """Rounding to either neighbour is off by up to twice what rounding to the nearest is."""
+    pairs = zip(rounded, exact, strict=True)
+    return [(r.float() + e) / 2 if isinstance(r, torch.Tensor) and r.is_floating_point() else r for r, e in pairs]
 
 
 def _result(case: Case) -> Any:
