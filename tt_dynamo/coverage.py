@@ -90,7 +90,7 @@ def _compiled(target: Callable[..., Any], args: list[Any], kwargs: dict[str, Any
         positional, named = torch.utils._pytree.tree_unflatten(filled, structure)
         return target(*positional, **named)
 
-    def compiler(module: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+    def compiler(module: torch.fx.GraphModule, _: Any) -> Any:
         compiling = Compiler(module, device, options, "coverage")
         program: Any = functools.partial(compiling.compile())
         program._boxed_call = True
@@ -99,7 +99,8 @@ def _compiled(target: Callable[..., Any], args: list[Any], kwargs: dict[str, Any
 
     try:
         with torch.no_grad():
-            aot_function(call, fw_compiler=compiler, decompositions=decompositions())(*(leaves[i] for i in places))
+            fw_compiler: Any = compiler
+            aot_function(call, fw_compiler=fw_compiler, decompositions=decompositions())(*(leaves[i] for i in places))
     except (torch._subclasses.fake_tensor.DynamicOutputShapeException, RuntimeError, AttributeError):
         return None
     return reports[0] if reports else None

@@ -23,8 +23,13 @@ class Result(NamedTuple):
 
 
 def memory_of(value: Any) -> int:
-    """Which memory a tensor lies in, fake or real; 0 for what is no tensor."""
-    return value.untyped_storage()._cdata if isinstance(value, torch.Tensor) else 0
+    """Which memory a tensor lies in, fake or real; 0 for what is no tensor, or a sparse one."""
+    return value.untyped_storage()._cdata if is_strided(value) else 0
+
+
+def is_strided(value: Any) -> bool:
+    """Whether it is a tensor that lies in one piece of memory at strides."""
+    return isinstance(value, torch.Tensor) and value.layout == torch.strided
 
 
 def arranged(

@@ -20,7 +20,7 @@ from tt_dynamo import operators
 from tt_dynamo.graph import FallbackError, device_arguments, is_call
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
-from tt_dynamo.outputs import Result, arranged, memory_of
+from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.transfer import download, restrided, shared, upload
 
@@ -88,7 +88,7 @@ class Recovery:
         owners = {memory_of(arg): memory_of(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
         results = [known[value] if isinstance(value, Node) else value for value in output.args[0]]
         for position, (value, result) in enumerate(zip(output.args[0], results, strict=True)):
-            if isinstance(result, torch.Tensor):
+            if is_strided(result):
                 is_kept = value.op in ("get_attr", "call_module")
                 results[position] = Result(result, memory_of(result), result.stride(), is_kept)
         return tuple(arranged(results, output.meta["eager"], owners, restrided, shared))

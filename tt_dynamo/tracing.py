@@ -22,7 +22,7 @@ from tt_dynamo.codegen import as_bfloat16, checked, restrided, shared
 from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
-from tt_dynamo.outputs import Result, arranged, memory_of
+from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.preparation import WeightUse, prepare_weights
 
@@ -252,7 +252,7 @@ class _Tracer:
         if not isinstance(value, Node):
             return value
         result, fake = self.known[value], value.meta["val"]
-        if not isinstance(fake, torch.Tensor):
+        if not is_strided(fake):
             return result
         return Result(result, memory_of(fake), fake.stride(), bool(result.meta.get("weight")))
 

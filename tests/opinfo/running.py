@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from compiling import run_compiled
-from judge import complaint, meaningless, rounded_run
+from judge import by_elements, complaint, meaningless, rounded_run
 from samples import Sample, in_float32, seed
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
@@ -53,6 +54,13 @@ class Outcome:
     meaningless: bool = False
 
 
+class Results(NamedTuple):
+    """What a call gave, and its tensors after it."""
+
+    outputs: Any
+    tensors: list[torch.Tensor]
+
+
 class _Called(TorchDispatchMode):
     """Notes which ATen operations eager torch calls."""
 
@@ -86,36 +94,49 @@ def run_sample(operator: str, dtype: str, number: int, sample: Sample) -> Outcom
     outcome = Outcome(operator, dtype, number, EAGER, sample=sample.text)
     with _quiet():
         try:
-            seed()
             with _Called() as called:
-                eager = sample.function(*sample.copies())
+                eager = _eager(sample, sample.copies())
         except Exception as error:
             outcome.message = f"eager torch refuses it: {_first_line(error)}"
             return outcome
         outcome.targets, outcome.core = called.targets(), called.all_core()
         try:
-            seed()
-            compiled = run_compiled(sample.function, sample.copies(), placement="device")
+            _judge(outcome, sample, eager)
         except DATA_DEPENDENT as error:
             outcome.message = _first_line(error)
-            return outcome
         except Exception as error:
             outcome.status, outcome.message = ERROR, f"{type(error).__name__}: {_first_line(error)}"
-            return outcome
-        _judge(outcome, sample, eager, compiled)
     return outcome
 
 
-def _judge(outcome: Outcome, sample: Sample, eager: Any, compiled: Any) -> None:
+def _eager(sample: Sample, tensors: list[torch.Tensor]) -> Results:
+    """What eager torch gives, and the tensors as it leaves them."""
+    seed()
+    return Results(sample.function(*tensors), tensors)
+
+
+def _judge(outcome: Outcome, sample: Sample, eager: Results) -> None:
+    tensors = sample.copies()
+    seed()
+    compiled = run_compiled(sample.function, tensors, placement="device")
     outcome.reasons = tuple(f"{fallback.node}: {fallback.reason}" for fallback in compiled.report.fallbacks)
-    rounded = rounded_run(compiled.graph, _seeded_copies(sample))
-    outputs, references = compiled.outputs, eager
-    if outcome.dtype == "bfloat16":
-        references = _reference(sample, eager)
+    references = _reference(sample, eager) if outcome.dtype == "bfloat16" else eager
+    # What the call writes into its tensors is judged like a result of it.
+    written = [i for i, tensor in enumerate(eager.tensors) if tensor._version != sample.tensors[i]._version]
+    ours, theirs, exact = (
+        [*(given.tensors[i] for i in written), *tree_leaves(given.outputs)]
+        for given in (Results(compiled.outputs, tensors), eager, references)
+    )
+    copies = sample.copies()
+    seed()
+    rounded = rounded_run(compiled.graph, copies, exact)
     if outcome.operator in UNDEFINED:
-        eager, references, rounded, outputs = (_zeroed(x) for x in (eager, references, rounded, outputs))
-    outcome.message = complaint(outputs, eager, references, rounded)
-    outcome.meaningless = meaningless(references, rounded)
+        ours, theirs, exact, rounded = map(_zeroed, (ours, theirs, exact, rounded))
+    if sample.unordered is not None:
+        named = functools.partial(by_elements, x=sample.tensors[0], dim=sample.unordered)
+        ours, theirs, exact, rounded = map(named, (ours, theirs, exact, rounded))
+    outcome.message = complaint(ours, theirs, exact, rounded)
+    outcome.meaningless = meaningless(exact, rounded)
     if outcome.message:
         outcome.status = WRONG
     elif not outcome.reasons:
@@ -124,17 +145,10 @@ def _judge(outcome: Outcome, sample: Sample, eager: Any, compiled: Any) -> None:
         outcome.status = MIXED if compiled.report.device_nodes else HOST
 
 
-def _seeded_copies(sample: Sample) -> list[torch.Tensor]:
-    copies = sample.copies()
-    seed()
-    return copies
-
-
-def _reference(sample: Sample, eager: Any) -> Any:
+def _reference(sample: Sample, eager: Results) -> Results:
     """The sample in float32; bfloat16's own answer where the operator does other things then."""
-    copies = [in_float32(tensor) for tensor in _seeded_copies(sample)]
     try:
-        found = sample.function(*copies)
+        found = _eager(sample, [in_float32(tensor) for tensor in sample.copies()])
     except Exception:
         return eager
     ours, theirs = tree_leaves(found), tree_leaves(eager)

@@ -66,11 +66,15 @@ def all_cases() -> list[Case]:
 
 @dataclasses.dataclass
 class Sample:
-    """One call of an operator: a function of its tensors alone, and the tensors."""
+    """One call of an operator: a function of its tensors alone, and the tensors.
+
+    unordered: the dimension along which equal elements may come in any order; None where there is none.
+    """
 
     function: Callable[..., Any]
     tensors: list[torch.Tensor]
     text: str
+    unordered: int | None = None
 
     def copies(self) -> list[torch.Tensor]:
         """The tensors again, in memory of their own that has the same strides."""
@@ -99,7 +103,18 @@ def _sample(info: Any, given: Any) -> Sample:
         return info.op(first, *args, **kwargs)
 
     text = str(tree_map(_short, (given.input, *given.args))) + (str(tree_map(_short, given.kwargs)))
-    return Sample(function, [leaves[place].detach() for place in places], text[:300])
+    return Sample(function, [leaves[place].detach() for place in places], text[:300], _unordered(info, given))
+
+
+# Where these take the dimension, among the arguments behind the tensor.
+SORTS = {"sort": 0, "argsort": 0, "topk": 1}
+
+
+def _unordered(info: Any, given: Any) -> int | None:
+    if info.name not in SORTS or given.kwargs.get("stable"):
+        return None
+    position = SORTS[info.name]
+    return given.kwargs.get("dim", given.args[position] if len(given.args) > position else -1)
 
 
 def _short(leaf: Any) -> Any:
