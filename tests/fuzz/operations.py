@@ -304,7 +304,6 @@ WRITES = [
     "{i}.add_(1)",
     "{b}.logical_not_()",
     "{f}.unsqueeze_(0)",
-    "{f}[{c}] = {s}",
     "{f}.select(-1, 0).fill_({s})",
 ]
 
