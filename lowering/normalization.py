@@ -130,7 +130,8 @@ FLOAT32 = Need("TILE", "float32")
 def batch_norm_and_update(ttnn, x, weight, bias, running_mean, running_var, training, momentum, eps):
     """The same, and the running statistics after it.
 
-    They are float32 on the device as well: steps of less than a bfloat16's last bit must add up over many calls.
+    They are float32 on the device as well, like the mean and variance that join them: steps of less than a bfloat16's
+    last bit must add up over many calls.
     """
     if not training:
         raise Unsupported("a batch norm in evaluation updates no statistics")
@@ -138,19 +139,19 @@ def batch_norm_and_update(ttnn, x, weight, bias, running_mean, running_var, trai
     channels = x.shape[1]
     rows, back = _channels_first(ttnn, x)
     config = ttnn.settings.compute_kernel_config
-    mean = ttnn.mean(rows, dim=-1, keepdim=True, compute_kernel_config=config)
-    variance = ttnn.var(rows, dim=-1, keepdim=True, correction=False, compute_kernel_config=config)
+    exact = ttnn.typecast(rows, ttnn.float32)
+    mean = ttnn.mean(exact, dim=-1, keepdim=True, compute_kernel_config=config)
+    variance = ttnn.var(exact, dim=-1, keepdim=True, correction=False, compute_kernel_config=config)
     mean, variance = (ttnn.reshape(x, (channels,)) for x in (mean, variance))
     count = rows.shape[-1]
 
     def updated(running, new, factor):
-        new = ttnn.multiply(ttnn.typecast(new, ttnn.float32), momentum * factor)
-        return ttnn.add(ttnn.multiply(running, 1 - momentum), new)
+        return ttnn.add(ttnn.multiply(running, 1 - momentum), ttnn.multiply(new, momentum * factor))
 
     return (
         back(_normalized(ttnn, rows, eps)),
-        mean,
-        ttnn.rsqrt(ttnn.add(variance, eps)),
+        ttnn.typecast(mean, ttnn.bfloat16),
+        ttnn.typecast(ttnn.rsqrt(ttnn.add(variance, eps)), ttnn.bfloat16),
         updated(running_mean, mean, 1.0),
         updated(running_var, variance, count / (count - 1)),
     )

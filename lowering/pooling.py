@@ -52,14 +52,3 @@ def max_pool_with_indices(ttnn, x, *windows):
     raise Unsupported(
         "TTNN's windows are of one size, and which of several equal maxima an index names is torch's own choice"
     )
-
-
-@lower(
-    aten.avg_pool3d.default,
-    aten.max_pool3d_with_indices.default,
-    aten._adaptive_avg_pool3d.default,
-    aten.adaptive_max_pool3d.default,
-)
-def pool_of_volumes(ttnn, x, *windows):
-    """A pool over three dimensions."""
-    raise Unsupported("TTNN has no pool over three dimensions")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from tt_dynamo import operators_image
-from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering.registry import Need, lower
 
 
@@ -25,15 +24,3 @@ def resample(ttnn, x, rows, columns):
     if columns is None:
         return ttnn.transpose(turned, -2, -1)
     return ttnn.matmul(turned, columns, transpose_a=True, **options)
-
-
-@lower(aten.upsample_trilinear3d.default)
-def trilinear(ttnn, x, size, align_corners, *scales):
-    """Volumes, resized by weighted sums."""
-    raise Unsupported("TTNN resizes images, no volumes, by linear interpolation")
-
-
-@lower(aten.grid_sampler_2d.default, aten.grid_sampler_3d.default)
-def grid_sample(ttnn, x, grid, mode, padding, align_corners):
-    """x at the positions of `grid`."""
-    raise Unsupported("bfloat16 holds positions in an image to 8 bits only: sampling at them stays on the host")

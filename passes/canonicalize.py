@@ -133,7 +133,8 @@ def _same(node: Node) -> Node | None:
 
 @_rule(*COPIES)
 def _drop_copy(sweep: _Sweep, node: Node) -> Node | None:
-    return _same(node)
+    # An alias of an input is that input in eager torch too.
+    return node.args[0] if node.target in (aten.alias.default, aten.detach.default) else _same(node)
 
 
 @_rule(aten._to_copy.default)

@@ -1,4 +1,4 @@
-"""Decompositions of ours: eager's answer, computed on the device."""
+"""Decompositions of our own compute what they take apart, on the device whole."""
 
 from __future__ import annotations
 
@@ -7,46 +7,59 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn import functional
+import torch.nn.functional as F
 
+sys.path.append(str(Path(__file__).parent / "opinfo"))
 sys.path.append(str(Path(__file__).parent / "lowering"))
 
-from comparison import check
-from compiled import calls, close, compiled, random
+from compiled import close, random
+from compiling import run_compiled
 
-pytestmark = pytest.mark.usefixtures("clean_dynamo")
+aten = torch.ops.aten
+IMAGE = (1, 4, 8, 9)
+
+CASES = {
+    "the distances of rows": (torch.pdist, [random(7, 33)]),
+    "the largest distances of rows": (lambda x: torch.pdist(x, float("inf")), [random(7, 33)]),
+    "the gradient of an average pool": (
+        lambda grad, x: aten.avg_pool2d_backward(grad, x, [2, 2], [], [0, 0], False, True, None),
+        [random(1, 4, 4, 4), random(*IMAGE)],
+    ),
+    "the gradient of windows that overlap, rounded up, over padding that counts": (
+        lambda grad, x: aten.avg_pool2d_backward(grad, x, [3, 2], [2, 1], [1, 1], True, True, None),
+        [random(1, 4, 5, 10), random(*IMAGE)],
+    ),
+    "the gradient of windows over padding that does not count": (
+        lambda grad, x: aten.avg_pool2d_backward(grad, x, [3, 2], [2, 1], [1, 1], True, False, None),
+        [random(1, 4, 5, 10), random(*IMAGE)],
+    ),
+    "the gradient of a pool with a divisor": (
+        lambda grad, x: aten.avg_pool2d_backward(grad, x, [2, 2], [2, 2], [0, 0], False, True, 3),
+        [random(4, 4, 4), random(4, 8, 9)],
+    ),
+    "the gradient of an adaptive pool": (
+        lambda grad, x: aten._adaptive_avg_pool2d_backward(grad, x),
+        [random(2, 4, 3, 2), random(2, 4, 8, 7)],
+    ),
+    "columns added up to images": (
+        lambda x: F.fold(x, (7, 9), (3, 2), (1, 2), (1, 0), (2, 1)),
+        [random(2, 4 * 6, 4 * 7)],
+    ),
+    "columns of one image": (lambda x: F.fold(x, (4, 4), 2, stride=2), [random(3 * 4, 4)]),
+}
 
 
-@pytest.mark.parametrize("p", [0.25, 1.0])
-@pytest.mark.parametrize(
-    "move", [torch.relu, lambda x: x.mT, lambda x: x[:, :1].expand(4, 7, 5)], ids=["", "moved", "expanded"]
-)
-def test_dropout_drops_what_eager_torch_drops(move, p):
-    x = random(4, 7, 5)
-    torch.manual_seed(1)
-    expected = functional.dropout(move(x), p, True)
-    torch.manual_seed(1)
-    outputs, report = compiled(lambda x: functional.dropout(move(x), p, True), x)
-    close(outputs, expected, roundings=2)
-    assert [fallback.node for fallback in report.fallbacks] == ["bernoulli"]
-    assert calls(report)[-1] == "multiply"
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_taken_apart_is_eagers_answer_on_the_device(case: str) -> None:
+    function, tensors = CASES[case]
+    found = run_compiled(function, tensors, placement="device")
+    assert not found.report.fallbacks
+    assert found.report.device_nodes
+    close(found.outputs, function(*tensors), roundings=4, cancels=True)
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda x: x.select(1, 2),
-        lambda x: x.select(-1, -1),
-        lambda x: x[:, 1:3],
-        lambda x: x[..., -2:],
-        lambda x: x[2:, :, :-1],
-        lambda x: x[:, 1::2],
-        lambda x: x[:, :100],
-    ],
-    ids=["select", "select last", "slice", "slice end", "two slices", "steps", "beyond the end"],
-)
-def test_the_gradient_of_a_part_is_zero_elsewhere(read):
-    def make():
-        return (torch.randn(4, 7, 5, requires_grad=True),)
-
-    check(lambda x: torch.relu(read(x)) * 2, make, backward=True)
+def test_an_alias_of_an_input_costs_nothing() -> None:
+    x = torch.randn(3, 4)
+    found = run_compiled(aten.alias.default, [x], placement="device")
+    assert found.report.nodes == 0
+    assert found.outputs.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()

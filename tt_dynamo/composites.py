@@ -85,3 +85,12 @@ def slice_backward(grad: Tensor, sizes: list[int], dim: int, start: int, end: in
 def _surrounded(grad: Tensor, sizes: list[int], dim: int, start: int) -> Tensor:
     pairs = [0, 0] * (len(sizes) - 1 - dim) + [start, sizes[dim] - start - grad.shape[dim]]
     return aten.constant_pad_nd.default(grad, pairs, 0)
+
+
+@composite(aten._pdist_forward.default)
+def pdist(x: Tensor, p: float = 2.0) -> Any:
+    """The distances between the rows of x [n, width], each pair once: [n (n - 1) / 2]."""
+    if len(x) < 2:
+        return NotImplemented
+    first, second = torch.triu_indices(len(x), len(x), 1, device=x.device)
+    return torch.linalg.vector_norm(x[first] - x[second], p, -1)

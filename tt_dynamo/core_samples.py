@@ -38,7 +38,7 @@ UNARY = [
     "abs", "acos", "acosh", "alias", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "clone", "cos", "cosh",
     "elu", "erf", "exp", "expm1", "floor", "gelu", "hardtanh", "isinf", "isnan", "leaky_relu", "log", "log10",
     "log1p", "log2", "logical_not", "mean", "neg", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "sin",
-    "sinh", "sqrt", "tan", "tanh", "trunc", "amax", "argmax", "argmin", "any", "_to_copy", "prod", "nonzero", "sort",
+    "sinh", "sqrt", "tan", "tanh", "trunc", "amax", "argmax", "argmin", "any", "prod", "nonzero", "sort",
 ]  # fmt: skip
 
 BINARY_TENSOR = [
@@ -58,6 +58,7 @@ SAMPLES: dict[str, Arguments] = {
     **{f"{name}.Tensor": _two for name in BINARY_TENSOR},
     **{f"{name}.default": _two for name in BINARY_DEFAULT},
     **{f"{name}.Scalar": _number for name in SCALAR},
+    **{f"bitwise_{name}.Scalar": lambda make: (make(3, 40), True) for name in ("and", "or", "xor")},
     "div.Tensor_mode": lambda make: (*_two(make), {"rounding_mode": "floor"}),
     "div.Scalar_mode": lambda make: (*_number(make), {"rounding_mode": "trunc"}),
     "pow.Tensor_Tensor": _two,
@@ -65,6 +66,7 @@ SAMPLES: dict[str, Arguments] = {
     "pow.Scalar": lambda make: (2, make(3, 40)),
     "clamp.default": lambda make: (make(3, 40), 1, 2),
     "clamp.Tensor": lambda make: (make(3, 40), make(40), make(3, 1)),
+    "_to_copy.default": lambda make: (make(3, 40), {"dtype": torch.float32}),
     "where.self": lambda make: (make(3, 40) > 1, make(3, 40), make(40)),
     # reductions, scans, sorting
     "sum.dim_IntList": lambda make: (make(2, 3, 40), [0, 2], True),
@@ -116,7 +118,7 @@ SAMPLES: dict[str, Arguments] = {
     "scatter.value": lambda make: (make(8, 40), 1, _index(8, 40, rows=40), 1),
     "scatter.src": lambda make: (make(8, 40), 1, _index(8, 40, rows=40), make(8, 40)),
     "scatter_add.default": lambda make: (make(8, 40), 1, _index(8, 40, rows=40), make(8, 40)),
-    "scatter_reduce.two": lambda make: (make(8, 40), 1, _index(8, 40, rows=40), make(8, 40), "amax"),
+    "scatter_reduce.two": lambda make: (make(8, 40), 1, _index(8, 40, rows=40), make(8, 40), "sum"),
     "masked_scatter.default": lambda make: (make(3, 40), make(3, 40) > 1, make(3, 40)),
     "embedding.default": lambda make: (make(16, 64), _index(2, 5, rows=16)),
     "embedding_dense_backward.default": lambda make: (make(2, 32, 64), _index(2, 32, rows=16), 16, -1, False),
@@ -183,4 +185,5 @@ SAMPLES: dict[str, Arguments] = {
     "sym_stride.int": lambda make: (make(3, 40), 0),
     "sym_storage_offset.default": _one,
     "sym_numel.default": _one,
+    "sym_is_contiguous.default": _one,
 }  # fmt: skip

@@ -42,12 +42,14 @@ class Cell:
 def core_operations() -> dict[str, torch._ops.OpOverload]:
     """Every core ATen operation that gives new values, by name; variants with an `out` argument are left out."""
     found = {}
-    for packet_name in torch.ops.aten:
-        packet = getattr(torch.ops.aten, packet_name)
-        for overload in packet.overloads():
-            target = getattr(packet, overload)
-            if torch.Tag.core in target.tags and not target._schema.is_mutable:
-                found[f"{packet_name}.{overload}"] = target
+    for name in torch._C._dispatch_get_all_op_names():
+        namespace, _, qualified = name.partition("::")
+        if namespace != "aten":
+            continue
+        packet, _, overload = qualified.partition(".")
+        target = getattr(getattr(torch.ops.aten, packet), overload or "default", None)
+        if target is not None and torch.Tag.core in target.tags and not target._schema.is_mutable:
+            found[f"{packet}.{overload or 'default'}"] = target
     return dict(sorted(found.items()))
 
 
@@ -58,9 +60,9 @@ def cell(target: Callable[..., Any], arguments: Arguments, dtype: torch.dtype, b
         numbers = torch.linspace(0.25, 3.75, torch.Size(shape).numel()).reshape(shape)
         return (numbers > 2) if dtype == torch.bool else numbers.to(dtype)
 
-    args = list(arguments(make))
-    kwargs = args.pop() if args and isinstance(args[-1], dict) else {}
     try:
+        args = list(arguments(make))
+        kwargs = args.pop() if isinstance(args[-1], dict) else {}
         target(*args, **kwargs)
     except (RuntimeError, TypeError, IndexError, NotImplementedError):
         return Cell(REFUSED)
@@ -115,7 +117,7 @@ def table(board: str = "n150", progress: Callable[[int, int], None] = lambda don
         rows.append(_row(name, target, cells))
         lowered += target not in IMPOSSIBLE and any(c.where == DEVICE for c in cells.values())
         progress(done, len(operations))
-    expressible = len(operations) - len(IMPOSSIBLE)
+    expressible = sum(target not in IMPOSSIBLE for target in operations.values())
     return HEAD.format(
         count=len(operations), expressible=expressible, lowered=lowered, share=lowered / expressible, board=board
     ) + "\n".join(rows) + "\n"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
-from tt_dynamo import composites_attention  # noqa: F401  (adds its own to the composites)
+from tt_dynamo import composites_attention, composites_windows  # noqa: F401  (add their own to the composites)
 from tt_dynamo.composites import COMPOSITES
 
 aten = torch.ops.aten
@@ -47,8 +47,6 @@ TAKEN_APART = (
     aten.square,
     aten.masked_fill,
     aten._prelu_kernel_backward,
-    aten.binary_cross_entropy,
-    aten.binary_cross_entropy_backward,
     aten.binary_cross_entropy_with_logits,
     aten.elu_backward,
     aten.glu,
