@@ -126,7 +126,7 @@ class Compiler:
             if node.target in MOVES:
                 return False
             reason = "TTNN lays out the weights of a convolution on the host, so they are computed there"
-        if reason and not _is_host_scalar(node) and node.target not in operators.AT_HOME_ON_HOST:
+        if reason and not _is_at_home_on_host(node):
             original = back[node]
             self.refused[original] = Fallback(original.name, "unsupported", reason)
         return not reason
@@ -290,10 +290,14 @@ def _impossible(node: Node) -> str:
     return ""
 
 
-def _is_host_scalar(node: Node) -> bool:
-    """Whether a node converts a Python number: torch passes those as float64 of rank 0, at home on the host."""
+def _is_at_home_on_host(node: Node) -> bool:
+    """Whether a node has no work for the device: what has no elements, Python numbers, which torch passes as float64
+    of rank 0, and the checks of indices."""
+    if node.target in operators.AT_HOME_ON_HOST:
+        return True
     tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
-    return all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
+    is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
+    return is_number or any(not value.numel() for value in tensors)
 
 
 def _is_read_on_host(node: Node) -> bool:

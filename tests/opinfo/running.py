@@ -18,6 +18,9 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tt_dynamo.graph import DEVICE_DTYPES
+from tt_dynamo.lowering.on_host import IMPOSSIBLE
+
 # How a sample can go. The first four are right, the rest are what the suite is there to find.
 DEVICE = "device"  # right, with no fallback
 MIXED = "mixed"  # right, with some nodes in eager torch
@@ -39,6 +42,7 @@ class Outcome:
     """How one sample went: operator, dtype, number of the sample, status and what there is to say of it.
 
     targets: the ATen operations that eager torch calls for it, less views. core: all are core ATen operations.
+    expressible: TTNN has a way for all of them, and the dtypes of all results.
     reasons: why nodes ran in eager torch. meaningless: bfloat16 alone destroys the result, so values prove nothing.
     """
 
@@ -50,6 +54,7 @@ class Outcome:
     sample: str = ""
     targets: tuple[str, ...] = ()
     core: bool = False
+    expressible: bool = False
     reasons: tuple[str, ...] = ()
     meaningless: bool = False
 
@@ -67,11 +72,15 @@ class _Called(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self._called: dict[str, bool] = {}
+        self.expressible = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not func.is_view and func.name() != "aten::detach":
             self._called[str(func)] = _is_core(func)
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        self.expressible &= func not in IMPOSSIBLE and all(tensor.dtype in DEVICE_DTYPES for tensor in tensors)
+        return result
 
     def targets(self) -> tuple[str, ...]:
         return tuple(sorted(self._called))
@@ -99,7 +108,7 @@ def run_sample(operator: str, dtype: str, number: int, sample: Sample) -> Outcom
         except Exception as error:
             outcome.message = f"eager torch refuses it: {_first_line(error)}"
             return outcome
-        outcome.targets, outcome.core = called.targets(), called.all_core()
+        outcome.targets, outcome.core, outcome.expressible = called.targets(), called.all_core(), called.expressible
         try:
             _judge(outcome, sample, eager)
         except DATA_DEPENDENT as error:
@@ -122,7 +131,7 @@ def _judge(outcome: Outcome, sample: Sample, eager: Results) -> None:
     outcome.reasons = tuple(f"{fallback.node}: {fallback.reason}" for fallback in compiled.report.fallbacks)
     references = _reference(sample, eager) if outcome.dtype == "bfloat16" else eager
     # What the call writes into its tensors is judged like a result of it.
-    written = [i for i, tensor in enumerate(eager.tensors) if tensor._version != sample.tensors[i]._version]
+    written = [i for i, tensor in enumerate(eager.tensors) if tensor._version]
     ours, theirs, exact = (
         [*(given.tensors[i] for i in written), *tree_leaves(given.outputs)]
         for given in (Results(compiled.outputs, tensors), eager, references)

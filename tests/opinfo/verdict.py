@@ -39,10 +39,10 @@ def summary(outcomes: list[dict[str, Any]], cap: int) -> str:
         counts = collections.Counter(outcome["status"] for outcome in outcomes if outcome["dtype"] == dtype)
         lines.append(f"{dtype:10}" + "".join(f"{counts[status]:8}" for status in STATUSES))
     core = [o for o in outcomes if o["dtype"] == "float32" and o.get("core") and o["status"] != "eager"]
-    whole = sum(o["status"] == "device" for o in core)
-    if core:
-        share = f"{whole} of {len(core)}, {whole / len(core):.1%}"
-        lines.append(f"float32 samples of core operations with no fallback: {share}")
+    for title, chosen in (("all", core), ("those that TTNN can express", [o for o in core if o["expressible"]])):
+        whole = sum(o["status"] == "device" for o in chosen)
+        share = f"{whole} of {len(chosen)}, {whole / max(len(chosen), 1):.1%}"
+        lines.append(f"float32 samples of core operations with no fallback, of {title}: {share}")
     vague = sum(bool(outcome.get("meaningless")) for outcome in outcomes)
     lines.append(f"{len(outcomes)} samples, at most {cap} of an operator and dtype; bfloat16 alone destroys {vague}")
     return "\n".join(lines)
