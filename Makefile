@@ -2,6 +2,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
+PARALLEL := -n 2 --dist loadfile
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: setup demo test test-all opinfo fuzz lint bench clean
@@ -11,7 +12,7 @@ setup: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	python3.12 -m venv --clear $(VENV) || python3 -m venv --clear $(VENV)
 	$(PYTHON) -m pip install --quiet uv
-	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet -c constraints.txt -e '.[test]'
+	VIRTUAL_ENV=$(VENV) $(UV) pip install --quiet --compile-bytecode -c constraints.txt -e '.[test]'
 	touch $@
 
 demo: setup
@@ -22,10 +23,10 @@ lint: setup
 	$(VENV)/bin/mypy
 
 test: lint
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
 
 test-all: lint
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest $(PARALLEL)
 
 opinfo: setup
 	$(PYTHON) tests/opinfo

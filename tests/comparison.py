@@ -63,7 +63,9 @@ def assert_same(ours: Any, eager: Any) -> None:
         assert mine.shape == theirs.shape
         assert mine.dtype == theirs.dtype
         assert mine.stride() == theirs.stride()
-        assert mine.storage_offset() == theirs.storage_offset()
+        # A part of a value may come down by itself.
+        if mine.untyped_storage().nbytes() == theirs.untyped_storage().nbytes():
+            assert mine.storage_offset() == theirs.storage_offset()
         assert mine.requires_grad == theirs.requires_grad
         assert_close(mine, theirs)
 
