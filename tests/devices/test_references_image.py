@@ -1,10 +1,15 @@
-"""Transposed convolutions of flattened images, against torch."""
+"""Operations on images, against torch: shape, dtype and values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from rounded_once import check
 from torch.nn import functional
+
+Upload = Callable[..., Any]
+Random = Callable[..., torch.Tensor]
 
 GEOMETRIES = [
     {"kernel": (2, 2), "stride": (2, 2), "padding": (0, 0), "output_padding": (0, 0), "dilation": (1, 1), "groups": 1},
@@ -45,3 +50,137 @@ def test_conv_transpose2d_with_unequal_padding_has_no_reference() -> None:
     shape = {"in_channels": 1, "out_channels": 1, "batch_size": 1, "input_height": 2, "input_width": 2}
     with pytest.raises(NotImplementedError, match="unequal padding"):
         compute(input_tensor=torch.ones(4), weight_tensor=torch.ones(1, 1, 1, 1), **shape, padding=(0, 1, 0, 0))
+
+
+def flat(image: torch.Tensor) -> torch.Tensor:
+    """[batch, C, H, W] → [1, 1, batch * H * W, C], as TTNN takes and gives images."""
+    return image.permute(0, 2, 3, 1).reshape(1, 1, -1, image.shape[1])
+
+
+@pytest.fixture
+def image(random: Random) -> torch.Tensor:
+    return random(2, 32, 8, 10)
+
+
+@pytest.fixture
+def image_on_device(ttnn: Any, upload: Upload, image: torch.Tensor) -> Any:
+    return upload(flat(image), layout=ttnn.ROW_MAJOR_LAYOUT)
+
+
+SIZES = {"in_channels": 32, "out_channels": 64, "batch_size": 2, "input_height": 8, "input_width": 10}
+
+
+@pytest.mark.parametrize(("padding", "groups", "stride"), [((1, 1), 1, 1), ((1, 0, 1, 2), 1, 2), ((0, 0), 2, 1)])
+def test_conv2d(
+    ttnn: Any, emulated: Any, random: Random, device: Any, image: torch.Tensor, image_on_device: Any,
+    padding: tuple[int, ...], groups: int, stride: int,
+) -> None:  # fmt: skip
+    weight, bias = random(64, 32 // groups, 3, 3), random(1, 1, 1, 64)
+    found, size = emulated.conv2d(
+        input_tensor=image_on_device, weight_tensor=emulated.from_torch(weight, dtype=ttnn.bfloat16),
+        bias_tensor=emulated.from_torch(bias, dtype=ttnn.bfloat16), device=device.handle, **SIZES, groups=groups,
+        kernel_size=(3, 3), stride=(stride, stride), padding=padding, return_output_dim=True,
+    )  # fmt: skip
+    top, bottom, left, right = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
+    expected = functional.conv2d(
+        functional.pad(image, (left, right, top, bottom)), weight, bias.flatten(), stride, groups=groups
+    )
+    assert list(size) == list(expected.shape[2:])
+    check(found, flat(expected))
+
+
+def test_conv2d_takes_the_weights_that_it_or_ttnn_prepared(
+    ttnn: Any, emulated: Any, random: Random, device: Any, image: torch.Tensor, image_on_device: Any
+) -> None:
+    weight, bias = random(64, 32, 3, 3), random(1, 1, 1, 64)
+    host, bias_on_host = (emulated.from_torch(tensor, dtype=ttnn.bfloat16) for tensor in (weight, bias))
+    options = {**SIZES, "device": device.handle, "kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
+    config = ttnn.Conv2dConfig(weights_dtype=ttnn.bfloat16, activation=ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU))
+    expected = flat(functional.relu(functional.conv2d(image, weight, bias.flatten(), padding=1)))
+    first, by_conv = emulated.conv2d(
+        input_tensor=image_on_device, weight_tensor=host, bias_tensor=bias_on_host, **options, conv_config=config,
+        return_weights_and_bias=True,
+    )  # fmt: skip
+    check(first, expected)
+    place = {
+        "input_memory_config": ttnn.DRAM_MEMORY_CONFIG, "input_layout": ttnn.ROW_MAJOR_LAYOUT, "dilation": (1, 1),
+        "groups": 1, "input_dtype": ttnn.bfloat16, "conv_config": config,
+    }  # fmt: skip
+    by_ttnn = (
+        emulated.prepare_conv_weights(weight_tensor=host, weights_format="OIHW", has_bias=True, **options, **place),
+        emulated.prepare_conv_bias(bias_tensor=bias_on_host, **options, **place),
+    )
+    for weights, its_bias in (by_conv, by_ttnn):
+        assert weights.tensor.device() is not None
+        again = emulated.conv2d(
+            input_tensor=image_on_device, weight_tensor=weights, bias_tensor=its_bias, **options, conv_config=config
+        )
+        check(again, expected)
+
+
+def test_conv2d_without_bias_returns_none_for_it(
+    ttnn: Any, emulated: Any, random: Random, device: Any, image_on_device: Any
+) -> None:
+    _, (_, no_bias) = emulated.conv2d(
+        input_tensor=image_on_device, weight_tensor=emulated.from_torch(random(64, 32, 3, 3), dtype=ttnn.bfloat16),
+        **SIZES, device=device.handle, kernel_size=(3, 3), return_weights_and_bias=True,
+    )  # fmt: skip
+    assert no_bias is None
+
+
+@pytest.mark.parametrize("padding", [[0, 0], [1, 1], [1, 0, 1, 0]])
+def test_pools(emulated: Any, image: torch.Tensor, image_on_device: Any, padding: list[int]) -> None:
+    top, bottom, left, right = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
+    sides = (left, right, top, bottom)
+    found = emulated.max_pool2d(image_on_device, 2, 8, 10, 32, [3, 3], [2, 2], padding, [1, 1])
+    check(found, flat(functional.max_pool2d(functional.pad(image, sides, value=-torch.inf), 3, 2)))
+    found = emulated.avg_pool2d(image_on_device, 2, 8, 10, 32, [3, 3], [2, 2], padding)
+    check(found, flat(functional.avg_pool2d(functional.pad(image, sides), 3, 2)))
+
+
+def test_max_pool2d_gives_indices(ttnn: Any, emulated: Any, image: torch.Tensor, image_on_device: Any) -> None:
+    found = emulated.max_pool2d(image_on_device, 2, 8, 10, 32, [2, 2], [2, 2], [0, 0], [1, 1], return_indices=True)
+    for tensor, expected in zip(found, functional.max_pool2d(image, 2, return_indices=True), strict=True):
+        check(tensor, flat(expected))
+
+
+def test_pools_to_a_given_size(
+    ttnn: Any, emulated: Any, upload: Upload, image: torch.Tensor, image_on_device: Any
+) -> None:
+    found = emulated.adaptive_avg_pool2d(image_on_device, 2, 8, 10, 32, [4, 5])
+    check(found, flat(functional.adaptive_avg_pool2d(image, (4, 5))))
+    found = emulated.adaptive_max_pool2d(image_on_device, 2, 8, 10, 32, [4, 5])
+    check(found, flat(functional.adaptive_max_pool2d(image, (4, 5))))
+    found = emulated.global_avg_pool2d(upload(image.permute(0, 2, 3, 1)))
+    check(found, image.mean((2, 3)).reshape(2, 1, 1, 32))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_upsample(ttnn: Any, emulated: Any, upload: Upload, image: torch.Tensor, mode: str) -> None:
+    found = emulated.upsample(upload(image.permute(0, 2, 3, 1), layout=ttnn.ROW_MAJOR_LAYOUT), 2, mode=mode)
+    check(found, functional.interpolate(image, scale_factor=2, mode=mode).permute(0, 2, 3, 1))
+
+
+def test_batch_norm(upload: Upload, emulated: Any, random: Random, image: torch.Tensor) -> None:
+    mean, weight, bias = random(32), random(32), random(32)
+    variance = random(32).abs() + 0.5
+    channel = {
+        name: upload(value.reshape(1, 32, 1, 1))
+        for name, value in {"running_mean": mean, "running_var": variance, "weight": weight, "bias": bias}.items()
+    }
+    found = emulated.batch_norm(upload(image), eps=1e-5, **channel)
+    check(found, functional.batch_norm(image, mean, variance.bfloat16().float(), weight, bias))
+
+
+def test_group_norm(ttnn: Any, emulated: Any, upload: Upload, random: Random, device: Any, image: torch.Tensor) -> None:
+    weight, bias = random(32), random(32)
+    mask = emulated.create_group_norm_input_mask(32, 8, 1, ttnn.bfloat8_b)
+    affine = [
+        upload(emulated.create_group_norm_weight_bias_rm(value, 32, 1), layout=ttnn.ROW_MAJOR_LAYOUT)
+        for value in (weight, bias)
+    ]
+    found = emulated.group_norm(
+        upload(flat(image[:1])), num_groups=8, epsilon=1e-5, input_mask=emulated.to_device(mask, device.handle),
+        weight=affine[0], bias=affine[1], core_grid=ttnn.CoreGrid(y=1, x=1), inplace=False,
+    )  # fmt: skip
+    check(found, flat(functional.group_norm(image[:1], 8, weight, bias, 1e-5)))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_references import check
+from rounded_once import check
 
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]
@@ -73,3 +73,25 @@ def test_logarithms_of_softmax_and_gradients_follow_torch(
         backward = getattr(emulated, f"moreh_{name.replace('_', '')}_backward")
         expected = getattr(torch.ops.aten, f"_{name}_backward_data")(gradient, output, dim, torch.float32)
         check(backward(upload(output), upload(gradient), dim=dim), expected)
+
+
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("dim", [0, 1, -1, [1, 2]])
+@pytest.mark.parametrize("name", ["mean", "sum", "max", "min"])
+def test_reductions_follow_torch(
+    emulated: Any, upload: Upload, random: Random, name: str, dim: Any, keepdim: bool
+) -> None:
+    x = random(2, 50, 96)
+    function: Callable[..., torch.Tensor] = {
+        "mean": torch.mean,
+        "sum": torch.sum,
+        "max": torch.amax,
+        "min": torch.amin,
+    }[name]
+    check(getattr(emulated, name)(upload(x), dim=dim, keepdim=keepdim), function(x, dim=dim, keepdim=keepdim))
+
+
+def test_softmax(emulated: Any, upload: Upload, random: Random) -> None:
+    x = random(2, 50, 96)
+    check(emulated.softmax(upload(x), dim=-1), x.softmax(-1))
+    check(emulated.softmax(upload(x), dim=1), x.softmax(1))
