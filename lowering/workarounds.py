@@ -6,10 +6,13 @@ require. Nothing here is needed for a call to be valid, so no test without hardw
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 from tt_dynamo.graph import Unsupported
+
+log = logging.getLogger(__name__)
 
 TILE = 32
 
@@ -47,11 +50,21 @@ def refuse_integers(ttnn: Any, x: Any) -> None:
         raise Unsupported("a permute of integers: tt-metal issue 19950")
 
 
-def exact_sums(ttnn: Any) -> Any:
-    """The configuration of sums that count: in float32 whatever the options say, and never HiFi4.
+def math_fidelity(handle: Any, options: Any) -> str:
+    """The option's fidelity, and for "auto" the highest that is right: HiFi3 on Wormhole where float32 accumulates.
 
     HiFi4 with float32 accumulation gives wrong elements on Wormhole: https://github.com/tenstorrent/tt-metal/issues/38306
     """
+    faulty = "wormhole" in str(handle.arch()).lower() and options.fp32_accumulation
+    if options.math_fidelity == "auto":
+        return "HiFi3" if faulty else "HiFi4"
+    if options.math_fidelity == "HiFi4" and faulty:
+        log.warning("HiFi4 with float32 accumulation gives wrong elements on Wormhole (tt-metal issue 38306)")
+    return options.math_fidelity
+
+
+def exact_sums(ttnn: Any) -> Any:
+    """The configuration of sums that count: in float32 whatever the options say, and never HiFi4 (see above)."""
     return ttnn.WormholeComputeKernelConfig(
         math_fidelity=ttnn.MathFidelity.HiFi3, math_approx_mode=False, fp32_dest_acc_en=True, packer_l1_acc=True
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 FALLBACKS = ("torch", "error")
 PLACEMENTS = ("fewest_bytes", "device")
-MATH_FIDELITIES = ("LoFi", "HiFi2", "HiFi3", "HiFi4")
+MATH_FIDELITIES = ("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
 
 
 class OptionError(ValueError):
@@ -41,7 +41,8 @@ class Options:
     placement: "fewest_bytes" runs moves of data, casts and integers where the fewest bytes cross; "device" puts
         whatever the device can take on the device.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
-    math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device.
+    math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
+        highest that is right with the accumulation chosen (`lowering/workarounds.py`).
     fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     """
@@ -52,7 +53,7 @@ class Options:
     fallback: str = "torch"
     placement: str = "fewest_bytes"
     disable_passes: tuple[str, ...] = ()
-    math_fidelity: str = "HiFi4"
+    math_fidelity: str = "auto"
     fp32_accumulation: bool = True
     warn_after_shapes: int = 4
 

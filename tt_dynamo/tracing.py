@@ -22,6 +22,7 @@ from tt_dynamo.codegen import as_bfloat16, checked, restrided, shared
 from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
+from tt_dynamo.lowering.workarounds import math_fidelity
 from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.preparation import WeightUse, prepare_weights
@@ -45,17 +46,19 @@ def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[s
     """The settings of a device, and the expression that makes each of its objects."""
     grid = handle.compute_with_storage_grid_size()
     config = {"math_approx_mode": False, "fp32_dest_acc_en": options.fp32_accumulation, "packer_l1_acc": True}
-    fidelity = getattr(ttnn.MathFidelity, options.math_fidelity)
+    fidelity = math_fidelity(handle, options)
     settings = Settings(
         core_grid=ttnn.CoreGrid(x=grid.x, y=grid.y),
-        compute_kernel_config=ttnn.WormholeComputeKernelConfig(math_fidelity=fidelity, **config),
+        compute_kernel_config=ttnn.WormholeComputeKernelConfig(
+            math_fidelity=getattr(ttnn.MathFidelity, fidelity), **config
+        ),
         grid_size=(grid.x, grid.y),
         device=handle,
     )
     arguments = ", ".join(f"{key}={value}" for key, value in config.items())
     texts = {
         f"ttnn.CoreGrid(x={grid.x}, y={grid.y})": settings.core_grid,
-        f"ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.{options.math_fidelity}, {arguments})": (
+        f"ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.{fidelity}, {arguments})": (
             settings.compute_kernel_config
         ),
     }

@@ -19,3 +19,19 @@ def test_a_masks_tile_padding_is_minus_infinity(width):
 def test_a_mask_of_whole_tiles_is_left_as_it_is(width):
     mask = SimpleNamespace(shape=(1, 1, 5, width))
     assert workarounds.pad_mask(SimpleNamespace(), mask) is mask
+
+
+@pytest.mark.parametrize(
+    ("arch", "chosen", "float32", "fidelity"),
+    [
+        ("Arch.WORMHOLE_B0", "auto", True, "HiFi3"),
+        ("Arch.WORMHOLE_B0", "auto", False, "HiFi4"),
+        ("Arch.BLACKHOLE", "auto", True, "HiFi4"),
+        ("Arch.WORMHOLE_B0", "LoFi", True, "LoFi"),
+        ("Arch.WORMHOLE_B0", "HiFi4", True, "HiFi4"),
+    ],
+)
+def test_the_highest_fidelity_that_is_right_is_chosen(arch, chosen, float32, fidelity, caplog):
+    options = SimpleNamespace(math_fidelity=chosen, fp32_accumulation=float32)
+    assert workarounds.math_fidelity(SimpleNamespace(arch=lambda: arch), options) == fidelity
+    assert ("38306" in caplog.text) == (fidelity == "HiFi4" and float32 and "WORMHOLE" in arch)
