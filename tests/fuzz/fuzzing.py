@@ -148,11 +148,8 @@ def _result(case: Case, mode: Any = None) -> Any:
 
 
 def in_float32(case: Case) -> Case:
-    """The same graph with float32 in place of the other floats."""
-
-    def widened(texts: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(
-            re.sub(r"torch\.(b?float16)", "torch.float32", text).replace(".half()", ".float()") for text in texts
-        )
-
-    return dataclasses.replace(case, inputs=widened(case.inputs), steps=widened(case.steps))
+    """The same graph on the same numbers with float32 in place of the other floats."""
+    narrow = re.compile(r"torch\.b?float16|\.half\(\)")
+    inputs = tuple(f"({text}).float()" if narrow.search(text) else text for text in case.inputs)
+    steps = tuple(narrow.sub("torch.float32", text.replace(".half()", ".float()")) for text in case.steps)
+    return dataclasses.replace(case, inputs=inputs, steps=steps)
