@@ -291,13 +291,14 @@ def _impossible(node: Node) -> str:
 
 
 def _is_at_home_on_host(node: Node) -> bool:
-    """Whether a node has no work for the device: what has no elements, Python numbers, which torch passes as float64
-    of rank 0, and the checks of indices."""
+    """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64 of
+    rank 0), and what gives or reads no elements."""
     if node.target in operators.AT_HOME_ON_HOST:
         return True
-    tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
+    results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
+    tensors = results + operands
     is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
-    return is_number or any(not value.numel() for value in tensors)
+    return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
 
 
 def _is_read_on_host(node: Node) -> bool:
