@@ -62,7 +62,14 @@ def run(case: Case, whole: bool = False) -> Outcome:
 
 
 def _without_dynamo(case: Case, inputs: list[torch.Tensor]) -> tuple[Any, list[tt_dynamo.GraphReport]]:
-    found = run_compiled(case.function(), inputs, parameters=case.parameters)
+    try:
+        found = run_compiled(case.function(), inputs, parameters=case.parameters)
+    except AssertionError as error:
+        # AOTAutograd by itself cannot write through one of two inputs that lie in one memory; after Dynamo it can.
+        if "ViewMeta" not in str(error):
+            raise
+        inputs[:] = case.make()
+        return _through_dynamo(case, inputs)
     return found.outputs, [found.report]
 
 
