@@ -38,20 +38,15 @@ UNARY = [
     "abs", "acos", "acosh", "alias", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "clone", "cos", "cosh",
     "elu", "erf", "exp", "expm1", "floor", "gelu", "hardtanh", "isinf", "isnan", "leaky_relu", "log", "log10",
     "log1p", "log2", "logical_not", "mean", "neg", "reciprocal", "relu", "round", "rsqrt", "sigmoid", "sign", "sin",
-    "sinh", "sqrt", "tan", "tanh", "trunc", "amax", "argmax", "argmin", "any", "prod", "nonzero", "sort",
+    "sinh", "sqrt", "tan", "tanh", "trunc", "any", "prod", "nonzero", "sort",
 ]  # fmt: skip
 
 BINARY_TENSOR = [
     "add", "bitwise_and", "bitwise_or", "bitwise_xor", "div", "fmod", "mul", "remainder", "sub", "eq", "ne", "le",
     "ge", "gt", "lt",
 ]  # fmt: skip
-BINARY_DEFAULT = [
-    "atan2", "maximum", "minimum", "logical_and", "logical_or", "logical_xor",
-]  # fmt: skip
-SCALAR = [
-    "add", "bitwise_and", "bitwise_or", "bitwise_xor", "div", "fmod", "mul", "remainder", "sub", "eq", "ne", "le",
-    "ge", "gt", "lt", "fill",
-]  # fmt: skip
+BINARY_DEFAULT = ["atan2", "maximum", "minimum", "logical_and", "logical_or", "logical_xor"]
+SCALAR = ["add", "div", "fmod", "mul", "remainder", "sub", "eq", "ne", "le", "ge", "gt", "lt", "fill"]
 
 SAMPLES: dict[str, Arguments] = {
     **{f"{name}.default": _one for name in UNARY},

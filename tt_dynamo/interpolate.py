@@ -63,10 +63,9 @@ def _remember(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
 
 def _gradient(ctx: Any, gradient: torch.Tensor):
     size, mode, align_corners, scales = ctx.arguments
-    corners = () if mode.startswith("nearest") else (align_corners,)
     backward = getattr(aten, f"{OPERATIONS[mode, len(ctx.shape)]}_backward").default
-    factors = scales if scales is not None else [None] * len(size)
-    return backward(gradient, list(size), list(ctx.shape), *corners, *factors), None, None, None, None
+    _, (_, new_size, *rest) = in_aten(gradient, size, mode, align_corners, scales, len(ctx.shape))
+    return backward(gradient, new_size, list(ctx.shape), *rest), None, None, None, None
 
 
 library.impl("interpolate", _compute, "CompositeExplicitAutograd")
