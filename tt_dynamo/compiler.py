@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from tt_dynamo import operators, operators_image
+from tt_dynamo import operators, operators_image, operators_language
 from tt_dynamo.codegen import program_source, target_name
 from tt_dynamo.devices import Device
 from tt_dynamo.dump import Dump, InputSpec, WeightSpec
@@ -138,7 +138,7 @@ class Compiler:
             if original is None:
                 raise FallbackError(f"{node.name}: {reason}")
             logging.getLogger("tt_dynamo.lowering").debug("%s is %s: %s", original.name, kind, reason)
-            if original.target in operators.FUSED | operators_image.FUSED:
+            if original.target in operators.FUSED | operators_image.FUSED | operators_language.FUSED:
                 for part in _take_apart(original):
                     if part.target in operators_image.WHOLE:  # the same by its name in ATen: refused by the same words
                         self.refused[part] = Fallback(part.name, kind, reason)
