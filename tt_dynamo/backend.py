@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from functorch.compile import min_cut_rematerialization_partition
 from torch._dynamo.backends.common import aot_autograd
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from tt_dynamo.compiler import Compiler
 from tt_dynamo.decompositions import decompositions
@@ -21,6 +21,7 @@ from tt_dynamo.devices import Device, open_device
 from tt_dynamo.interpolate import keep_interpolation_whole
 from tt_dynamo.options import Options
 from tt_dynamo.shapes import Specializations, in_eager
+from tt_dynamo.weight_dtypes import parameter_name
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +53,15 @@ def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class GraphInput:
-    """An input of a Dynamo graph: what it is called in the model, and whether it is a parameter or buffer."""
+    """An input of a Dynamo graph: what it is called, whether it is a parameter or buffer, and its name in the model."""
 
     name: str
     parameter: bool
+    parameter_name: str = ""
 
 
 def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options: Options) -> Callable[..., Any]:
-    given = [
-        GraphInput(readable(node.name), bool(node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type")))
-        for node in module.graph.find_nodes(op="placeholder")
-    ]
+    given = [_described(node) for node in module.graph.find_nodes(op="placeholder")]
 
     keep_interpolation_whole(module)
 
@@ -71,7 +70,7 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
     def forward(graph: GraphModule, _: Any) -> Callable[..., Any]:
         describe_inputs(graph, given)
         for node in graph.graph.find_nodes(op="placeholder"):
-            described[node.name] = GraphInput(node.meta["name"], node.meta["parameter"])
+            described[node.name] = GraphInput(*(node.meta[key] for key in ("name", "parameter", "parameter_name")))
         return compiler(graph)
 
     def backward(graph: GraphModule, _: Any) -> Callable[..., Any]:
@@ -100,6 +99,12 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
     )(module, inputs)
 
 
+def _described(placeholder: Node) -> GraphInput:
+    is_parameter = bool(placeholder.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
+    source = getattr(placeholder, "_dynamo_source", None)
+    return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "")
+
+
 def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
     """Note on the placeholders of an ATen graph which input of the Dynamo graph each is, where they are the same."""
     placeholders = graph.graph.find_nodes(op="placeholder")
@@ -108,6 +113,7 @@ def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
     taken: set[str] = set()
     for node, source in zip(placeholders, given, strict=True):
         node.meta["parameter"] = source.parameter
+        node.meta["parameter_name"] = source.parameter_name
         node.meta["name"] = source.name if source.name not in taken else node.name
         taken.add(source.name)
 

@@ -44,7 +44,9 @@ from tt_dynamo.passes.place import MOVES, Sides, place
 from tt_dynamo.program import Program, load
 from tt_dynamo.recovery import Recovery
 from tt_dynamo.report import Fallback, GraphReport, Operation, Transfer, emit
+from tt_dynamo.states import find_states, keep_outputs
 from tt_dynamo.tracing import Trace, settings_for, spec_bytes, trace
+from tt_dynamo.weight_dtypes import WeightDtypes
 from tt_dynamo.weights import store_of
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,10 @@ log = logging.getLogger(__name__)
 class Compiler:
     """Compiles one graph for one device."""
 
-    def __init__(self, module: GraphModule, device: Device, options: Options, name: str) -> None:
+    def __init__(
+        self, module: GraphModule, device: Device, options: Options, name: str, *, assume: bool = True
+    ) -> None:
+        self.context = Context(assume=assume)
         self.module = module
         self.device = device
         self.options = options
@@ -61,6 +66,7 @@ class Compiler:
         self.report = GraphReport(name=name, device=device.description)
         self.dump = Dump.create(options.dump)
         self.refused: dict[Node, Fallback] = {}
+        self.weight_dtypes = WeightDtypes(options)
 
     def compile(self) -> Program:
         """The program; emits its report."""
@@ -80,7 +86,9 @@ class Compiler:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)
                 sides = place(graph, functools.partial(self._can_run, back=back), self.options.placement != "device")
-                assign_layouts(graph, sides, _gives, _needs)
+                assign_layouts(graph, sides, _gives, functools.partial(self._needs, back=back))
+                find_states(graph, sides)
+                keep_outputs(graph)
             with self._stage("lowering"):
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts)
             if not traced.refused:
@@ -104,12 +112,11 @@ class Compiler:
         self.report.seconds[name] = self.report.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def _run_passes(self) -> None:
-        context = Context()
         for transform in PASSES:
             if transform.__name__ in self.options.disable_passes:
                 continue
             started = time.perf_counter()
-            changed = transform(self.module.graph, context)
+            changed = transform(self.module.graph, self.context)
             logging.getLogger(transform.__module__).debug(
                 "%s: %d places in %.3f s", transform.__name__, changed, time.perf_counter() - started
             )
@@ -131,13 +138,20 @@ class Compiler:
             self.refused[original] = Fallback(original.name, "unsupported", reason)
         return not reason
 
+    def _needs(self, node: Node, operand: Node, back: dict[Node, Node]) -> tuple[str, str | None]:
+        """What a node needs of an operand: layout and dtype; the weights of products as the options say."""
+        layout, dtype = _needs(node, operand)
+        return layout, self.weight_dtypes.of(node, operand, back.get(node, node)) or dtype
+
     def _learn(self, traced: Trace, back: dict[Node, Node]) -> None:
-        """Of every refused node: fused ones are taken apart, others go to the host."""
+        """Of every refused node: weights become bfloat16, fused ones are taken apart, others go to the host."""
         for node, (kind, reason) in traced.refused.items():
             original = back.get(node)
             if original is None:
                 raise FallbackError(f"{node.name}: {reason}")
             logging.getLogger("tt_dynamo.lowering").debug("%s is %s: %s", original.name, kind, reason)
+            if self.weight_dtypes.refuse(original, reason):
+                continue
             if original.target in operators.FUSED | operators_image.FUSED | operators_language.FUSED:
                 for part in _take_apart(original):
                     if part.target in operators_image.WHOLE:  # the same by its name in ATen: refused by the same words
@@ -162,6 +176,7 @@ class Compiler:
             sources = list(use.node.all_input_nodes) if use.node.op == "call_module" else [use.node]
             weight_positions.append([position[n] for n in sources if n in position])
             evaluators.append(_evaluator(use.node, placed))
+        results = placed.graph.output_node().args[0]
         strict = self.options.fallback == "error"
         namespace = self.device.namespace(self.options.dry_run)
         return Program(
@@ -171,6 +186,11 @@ class Compiler:
             strict=strict,
             input_positions=[position[node] for node in traced.inputs],
             parameter_positions=[position[n] for n in placeholders if is_parameter(n)],
+            held_positions=[position[n] for n in placeholders if n.meta.get("held")],
+            states=traced.states,
+            state_positions=[position[state.node] for state in traced.states],
+            kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
+            results=len(results),
             weights=traced.weights,
             weight_positions=weight_positions,
             evaluators=evaluators,
@@ -184,14 +204,15 @@ class Compiler:
         forward = load(source, MarkedNamespace(self.ttnn))
         with torch.no_grad():
             inputs = [_zeros(node.meta["val"]) for node in traced.inputs]
+            states = [state.tensor for state in traced.states]
             weights = [use.tensor if use.spec else _zeros(use.node.meta["val"]) for use in traced.weights]
             try:
-                return measure(self.ttnn, lambda: forward(self.device.handle, *inputs, *weights))
+                return measure(self.ttnn, lambda: forward(self.device.handle, *inputs, *states, *weights))
             except Exception as error:
                 log.warning("%s: could not be measured: %s", self.report.name, error)
                 return Measurement()
             finally:
-                for use in traced.weights:
+                for use in (*traced.weights, *traced.states):
                     use.tensor = None
 
     def _fill_report(self, graph: Graph, sides: Sides, traced: Trace, measured: Measurement, program: Program) -> None:
@@ -202,6 +223,7 @@ class Compiler:
         report.device_nodes = sum(sides.get(node) == "device" for node in computing)
         report.host_nodes = report.nodes - report.device_nodes
         report.fallbacks = [fallback for node, fallback in self.refused.items() if node.users or mutates(node)]
+        report.notes = self.weight_dtypes.notes(list(self.refused))
         calls = [n for n in traced.graph.nodes if n.meta.get("path", "").startswith("ttnn.")]
         report.calls = len(calls)
         for node in calls:
@@ -214,7 +236,8 @@ class Compiler:
             for n, count in zip(calls, launches, strict=True)
         ]
         report.device_programs = measured.device_programs
-        report.weight_bytes = sum(spec_bytes(use.spec) for use in traced.weights if use.spec is not None)
+        for spec in (use.spec for use in traced.weights if use.spec is not None):
+            report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
         report.peak_dram_bytes = measured.peak_dram_bytes + report.weight_bytes
         report.peak_l1_bytes = measured.peak_l1_bytes
         report.code = program.source

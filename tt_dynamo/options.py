@@ -14,6 +14,7 @@ from typing import Any
 FALLBACKS = ("torch", "error")
 PLACEMENTS = ("fewest_bytes", "device")
 MATH_FIDELITIES = ("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
+WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
 
 
 class OptionError(ValueError):
@@ -44,6 +45,10 @@ class Options:
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
         highest that is right with the accumulation chosen (`lowering/workarounds.py`).
     fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
+    weight_dtype: "bfloat16", "bfloat8_b" or "bfloat4_b" for the weights of matrix products, or a mapping of name
+        patterns to them, of which the first that fits counts: {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"}. A pattern
+        (`fnmatch`) is held against the parameter's name in the model and the name of its module.
+    cache_dtype: the same three for KV caches.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     """
 
@@ -55,6 +60,8 @@ class Options:
     disable_passes: tuple[str, ...] = ()
     math_fidelity: str = "auto"
     fp32_accumulation: bool = True
+    weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
+    cache_dtype: str = "bfloat16"
     warn_after_shapes: int = 4
 
     @classmethod
@@ -67,6 +74,8 @@ class Options:
                 raise OptionError(f"unknown option {name!r}{nearest(str(name), names)}")
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
+        if isinstance(given.get("weight_dtype"), Mapping):
+            given["weight_dtype"] = tuple(given["weight_dtype"].items())
         if given.get("dump") is None:
             given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
         elif isinstance(given["dump"], (str, os.PathLike)):
@@ -84,6 +93,12 @@ class Options:
         _one_of("fallback", self.fallback, FALLBACKS)
         _one_of("placement", self.placement, PLACEMENTS)
         _one_of("math_fidelity", self.math_fidelity, MATH_FIDELITIES)
+        _one_of("cache_dtype", self.cache_dtype, WEIGHT_DTYPES)
+        patterns = self.weight_dtype if isinstance(self.weight_dtype, tuple) else (("*", self.weight_dtype),)
+        for pattern, dtype in patterns:
+            if not isinstance(pattern, str):
+                raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
+            _one_of("weight_dtype", dtype, WEIGHT_DTYPES)
         for name in ("dry_run", "fp32_accumulation"):
             if not isinstance(getattr(self, name), bool):
                 raise OptionError(f"option {name!r} is True or False, not {getattr(self, name)!r}")

@@ -67,8 +67,9 @@ class GraphReport:
 
     `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
-    counts them. Peaks and `weight_bytes` are bytes on the device; `transfers` are per call. `seconds` holds the
-    compile time of each stage, `code` the program as Python.
+    counts them. Peaks and `weight_dtypes`, the weights by TTNN's dtype, are bytes on the device; `transfers` are per
+    call. `notes` say what else a user may want to know. `seconds` holds the compile time of each stage, `code` the
+    program as Python.
     """
 
     name: str
@@ -82,10 +83,24 @@ class GraphReport:
     device_programs: int = 0
     peak_dram_bytes: int = 0
     peak_l1_bytes: int = 0
-    weight_bytes: int = 0
+    weight_dtypes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     code: str = ""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights on the device."""
+        return sum(self.weight_dtypes.values())
+
+    @property
+    def launches(self) -> dict[str, int]:
+        """Kernel launches of each TTNN operation in one run, the most first."""
+        counts: dict[str, int] = defaultdict(int)
+        for operation in self.operations:
+            counts[operation.target] += operation.programs
+        return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
     @property
     def transfer_bytes(self) -> int:
@@ -129,6 +144,8 @@ class GraphReport:
         """All fields and the derived numbers, of types that `json.dumps` takes."""
         return {
             **asdict(self),
+            "weight_bytes": self.weight_bytes,
+            "launches": self.launches,
             "transfer_bytes": self.transfer_bytes,
             "device_share": self.device_share,
             "launches_per_layer": self.launches_per_layer(),
@@ -153,13 +170,17 @@ class GraphReport:
             lines += textwrap.indent(_table(("direction", "size", "value"), rows, right=(1,)), "  ").splitlines()
         lines += _row("peak DRAM", size_text(self.peak_dram_bytes))
         lines += _row("peak L1", size_text(self.peak_l1_bytes))
-        lines += _row("weights", size_text(self.weight_bytes))
+        dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
+        several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
+        lines += _row("weights", f"{size_text(self.weight_bytes)}{several}")
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
         lines += _row("compile time", stages or "not measured")
         lines += _row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
         for fallback in self.fallbacks:
             lines.append(f"  {fallback.node}  [{fallback.kind}]")
             lines += textwrap.wrap(fallback.reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        for note in self.notes:
+            lines += _row("note", note)
         return "\n".join(lines)
 
 

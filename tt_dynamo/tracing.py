@@ -26,6 +26,7 @@ from tt_dynamo.lowering.workarounds import math_fidelity
 from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.preparation import WeightUse, prepare_weights
+from tt_dynamo.states import StateUse
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,14 @@ INT32 = (-(1 << 31), 1 << 31)
 
 @dataclasses.dataclass
 class Trace:
-    """What tracing gives: the program's graph, the graph inputs it reads, its weights, and who was refused and why."""
+    """What tracing gives: the program's graph, the graph inputs it reads, its weights, what stays on the device between
+    calls, and who was refused and why."""
 
     graph: Graph
     inputs: list[Node]
     weights: list[WeightUse]
+    states: list[StateUse]
+    kept: list[tuple[int, Spec]]  # outputs that stay on the device: position and spec
     refused: dict[Node, tuple[str, str]]  # node → (kind, reason)
 
 
@@ -81,7 +85,7 @@ class _Tracer:
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
-        self.result = Trace(self.graph, [], [], {})
+        self.result = Trace(self.graph, [], [], [], [], {})
         # memory of the program → the memory that eager torch has for it; inputs are the caller's already
         inputs = (memory_of(node.meta.get("val")) for node in graph.find_nodes(op="placeholder"))
         self.owners: dict[int, int] = {memory: memory for memory in inputs if memory}
@@ -119,16 +123,30 @@ class _Tracer:
         """Inputs first, in the order of the graph, then weights in the order of use."""
         for node in self.source.find_nodes(op="placeholder"):
             readers = [user for user in node.users if not _crosses(user) and user.op != "call_module"]
-            if node.users and (not is_parameter(node) or readers):
+            if any(not _is_left_out(user) for user in node.users) and (not is_parameter(node) or readers):
                 placeholder = self.graph.placeholder(node.meta.get("name", node.name))
                 placeholder.meta["val"] = node.meta.get("val")
                 self.known[node] = placeholder
                 self.result.inputs.append(node)
+        for node in self.source.find_nodes(op="call_function", target=operators.to_device):
+            if "state" in node.meta:
+                self._make_state(node.meta["state"])
         for node in self.source.nodes:
             if is_call(node, operators.to_device) and self._is_weight(node.args[0]):
                 self._make_weight(node, node.args[0], node.meta["ttnn"])
             elif node.op in ("call_module", "get_attr") and any(not _crosses(user) for user in node.users):
                 self.known[node] = self._make_weight(node, node, None).meta["placeholder"]
+
+    def _make_state(self, state: StateUse) -> None:
+        placeholder = self.graph.placeholder(f"{state.node.meta.get('name', state.node.name)}_on_device")
+        placeholder.meta["ttnn"] = state.spec
+        placeholder.meta["state"] = True
+        try:
+            state.tensor = self._empty(state.spec)
+        except RuntimeError as error:
+            self.result.refused[state.crossing] = ("refused", f"cache of {state.spec.shape}: {words(error)}")
+        self.known[state.crossing] = Value(placeholder, state.tensor)
+        self.result.states.append(state)
 
     def _is_weight(self, node: Node) -> bool:
         return is_parameter(node) or node.op in ("call_module", "get_attr")
@@ -165,16 +183,27 @@ class _Tracer:
     def _lower(self, node: Node) -> Any:
         if node in self.known:
             return self.known[node]
+        if "result_of" in node.meta:
+            self._settle(node.meta["result_of"], self.known[node.args[0]])
+        if node.meta.get("left_out"):
+            return None
         if node.target is operator.getitem and not isinstance(self.known[node.args[0]], Node):
             return self.known[node.args[0]][node.args[1]]
         if is_call(node, operators.to_device):
             return self._upload(node)
+        if "kept_at" in node.meta:
+            return self.known[node.args[0]]
         if is_call(node, operators.to_host):
             return self._download(self.known[node.args[0]], node.meta["val"].dtype)
         if self.sides.get(node) == "device":
             return self._on_device(node)
         copied = self.graph.node_copy(node, lambda operand: self.known[operand])
         return copied
+
+    def _settle(self, state: StateUse, value: Value) -> None:
+        """Note which value a state ends as, if that is elsewhere than it began."""
+        in_place = value.tensor.buffer_address() == state.tensor.buffer_address()
+        state.result = None if in_place else value.node
 
     def _on_device(self, node: Node) -> Any:
         found = find_lowering(node.target)
@@ -249,11 +278,15 @@ class _Tracer:
             return [self.graph.call_function(operator.getitem, (made, index)) for index in range(len(values))]
 
         results = [self._result(value) for value in output.args[0]]
-        return tuple(arranged(results, output.meta["eager"], self.owners, restrided_node, shared_nodes))
+        made = arranged(results, output.meta["eager"], self.owners, restrided_node, shared_nodes)
+        return (*made, *(state.result for state in self.result.states if state.result is not None))
 
     def _result(self, value: Any) -> Any:
         if not isinstance(value, Node):
             return value
+        if "kept_at" in value.meta:
+            self.result.kept.append((value.meta["kept_at"], self.known[value].node.meta["ttnn"]))
+            return self.known[value].node
         result, fake = self.known[value], value.meta["val"]
         if not is_strided(fake):
             return result
@@ -262,6 +295,11 @@ class _Tracer:
 
 def _crosses(node: Node) -> bool:
     return is_call(node, operators.to_device)
+
+
+def _is_left_out(node: Node) -> bool:
+    """Whether the program has no call for a node: what it would do happens on the device, between calls."""
+    return "state" in node.meta or bool(node.meta.get("left_out"))
 
 
 def _refused() -> None:
@@ -288,8 +326,9 @@ def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
 
 
 def spec_bytes(spec: Spec) -> int:
-    """Bytes of the logical elements of a value on the device."""
-    return math.prod(spec.shape) * (4 if spec.dtype in ("int32", "uint32", "float32") else 2)
+    """Bytes of the logical elements of a value on the device; block floats share an exponent among 16."""
+    bits = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b": 4.5}.get(spec.dtype, 16)
+    return math.ceil(math.prod(spec.shape) * bits / 8)
 
 
 def module_path(node: Node) -> str:
