@@ -172,8 +172,8 @@ def test_operations_that_write_to_an_argument_are_refused(emulated: Any, upload:
     x = upload(torch.ones(2, 2))
     with pytest.raises(NotImplementedError, match="ttnn.add_ writes to its argument"):
         emulated.add_(x, x)
-    with pytest.raises(NotImplementedError, match="ttnn.fill_cache writes to its argument"):
-        emulated.fill_cache(x, x, 0)
+    with pytest.raises(NotImplementedError, match="ttnn.softmax_in_place writes to its argument"):
+        emulated.softmax_in_place(x)
     with pytest.raises(NotImplementedError, match="with output_tensor="):
         emulated.relu(x, output_tensor=x)
 

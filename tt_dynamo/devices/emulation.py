@@ -12,17 +12,18 @@ from typing import Any
 import torch
 
 from . import references_image, references_movement, references_reduction  # noqa: F401  register their references
-from .emulated_tensor import Buffer, EmulatedTensor, Memory
+from .emulated_tensor import Buffer, EmulatedTensor, Memory, replace
 from .errors import EmulationError
+from .goldens import by_golden
 from .numerics import as_held, converted, round_to, to_torch_dtype
 from .references import REFERENCES, Opaque
+from .writes import WRITES, Writing
 
-# Operations that write to an argument, besides those whose names or goldens say so.
+# Operations that write to an argument, besides those of `writes` and those whose names or goldens say so.
 _WRITING = {
-    "ttnn.fill_cache", "ttnn.update_cache", "ttnn.plus_one", "ttnn.copy_host_to_device_tensor_partial",
-    "ttnn.experimental.paged_update_cache", "ttnn.experimental.paged_fill_cache", "ttnn.experimental.slice_write",
-    "ttnn.experimental.paged_fused_update_cache", "ttnn.experimental.indexed_fused_update_cache",
-    "ttnn.scale_causal_mask_hw_dims_softmax_in_place", "ttnn.scale_mask_softmax_in_place", "ttnn.softmax_in_place",
+    "ttnn.copy_host_to_device_tensor_partial", "ttnn.experimental.slice_write",
+    "ttnn.experimental.indexed_fused_update_cache", "ttnn.scale_causal_mask_hw_dims_softmax_in_place",
+    "ttnn.scale_mask_softmax_in_place", "ttnn.softmax_in_place",
 }  # fmt: skip
 # Arguments that an operation writes its result to.
 _OUTPUTS = {
@@ -95,35 +96,29 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
     """The emulated counterpart of one TTNN operation."""
     golden = getattr(real, "golden_function", None)
     named_so = name.endswith("_") and not name.endswith("__")
-    if named_so or name in _WRITING or getattr(golden, "_ttnn_mutates_global_inputs", False):
+    finish: _Finish
+    if name in WRITES:
+        finish = _by_writes(ttnn, name, WRITES[name])
+    elif named_so or name in _WRITING or getattr(golden, "_ttnn_mutates_global_inputs", False):
         return _refuse(f"{name} writes to its argument, which the emulated device does not support")
-    ours = REFERENCES.get(name)
-    if ours is None and golden is None:
+    elif name not in REFERENCES and golden is None:
         return _refuse(f"{name} has no golden function in TTNN and no reference of ours, so it gives no values here")
-    values_of = _by_golden(name, real) if ours is None else None
-    moves = ours is not None and ours.moves
+    else:
+        finish = _by_values(ttnn, name, real)
 
     def call(*args: Any, **kwargs: Any) -> Any:
         for output in kwargs.keys() & _OUTPUTS:
             if kwargs[output] is not None:
                 raise NotImplementedError(f"{name} with {output}= is not supported on the emulated device")
         inputs: list[EmulatedTensor] = []
-        real_args = [_replace(argument, _real, inputs) for argument in args]
-        real_kwargs = {key: _replace(argument, _real, inputs) for key, argument in kwargs.items()}
+        real_args = [replace(argument, _real, inputs) for argument in args]
+        real_kwargs = {key: replace(argument, _real, inputs) for key, argument in kwargs.items()}
         for tensor in inputs:
             tensor.check_readable()  # before TTNN reads it in silence
         result = real(*real_args, **real_kwargs)
         # Values are normal tensors also when the caller is in inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            if ours is not None:
-                named = {key: _replace(argument, _value) for key, argument in kwargs.items()}
-                if ours.takes_result:
-                    named["result"] = result
-                value = ours.compute(*[_replace(argument, _value) for argument in args], **named)
-            else:
-                assert values_of is not None
-                value = values_of(args, kwargs)
-            emulated = _pair(ttnn, name, result, value, inputs, moves)
+            emulated = finish(args, kwargs, result, inputs)
         for tensor in inputs:
             if not tensor.tensor.is_allocated():
                 tensor.buffer.freed_by = name
@@ -149,15 +144,82 @@ def _value(tensor: EmulatedTensor) -> torch.Tensor:
     return tensor._value
 
 
-def _replace(argument: Any, part: Callable[[EmulatedTensor], Any], seen: list[EmulatedTensor] | None = None) -> Any:
-    """`argument` with `part` of every emulated tensor in its place, also in lists and tuples; `seen` collects them."""
-    if isinstance(argument, EmulatedTensor):
-        if seen is not None:
-            seen.append(argument)
-        return part(argument)
-    if type(argument) in (list, tuple):
-        return type(argument)([_replace(item, part, seen) for item in argument])
-    return argument
+# What gives the results of a call their values: its arguments, what the real call returned, the tensors among them.
+_Finish = Callable[[Any, dict[str, Any], Any, list[EmulatedTensor]], Any]
+
+
+def _by_values(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> _Finish:
+    """Values of the results, by a reference of ours or TTNN's golden function."""
+    ours = REFERENCES.get(name)
+    values_of = by_golden(name, real) if ours is None else None
+    moves = ours is not None and ours.moves
+
+    def finish(args: Any, kwargs: dict[str, Any], result: Any, inputs: list[EmulatedTensor]) -> Any:
+        if ours is not None:
+            named = {key: replace(argument, _value) for key, argument in kwargs.items()}
+            if ours.takes_result:
+                named["result"] = result
+            value = ours.compute(*[replace(argument, _value) for argument in args], **named)
+        else:
+            assert values_of is not None
+            value = values_of(args, kwargs)
+        emulated = _pair(ttnn, name, result, value, inputs, moves)
+        if name in _PADDING:
+            padding = _PADDING[name](inputs, *args, **kwargs)
+            for tensor in emulated if isinstance(emulated, (list, tuple)) else (emulated,):
+                tensor.padding = padding
+        return emulated
+
+    return finish
+
+
+def _by_writes(ttnn: ModuleType, name: str, writing: Writing) -> _Finish:
+    """Write to arguments; the results are tensors of the same buffers."""
+
+    def finish(args: Any, kwargs: dict[str, Any], result: Any, inputs: list[EmulatedTensor]) -> Any:
+        named = {key: replace(argument, _value) for key, argument in kwargs.items()}
+        bound = writing.signature.bind_partial(*args, **kwargs).arguments
+        if writing.takes_padding:
+            named["padding"] = bound["input_tensor"].padding
+        # All is computed before anything is written: what is written may come from the tensor itself.
+        for write in list(writing.compute(*[replace(argument, _value) for argument in args], **named)):
+            target = bound[write.into]
+            target.write(write.index, round_to(ttnn, write.value, target.dtype))
+        return _written(name, result, inputs)
+
+    return finish
+
+
+def _written(name: str, result: Any, inputs: list[EmulatedTensor]) -> Any:
+    if result is None:
+        return None
+    if isinstance(result, (list, tuple)):
+        return type(result)([_written(name, item, inputs) for item in result])
+    target = _viewed(result, inputs)
+    if target is None or tuple(target.shape) != tuple(result.shape):
+        raise EmulationError(f"{name} gives something else than the tensor that it writes to")
+    return EmulatedTensor(result, target._value, target.buffer)
+
+
+def _same_padding(inputs: list[EmulatedTensor], *_: Any, **__: Any) -> float | None:
+    return inputs[0].padding
+
+
+def _zero_padding(inputs: list[EmulatedTensor], *_: Any, **__: Any) -> float | None:
+    """Zero stays zero; anything else becomes something that is not known."""
+    return 0.0 if inputs[0].padding == 0.0 else None
+
+
+# What the tile padding of the results holds, where that is known.
+_PADDING: dict[str, Callable[..., float | None]] = {
+    "ttnn.fill_implicit_tile_padding": lambda inputs, tensor, fill_value, **_: float(fill_value),
+    "ttnn.to_memory_config": _same_padding,
+    "ttnn.interleaved_to_sharded": _same_padding,
+    "ttnn.sharded_to_interleaved": _same_padding,
+    "ttnn.typecast": _zero_padding,
+    "ttnn.experimental.nlp_create_qkv_heads": _same_padding,
+    "ttnn.experimental.rotary_embedding_hf": _zero_padding,
+}
 
 
 # --- results --------------------------------------------------------------------------------------------------------
@@ -175,7 +237,7 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
     base = _viewed(result, inputs)
     buffer = Buffer(None if result.device() is None else _memory) if base is None else base.buffer
     if isinstance(value, Opaque):
-        return EmulatedTensor(result, value.value, buffer)
+        return EmulatedTensor(result, _apart(value.value, inputs), buffer)
     if not isinstance(value, torch.Tensor):
         raise EmulationError(f"the reference of {name} gives no tensor but {type(value).__name__}")
     if tuple(value.shape) != tuple(result.shape):
@@ -188,7 +250,12 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
         value = round_to(ttnn, value, result.dtype)
     if base is not None and not moves and not _same(value, base._value):
         raise EmulationError(f"{name} put its result where its input was; ask for inplace=False, or for another memory")
-    return EmulatedTensor(result, value, buffer)
+    return EmulatedTensor(result, _apart(value, inputs) if base is None else value, buffer)
+
+
+def _apart(value: torch.Tensor, inputs: list[EmulatedTensor]) -> torch.Tensor:
+    """`value` where no later write to a buffer of the inputs reaches it."""
+    return value.clone() if any(tensor.buffer.holds(value) for tensor in inputs) else value
 
 
 def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
@@ -208,62 +275,13 @@ def _viewed(tensor: Any, inputs: list[EmulatedTensor]) -> EmulatedTensor | None:
     return next((candidate for candidate in inputs if candidate.tensor.buffer_unique_id() == identity), None)
 
 
-# --- TTNN's golden functions ----------------------------------------------------------------------------------------
-
-
-def _prepare_typecast(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    tensor = args[0] if args else kwargs["input_tensor"]
-    facts = {"_ttnn_input_dtype": tensor.dtype, "_ttnn_is_host": False, "_ttnn_arch_name": "wormhole_b0"}
-    return args, {**kwargs, **facts}
-
-
-# TTNN prepares the arguments of these goldens from TTNN tensors (contents, place), which emulated tensors aren't.
-_PREPARE: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
-    "ttnn.typecast": _prepare_typecast,
-    "ttnn.pad": lambda args, kwargs: (args, kwargs),
-}
-
-
-def _by_golden(name: str, real: Any) -> Callable[..., Any]:
-    # TTNN's own preparation renames arguments and notes dtypes; it leaves emulated tensors in their places.
-    golden, prepare = real.golden_function, _PREPARE.get(name, real.preprocess_golden_function_inputs)
-    # Whether the golden writes to its inputs, by form of the call. The first call of each form runs on copies to see.
-    writes: dict[Any, bool] = {}
-
-    def values_of(args: Any, kwargs: Any) -> Any:
-        form = (len(args), *kwargs)
-        copies = writes.get(form, True)
-        given: list[torch.Tensor] = []
-
-        def take(tensor: EmulatedTensor) -> torch.Tensor:
-            given.append(tensor._value.clone() if copies else tensor._value)
-            return given[-1]
-
-        try:
-            if prepare is not None:
-                args, kwargs = prepare(args, kwargs)
-            arguments = [_replace(argument, take) for argument in args]
-            named = {key: _replace(argument, take) for key, argument in kwargs.items()}
-            versions = [tensor._version for tensor in given]
-            value = golden(*arguments, **named)
-        except Exception as error:
-            raise EmulationError(f"TTNN's golden function of {name} failed: {error}") from error
-        wrote = any(tensor._version != version for tensor, version in zip(given, versions, strict=True))
-        if wrote and not copies:
-            raise EmulationError(f"TTNN's golden function of {name} wrote to its inputs, as it had not done before")
-        writes.setdefault(form, wrote)
-        return value
-
-    return values_of
-
-
 def _function(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any]:
     """A plain function of TTNN. It may make a tensor on the host from what is no tensor, as masks and constants."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         inputs: list[EmulatedTensor] = []
-        real_args = [_replace(argument, _real, inputs) for argument in args]
-        result = real(*real_args, **{key: _replace(argument, _real, inputs) for key, argument in kwargs.items()})
+        real_args = [replace(argument, _real, inputs) for argument in args]
+        result = real(*real_args, **{key: replace(argument, _real, inputs) for key, argument in kwargs.items()})
         if not isinstance(result, ttnn.Tensor):
             return result
         if inputs or result.device() is not None:
@@ -299,7 +317,9 @@ def _from_torch(ttnn: ModuleType, real: Callable[..., Any]) -> Callable[..., Any
                 raise NotImplementedError("from_torch with col_tilize= is not supported on the emulated device")
             if value.data_ptr() == tensor.data_ptr():
                 value = value.clone()  # the device's copy doesn't follow later writes to the torch tensor
-        return EmulatedTensor(result, value, Buffer(None if result.device() is None else _memory))
+        uploaded = EmulatedTensor(result, value, Buffer(None if result.device() is None else _memory))
+        uploaded.padding = options.get("pad_value", 0.0)
+        return uploaded
 
     return from_torch
 
