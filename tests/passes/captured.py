@@ -78,6 +78,7 @@ def capture(model: Callable[..., Any], *inputs: Any) -> Captured:
     class Capturing:
         def __init__(self, graph: GraphModule, *_: Any) -> None:
             self.graph = graph
+            self.context = Context()
 
         def compile(self) -> Callable[[list[Any]], Any]:
             def run(arguments: list[Any]) -> Any:
