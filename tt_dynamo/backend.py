@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from functorch.compile import min_cut_rematerialization_partition
 from torch._dynamo.backends.common import aot_autograd
+from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
 from tt_dynamo.compiler import Compiler
@@ -58,10 +59,14 @@ class GraphInput:
     name: str
     parameter: bool
     parameter_name: str = ""
+    pointer: int = 0  # its address
 
 
 def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options: Options) -> Callable[..., Any]:
-    given = [_described(node) for node in module.graph.find_nodes(op="placeholder")]
+    given = [
+        dataclasses.replace(_described(node), pointer=_pointer(value))
+        for node, value in zip(module.graph.find_nodes(op="placeholder"), inputs, strict=True)
+    ]
 
     keep_interpolation_whole(module)
 
@@ -105,6 +110,10 @@ def _described(placeholder: Node) -> GraphInput:
     return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "")
 
 
+def _pointer(value: Any) -> int:
+    return value.data_ptr() if isinstance(value, torch.Tensor) and not is_fake(value) else 0
+
+
 def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
     """Note on the placeholders of an ATen graph which input of the Dynamo graph each is, where they are the same."""
     placeholders = graph.graph.find_nodes(op="placeholder")
@@ -114,6 +123,7 @@ def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
     for node, source in zip(placeholders, given, strict=True):
         node.meta["parameter"] = source.parameter
         node.meta["parameter_name"] = source.parameter_name
+        node.meta["pointer"] = source.pointer
         node.meta["name"] = source.name if source.name not in taken else node.name
         taken.add(source.name)
 

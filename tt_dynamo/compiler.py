@@ -35,6 +35,7 @@ from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering import operand_name
 from tt_dynamo.lowering.on_host import IMPOSSIBLE
 from tt_dynamo.measure import MarkedNamespace, Measurement, measure
+from tt_dynamo.memory import explained
 from tt_dynamo.options import Options
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.assign_layouts import assign_layouts
@@ -89,8 +90,9 @@ class Compiler:
                 assign_layouts(graph, sides, _gives, functools.partial(self._needs, back=back))
                 find_states(graph, sides)
                 keep_outputs(graph)
-            with self._stage("lowering"):
-                traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts)
+            with self._stage("lowering"), explained(graph, self.device, self.ttnn):
+                found = store_of(self.device).find
+                traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts, found)
             if not traced.refused:
                 break
             self._learn(traced, back)
@@ -99,7 +101,7 @@ class Compiler:
         self.dump.graph("place_and_assign_layouts", placed)
         with self._stage("codegen"):
             program = self._program(placed, sides, traced, settings)
-        with self._stage("measure"):
+        with self._stage("measure"), explained(graph, self.device, self.ttnn):
             measured = self._measure(program.source, traced)
         self._fill_report(graph, sides, traced, measured, program)
         self._finish(program, traced)
@@ -208,6 +210,8 @@ class Compiler:
             weights = [use.tensor if use.spec else _zeros(use.node.meta["val"]) for use in traced.weights]
             try:
                 return measure(self.ttnn, lambda: forward(self.device.handle, *inputs, *states, *weights))
+            except MemoryError:
+                raise
             except Exception as error:
                 log.warning("%s: could not be measured: %s", self.report.name, error)
                 return Measurement()
@@ -238,7 +242,9 @@ class Compiler:
         report.device_programs = measured.device_programs
         for spec in (use.spec for use in traced.weights if use.spec is not None):
             report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
-        report.peak_dram_bytes = measured.peak_dram_bytes + report.weight_bytes
+        states = sum(spec_bytes(state.spec) for state in traced.states)
+        report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
+        report.peak_dram_bytes = measured.peak_dram_bytes + report.weight_bytes + states
         report.peak_l1_bytes = measured.peak_l1_bytes
         report.code = program.source
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from tt_dynamo.lowering.recorder import words
 
 
 @dataclasses.dataclass
@@ -47,12 +50,25 @@ class MarkedNamespace:
         return marked
 
 
+@contextlib.contextmanager
+def dram_or_error() -> Iterator[None]:
+    """Raise MemoryError, with TTNN's words, where TTNN raises because the DRAM is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Out of Memory" not in str(error) or "DRAM" not in str(error):
+            raise
+        raise MemoryError(words(error)) from None
+
+
 def measure(ttnn: Any, run: Callable[[], object]) -> Measurement:
     """Call `run`, whose TTNN calls go through a MarkedNamespace, twice under capture.
 
-    Once dispatched, for launches and buffers, and once undispatched, for circular buffers.
+    Once dispatched, for launches and buffers, and once undispatched, for circular buffers. Raises MemoryError where the
+    DRAM is full.
     """
-    events = _captured(ttnn, run, ttnn.graph.RunMode.NORMAL)
+    with dram_or_error():
+        events = _captured(ttnn, run, ttnn.graph.RunMode.NORMAL)
     result = Measurement(
         device_programs=sum(event["node_type"] == "program_execution" for event in events),
         launches=_launches(events),

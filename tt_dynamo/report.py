@@ -67,9 +67,9 @@ class GraphReport:
 
     `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
-    counts them. Peaks and `weight_dtypes`, the weights by TTNN's dtype, are bytes on the device; `transfers` are per
-    call. `notes` say what else a user may want to know. `seconds` holds the compile time of each stage, `code` the
-    program as Python.
+    counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
+    between calls) are bytes on the device; `transfers` are per call. `notes` say what else a user may want to know.
+    `seconds` holds the compile time of each stage, `code` the program as Python.
     """
 
     name: str
@@ -84,6 +84,7 @@ class GraphReport:
     peak_dram_bytes: int = 0
     peak_l1_bytes: int = 0
     weight_dtypes: dict[str, int] = field(default_factory=dict)
+    cache_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -173,6 +174,8 @@ class GraphReport:
         dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
         several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
         lines += _row("weights", f"{size_text(self.weight_bytes)}{several}")
+        if self.cache_bytes:
+            lines += _row("caches", size_text(self.cache_bytes))
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
         lines += _row("compile time", stages or "not measured")
         lines += _row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")

@@ -12,6 +12,7 @@ import logging
 import math
 import operator
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, 
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
 from tt_dynamo.lowering.workarounds import math_fidelity
+from tt_dynamo.measure import dram_or_error
 from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.preparation import WeightUse, prepare_weights
@@ -31,6 +33,8 @@ from tt_dynamo.states import StateUse
 log = logging.getLogger(__name__)
 
 INT32 = (-(1 << 31), 1 << 31)
+# Of an element, where that is not 16; 16 elements of a block float share an exponent.
+BITS = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b": 4.5}
 
 
 @dataclasses.dataclass
@@ -69,9 +73,23 @@ def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[s
     return settings, texts
 
 
-def trace(graph: Graph, sides: Sides, ttnn: Any, handle: Any, settings: Settings, texts: dict[str, Any]) -> Trace:
-    """Lower `graph`, placed and with layouts assigned, on the open device `handle`."""
-    return _Tracer(graph, sides, ttnn, handle, settings, texts).run()
+def trace(
+    graph: Graph,
+    sides: Sides,
+    ttnn: Any,
+    handle: Any,
+    settings: Settings,
+    texts: dict[str, Any],
+    stand_in: Callable[[Spec, list[int]], Any] = lambda spec, pointers: None,
+) -> Trace:
+    """Lower `graph`, placed and with layouts assigned, on the open device `handle`.
+
+    stand_in: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None. Raises
+    MemoryError where the DRAM is full.
+    """
+    tracer = _Tracer(graph, sides, ttnn, handle, settings, texts)
+    tracer.stand_in = stand_in
+    return tracer.run()
 
 
 class _Tracer:
@@ -84,6 +102,7 @@ class _Tracer:
         self.recorder = Recorder(ttnn, self.graph, settings)
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
+        self.stand_in: Callable[[Spec, list[int]], Any] = lambda spec, pointers: None
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.result = Trace(self.graph, [], [], [], [], {})
         # memory of the program → the memory that eager torch has for it; inputs are the caller's already
@@ -155,11 +174,12 @@ class _Tracer:
         placeholder = self.graph.placeholder(constant.meta.get("name", constant.name))
         placeholder.meta["weight"] = True
         use = WeightUse(constant, spec)
+        pointers = [n.meta.get("pointer", 0) for n in (constant, *constant.all_input_nodes) if is_parameter(n)]
         if spec is None:
             placeholder.meta["val"] = constant.meta.get("val")
         else:
             try:
-                use.tensor = self._empty(spec)
+                use.tensor = self.stand_in(spec, pointers) or self._empty(spec)
             except RuntimeError as error:
                 self.result.refused[crossing] = ("refused", f"weight of {spec.shape}: {words(error)}")
             if spec.memory != "HOST":
@@ -172,13 +192,14 @@ class _Tracer:
     def _empty(self, spec: Spec) -> Any:
         if spec.memory == "HOST":
             return self.ttnn.from_torch(torch.zeros(spec.shape), dtype=getattr(self.ttnn, spec.dtype))
-        return self.ttnn.empty(
-            spec.shape,
-            dtype=getattr(self.ttnn, spec.dtype),
-            layout=getattr(self.ttnn, f"{spec.layout}_LAYOUT"),
-            device=self.handle,
-            memory_config=self.ttnn.DRAM_MEMORY_CONFIG,
-        )
+        with dram_or_error():
+            return self.ttnn.empty(
+                spec.shape,
+                dtype=getattr(self.ttnn, spec.dtype),
+                layout=getattr(self.ttnn, f"{spec.layout}_LAYOUT"),
+                device=self.handle,
+                memory_config=self.ttnn.DRAM_MEMORY_CONFIG,
+            )
 
     def _lower(self, node: Node) -> Any:
         if node in self.known:
@@ -326,9 +347,8 @@ def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
 
 
 def spec_bytes(spec: Spec) -> int:
-    """Bytes of the logical elements of a value on the device; block floats share an exponent among 16."""
-    bits = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b": 4.5}.get(spec.dtype, 16)
-    return math.ceil(math.prod(spec.shape) * bits / 8)
+    """Bytes of the logical elements of a value on the device."""
+    return math.ceil(math.prod(spec.shape) * BITS.get(spec.dtype, 16) / 8)
 
 
 def module_path(node: Node) -> str:

@@ -96,6 +96,21 @@ class WeightStore:
             for stamps in self._stamps:
                 stamps.written(pointers)
 
+    def find(self, spec: Spec, pointers: Sequence[int]) -> Any:
+        """A weight at `spec` that lies on the device, of the parameters at these addresses; None where there is none.
+
+        For lowering, which reads no contents: so the second graph of a model needs no memory for its weights.
+        """
+        with self._lock:
+            for (memory, _, its_spec, _), weight in list(self._weights.items()):
+                if (
+                    its_spec == spec
+                    and [source[0] for source in memory] == list(pointers)
+                    and weight.tensor is not None
+                ):
+                    return getattr(weight.tensor, "tensor", weight.tensor)  # without its emulated values
+        return None
+
     def get(
         self,
         sources: Sequence[torch.Tensor],
