@@ -6,6 +6,7 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     comparison,
     convolution,
     data_movement,
+    decode,
     elementwise,
     embedding,
     indexing,

@@ -67,6 +67,9 @@ class Value:
     def layout(self) -> Any:
         return self.tensor.layout
 
+    def is_sharded(self) -> bool:
+        return bool(self.tensor.is_sharded())
+
 
 def words(error: BaseException) -> str:
     """The sentence in which TTNN refuses: what follows `info:` of a TT_FATAL, else the first line."""

@@ -28,6 +28,15 @@ def pad_mask(ttnn: Any, mask: Any) -> Any:
     return ttnn.fill_implicit_tile_padding(mask, -math.inf)
 
 
+def fill_padding(ttnn: Any, x: Any) -> Any:
+    """Zeros in the tile padding of rows that go into a cache.
+
+    fill_cache copies whole tiles, and what lies in the padding may be NaN, which then leaks into attention:
+    https://github.com/tenstorrent/tt-metal/issues/42779
+    """
+    return x if x.shape[-2] % TILE == 0 else ttnn.fill_implicit_tile_padding(x, 0.0)
+
+
 def convolution(height: int) -> dict[str, bool]:
     """Fields of Conv2dConfig for an image of that height.
 

@@ -16,6 +16,7 @@ from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.canonicalize_reductions import canonicalize_reductions
 from tt_dynamo.passes.carry_rank_4 import carry_rank_4
 from tt_dynamo.passes.channels_last import channels_last
+from tt_dynamo.passes.decode_rows import decode_rows
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
@@ -25,6 +26,7 @@ from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
 from tt_dynamo.passes.fuse_residual_norm import fuse_residual_norm
 from tt_dynamo.passes.fuse_rms_norm import fuse_rms_norm
+from tt_dynamo.passes.hold_caches import hold_caches
 from tt_dynamo.passes.keep_strides import keep_strides
 from tt_dynamo.passes.look_up_rows import look_up_rows
 from tt_dynamo.passes.promote_operands import promote_operands
@@ -36,6 +38,7 @@ from tt_dynamo.passes.write_rows import write_rows
 Pass = Callable[[Graph, Context], int]
 
 PASSES: tuple[Pass, ...] = (
+    hold_caches,
     keep_strides,
     spell_moves,
     look_up_rows,
@@ -53,6 +56,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_linear_activation,
     fuse_residual_norm,
     fuse_rms_norm,
+    decode_rows,
     carry_rank_4,
     pull_out_affine,
     fold_constants,

@@ -87,6 +87,8 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     """
     constants = constant_nodes(graph)
     computing = [n for n in graph.nodes if n.op == "call_function" and n not in constants]
+    output = graph.output_node()
+    kept = {output.args[0][position] for position in output.meta.get("kept", ())}  # read on the device, by later calls
     sides: Sides = {}
     free: list[Node] = []
     for node in computing:
@@ -94,7 +96,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
             continue
         if not can_run(node):
             sides[node] = "host"
-        elif may_choose and _is_free(node):
+        elif may_choose and _is_free(node) and node not in kept:
             free.append(node)
         else:
             sides[node] = "device"

@@ -16,11 +16,13 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
-from tt_dynamo.compiler import Compiler
+from tt_dynamo.assumptions import Assuming
+from tt_dynamo.compiler import Compiler, copied
 from tt_dynamo.decompositions import decompositions
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.interpolate import keep_interpolation_whole
 from tt_dynamo.options import Options
+from tt_dynamo.resident import DeviceTensor, unfetched
 from tt_dynamo.shapes import Specializations, in_eager
 from tt_dynamo.weight_dtypes import parameter_name
 
@@ -39,8 +41,8 @@ def ttnn(module: GraphModule, example_inputs: Sequence[Any], *, options: Mapping
     device = open_device(parsed.device)
     device.check_open()
     if _symbolic(module, example_inputs):
-        return Specializations(module, lambda graph, inputs: _compile(graph, inputs, device, parsed), parsed)
-    return _compile(module, example_inputs, device, parsed)
+        return Specializations(module, lambda graph, inputs: compile_graph(graph, inputs, device, parsed), parsed)
+    return compile_graph(module, example_inputs, device, parsed)
 
 
 def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
@@ -59,10 +61,18 @@ class GraphInput:
     name: str
     parameter: bool
     parameter_name: str = ""
+    held: bool = False  # a DeviceTensor
     pointer: int = 0  # its address
 
 
-def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options: Options) -> Callable[..., Any]:
+def compile_graph(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    device: Device,
+    options: Options,
+    instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
+) -> Callable[..., Any]:
+    """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for its program."""
     given = [
         dataclasses.replace(_described(node), pointer=_pointer(value))
         for node, value in zip(module.graph.find_nodes(op="placeholder"), inputs, strict=True)
@@ -89,25 +99,50 @@ def _compile(module: GraphModule, inputs: Sequence[Any], device: Device, options
         eager = in_eager(graph, name, device.description, options)
         if eager is not None:
             return eager
-        program = Compiler(graph, device, options, name).compile()
+        pristine = copied(graph) if writes_into_inputs(graph) else None
+        made = Compiler(graph, device, options, name)
+        program: Any = made.compile()
+        if made.context.assumptions and pristine is not None:
+            names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+            program = Assuming(
+                program,
+                names,
+                made.context.assumptions,
+                lambda: Compiler(pristine, device, options, f"{name}_general", assume=False).compile(),
+            )
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
-        call: Any = functools.partial(program)
+        call: Any = functools.partial(instead(graph) if instead else program)
         call._boxed_call = True
         return call
 
-    return aot_autograd(
+    compiled = aot_autograd(
         fw_compiler=forward,
         bw_compiler=backward,
         # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
         partition_fn=min_cut_rematerialization_partition,
         decompositions=decompositions(),
+        keep_inference_input_mutations=True,  # what is written may stay on the device
     )(module, inputs)
+    return _unfetched(compiled) if any(source.held for source in given) else compiled
+
+
+def _unfetched(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        with unfetched():
+            return compiled(*args)
+
+    return call
 
 
 def _described(placeholder: Node) -> GraphInput:
     is_parameter = bool(placeholder.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
     source = getattr(placeholder, "_dynamo_source", None)
-    return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "")
+    held = isinstance(placeholder.meta.get("example_value"), DeviceTensor)
+    return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "", held)
+
+
+def writes_into_inputs(graph: GraphModule) -> bool:
+    return bool(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.index_copy.default))
 
 
 def _pointer(value: Any) -> int:
@@ -122,6 +157,7 @@ def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
     taken: set[str] = set()
     for node, source in zip(placeholders, given, strict=True):
         node.meta["parameter"] = source.parameter
+        node.meta["held"] = source.held
         node.meta["parameter_name"] = source.parameter_name
         node.meta["pointer"] = source.pointer
         node.meta["name"] = source.name if source.name not in taken else node.name

@@ -27,6 +27,7 @@ from tt_dynamo.graph import (
     compute_nodes,
     constant_nodes,
     find_fake_mode,
+    is_call,
     is_parameter,
     mutates,
     values_of,
@@ -51,6 +52,9 @@ from tt_dynamo.weight_dtypes import WeightDtypes
 from tt_dynamo.weights import store_of
 
 log = logging.getLogger(__name__)
+
+
+SMALL = 1 << 16  # elements
 
 
 class Compiler:
@@ -164,11 +168,12 @@ class Compiler:
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Any) -> Program:
         if "insert_deallocations" not in self.options.disable_passes:
             insert_deallocations(traced.graph)
-        if self.refused and self.options.fallback == "error":
-            first = next(iter(self.refused.values()))
+        fallbacks = self._fallbacks()
+        if fallbacks and self.options.fallback == "error":
+            first = fallbacks[0]
             nodes = len(compute_nodes(self.module.graph))
             raise FallbackError(
-                f"{first.node}: {first.reason}; {len(self.refused)} of {nodes} nodes would run in eager torch and "
+                f"{first.node}: {first.reason}; {len(fallbacks)} of {nodes} nodes would run in eager torch and "
                 'fallback="error" forbids it'
             )
         placeholders = placed.graph.find_nodes(op="placeholder")
@@ -201,6 +206,14 @@ class Compiler:
             store=store_of(self.device),
         )
 
+    def _fallbacks(self) -> list[Fallback]:
+        """Of what was refused: what work is left of it that belongs on the device."""
+        return [
+            fallback
+            for node, fallback in self.refused.items()
+            if (node.users or mutates(node)) and not _is_at_home_on_host(node)
+        ]
+
     def _measure(self, source: str, traced: Trace) -> Measurement:
         """One run on zeros, counted by TTNN; nothing of it survives."""
         forward = load(source, MarkedNamespace(self.ttnn))
@@ -216,8 +229,7 @@ class Compiler:
                 log.warning("%s: could not be measured: %s", self.report.name, error)
                 return Measurement()
             finally:
-                for use in (*traced.weights, *traced.states):
-                    use.tensor = None
+                traced.release()
 
     def _fill_report(self, graph: Graph, sides: Sides, traced: Trace, measured: Measurement, program: Program) -> None:
         report = self.report
@@ -226,7 +238,7 @@ class Compiler:
         report.nodes = len(computing)
         report.device_nodes = sum(sides.get(node) == "device" for node in computing)
         report.host_nodes = report.nodes - report.device_nodes
-        report.fallbacks = [fallback for node, fallback in self.refused.items() if node.users or mutates(node)]
+        report.fallbacks = self._fallbacks()
         report.notes = self.weight_dtypes.notes(list(self.refused))
         calls = [n for n in traced.graph.nodes if n.meta.get("path", "").startswith("ttnn.")]
         report.calls = len(calls)
@@ -269,15 +281,17 @@ class Compiler:
     def _dump_program(self, program: Program, traced: Trace) -> Callable[[list[torch.Tensor]], None]:
         placeholders = traced.graph.find_nodes(op="placeholder")
         names = [node.name for node in placeholders]
-        count = len(traced.inputs)
+        count, states = len(traced.inputs), len(traced.states)
         inputs = [
             InputSpec(name, tuple(node.meta["val"].shape), node.meta["val"].dtype)
             for name, node in zip(names[:count], traced.inputs, strict=True)
         ]
-        weights = [_weight_spec(name, use.spec) for name, use in zip(names[count:], traced.weights, strict=True)]
+        specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
+        weights = [_weight_spec(name, spec) for name, spec in zip(names[count:], specs, strict=True)]
+        empty = [torch.zeros(spec.shape) for spec in specs[:states] if spec is not None]  # caches, as they begin
 
         def write(tensors: list[torch.Tensor]) -> None:
-            values = {weight.name: tensor for weight, tensor in zip(weights, tensors, strict=True)}
+            values = {weight.name: tensor for weight, tensor in zip(weights, [*empty, *tensors], strict=True)}
             self.dump.program(program.source, inputs, weights, values)
 
         return write
@@ -289,6 +303,11 @@ def _weight_spec(name: str, spec: Spec | None) -> WeightSpec:
     layout = "ROW_MAJOR" if spec.prepare else spec.layout
     goes_up = spec.memory != "HOST" and not spec.prepare
     return WeightSpec(name, f"ttnn.{spec.dtype}", f"ttnn.{layout}_LAYOUT", goes_up, spec.prepare)
+
+
+def copied(module: GraphModule) -> GraphModule:
+    """The module of a graph once more, for another compilation."""
+    return GraphModule(module, _copied(module.graph)[0])
 
 
 def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
@@ -322,12 +341,22 @@ def _impossible(node: Node) -> str:
 def _is_at_home_on_host(node: Node) -> bool:
     """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64 of
     rank 0), and what gives or reads no elements."""
-    if node.target in operators.AT_HOME_ON_HOST:
+    if node.target in operators.AT_HOME_ON_HOST or _counts(node):
         return True
+    if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
+        return node.args[0].op == "placeholder"  # what the caller finds in its tensor
     results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
     tensors = results + operands
     is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
     return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
+
+
+def _counts(node: Node) -> bool:
+    """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed."""
+    values = [value for operand in (node, *node.all_input_nodes) for value in values_of(operand)]
+    if any(value.is_floating_point() or value.is_complex() or value.numel() > SMALL for value in values):
+        return False
+    return all(n.op in ("placeholder", "get_attr", "call_module") or _counts(n) for n in node.all_input_nodes)
 
 
 def _is_read_on_host(node: Node) -> bool:

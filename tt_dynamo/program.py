@@ -7,6 +7,7 @@ changed, running on after a failure) happens off this path.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import linecache
 import logging
@@ -18,12 +19,14 @@ from typing import Any
 import torch
 
 from tt_dynamo.devices import Device
-from tt_dynamo.graph import FallbackError
+from tt_dynamo.graph import FallbackError, Spec
 from tt_dynamo.lowering.recorder import words
 from tt_dynamo.recovery import Recovery
 from tt_dynamo.report import Fallback, GraphReport
+from tt_dynamo.resident import Copy, fetch, residents_of
+from tt_dynamo.states import StateUse
 from tt_dynamo.tracing import WeightUse
-from tt_dynamo.transfer import upload
+from tt_dynamo.transfer import download, upload
 from tt_dynamo.weights import Stamps, Weight, WeightStore
 
 log = logging.getLogger(__name__)
@@ -71,7 +74,9 @@ class Program:
     """A lowered graph on an open device.
 
     input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
-    parameters. weights: what the program reads of them, with the arguments each is computed from.
+    parameters. weights: what the program reads of them, with the arguments each is computed from. held_positions: which
+    are the host's side of a DeviceTensor. state_positions: which stay on the device, by `states`. kept: which of the
+    `results` do, with a fake tensor of each as torch sees it.
     """
 
     source: str
@@ -80,12 +85,17 @@ class Program:
     strict: bool
     input_positions: list[int]
     parameter_positions: list[int]
+    held_positions: list[int]
+    states: list[StateUse]
+    state_positions: list[int]
+    kept: list[tuple[int, Spec, torch.Tensor]]
     weights: list[WeightUse]
     weight_positions: list[list[int]]
     evaluators: list[tuple[str, Callable[..., torch.Tensor]]]
     recovery: Recovery
     report: GraphReport
     store: WeightStore
+    results: int
     on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
 
     def __post_init__(self) -> None:
@@ -95,6 +105,9 @@ class Program:
         # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.
         self._others: dict[tuple[int, ...], Uploaded] = {}
         self._lock = threading.Lock()
+        self._residents = residents_of(self.device)
+        self._download = functools.partial(download, self._namespace)
+        self._fetched = [position for position in self.held_positions if position not in self.state_positions]
         self.device.depend(self)
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
@@ -103,8 +116,17 @@ class Program:
         parameters = [args[i] for i in self.parameter_positions]
         try:
             uploaded = self._current(parameters) or self._refresh(args, parameters)
+            for position in self._fetched:
+                fetch(args[position])
             inputs = [args[i] for i in self.input_positions]
-            return self._forward(handle, *inputs, *uploaded.tensors)
+            if not (self.states or self.kept):
+                return self._forward(handle, *inputs, *uploaded.tensors)
+            copies = [
+                self._residents.take(args[i], state.spec, self.dry_run, state.held, self._upload, self._download)
+                for i, state in zip(self.state_positions, self.states, strict=True)
+            ]
+            results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
+            return self._settle(list(results), copies)
         except Exception as error:
             reason = words(error)
         self.device.check_open()
@@ -112,9 +134,18 @@ class Program:
         args.clear()
         return result
 
+    def _settle(self, results: list[Any], copies: list[Copy]) -> list[Any]:
+        """Note what the call left on the device; its results as the caller gets them."""
+        moved = iter(results[len(results) - sum(state.result is not None for state in self.states) :])
+        for state, copy in zip(self.states, copies, strict=True):
+            copy.wrote(copy.tensor if state.result is None else next(moved), on_host_as_well=not state.held)
+        for position, spec, like in self.kept:
+            results[position] = self._residents.give(results[position], spec, self.dry_run, like, self._download)
+        return results[: self.results]
+
     def release(self) -> None:
         """Let go of everything on the device, which is being closed: calls raise DeviceError from now on."""
-        del self._namespace, self._forward, self.recovery
+        del self._namespace, self._forward, self._download, self.recovery
         self._uploaded = self.on_first_weights = None
         self._others.clear()
 
@@ -168,6 +199,8 @@ class Program:
 
     def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
         self.device.check()
+        for position in self.held_positions:
+            fetch(args[position])
         self._uploaded = None  # where the device failed, what was put on it is not trusted
         if self.strict:
             raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')

@@ -49,6 +49,13 @@ class Trace:
     kept: list[tuple[int, Spec]]  # outputs that stay on the device: position and spec
     refused: dict[Node, tuple[str, str]]  # node → (kind, reason)
 
+    def release(self) -> None:
+        """Free what stood in for weights and states."""
+        for use in self.weights:
+            use.tensor = None
+        for state in self.states:
+            state.tensor = None
+
 
 def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[str, Any]]:
     """The settings of a device, and the expression that makes each of its objects."""

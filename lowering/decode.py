@@ -1,0 +1,119 @@
+"""One token of each user against a KV cache: fused node → TTNN calls.
+
+Heads lie height sharded in L1, each user's on a core of their own; caches are interleaved in DRAM.
+"""
+
+from __future__ import annotations
+
+from tt_dynamo import operators_language
+from tt_dynamo.graph import Unsupported
+from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.workarounds import TILE
+
+POSITIONS = Need("ROW_MAJOR", "int32")
+
+
+@lower(operators_language.split_heads_decode)
+def split_heads_decode(ttnn, x, num_heads, num_kv_heads):
+    """x [1, 1, batch, (heads + 2 kv heads) head_dim] → query, key, value [1, batch, heads, head_dim]."""
+    return ttnn.experimental.nlp_create_qkv_heads_decode(x, num_heads=num_heads, num_kv_heads=num_kv_heads)
+
+
+@lower(operators_language.by_user)
+def by_user(ttnn, x):
+    """x [1, batch, rows, width], each user's rows on a core of their own."""
+    _, batch, rows, width = x.shape
+    columns, _ = ttnn.settings.grid_size
+    whole, rest = divmod(batch, columns)
+    ranges = []
+    if whole:
+        ranges.append(ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(columns - 1, whole - 1)))
+    if rest:
+        ranges.append(ttnn.CoreRange(ttnn.CoreCoord(0, whole), ttnn.CoreCoord(rest - 1, whole)))
+    shard = ttnn.ShardSpec(
+        ttnn.CoreRangeSet(ranges), [rows + -rows % TILE, width + -width % TILE], ttnn.ShardOrientation.ROW_MAJOR
+    )
+    config = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shard)
+    return ttnn.to_memory_config(x, config)
+
+
+@lower(operators_language.rotary_decode)
+def rotary_decode(ttnn, x, cos, sin):
+    """x [1, batch, heads, head_dim] turned by cos, sin [1, batch, 1, head_dim]."""
+    return ttnn.experimental.rotary_embedding_hf(
+        _on_users(ttnn, x),
+        cos,
+        sin,
+        is_decode_mode=True,
+        compute_kernel_config=ttnn.settings.compute_kernel_config,
+    )
+
+
+@lower(operators_language.update_cache_decode, positions=POSITIONS)
+def update_cache_decode(ttnn, cache, x, positions):
+    """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch], in place."""
+    return ttnn.experimental.paged_update_cache(cache, _on_users(ttnn, x), update_idxs_tensor=positions)
+
+
+@lower(operators_language.attention_decode, positions=POSITIONS)
+def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
+    """Attention of query [1, batch, heads, head_dim] to key, value [batch, kv heads, length, head_dim].
+
+    Source: Dao et al. 2023, https://pytorch.org/blog/flash-decoding/
+    """
+    length = key.shape[2]
+    if mask is not None and length % TILE:
+        raise Unsupported(f"a cache of {length} rows does not fill its tiles, and a mask would leave the rest unmasked")
+    seen = {"cur_pos_tensor": positions} if mask is None else {"is_causal": False, "attn_mask": mask}
+    if window is not None:
+        seen["sliding_window_size"] = window
+    columns, rows = ttnn.settings.grid_size
+    options: list[dict] = [{}]
+    # Chunks of rows must divide the cache as it lies in tiles.
+    for size in (512, 256, 128, 64, 32):
+        if (length + -length % TILE) % size == 0:
+            options.append({"program_config": _chunks(ttnn, columns, rows, size)})
+    for attempt, option in enumerate(options):
+        try:
+            return ttnn.transformer.scaled_dot_product_attention_decode(
+                query, key, value, **seen, scale=query.shape[-1] ** -0.5 if scale is None else scale,
+                compute_kernel_config=ttnn.settings.compute_kernel_config, **option,
+            )  # fmt: skip
+        except Exception:
+            if attempt == len(options) - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _chunks(ttnn, columns, rows, size):
+    return ttnn.SDPAProgramConfig(
+        compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows),
+        q_chunk_size=0,
+        k_chunk_size=size,
+        exp_approx_mode=False,
+    )
+
+
+def _on_users(ttnn, x):
+    """x as it is where its rows lie on their users' cores, else moved there."""
+    return x if x.is_sharded() else by_user(ttnn, x)
+
+
+@lower(operators_language.update_cache, positions=POSITIONS)
+def update_cache(ttnn, cache, x, positions):
+    """cache [batch, heads, length, head_dim] with x [batch, heads, 1, head_dim] written in place at positions [1]."""
+    if cache.shape[0] > 1:
+        positions = ttnn.repeat(positions, (cache.shape[0],))
+    return update_cache_decode(ttnn, cache, ttnn.permute(x, (2, 0, 1, 3)), positions)
+
+
+@lower(operators_language.fill_cache)
+def fill_cache(ttnn, cache, x):
+    """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows, in place."""
+    batch, heads, seq, head_dim = x.shape
+    x = workarounds.fill_padding(ttnn, x)
+    for user in range(batch):
+        rows = x if batch == 1 else ttnn.slice(x, (user, 0, 0, 0), (user + 1, heads, seq, head_dim))
+        cache = ttnn.fill_cache(cache, rows, user)
+    return cache

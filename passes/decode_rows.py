@@ -1,0 +1,165 @@
+"""Give one token of each user to TTNN as its decode calls take it: users as rows, not as batches.
+
+Before   q, k, v = split_heads(qkv [b, 1, 1, n]);   k = update_cache(cache, rotary(k, cos, sin), position);   …
+         out = attention(rotary(q, cos, sin), k, v, mask)
+After    q, k, v = split_heads_decode(qkv [1, 1, b, n]);   k = update_cache_decode(cache, rotary_decode(k, …), position)
+         out = attention_decode(rotary_decode(q, …), k, v, positions)
+
+Where the query has one token and both keys and values are caches. A mask that lets it read up to a position becomes
+that position, of the last so many of them a window; any other mask stays one.
+"""
+
+from __future__ import annotations
+
+import operator
+
+from torch.fx import Graph, Node
+
+from tt_dynamo import operators, operators_language
+from tt_dynamo.graph import Context, aten, dead_code, insert, is_call, replace, shape_of
+from tt_dynamo.passes.attention_masks import causal_positions, window_positions
+
+SDPA = aten.scaled_dot_product_attention.default
+USERS = 32  # TTNN's decode calls take a tile of them
+BY_USER = (2, 0, 1, 3)  # [batch, heads, 1, head_dim] → [1, batch, heads, head_dim]
+BY_BATCH = (1, 2, 0, 3)  # and back
+
+
+def decode_rows(graph: Graph, context: Context) -> int:
+    """Rewrite every such attention; returns how many."""
+    rows = _Rows(graph)
+    changed = 0
+    for node in list(graph.nodes):
+        if is_call(node, operators.attention, SDPA) and node.users and _is_decode(node):
+            with graph.inserting_before(node):
+                rows.attend(node)
+            changed += 1
+    if changed:
+        dead_code(graph)
+    return changed
+
+
+def _is_decode(node: Node) -> bool:
+    query, key, value, *rest = node.args
+    batch, _, seq, _ = shape_of(query)
+    mask = rest[0] if rest else None
+    is_causal = bool(rest[1 if node.target is operators.attention else 2]) if len(rest) > 2 else False
+    if node.target is SDPA and len(rest) > 1 and rest[1]:
+        return False  # dropout
+    if seq != 1 or batch > USERS or mask is None or is_causal:
+        return False
+    return all(is_call(cache, operators_language.update_cache) for cache in (key, value)) and shape_of(key)[0] == batch
+
+
+class _Rows:
+    """Values of the graph with users as rows: each made once, from the value that is by batches."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.known: dict[Node, Node] = {}
+
+    def attend(self, node: Node) -> None:
+        query, key, value, mask = node.args[:4]
+        scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
+        batch, heads, _, head_dim = shape_of(query)
+        caches = [self._cache(cache) for cache in (key, value)]
+        positions, window = causal_positions(mask), None
+        if positions is None:
+            found = window_positions(mask)
+            positions, window = found if found is not None else (None, None)
+        if positions is None:
+            mask = self._by_head(mask, heads)
+        else:
+            positions, mask = self._of_users(positions, batch, node), None
+        out = self._emit(
+            operators_language.attention_decode, self.of(query), *caches, positions, mask, scale, window, like=node
+        )
+        if node.target is operators.attention:
+            out = self._emit(aten.reshape.default, out, [1, 1, batch, heads * head_dim], like=node)
+            out = self._emit(aten.reshape.default, out, list(shape_of(node)), like=node)
+        else:
+            out = self._emit(aten.permute.default, out, list(BY_BATCH), like=node)
+        replace(node, out)
+
+    def of(self, node: Node) -> Node:
+        """[batch, heads, 1, head_dim] as [1, batch, heads, head_dim]."""
+        if node not in self.known:
+            with self.graph.inserting_after(node):
+                self.known[node] = self._made(node)
+        return self.known[node]
+
+    def _made(self, node: Node) -> Node:
+        if is_call(node, operators_language.rotary):
+            x, *tables = node.args
+            turned = [self._table(table, shape_of(x)[0]) for table in tables]
+            x = self.of(x)
+            with self.graph.inserting_before(node):
+                return self._emit(operators_language.rotary_decode, x, *turned, like=node)
+        if is_call(node, operators.rms_norm):
+            x = self.of(node.args[0])
+            with self.graph.inserting_before(node):
+                return self._emit(operators.rms_norm, x, *node.args[1:], like=node)
+        if is_call(node, operator.getitem) and is_call(node.args[0], operators.split_heads):
+            return self._split(node.args[0], node.args[1])
+        return self._emit(aten.permute.default, node, list(BY_USER), like=node)
+
+    def _split(self, split: Node, index: int) -> Node:
+        x, *counts = split.args
+        if split not in self.known:
+            with self.graph.inserting_before(split):
+                batch, _, _, width = shape_of(x)
+                rows = x if batch == 1 else self._emit(aten.reshape.default, x, [1, 1, batch, width], like=split)
+                self.known[split] = self._emit(operators_language.split_heads_decode, rows, *counts, like=split)
+        with self.graph.inserting_before(split):
+            return self._emit(operator.getitem, self.known[split], index, like=split)
+
+    def _table(self, table: Node, batch: int) -> Node:
+        """cos or sin [batch or 1, 1, 1, head_dim] as [1, batch, 1, head_dim], each user's on its core."""
+        if table not in self.known:
+            with self.graph.inserting_after(table):
+                rows = table
+                if shape_of(table)[0] != 1:
+                    rows = self._emit(aten.reshape.default, table, [1, batch, 1, shape_of(table)[-1]], like=table)
+                elif batch > 1:
+                    rows = self._emit(aten.expand.default, table, [1, batch, 1, shape_of(table)[-1]], like=table)
+            with self.graph.inserting_after(rows):
+                self.known[table] = self._emit(operators_language.by_user, rows, like=table)
+        return self.known[table]
+
+    def _cache(self, node: Node) -> Node:
+        """The update of a cache by users."""
+        if is_call(node, operators_language.update_cache):
+            cache, x, positions = node.args
+            x = self.of(x)
+            with self.graph.inserting_before(node):
+                positions = self._of_users(positions, shape_of(cache)[0], node)
+                new = self._emit(operators_language.update_cache_decode, cache, x, positions, like=node)
+            node.replace_all_uses_with(new, propagate_meta=False)
+            self.graph.erase_node(node)
+            return new
+        return node
+
+    def _of_users(self, positions: Node, batch: int, like: Node) -> Node:
+        """One position [1] as [batch]."""
+        if batch == 1:
+            return positions
+        key = positions
+        if key not in self.known:
+            with self.graph.inserting_after(positions):
+                self.known[key] = self._emit(aten.expand.default, positions, [batch], like=positions)
+        return self.known[key]
+
+    def _by_head(self, mask: Node, heads: int) -> Node:
+        """An additive mask [batch or 1, 1 or heads, 1, length] as [batch or 1, 1, heads, length]."""
+        if mask not in self.known:
+            batch, have, _, length = shape_of(mask)
+            with self.graph.inserting_after(mask):
+                rows = self._emit(aten.reshape.default, mask, [batch, 1, have, length], like=mask)
+            if have != heads:
+                with self.graph.inserting_after(rows):
+                    rows = self._emit(aten.expand.default, rows, [batch, 1, heads, length], like=mask)
+            self.known[mask] = rows
+        return self.known[mask]
+
+    def _emit(self, target, *args, like: Node) -> Node:
+        return insert(self.graph, target, args, like=like)
