@@ -151,7 +151,7 @@ def test_attention_can_join_the_heads(emulated: Any, upload: Upload, random: Ran
     check(found, functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(2, 1, 64, 64))
 
 
-def test_attention_with_a_sliding_window_is_ttnns_golden(emulated: Any, upload: Upload, random: Random) -> None:
+def test_attention_with_a_causal_window_reads_no_further_back(emulated: Any, upload: Upload, random: Random) -> None:
     q, k, v = random(1, 2, 64, 32), random(1, 2, 64, 32), random(1, 2, 64, 32)
     found = emulated.transformer.scaled_dot_product_attention(
         upload(q), upload(k), upload(v), is_causal=True, sliding_window_size=32

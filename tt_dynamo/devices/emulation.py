@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 
-from . import references_image, references_movement, references_reduction  # noqa: F401  register their references
+from . import (  # noqa: F401  register their references
+    references_attention,
+    references_image,
+    references_movement,
+    references_reduction,
+)
 from .emulated_tensor import Buffer, EmulatedTensor, Memory, replace
 from .errors import EmulationError
 from .goldens import by_golden

@@ -1,0 +1,204 @@
+"""Attention and its heads against torch's own formulas, above all in decode: one token a user, against a cache."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from rounded_once import check
+from torch.nn import functional
+
+Upload = Callable[..., Any]
+Random = Callable[..., torch.Tensor]
+
+
+@pytest.fixture
+def decode(emulated: Any, upload: Upload) -> Callable[..., Any]:
+    """scaled_dot_product_attention_decode of torch tensors, bfloat16 in tiles."""
+
+    def decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> Any:
+        placed = {key: upload(value) if isinstance(value, torch.Tensor) else value for key, value in options.items()}
+        return emulated.transformer.scaled_dot_product_attention_decode(upload(q), upload(k), upload(v), **placed)
+
+    return decode
+
+
+def attended(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, position: int, first: int = 0, **options: Any
+) -> torch.Tensor:
+    """One user's q [heads, head_dim] against rows `first` to `position` of k and v [kv heads, length, head_dim]."""
+    k, v = (x[:, first : position + 1].repeat_interleave(q.shape[0] // k.shape[0], 0) for x in (k, v))
+    return functional.scaled_dot_product_attention(q[:, None], k, v, **options)[:, 0]
+
+
+# --- decode ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 8])
+@pytest.mark.parametrize("positions", [(5, 5), (0, 63), (40, 7)])
+def test_each_user_reads_the_rows_up_to_its_position(
+    decode: Any, random: Random, kv_heads: int, positions: tuple[int, ...]
+) -> None:
+    q, k, v = random(1, 2, 8, 64), random(2, kv_heads, 64, 64), random(2, kv_heads, 64, 64)
+    found = decode(q, k, v, cur_pos=list(positions))
+    check(found, torch.stack([attended(q[0, i], k[i], v[i], p) for i, p in enumerate(positions)])[None])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32"])
+def test_positions_may_be_on_the_device_and_skip_a_user(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random, dtype: str
+) -> None:
+    q, k, v = random(1, 3, 4, 64), random(3, 2, 64, 64), random(3, 2, 64, 64)
+    minus_one = -1 if dtype == "int32" else (1 << 32) - 1
+    positions = upload(torch.tensor([9, minus_one, 33]), getattr(ttnn, dtype), ttnn.ROW_MAJOR_LAYOUT)
+    found = emulated.transformer.scaled_dot_product_attention_decode(
+        upload(q), upload(k), upload(v), cur_pos_tensor=positions, scale=0.3
+    )
+    expected = [attended(q[0, i], k[i], v[i], p, scale=0.3) for i, p in ((0, 9), (2, 33))]
+    check(found, torch.stack([expected[0], torch.zeros(4, 64), expected[1]])[None])
+
+
+@pytest.mark.parametrize("positions", [(10, 100, 64), (64, 100, 70)])
+def test_a_window_leaves_the_last_rows_of_each_user(decode: Any, random: Random, positions: tuple[int, ...]) -> None:
+    q, k, v = random(1, 3, 4, 64), random(3, 2, 128, 64), random(3, 2, 128, 64)
+    found = decode(q, k, v, cur_pos=list(positions), sliding_window_size=32)
+    expected = [attended(q[0, i], k[i], v[i], p, max(0, p - 31)) for i, p in enumerate(positions)]
+    check(found, torch.stack(expected)[None])
+
+
+@pytest.mark.parametrize("users", [1, 2])
+def test_a_mask_says_which_rows_are_read(decode: Any, random: Random, users: int) -> None:
+    q, k, v = random(1, 2, 4, 64), random(2, 2, 64, 64), random(2, 2, 64, 64)
+    mask = torch.zeros(users, 1, 4, 64).masked_fill(torch.arange(64) % 3 == 0, -torch.inf)
+    mask[0, :, :, 40:] = -torch.inf
+    found = decode(q, k, v, is_causal=False, attn_mask=mask)
+    expected = [attended(q[0, i], k[i], v[i], 63, attn_mask=mask[i % users, 0][:, None]) for i in range(2)]
+    check(found, torch.stack(expected)[None])
+
+
+def test_the_kernel_scales_the_mask_too(decode: Any, random: Random) -> None:
+    q, k, v, mask = random(1, 1, 4, 64), random(1, 4, 64, 64), random(1, 4, 64, 64), random(1, 1, 4, 64)
+    found = decode(q, k, v, is_causal=False, attn_mask=mask, scale=0.5)
+    check(found, attended(q[0, 0], k[0], v[0], 63, attn_mask=mask[0, 0][:, None] * 0.5, scale=0.5)[None, None])
+
+
+def test_a_sink_takes_its_part_of_each_row_in_decode(decode: Any, random: Random) -> None:
+    q, k, v, sink = random(1, 1, 4, 64), random(1, 2, 64, 64), random(1, 2, 64, 64), random(4, 32)
+    found = decode(q, k, v, cur_pos=[20], attention_sink=sink, scale=0.5)
+    scores = (
+        torch.cat([torch.einsum("hd,hnd->hn", q[0, 0], k[0, :, :21].repeat_interleave(2, 0)), sink[:, :1]], -1) * 0.5
+    )
+    weights = scores.softmax(-1)[:, :-1]
+    check(found, torch.einsum("hn,hnd->hd", weights, v[0, :, :21].repeat_interleave(2, 0))[None, None])
+
+
+def test_what_stands_beyond_the_position_is_not_read(decode: Any, random: Random) -> None:
+    q, k, v = random(1, 1, 4, 64), random(1, 2, 64, 64), random(1, 2, 64, 64)
+    k[:, :, 20:], v[:, :, 20:] = torch.nan, torch.nan
+    check(decode(q, k, v, cur_pos=[19]), attended(q[0, 0], k[0], v[0], 19)[None, None])
+
+
+def test_decode_refuses_what_the_kernel_reads_otherwise(ttnn: Any, device: Any, decode: Any, random: Random) -> None:
+    q, k = random(1, 2, 4, 64), random(2, 2, 50, 64)
+    grid = device.handle.compute_with_storage_grid_size()
+    chunks = ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, q_chunk_size=0, k_chunk_size=32)
+    with pytest.raises(NotImplementedError, match="50 rows, not a multiple of 32"):
+        decode(q, k, k, is_causal=False, program_config=chunks)
+    with pytest.raises(NotImplementedError, match="of a window"):
+        decode(q, random(2, 2, 64, 64), random(2, 2, 64, 64), is_causal=False, sliding_window_size=8)
+    with pytest.raises(NotImplementedError, match="position 50 of a cache that has 50 rows"):
+        decode(q, k, k, cur_pos=[0, 50], program_config=chunks)
+    with pytest.raises(NotImplementedError, match="users are in dimension 0"):
+        decode(q, random(2, 2, 64, 64), random(2, 2, 64, 64), is_causal=False, attn_mask=random(1, 2, 4, 64))
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 8])
+def test_decode_splits_and_joins_heads(ttnn: Any, emulated: Any, upload: Upload, random: Random, kv_heads: int) -> None:
+    x = random(1, 1, 3, (8 + 2 * kv_heads) * 64)
+    found = emulated.experimental.nlp_create_qkv_heads_decode(upload(x), num_heads=8, num_kv_heads=kv_heads)
+    parts = x[0, 0].split([8 * 64, kv_heads * 64, kv_heads * 64], dim=-1)
+    for tensor, expected in zip(found, parts, strict=True):
+        check(tensor, expected.reshape(1, 3, -1, 64))
+    joined = emulated.experimental.nlp_concat_heads_decode(found[0], num_heads=8)
+    assert tuple(joined.shape) == (1, 1, 32, 8 * 64)
+    assert torch.equal(joined.value[0, 0, :3], parts[0])
+    assert joined.value[0, 0, 3:].isnan().all(), "rows that no user has are undefined"
+
+
+def test_decode_against_a_cache_filled_and_updated_in_place(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random
+) -> None:
+    """Three tokens one after the other read what prefill and the tokens before them wrote."""
+    k, v, q = random(2, 2, 35, 64), random(2, 2, 35, 64), random(3, 2, 4, 64)
+    caches = [upload(torch.zeros(2, 2, 64, 64)) for _ in range(2)]
+    for cache, rows in zip(caches, (k, v), strict=True):
+        for user in range(2):
+            emulated.fill_cache(cache, upload(rows[user : user + 1, :, :32]), user)
+    cores = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(1, 0))})
+    by_user = ttnn.MemoryConfig(
+        ttnn.TensorMemoryLayout.HEIGHT_SHARDED,
+        ttnn.BufferType.L1,
+        ttnn.ShardSpec(cores, [32, 64], ttnn.ShardOrientation.ROW_MAJOR),
+    )
+    positions = upload(torch.tensor([32, 32]), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT)
+    for step in range(3):
+        for cache, rows in zip(caches, (k, v), strict=True):
+            token = emulated.to_memory_config(upload(rows[:, :, 32 + step][None]), by_user)
+            emulated.experimental.paged_update_cache(cache, token, update_idxs_tensor=positions)
+        found = emulated.transformer.scaled_dot_product_attention_decode(
+            upload(q[step][None]), *caches, cur_pos_tensor=positions
+        )
+        check(found, torch.stack([attended(q[step, i], k[i], v[i], 32 + step) for i in range(2)])[None])
+        emulated.plus_one(positions)
+
+
+# --- prefill --------------------------------------------------------------------------------------------------------
+
+
+def visible(rows: int, columns: int, reach: int | None, is_causal: bool) -> torch.Tensor:
+    distance = torch.arange(rows)[:, None] - torch.arange(columns)
+    if is_causal:
+        return (distance >= 0) & (distance < (columns if reach is None else reach))
+    return distance.abs() <= reach // 2 if reach else torch.ones_like(distance, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("concat", [False, True])
+@pytest.mark.parametrize(("reach", "is_causal"), [(None, True), (8, True), (8, False)])
+def test_attention_of_grouped_heads_in_a_window(
+    emulated: Any, upload: Upload, random: Random, reach: int | None, is_causal: bool, concat: bool
+) -> None:
+    q, k, v = random(2, 8, 50, 64), random(2, 2, 50, 64), random(2, 2, 50, 64)
+    found = emulated.transformer.scaled_dot_product_attention(
+        upload(q), upload(k), upload(v), is_causal=is_causal, sliding_window_size=reach, output_concat_heads=concat
+    )
+    scores = (q @ k.repeat_interleave(4, 1).mT / 8).masked_fill(~visible(50, 50, reach, is_causal), -torch.inf)
+    expected = scores.softmax(-1) @ v.repeat_interleave(4, 1)
+    check(found, expected.transpose(1, 2).reshape(2, 1, 50, 512) if concat else expected)
+
+
+@pytest.mark.parametrize("reach", [None, 8])
+def test_a_sink_takes_its_part_of_each_row_in_prefill(
+    emulated: Any, upload: Upload, random: Random, reach: int | None
+) -> None:
+    q, k, v, sink = random(2, 4, 50, 64), random(2, 2, 50, 64), random(2, 2, 50, 64), random(1, 4, 1, 1)
+    found = emulated.transformer.scaled_dot_product_attention(
+        upload(q), upload(k), upload(v), is_causal=True, sliding_window_size=reach, attention_sink=upload(sink)
+    )
+    scores = q @ k.repeat_interleave(2, 1).mT
+    scores = scores.masked_fill(~visible(50, 50, reach, True), -torch.inf)
+    weights = (torch.cat([scores, sink.expand(2, 4, 50, 1)], -1) / 8).softmax(-1)[..., :-1]
+    check(found, weights @ v.repeat_interleave(2, 1))
+
+
+def test_windows_of_packed_sequences_follow_ttnns_golden(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random
+) -> None:
+    q, k, v = random(1, 2, 96, 64), random(1, 2, 96, 64), random(1, 2, 96, 64)
+    bounds = upload(torch.tensor([0, 32, 96]), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT)
+    found = emulated.transformer.scaled_dot_product_attention(
+        upload(q), upload(k), upload(v), is_causal=False, cu_window_seqlens=bounds
+    )
+    parts = [
+        functional.scaled_dot_product_attention(*(x[:, :, a:b] for x in (q, k, v))) for a, b in ((0, 32), (32, 96))
+    ]
+    check(found, torch.cat(parts, dim=2))
