@@ -155,35 +155,35 @@ class GraphReport:
     def operation_table(self) -> str:
         """One line per TTNN call: kernel launches, operation, node, module."""
         rows = [(str(op.programs), op.target, op.name, op.module) for op in self.operations]
-        return _table(("launches", "operation", "node", "module"), rows, right=(0,))
+        return table(("launches", "operation", "node", "module"), rows, right=(0,))
 
     def __str__(self) -> str:
         lines = [f"{self.name} on {self.device}", "-" * WIDTH]
         placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
-        lines += _row("nodes", f"{self.nodes}: {placed}")
-        lines += _row("TTNN calls", f"{self.calls} per run")
+        lines += row("nodes", f"{self.nodes}: {placed}")
+        lines += row("TTNN calls", f"{self.calls} per run")
         most = self.launches_per_layer()
         in_layer = f", at most {most} in a layer" if most is not None else ""
-        lines += _row("kernel launches", f"{self.device_programs} per run{in_layer}")
-        lines += _row("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}")
+        lines += row("kernel launches", f"{self.device_programs} per run{in_layer}")
+        lines += row("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}")
         if self.transfers:
             rows = [(t.direction.replace("_", " "), size_text(t.bytes), t.name) for t in self.transfers]
-            lines += textwrap.indent(_table(("direction", "size", "value"), rows, right=(1,)), "  ").splitlines()
-        lines += _row("peak DRAM", size_text(self.peak_dram_bytes))
-        lines += _row("peak L1", size_text(self.peak_l1_bytes))
+            lines += textwrap.indent(table(("direction", "size", "value"), rows, right=(1,)), "  ").splitlines()
+        lines += row("peak DRAM", size_text(self.peak_dram_bytes))
+        lines += row("peak L1", size_text(self.peak_l1_bytes))
         dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
         several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
-        lines += _row("weights", f"{size_text(self.weight_bytes)}{several}")
+        lines += row("weights", f"{size_text(self.weight_bytes)}{several}")
         if self.cache_bytes:
-            lines += _row("caches", size_text(self.cache_bytes))
+            lines += row("caches", size_text(self.cache_bytes))
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
-        lines += _row("compile time", stages or "not measured")
-        lines += _row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
+        lines += row("compile time", stages or "not measured")
+        lines += row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
         for fallback in self.fallbacks:
             lines.append(f"  {fallback.node}  [{fallback.kind}]")
             lines += textwrap.wrap(fallback.reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
         for note in self.notes:
-            lines += _row("note", note)
+            lines += row("note", note)
         return "\n".join(lines)
 
 
@@ -228,11 +228,12 @@ def _numbered_paths(module: str, under: str) -> Iterator[tuple[str, str]]:
             yield ".".join([*parts[:end], match["stem"]]), ".".join(parts[: end + 1])
 
 
-def _row(label: str, text: str) -> list[str]:
+def row(label: str, text: str) -> list[str]:
+    """The lines of one fact of a report; long ones wrap."""
     return textwrap.wrap(text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
     """Fixed-width columns; those in `right` are aligned to the right."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -365,5 +365,5 @@ def module_path(node: Node) -> str:
         return ""
     path = list(stack.values())[-1][0]
     path = re.sub(r"\['?([^\]']+)'?\]", r".\1", path)
-    path = path.replace("._modules.", ".").replace("_modules.", "").removeprefix("L.self").lstrip(".")
-    return path
+    path = path.replace("._modules.", ".").replace("_modules.", "")
+    return re.sub(r"^[LG]\.\w+", "", path).lstrip(".")  # less the variable that holds the model

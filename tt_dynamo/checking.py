@@ -1,0 +1,152 @@
+"""Does a model fit? Compile it without its data, and say what TTNN's allocator answers.
+
+The model is copied to torch's meta device, traced by Dynamo, and compiled as it would be for a call: on the device that
+is open, with weights of the right shapes and no contents. Nothing is uploaded and nothing is computed, so a model that
+is larger than the host's memory can be checked before its weights are downloaded.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch._dynamo.exc import BackendCompilerFailed
+from torch.fx import GraphModule
+
+from tt_dynamo.backend import compile_graph
+from tt_dynamo.devices import open_device
+from tt_dynamo.memory import DoesNotFit, dram, l1
+from tt_dynamo.meta import on_host, shapes_alone, without_data
+from tt_dynamo.options import Options
+from tt_dynamo.report import WIDTH, Fallback, GraphReport, record, row, size_text, table
+
+
+@dataclasses.dataclass
+class Check:
+    """Whether a model fits on a device, and what it would do there.
+
+    fits: TTNN's allocator took the weights, the caches and the largest moment of a run. reason: why it did not.
+    needed_bytes: of DRAM at that moment; where it does not fit, of weights and caches alone. dram_bytes, free_bytes,
+    l1_bytes: what the device has. reports: one for each graph that was compiled, with its operations and fallbacks.
+    """
+
+    device: str
+    fits: bool
+    needed_bytes: int
+    dram_bytes: int
+    free_bytes: int
+    l1_bytes: int
+    reason: str = ""
+    reports: list[GraphReport] = dataclasses.field(default_factory=list)
+
+    @property
+    def weight_dtypes(self) -> dict[str, int]:
+        """Bytes of the weights by TTNN's dtype."""
+        dtypes = {dtype for report in self.reports for dtype in report.weight_dtypes}
+        return {dtype: sum(report.weight_dtypes.get(dtype, 0) for report in self.reports) for dtype in sorted(dtypes)}
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(self.weight_dtypes.values())
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of what else stays on the device between calls: KV caches."""
+        return sum(report.cache_bytes for report in self.reports)
+
+    @property
+    def fallbacks(self) -> list[Fallback]:
+        return [fallback for report in self.reports for fallback in report.fallbacks]
+
+    @property
+    def device_programs(self) -> int:
+        """Kernel launches in one call."""
+        return sum(report.device_programs for report in self.reports)
+
+    @property
+    def peak_l1_bytes(self) -> int:
+        return max((report.peak_l1_bytes for report in self.reports), default=0)
+
+    def operation_table(self) -> str:
+        """One line for each TTNN operation: kernel launches and calls in one call of the model."""
+        calls: dict[str, list[int]] = {}
+        for operation in (operation for report in self.reports for operation in report.operations):
+            counts = calls.setdefault(operation.target, [0, 0])
+            counts[0] += operation.programs
+            counts[1] += 1
+        rows = [(str(n), str(m), name) for name, (n, m) in sorted(calls.items(), key=lambda item: -item[1][0])]
+        return table(("launches", "calls", "operation"), rows, right=(0, 1))
+
+    def __str__(self) -> str:
+        verdict = "fits" if self.fits else "does not fit"
+        lines = [f"{verdict} on {self.device}", "-" * WIDTH]
+        lines += row("DRAM needed", f"{size_text(self.needed_bytes)} of {size_text(self.dram_bytes)}")
+        if self.free_bytes < self.dram_bytes:
+            lines += row("DRAM free", size_text(self.free_bytes))
+        if self.reason:
+            lines += row("reason", self.reason)
+        if self.reports:
+            dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
+            lines += row("weights", f"{size_text(self.weight_bytes)}: {dtypes}" if dtypes else "none")
+            lines += row("caches", size_text(self.cache_bytes))
+            lines += row("peak L1", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}")
+            lines += row("kernel launches", f"{self.device_programs} per call")
+            lines += row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
+            for fallback in self.fallbacks:
+                lines += row("", f"{fallback.node} [{fallback.kind}] {fallback.reason}")
+            for note in (note for report in self.reports for note in report.notes):
+                lines += row("note", note)
+            lines += self.operation_table().splitlines()
+        return "\n".join(lines)
+
+
+def check(
+    model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any], device: Any = "n150", **options: Any
+) -> Check:
+    """Whether `model` fits on `device` when it is called with `example_inputs`, and what it would do there.
+
+    model: may lie on the meta device (`with torch.device("meta"): model = AutoModelForCausalLM.from_config(config)`);
+    one with data is not touched. example_inputs: a tuple of positional or a dict of keyword arguments, tensors or
+    caches, on any device; only their shapes count. options: those of `torch.compile(model, backend="ttnn")`.
+
+    Raises OptionError and DeviceError as the compilation does, and what Dynamo raises for a model that reads the
+    contents of its tensors in Python: there are none.
+    """
+    parsed = Options.parse({**options, "device": device, "dry_run": True})
+    opened = open_device(parsed.device)
+    ttnn = opened.namespace(dry_run=True)
+    has, fast = dram(ttnn, opened.handle), l1(ttnn, opened.handle)
+
+    def backend(module: GraphModule, inputs: Sequence[Any]) -> Any:
+        return compile_graph(module, on_host(module, inputs), opened, parsed, instead=shapes_alone)
+
+    copied, inputs = without_data(getattr(model, "_orig_mod", model), example_inputs)
+    args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
+    result = Check(opened.description, True, 0, has.total, has.free, fast.total)
+    compiled = torch.compile(_forward(copied), backend=backend, dynamic=False)
+    with record() as result.reports, torch.no_grad():
+        try:
+            compiled(*args, **kwargs)
+        except BackendCompilerFailed as error:
+            if not isinstance(error.inner_exception, DoesNotFit):
+                raise error.inner_exception from None
+            result.fits, result.needed_bytes = False, error.inner_exception.needed
+            result.reason = str(error.inner_exception)
+            return result
+    waiting = [report.peak_dram_bytes - report.weight_bytes for report in result.reports]
+    result.needed_bytes = result.weight_bytes + max(waiting, default=0)
+    if result.needed_bytes > has.free:  # several graphs, of which each fits alone
+        result.fits, result.reason = False, f"its {len(result.reports)} graphs do not fit together"
+    return result
+
+
+def _forward(model: torch.nn.Module) -> Callable[..., Any]:
+    """A call of `model` with code of its own: what Dynamo remembers of a compilation lasts as long as the code."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return model(*args, **kwargs)
+
+    return types.FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)

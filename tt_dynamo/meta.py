@@ -1,0 +1,123 @@
+"""Models without data: copies of models on torch's meta device, and their graphs as graphs of the host.
+
+A tensor on the meta device has a shape and no contents, so a model there of any size takes no memory. Dynamo traces it
+as it is. Its graphs name the device, which has no kernels of its own in ATen and is no place that a value crosses from;
+so before they are compiled, every tensor in them becomes a fake one of the host and every mention of the device "cpu".
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch._guards import detect_fake_mode
+from torch._subclasses import FakeTensorMode
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_map
+
+META, HOST = torch.device("meta"), torch.device("cpu")
+
+
+def without_data(*objects: Any) -> tuple[Any, ...]:
+    """Copies of models and inputs with every tensor, and every mention of a device, on the meta device.
+
+    What is shared stays shared. Nothing of the originals is written to, and no contents are copied. Raises what
+    `pickle` raises for what cannot be copied, as an open file.
+    """
+    kept: dict[int, tuple[Any, Any]] = {}
+    written = io.BytesIO()
+    _Writer(written, kept).dump(objects)
+    written.seek(0)
+    return _Reader(written, kept).load()
+
+
+class _Writer(pickle.Pickler):
+    """Writes everything but tensors and devices, for which it notes ones without data, and code, which it notes."""
+
+    def __init__(self, file: Any, kept: dict[int, tuple[Any, Any]]) -> None:
+        super().__init__(file)
+        self._kept = kept
+
+    def persistent_id(self, value: Any) -> int | None:
+        if id(value) in self._kept:
+            return id(value)
+        if isinstance(value, torch.Tensor):
+            result: Any = _shape_of(value)
+        elif isinstance(value, torch.device):
+            result = META
+        elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
+            result = value
+        else:
+            return None
+        self._kept[id(value)] = (result, value)  # the original as well, or another may take its id
+        return id(value)
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file: Any, kept: dict[int, tuple[Any, Any]]) -> None:
+        super().__init__(file)
+        self._kept = kept
+
+    def persistent_load(self, key: int) -> Any:
+        return self._kept[key][0]
+
+
+def _shape_of(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor of that shape, strides and kind on the meta device."""
+    with torch.no_grad():
+        moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+    if isinstance(tensor, torch.nn.Parameter):
+        moved = torch.nn.Parameter(moved, requires_grad=False)
+    vars(moved).update(vars(tensor))  # what Dynamo was told of it
+    return moved.requires_grad_(tensor.requires_grad)
+
+
+def on_host(module: GraphModule, inputs: Sequence[Any]) -> list[Any]:
+    """Turn a Dynamo graph of the meta device into one of the host; returns fake inputs for it."""
+    mode = detect_fake_mode() or FakeTensorMode()
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, torch.device):
+            return HOST if value.type == "meta" else value
+        return HOST.type if isinstance(value, str) and value == "meta" else value
+
+    for node in module.graph.nodes:
+        node.args, node.kwargs = tree_map(moved, node.args), tree_map(moved, node.kwargs)
+        if "example_value" in node.meta:
+            node.meta["example_value"] = tree_map(lambda value: _fake(value, mode), node.meta["example_value"])
+    for name, tensor in [*module.named_buffers(remove_duplicate=False)]:
+        if tensor.is_meta:
+            owner = module.get_submodule(name.rpartition(".")[0])
+            owner.register_buffer(name.rpartition(".")[2], torch.zeros_like(tensor, device=HOST))
+    module.recompile()
+    return [_fake(value, mode) for value in inputs]
+
+
+def _fake(value: Any, mode: FakeTensorMode) -> Any:
+    """A fake tensor of the host, of the same shape and strides."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    with mode:
+        made = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=HOST)
+    return made.requires_grad_(value.requires_grad)
+
+
+def shapes_alone(graph: GraphModule) -> Any:
+    """Stands for the program of an ATen graph where there is no data: results of its shapes on the meta device."""
+    results = graph.graph.output_node().meta["eager"]
+
+    def call(args: list[Any]) -> list[Any]:
+        args.clear()
+        return tree_map(_empty, results)
+
+    return call
+
+
+def _empty(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=META)
