@@ -49,6 +49,43 @@ def test_results_in_block_floats_round_as_ttnn_packs_them(
     torch.testing.assert_close(found, expected.reshape(shape), rtol=0, atol=0)
 
 
+def _hard_to_round(seed: int) -> torch.Tensor:
+    """Ties, what lies just beside them, and neighbours of other exponents, one of which may be as small as can be."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def integers(low: int, high: int) -> torch.Tensor:
+        return torch.randint(low, high, (64, 96), generator=generator)
+
+    ties = (integers(-256, 256) + 0.5) / 128 * (1 + integers(-2, 3) * 2.0**-23)
+    return ties * torch.exp2(-integers(0, 9)) * torch.exp2(integers(-30, 30)[:, :1])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat8_b", "bfloat4_b"])
+@pytest.mark.parametrize("source", [torch.float32, torch.bfloat16])
+def test_block_floats_are_bit_for_bit_what_ttnn_packs(
+    ttnn: Any, upload: Callable[..., Any], dtype: str, source: torch.dtype
+) -> None:
+    target, extremes = getattr(ttnn, dtype), torch.zeros(32, 96)
+    extremes[0, 3], extremes[1, 20], extremes[2, 40:50], extremes[3, 3] = 2.0**-110, 3.3e38, 2.0**-99, -(2.0**127)
+    extremes[4, 0], extremes[4, 1] = 2.0**100, 2.0**-120
+    for tensor in (*(_hard_to_round(seed) for seed in range(4)), torch.zeros(5, 5), extremes):
+        tensor = tensor.to(source)
+        expected = ttnn.from_torch(tensor, dtype=target, layout=ttnn.TILE_LAYOUT).to_torch()
+        assert torch.equal(upload(tensor, target).value, expected)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat8_b", "bfloat4_b"])
+@pytest.mark.parametrize("special", [torch.inf, -torch.inf, torch.nan, 1e-40])
+def test_what_block_floats_can_not_hold_is_what_ttnn_makes_of_it(
+    ttnn: Any, upload: Callable[..., Any], dtype: str, special: float
+) -> None:
+    tensor, target = torch.randn(32, 64, generator=torch.Generator().manual_seed(0)), getattr(ttnn, dtype)
+    tensor[3, 7] = special
+    tensor[5, 16:32] = special
+    expected = ttnn.from_torch(tensor, dtype=target, layout=ttnn.TILE_LAYOUT).to_torch()
+    torch.testing.assert_close(upload(tensor, target).value, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def test_a_result_is_rounded_to_the_dtype_that_ttnn_reports(
     ttnn: Any, emulated: Any, upload: Callable[..., Any]
 ) -> None:

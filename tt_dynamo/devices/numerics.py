@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch.nn import functional
 
 # What ttnn.to_torch gives for each dtype; the block floats have no torch dtype of their own.
 _TORCH_DTYPES = {
@@ -22,7 +23,9 @@ _TORCH_DTYPES = {
     "UINT32": torch.uint32,
 }
 _INTEGERS = {"UINT8": (8, False), "INT8": (8, True), "UINT16": (16, False), "INT32": (32, True), "UINT32": (32, False)}
-_BLOCK_FLOATS = ("BFLOAT8_B", "BFLOAT4_B")
+# Bits of the magnitude of each element, the leading one among them; the exponent is that of its block.
+_BLOCK_FLOATS = {"BFLOAT8_B": 7, "BFLOAT4_B": 3}
+_BLOCK = 16
 
 
 def torch_dtype(dtype: Any) -> torch.dtype:
@@ -33,8 +36,8 @@ def torch_dtype(dtype: Any) -> torch.dtype:
 def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
     """`value` as a device tensor of `dtype` holds it: float32 or int64 storage, representable elements.
 
-    bfloat16 rounds to nearest, ties to even. The block floats share one exponent among 16 neighbours of the last
-    dimension and go through TTNN's own host packing. Integers wrap around; floats given for them truncate.
+    bfloat16 rounds to nearest, ties to even; so do the block floats, of which 16 neighbours of the last dimension share
+    one exponent. Integers wrap around; floats given for them truncate.
     """
     name = dtype.name
     if name in _INTEGERS:
@@ -49,14 +52,37 @@ def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
     if name in _BLOCK_FLOATS:
         if value.numel() == 0:
             return value.to(torch.float32)
+        packed = _in_blocks(value.to(torch.float32), _BLOCK_FLOATS[name])
+        if packed is not None:
+            return packed
         packed = ttnn.Tensor(tensor=value.to(torch.float32).contiguous(), data_type=dtype, layout=ttnn.TILE_LAYOUT)
         return packed.to_torch().reshape(value.shape)
     raise NotImplementedError(f"the emulated device has no values of dtype {name}")
 
 
+def _in_blocks(value: torch.Tensor, bits: int) -> torch.Tensor | None:
+    """What TTNN's host packing gives, in a fraction of its time: large weights go through here, and rows of caches.
+
+    value: float32. None where TTNN is to be asked, as of blocks with infinities or of the smallest numbers alone.
+    """
+    shape = value.shape if value.ndim else (1,)
+    blocks = functional.pad(value.reshape(shape), (0, -shape[-1] % _BLOCK)).unflatten(-1, (-1, _BLOCK))
+    lowest, highest = torch.aminmax(blocks, dim=-1, keepdim=True)
+    largest = torch.maximum(-lowest, highest)
+    if not bool(((largest > 2.0**-100) & (largest < torch.inf) | (largest == 0)).all()):
+        return None
+    power = (largest.view(torch.int32) & 0x7F800000).view(torch.float32).clamp_min_(2.0**-100)
+    # TTNN shifts a mantissa of 24 bits to the exponent of the block, dropping what falls off, before it rounds.
+    elements = (blocks * (2.0**23 / power)).trunc_().mul_(2.0 ** (bits - 24)).round_()
+    elements = elements.clamp_(1 - 2**bits, 2**bits - 1).mul_(power * 2.0 ** (1 - bits))
+    return elements.flatten(-2)[..., : shape[-1]].reshape(value.shape).contiguous()
+
+
 def converted(ttnn: ModuleType, tensor: torch.Tensor, dtype: Any) -> torch.Tensor:
     """`tensor`, of any torch dtype, as `ttnn.from_torch` converts it to TTNN's `dtype` on the host."""
     block_float = dtype.name in _BLOCK_FLOATS
+    if block_float and tensor.dtype in (torch.float32, torch.bfloat16):
+        return round_to(ttnn, tensor, dtype)
     if tensor.numel() and (block_float or (tensor.dtype.is_floating_point and dtype.name in _INTEGERS)):
         # Out of range, and on the way to block floats, what TTNN gives depends on both dtypes: ask it.
         layout = ttnn.TILE_LAYOUT if block_float else ttnn.ROW_MAJOR_LAYOUT
