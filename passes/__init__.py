@@ -17,6 +17,7 @@ from tt_dynamo.passes.canonicalize_reductions import canonicalize_reductions
 from tt_dynamo.passes.carry_rank_4 import carry_rank_4
 from tt_dynamo.passes.channels_last import channels_last
 from tt_dynamo.passes.decode_rows import decode_rows
+from tt_dynamo.passes.fold_batch_norm import fold_batch_norm
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
@@ -46,6 +47,7 @@ PASSES: tuple[Pass, ...] = (
     promote_operands,
     canonicalize,
     canonicalize_reductions,
+    fold_batch_norm,
     fold_patch_embedding,
     channels_last,
     resize,
