@@ -49,8 +49,9 @@ PASSES: tuple[Pass, ...] = (
     canonicalize_reductions,
     fold_batch_norm,
     fold_patch_embedding,
-    channels_last,
+    pull_out_affine,
     resize,
+    channels_last,
     fuse_attention,
     fuse_qkv,
     fuse_merge_heads,
@@ -60,7 +61,6 @@ PASSES: tuple[Pass, ...] = (
     fuse_rms_norm,
     decode_rows,
     carry_rank_4,
-    pull_out_affine,
     fold_constants,
 )
 

@@ -3,9 +3,10 @@
 Before   y = convolution(x, w, b, …)                                     x [batch, channels, height, width]
 After    y = permute(reshape(conv2d(reshape(permute(x, NHWC), [1, 1, n h w, c]), w, b, …), [n, h', w', o]), NCHW)
 
-Between two of them canonicalize drops both moves. Signals of one dimension are images of height 1, and what has no
-batch is a batch of one. Padding by zeros in front of a convolution becomes its own. What TTNN has nothing for (three
-dimensions, indices of maxima that something reads) stays as it is.
+What follows takes the flattened image where it can, be it another of these or an operation on each element
+(`passes/pointwise_images.py`), so nothing moves in between. Signals of one dimension are images of height 1, and what
+has no batch is a batch of one. Padding by zeros in front of a convolution becomes its own. What TTNN has nothing for
+(three dimensions, indices of maxima that something reads) stays as it is.
 """
 
 from __future__ import annotations
@@ -14,34 +15,40 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators_image
-from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.passes.canonicalize import canonicalize
-
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+from tt_dynamo.passes.images import FLOATS, Flat, ImageWriter
+from tt_dynamo.passes.pointwise_images import rule_of
 
 
 def channels_last(graph: Graph, context: Context) -> int:
-    """Rewrite every convolution and pool that TTNN has; returns how many."""
+    """Rewrite every convolution and pool that TTNN has, and what their results flow through; returns how many."""
     constants = constant_nodes(graph)
+    known: dict[Node, Flat] = {}
     rewritten = 0
     for node in list(graph.nodes):
-        rule = RULES.get(node.target) if node.op == "call_function" else None
-        result = None if rule is None or node in constants else result_of(node)
-        if rule is None or result is None or dtype_of(result) not in FLOATS or not result.meta["val"].numel():
+        result = None if node.op != "call_function" or node in constants else result_of(node)
+        if result is None or dtype_of(result) not in FLOATS or not result.meta["val"].numel():
             continue
         with graph.inserting_before(node):
-            new = rule(ImageWriter(graph, node), *arguments_of(node))
+            new = _rewritten(ImageWriter(graph, node, known), node)
         if new is not None:
             replace(result, new)
             rewritten += 1
     if rewritten:
         dead_code(graph)
-        canonicalize(graph, context)  # what was permuted back and forth between two of them
+        canonicalize(graph, context)  # moves that meet those of the model
     return rewritten
+
+
+def _rewritten(write: ImageWriter, node: Node) -> Node | None:
+    rule, flowing = RULES.get(node.target), rule_of(node)
+    if rule is not None:
+        return rule(write, *arguments_of(node))
+    return flowing(write, node) if flowing is not None else None
 
 
 def result_of(node: Node) -> Node | None:
@@ -59,30 +66,6 @@ def arguments_of(node: Node) -> list[Any]:
     return [*node.args, *(node.kwargs.get(argument.name, argument.default_value) for argument in schema)]
 
 
-class ImageWriter:
-    """Writes the nodes that take the place of one, for images [batch, channels, height, width]."""
-
-    def __init__(self, graph: Graph, like: Node) -> None:
-        self.graph, self.like = graph, like
-
-    def emit(self, target: Any, *args: Any) -> Node:
-        return insert(self.graph, target, args, like=self.like)
-
-    def reshape(self, x: Node, *shape: int) -> Node:
-        return x if shape_of(x) == shape else self.emit(aten.reshape.default, x, list(shape))
-
-    def flat(self, x: Node) -> tuple[Node, list[int]]:
-        """An image flattened to [1, 1, pixels, channels], and its batch, height and width."""
-        batch, channels, height, width = shape_of(x)
-        x = self.emit(aten.permute.default, x, [0, 2, 3, 1])
-        return self.reshape(x, 1, 1, batch * height * width, channels), [batch, height, width]
-
-    def image(self, flat: Node, batch: int, channels: int, height: int, width: int) -> Node:
-        """A flattened image as [batch, channels, height, width]."""
-        moved = self.reshape(flat, batch, height, width, channels)
-        return self.emit(aten.permute.default, moved, [0, 3, 1, 2])
-
-
 def pair(values: int | list[int]) -> list[int]:
     values = [values] if isinstance(values, int) else list(values)
     return values * 2 if len(values) == 1 else values
@@ -95,8 +78,6 @@ def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, 
     stride, padding, dilation, output_padding = map(list, (stride, padding, dilation, output_padding))
     x, sides = _zero_padding(x) if not transposed else (x, [0, 0, 0, 0])
     if len(result) == 3:  # a signal is an image of one row
-        batch, channels, length = shape_of(x)
-        x = write.reshape(x, batch, channels, 1, length)
         weight = write.reshape(weight, *shape_of(weight)[:2], 1, shape_of(weight)[2])
         stride, dilation = ([1, *pair(values)[1:]] for values in (stride, dilation))
         padding, output_padding = ([0, *pair(values)[1:]] for values in (padding, output_padding))
@@ -110,9 +91,9 @@ def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, 
     else:
         around = [own + side for own, side in zip([padding[0]] * 2 + [padding[1]] * 2, sides, strict=True)]
         flat = write.emit(operators_image.conv2d, flat, weight, bias, image, stride, around, dilation, groups)
-    batch, channels, *_, width = result
+    batch, _, *_, width = result
     height = result[2] if len(result) == 4 else 1
-    return write.reshape(write.image(flat, batch, channels, height, width), *result)
+    return write.value(flat, batch, height, width, like=tuple(result))
 
 
 def _zero_padding(x: Node) -> tuple[Node, list[int]]:
@@ -130,9 +111,9 @@ def _pooled(write: ImageWriter, x: Node, target: Any, *options: Any) -> Node:
     """A pool of [batch, channels, height, width], or of [channels, height, width]."""
     value = write.like.meta["val"]
     result = tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
-    flat, image = write.flat(write.reshape(x, *(1,) * (4 - len(result)), *shape_of(x)))
+    flat, image = write.flat(x, batched=len(result) == 4)
     pooled = write.emit(target, flat, image, *options)
-    return write.reshape(write.image(pooled, *(1,) * (4 - len(result)), *result), *result)
+    return write.value(pooled, image[0], *result[-2:], like=result)
 
 
 def _max_pool(write, x, kernel, stride, padding, dilation, ceil_mode):

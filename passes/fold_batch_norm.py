@@ -76,7 +76,7 @@ def _folded(graph: Graph, convolution: Node, norm: Node) -> Node:
 
 
 def _scaled(emit, weight: Node, scale: Node, groups: int) -> Node:
-    """weight [out, in / groups, ...] or, where groups are given, transposed [in, out / groups, ...], by output channel."""
+    """weight [out, in / groups, ...], or with `groups` transposed [in, out / groups, ...], times a scale [out]."""
     shape = shape_of(weight)
     ones = [1] * (len(shape) - 2)
     if not groups:

@@ -23,7 +23,8 @@ from tt_dynamo import operators_image
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, find_fake_mode, replace, shape_of
 from tt_dynamo.interpolate import OPERATIONS, in_aten, whole
 from tt_dynamo.passes.canonicalize import canonicalize
-from tt_dynamo.passes.channels_last import FLOATS, ImageWriter, arguments_of
+from tt_dynamo.passes.channels_last import arguments_of
+from tt_dynamo.passes.images import FLOATS, ImageWriter
 
 
 def resize(graph: Graph, context: Context) -> int:

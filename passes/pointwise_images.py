@@ -1,0 +1,135 @@
+"""What flows on channels last: operations that care for no layout, once an image is known flattened.
+
+Before   z = relu(x + y), cat(x, y, 1), mean(x, [2, 3]), reshape(x, [batch, -1]) @ w             x an image that
+After    the same of x flattened, [1, 1, batch * height * width, channels]                      lies channels last
+
+A constant by channel is [1, 1, 1, channels] there, a number by image and channel [batch, 1, 1, channels]. The rows of a
+linear behind the flattening of an image are put into the order of its pixels, which are constants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from tt_dynamo import operators
+from tt_dynamo.graph import aten, dtype_of, is_call, shape_of
+from tt_dynamo.passes.images import FLOATS, Flat, ImageWriter
+
+
+def pointwise(write: ImageWriter, node: Node) -> Node | None:
+    """An operation on each element, of images and of what broadcasts with them."""
+    shape = shape_of(node)
+    flats = [write.find(x) if isinstance(x, Node) and shape_of(x) == shape else None for x in node.args]
+    first = next((flat for flat in flats if flat is not None), None)
+    if first is None or any(isinstance(x, Node) for x in node.kwargs.values()):
+        return None
+    operands = [_operand(write, x, flat, first, shape) for x, flat in zip(node.args, flats, strict=True)]
+    if any(operand is None and x is not None for operand, x in zip(operands, node.args, strict=True)):
+        return None
+    by_image = any(isinstance(x, Node) and shape_of(x)[0] > 1 for x in operands)
+    if by_image:
+        operands = [_by_image(write, x, first) for x in operands]
+    flat = write.emit(node.target, *operands, **node.kwargs)
+    flat = write.reshape(flat, *shape_of(first.node)[:-1], shape_of(flat)[-1])
+    return write.value(flat, *first.image, like=shape)
+
+
+def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: tuple[int, ...]) -> Any:
+    """An operand as it stands beside images flattened as `first`; None where it cannot."""
+    if not isinstance(x, Node):
+        return x
+    if dtype_of(x) not in FLOATS:
+        return None
+    if flat is not None:
+        return flat.node if flat.image == first.image and flat.dim == first.dim else None
+    own = (1,) * (len(shape) - len(shape_of(x))) + shape_of(x)
+    if math.prod(own) == 1:
+        return x if not shape_of(x) else write.reshape(x, 1, 1, 1, 1)
+    by_channel = tuple(size if dim == first.dim else 1 for dim, size in enumerate(shape))
+    if own == by_channel:
+        return write.reshape(x, 1, 1, 1, shape[first.dim])
+    if len(shape) == 4 and own == (*shape[:2], 1, 1):
+        known = write.find(x)
+        return write.reshape(x if known is None else known.node, shape[0], 1, 1, shape[1])
+    if len(shape) == 4 and own == shape:
+        return write.flat(x)[0]
+    return None
+
+
+def _by_image(write: ImageWriter, x: Any, first: Flat) -> Any:
+    """[1, 1, pixels of all images, channels] as [batch, 1, pixels, channels]."""
+    if not isinstance(x, Node) or len(shape_of(x)) != 4 or shape_of(x)[2] == 1:
+        return x
+    return write.reshape(x, first.batch, 1, first.height * first.width, shape_of(x)[-1])
+
+
+def cat(write: ImageWriter, node: Node) -> Node | None:
+    """Channels of several images."""
+    parts, dim = (*node.args, 0)[:2]
+    found = [write.find(part) for part in parts]
+    first = next((flat for flat in found if flat is not None), None)
+    if first is None or len(shape_of(node)) != 4 or dim % 4 != 1:
+        return None
+    flat = write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3)
+    return write.value(flat, *first.image, like=shape_of(node))
+
+
+def channels(write: ImageWriter, node: Node) -> Node | None:
+    """Some of an image's channels."""
+    x, dim, *where = node.args
+    flat = write.find(x)
+    if flat is None or dim % len(shape_of(x)) != flat.dim or node.kwargs:
+        return None
+    picked = write.emit(aten.slice.Tensor, flat.node, 3, *where)
+    return write.value(picked, *flat.image, like=shape_of(node))
+
+
+def mean(write: ImageWriter, node: Node) -> Node | None:
+    """The mean of each channel of each image."""
+    x, dims, keep = (*node.args, False)[:3]
+    flat = write.find(x)
+    if flat is None or len(shape_of(x)) != 4 or node.kwargs or sorted(dim % 4 for dim in dims or ()) != [2, 3]:
+        return None
+    pixels = write.reshape(flat.node, flat.batch, 1, flat.height * flat.width, shape_of(x)[1])
+    means = write.emit(aten.mean.dim, pixels, [2], True)
+    means = write.reshape(means, 1, 1, flat.batch, shape_of(x)[1])
+    return write.value(means, flat.batch, 1, 1, like=shape_of(node)) if keep else write.reshape(means, *shape_of(node))
+
+
+def linear(write: ImageWriter, node: Node) -> Node | None:
+    """A linear over all of an image: x [batch, channels * height * width]."""
+    x, weight, *rest = node.args
+    if not is_call(x, aten.reshape.default):
+        return None
+    flat = write.find(x.args[0])
+    if flat is None or len(shape_of(x.args[0])) != 4 or shape_of(x)[:-1] != (flat.batch,):
+        return None
+    count, (inner, out) = shape_of(flat.node)[-1], shape_of(weight)
+    pixels = write.reshape(flat.node, flat.batch, inner)
+    order = write.reshape(weight, count, flat.height, flat.width, out)
+    order = write.emit(aten.permute.default, order, [1, 2, 0, 3])
+    return write.emit(operators.linear, pixels, write.reshape(order, inner, out), *rest, **node.kwargs)
+
+
+RULES: dict[Any, Callable[[ImageWriter, Node], Node | None]] = {
+    aten.cat.default: cat,
+    aten.slice.Tensor: channels,
+    aten.mean.dim: mean,
+    operators.linear: linear,
+}
+
+UNTAGGED = (aten.hardswish.default, aten._prelu_kernel.default)  # pointwise, though torch does not say so
+
+
+def rule_of(node: Node) -> Callable[[ImageWriter, Node], Node | None] | None:
+    """The rule by which a node flows on; None where it cares for the layout."""
+    if node.target in RULES:
+        return RULES[node.target]
+    tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
+    is_pointwise = torch.Tag.pointwise in tags or node.target in UNTAGGED
+    return pointwise if is_pointwise and isinstance(node.meta.get("val"), torch.Tensor) else None

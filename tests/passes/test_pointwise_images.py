@@ -1,0 +1,93 @@
+"""What follows a convolution takes its image as it lies, channels last."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captured import Module, capture, random
+from torch import nn
+
+from tt_dynamo import operators_image
+from tt_dynamo.graph import aten
+from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.channels_last import channels_last
+from tt_dynamo.passes.fold_constants import fold_constants
+from tt_dynamo.passes.pull_out_affine import pull_out_affine
+
+IMAGE = random(2, 6, 9, 11)
+
+
+def between(function, *members, image=IMAGE):
+    """The graph of a convolution, `function` and another convolution; `function` reads (module, image)."""
+    model = Module(
+        nn.Conv2d(6, 8, 3), nn.LazyConv2d(4, 3), *members, forward=lambda m, x: m.p1(function(m, m.p0(x)))
+    ).eval()
+    with torch.no_grad():
+        model(image)
+    graph = capture(model, image)
+    graph.apply(canonicalize, pull_out_affine, channels_last, exact=False)
+    graph.apply(fold_constants, exact=False)
+    return graph
+
+
+def moves(graph):
+    return len(graph.calls(aten.permute.default))
+
+
+def excite(m, y):
+    return y * m.p2(y.mean((2, 3), keepdim=True)).sigmoid()
+
+
+FLOWING = {
+    "activations": (lambda m, y: F.hardswish(F.relu6(y)).sigmoid(), ()),
+    "a residual": (lambda m, y: torch.relu(y + y * 2), ()),
+    "channels of several": (lambda m, y: torch.cat([y, y.relu()], 1), ()),
+    "some channels": (lambda m, y: y[:, 2:5], ()),
+    "a batch norm": (lambda m, y: m.p2(y.relu()), (nn.BatchNorm2d(8),)),
+    "weights by image and channel": (excite, (nn.Conv2d(8, 8, 1),)),
+    "slopes by channel": (lambda m, y: m.p2(y), (nn.PReLU(8),)),
+    "a pool": (lambda m, y: F.max_pool2d(y, 2), ()),
+}
+
+
+@pytest.mark.parametrize("name", FLOWING)
+def test_nothing_moves_between_two_convolutions(name):
+    function, members = FLOWING[name]
+    assert moves(between(function, *members)) == 2  # at the model's input, and at its output
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_excitation_of_one_image_needs_no_batch(batch):
+    graph = between(excite, nn.Conv2d(8, 8, 1), image=random(batch, 6, 9, 11))
+    (product,) = graph.calls(aten.mul.Tensor)
+    assert product.meta["val"].shape[:2] == (batch, 1)
+
+
+STAYING = {
+    "sums over rows": lambda m, y: y + y.sum(2, keepdim=True),
+    "a mask of pixels": lambda m, y: y * torch.ones(7, 9),
+    "columns": lambda m, y: y[..., 1:],
+    "rows side by side": lambda m, y: torch.cat([y, y], 2),
+}
+
+
+@pytest.mark.parametrize("name", STAYING)
+def test_what_depends_on_the_layout_stays(name):
+    assert moves(between(STAYING[name])) > 2
+
+
+def test_a_linear_reads_pixels_in_their_order():
+    model = nn.Sequential(nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(4 * 7 * 9, 5))
+    graph = capture(model, IMAGE)
+    graph.apply(canonicalize, channels_last, exact=False)
+    graph.apply(fold_constants, exact=False)
+    assert moves(graph) == 1  # that of the input: what is left is a linear of constants
+
+
+def test_signals_flow_as_images_do():
+    model = nn.Sequential(nn.Conv1d(6, 8, 3), nn.GELU(), nn.Conv1d(8, 4, 3))
+    graph = capture(model, random(2, 6, 15))
+    graph.apply(canonicalize, channels_last, exact=False)
+    assert moves(graph) == 2
+    assert graph.calls(operators_image.conv2d)[1].args[0] is graph.only(aten.gelu.default)
