@@ -1,6 +1,7 @@
 """Operations that write into a tensor: what changes, who sees it, and who must not."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from tt_dynamo.devices import EmulationError
 from tt_dynamo.devices import emulation as emulation_module
-from tt_dynamo.devices.writes import UNDEFINED_PADDING
+from tt_dynamo.devices.writes import UNDEFINED_PADDING, WRITES
 
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]
@@ -307,3 +308,17 @@ def test_copy_host_to_device_tensor_replaces_what_was_there(
     assert torch.equal(target.value, source)
     with pytest.raises(RuntimeError, match="different shape"):
         emulated.copy_host_to_device_tensor(host, upload(torch.zeros(2, 32)))
+
+
+def test_copy_device_to_host_tensor_reads_into_what_is_there(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random
+) -> None:
+    source = random(2, 50)
+    host = emulated.from_torch(torch.zeros(2, 50), ttnn.bfloat16, layout=ttnn.TILE_LAYOUT)
+    assert emulated.copy_device_to_host_tensor(upload(source), host) is None
+    assert torch.equal(emulated.to_torch(host).float(), source)
+
+
+def test_every_write_is_tested() -> None:
+    text = Path(__file__).read_text()
+    assert [name for name in WRITES if f"emulated.{name.removeprefix('ttnn.')}(" not in text] == []

@@ -209,3 +209,8 @@ def copy(input_a: Tensor, input_b: Tensor) -> Iterator[Write]:
 @writes("ttnn.copy_host_to_device_tensor")
 def copy_host_to_device_tensor(host_tensor: Tensor, device_tensor: Tensor, *_: Any, **__: Any) -> Iterator[Write]:
     yield Write("device_tensor", ..., host_tensor)
+
+
+@writes("ttnn.copy_device_to_host_tensor")
+def copy_device_to_host_tensor(device_tensor: Tensor, host_tensor: Tensor, *_: Any, **__: Any) -> Iterator[Write]:
+    yield Write("host_tensor", ..., device_tensor)
