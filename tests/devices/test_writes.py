@@ -171,6 +171,30 @@ def test_paged_fill_cache_goes_by_the_page_table(ttnn: Any, emulated: Any, uploa
     assert torch.equal(cache.value, before)
 
 
+@pytest.mark.parametrize("length", [96, 60])
+def test_paged_fill_cache_of_one_block_a_user_fills_the_caches_of_all(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random, indices: Upload, length: int
+) -> None:
+    before, rows = random(3, 2, length, 64), random(3, 2, 50, 64)
+    cache, table = upload(before), upload(torch.arange(3)[:, None], ttnn.int32, ttnn.ROW_MAJOR_LAYOUT)
+    emulated.experimental.paged_fill_cache(cache, upload(rows), table, batch_idx_tensor=indices(0, 1, 2))
+    before[:, :, :50], before[:, :, 50:64] = rows, 0.0
+    assert torch.equal(cache.value, before)
+
+
+def test_blocks_that_do_not_hold_what_is_written_are_an_error(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random, shard: Place, indices: Upload
+) -> None:
+    cache, pages = upload(torch.zeros(4, 2, 32, 64)), upload(torch.ones(1, 2), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT)
+    with pytest.raises(EmulationError, match="row 64 is beyond the 2 blocks of 32"):
+        emulated.experimental.paged_update_cache(
+            cache, shard(upload(random(1, 1, 2, 64))), update_idxs_tensor=indices(64), page_table=pages
+        )
+    with pytest.raises(NotImplementedError, match="blocks of 50 rows"):
+        emulated.experimental.paged_fill_cache(upload(torch.zeros(4, 2, 50, 64)), upload(random(1, 2, 32, 64)), pages)
+    assert not cache.value.any()
+
+
 # --- decode ---------------------------------------------------------------------------------------------------------
 
 

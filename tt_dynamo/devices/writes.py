@@ -108,12 +108,23 @@ def paged_fill_cache(
     """
     _refuse("ttnn.experimental.paged_fill_cache", options)
     users = [batch_idx] if batch_idx_tensor is None else batch_idx_tensor.reshape(-1).tolist()
-    size = cache_tensor.shape[-2]
+    size, blocks = _block_size(cache_tensor, page_table), page_table.shape[-1]
+    if input_tensor.shape[-2] > blocks * size:
+        raise EmulationError(f"paged_fill_cache writes {input_tensor.shape[-2]} rows into {blocks} blocks of {size}")
     for user, tokens in zip(users, input_tensor, strict=True):
-        tokens = _whole_tiles(tokens, padding, page_table.shape[-1] * size)
+        tokens = _whole_tiles(tokens, padding, blocks * size)
         for block, rows in zip(page_table[user].tolist(), tokens.split(size, dim=-2), strict=False):
             if block >= 0:
                 yield Write("cache_tensor", (block, slice(None), slice(0, rows.shape[-2])), rows)
+
+
+def _block_size(cache: Tensor, page_table: Tensor) -> int:
+    size = cache.shape[-2]
+    if size % _TILE and page_table.shape[-1] > 1:
+        raise NotImplementedError(
+            f"blocks of {size} rows, not a multiple of 32, are not supported on the emulated device"
+        )
+    return size
 
 
 # --- decode ---------------------------------------------------------------------------------------------------------
@@ -184,7 +195,11 @@ def _update(
         return
     tokens, rows = tokens[0, users], positions[users]
     if page_table is not None:
-        size = cache.shape[-2]
+        size = _block_size(cache, page_table)
+        if int(rows.max()) >= page_table.shape[-1] * size:
+            raise EmulationError(
+                f"row {int(rows.max())} is beyond the {page_table.shape[-1]} blocks of {size} of a user"
+            )
         users, rows = page_table[users, rows // size], rows % size
     _check("ttnn.experimental.paged_update_cache", int(rows.max()), 1, cache)
     yield Write(into, (users, slice(None), rows), tokens)
