@@ -6,7 +6,6 @@ Heads lie height sharded in L1, each user's on a core of their own; caches are i
 from __future__ import annotations
 
 from tt_dynamo import operators_language
-from tt_dynamo.graph import Unsupported
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
@@ -63,8 +62,6 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     Source: Dao et al. 2023, https://pytorch.org/blog/flash-decoding/
     """
     length = key.shape[2]
-    if mask is not None and length % TILE:
-        raise Unsupported(f"a cache of {length} rows does not fill its tiles, and a mask would leave the rest unmasked")
     seen = {"cur_pos_tensor": positions} if mask is None else {"is_causal": False, "attn_mask": mask}
     if window is not None:
         seen["sliding_window_size"] = window

@@ -16,8 +16,9 @@ import operator
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators, operators_language
-from tt_dynamo.graph import Context, aten, dead_code, insert, is_call, replace, shape_of
+from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, replace, shape_of
 from tt_dynamo.passes.attention_masks import causal_positions, window_positions
+from tt_dynamo.passes.canonicalize import canonicalize
 
 SDPA = aten.scaled_dot_product_attention.default
 USERS = 32  # TTNN's decode calls take a tile of them
@@ -27,6 +28,10 @@ BY_BATCH = (1, 2, 0, 3)  # and back
 
 def decode_rows(graph: Graph, context: Context) -> int:
     """Rewrite every such attention; returns how many."""
+    attentions = [node for node in graph.nodes if is_call(node, operators.attention, SDPA)]
+    if not any(shape_of(node.args[0])[2] == 1 for node in attentions):
+        return 0
+    canonicalize(graph, context)  # reshapes that do nothing would hide the caches
     rows = _Rows(graph)
     changed = 0
     for node in list(graph.nodes):
@@ -152,13 +157,15 @@ class _Rows:
     def _by_head(self, mask: Node, heads: int) -> Node:
         """An additive mask [batch or 1, 1 or heads, 1, length] as [batch or 1, 1, heads, length]."""
         if mask not in self.known:
-            batch, have, _, length = shape_of(mask)
-            with self.graph.inserting_after(mask):
-                rows = self._emit(aten.reshape.default, mask, [batch, 1, have, length], like=mask)
-            if have != heads:
-                with self.graph.inserting_after(rows):
-                    rows = self._emit(aten.expand.default, rows, [batch, 1, heads, length], like=mask)
-            self.known[mask] = rows
+            source = mask.args[0] if is_call(mask, operators.attention_mask) else mask
+            batch, have, _, length = shape_of(source)
+            zeros = {"dtype": dtype_of(source)}
+            with self.graph.inserting_before(mask):
+                rows = self._emit(aten.reshape.default, source, [batch, 1, have, length], like=mask)
+                full = heads, shape_of(mask)[-1]
+                missing = [1, 1, *(1 if size == had else size for size, had in zip(full, (have, length), strict=True))]
+                whole = insert(self.graph, aten.zeros.default, (missing,), zeros, like=mask)
+                self.known[mask] = self._emit(operators.attention_mask, rows, whole, like=mask)
         return self.known[mask]
 
     def _emit(self, target, *args, like: Node) -> Node:

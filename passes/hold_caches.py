@@ -56,7 +56,7 @@ def hold_caches(graph: Graph, context: Context) -> int:
     writes = [found for node in graph.nodes if (found := _write(node)) is not None]
     if context.assume:
         _share_positions([write for write in writes if not write.is_prompt], context)
-        _assume_start([write for write in writes if write.is_prompt], context)
+        _assume_start(graph, [write for write in writes if write.is_prompt], context)
     made = [_rewrite(graph, write) for write in writes if context.assume or not write.is_prompt or write.start == 0]
     _keep(graph, made)
     if made:
@@ -115,11 +115,19 @@ def _share_positions(writes: list[_Write], context: Context) -> None:
             write.node.update_arg(2, moving[0].positions)
 
 
-def _assume_start(writes: list[_Write], context: Context) -> None:
-    """Have prompts start at the first row."""
-    starts = dict.fromkeys(write.start for write in writes if isinstance(write.start, Node))
-    if starts:
-        context.assumptions.append(Assumption(tuple(start.name for start in starts), 0))
+def _assume_start(graph: Graph, writes: list[_Write], context: Context) -> None:
+    """Have prompts start at the first row: for all that reads where, it is 0."""
+    starts = [*dict.fromkeys(write.start for write in writes if isinstance(write.start, Node))]
+    if not starts:
+        return
+    context.assumptions.append(Assumption(tuple(start.name for start in starts), 0))
+    last = graph.find_nodes(op="placeholder")[-1]
+    for start in starts:
+        with graph.inserting_after(last):
+            zero = insert(graph, aten.zeros.default, (list(shape_of(start)),), {"dtype": dtype_of(start)}, like=start)
+        for user in list(start.users):
+            if not is_call(user, aten.copy_.default):
+                user.replace_input_with(start, zero)
 
 
 def _rewrite(graph: Graph, write: _Write) -> Node:

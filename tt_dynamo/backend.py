@@ -152,11 +152,13 @@ def _pointer(value: Any) -> int:
 def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
     """Note on the placeholders of an ATen graph which input of the Dynamo graph each is, where they are the same."""
     placeholders = graph.graph.find_nodes(op="placeholder")
+    # Dynamo marks static caches as it does buffers of the model.
+    written = {node.args[0] for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)}
     if len(placeholders) != len(given):
         given = [GraphInput(node.name, False) for node in placeholders]
     taken: set[str] = set()
     for node, source in zip(placeholders, given, strict=True):
-        node.meta["parameter"] = source.parameter
+        node.meta["parameter"] = source.parameter and node not in written
         node.meta["held"] = source.held
         node.meta["parameter_name"] = source.parameter_name
         node.meta["pointer"] = source.pointer

@@ -20,6 +20,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 
 from tt_dynamo.graph import FallbackError, compute_nodes, values_of
+from tt_dynamo.numbers import counted, split
 from tt_dynamo.options import Options
 from tt_dynamo.report import Fallback, GraphReport, emit
 
@@ -32,6 +33,11 @@ class Specializations:
     """A graph with symbolic sizes: a callable that compiles for the sizes of its arguments and remembers."""
 
     def __init__(self, module: GraphModule, compile_: Compile, options: Options) -> None:
+        # Numbers that no size depends on are given as tensors: one program serves all their values.
+        self._counted = counted(module)
+        self._join: Callable[[Sequence[Any], Any], Any] | None = None
+        if self._counted:
+            module, self._join = split(module, self._counted)
         self._module = module
         self._compile = compile_
         self._warn_after = options.warn_after_shapes
@@ -40,6 +46,12 @@ class Specializations:
         self._as_number = [bool(_reads(node)) for node in module.graph.find_nodes(op="placeholder")]
 
     def __call__(self, *args: Any) -> Any:
+        if self._join is None:
+            return self._call(args)
+        given = [torch.tensor(arg) if i in self._counted else arg for i, arg in enumerate(args)]
+        return self._join(args, self._call(given))
+
+    def _call(self, args: Sequence[Any]) -> Any:
         key = tuple(map(_signature, args, self._as_number))
         compiled = self._compiled.get(key)
         if compiled is None:
