@@ -1,0 +1,89 @@
+"""Python numbers that a graph counts with, and that no size depends on: the tokens that a sliding cache has seen.
+
+Before   forward(s, x):  return x + s, s + 1
+After    forward(s, x):  return x + s, of which s is a tensor;   s + 1 is computed beside the graph
+
+Such a number would otherwise make a program of its own for each of its values.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+ARITHMETIC = frozenset({operator.add, operator.sub, operator.mul, operator.iadd, operator.isub, operator.imul})
+WITH_TENSORS = ARITHMETIC | {torch.add, torch.sub, torch.mul}
+
+
+def counted(module: GraphModule) -> frozenset[int]:
+    """The positions of the inputs that are such numbers."""
+    placeholders = module.graph.find_nodes(op="placeholder")
+    sizes: set[Any] = set()
+    for node in placeholders:
+        value = _value(node)
+        if isinstance(value, torch.Tensor):
+            for size in (*value.shape, *value.stride()):
+                sizes |= size.node.expr.free_symbols if isinstance(size, torch.SymInt) else set()
+    return frozenset(
+        index
+        for index, node in enumerate(placeholders)
+        if isinstance(_value(node), torch.SymInt)
+        and not sizes & _value(node).node.expr.free_symbols
+        and all(_counts(user) for user in node.users)
+    )
+
+
+def _value(node: Node) -> Any:
+    return node.meta.get("val", node.meta.get("example_value"))
+
+
+def _counts(user: Node) -> bool:
+    """Whether a reader of a number is arithmetic, of tensors with it or of numbers that end as results."""
+    if user.op == "output":
+        return True
+    if user.op != "call_function":
+        return False
+    if isinstance(_value(user), torch.Tensor):
+        return user.target in WITH_TENSORS and not user.kwargs
+    return user.target in ARITHMETIC and all(_counts(reader) for reader in user.users)
+
+
+def split(module: GraphModule, positions: frozenset[int]) -> tuple[GraphModule, Callable[[Sequence[Any], Any], Any]]:
+    """A module that takes tensors for the inputs at `positions`; and what puts the numbers among its results.
+
+    The latter is called with the module's arguments, numbers being numbers, and its results.
+    """
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    graph.output(graph.graph_copy(module.graph, copies))
+    output = next(node for node in reversed(graph.nodes) if node.op == "output")
+    results = list(output.args[0])  # type: ignore[arg-type]
+    original = list(module.graph.output_node().args[0])  # type: ignore[arg-type]
+    places = list(module.graph.find_nodes(op="placeholder"))
+    numbers = {places[position] for position in positions}
+    for node in module.graph.nodes:
+        is_number = node.op == "call_function" and not isinstance(_value(node), torch.Tensor)
+        if is_number and node.all_input_nodes and all(operand in numbers for operand in node.all_input_nodes):
+            numbers.add(node)
+    asides = {index: node for index, node in enumerate(original) if node in numbers}
+    output.args = (tuple(result for index, result in enumerate(results) if index not in asides),)
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op == "call_function":
+            graph.erase_node(node)
+    counting = Graph()
+    known: dict[Node, Node] = {}
+    for node in module.graph.nodes:
+        if node.op == "placeholder" or node in numbers:
+            known[node] = counting.node_copy(node, known.__getitem__)
+    counting.output(tuple(known[node] for node in asides.values()))
+    count = GraphModule(torch.nn.Module(), counting)
+
+    def joined(args: Sequence[Any], rest: Any) -> Any:
+        found, others = iter(count(*args)), iter(rest)
+        return [next(found) if index in asides else next(others) for index in range(len(original))]
+
+    return GraphModule(module, graph), joined
