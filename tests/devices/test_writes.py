@@ -171,6 +171,12 @@ def test_paged_fill_cache_goes_by_the_page_table(ttnn: Any, emulated: Any, uploa
     assert torch.equal(cache.value, before)
 
 
+def test_padding_stays_known_in_a_slice_of_whole_tiles_alone(emulated: Any, upload: Upload, random: Random) -> None:
+    rows = upload(random(2, 2, 50, 64))
+    assert emulated.slice(rows, (1, 0, 0, 0), (2, 2, 50, 64)).padding == 0.0
+    assert emulated.slice(rows, (0, 0, 0, 0), (2, 2, 40, 64)).padding is None
+
+
 @pytest.mark.parametrize("length", [96, 60])
 def test_paged_fill_cache_of_one_block_a_user_fills_the_caches_of_all(
     ttnn: Any, emulated: Any, upload: Upload, random: Random, indices: Upload, length: int

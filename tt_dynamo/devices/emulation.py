@@ -170,9 +170,8 @@ def _by_values(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> _Finish
             value = values_of(args, kwargs)
         emulated = _pair(ttnn, name, result, value, inputs, moves)
         if name in _PADDING:
-            padding = _PADDING[name](inputs, *args, **kwargs)
             for tensor in emulated if isinstance(emulated, (list, tuple)) else (emulated,):
-                tensor.padding = padding
+                tensor.padding = _PADDING[name](tensor, inputs[0], args, kwargs)
         return emulated
 
     return finish
@@ -206,18 +205,28 @@ def _written(name: str, result: Any, inputs: list[EmulatedTensor]) -> Any:
     return EmulatedTensor(result, target._value, target.buffer)
 
 
-def _same_padding(inputs: list[EmulatedTensor], *_: Any, **__: Any) -> float | None:
-    return inputs[0].padding
+def _same_padding(_result: EmulatedTensor, source: EmulatedTensor, *_: Any) -> float | None:
+    return source.padding
 
 
-def _zero_padding(inputs: list[EmulatedTensor], *_: Any, **__: Any) -> float | None:
+def _zero_padding(_result: EmulatedTensor, source: EmulatedTensor, *_: Any) -> float | None:
     """Zero stays zero; anything else becomes something that is not known."""
-    return 0.0 if inputs[0].padding == 0.0 else None
+    return 0.0 if source.padding == 0.0 else None
+
+
+def _sliced_padding(result: EmulatedTensor, source: EmulatedTensor, *_: Any) -> float | None:
+    """Slices of leading dimensions alone are copies of whole tiles."""
+    return source.padding if tuple(result.shape)[-2:] == tuple(source.shape)[-2:] else None
+
+
+def _filled_padding(_result: EmulatedTensor, _source: EmulatedTensor, args: Any, kwargs: dict[str, Any]) -> float:
+    return float(kwargs["fill_value"] if "fill_value" in kwargs else args[1])
 
 
 # What the tile padding of the results holds, where that is known.
 _PADDING: dict[str, Callable[..., float | None]] = {
-    "ttnn.fill_implicit_tile_padding": lambda inputs, tensor, fill_value, **_: float(fill_value),
+    "ttnn.fill_implicit_tile_padding": _filled_padding,
+    "ttnn.slice": _sliced_padding,
     "ttnn.to_memory_config": _same_padding,
     "ttnn.interleaved_to_sharded": _same_padding,
     "ttnn.sharded_to_interleaved": _same_padding,
