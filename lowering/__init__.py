@@ -15,6 +15,7 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     patches,
     pooling,
     reduction,
+    rotary,
     rounding,
     scans,
     softmax,

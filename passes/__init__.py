@@ -27,12 +27,14 @@ from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
 from tt_dynamo.passes.fuse_residual_norm import fuse_residual_norm
 from tt_dynamo.passes.fuse_rms_norm import fuse_rms_norm
+from tt_dynamo.passes.fuse_rotary import fuse_rotary
 from tt_dynamo.passes.hold_caches import hold_caches
 from tt_dynamo.passes.keep_strides import keep_strides
 from tt_dynamo.passes.look_up_rows import look_up_rows
 from tt_dynamo.passes.promote_operands import promote_operands
 from tt_dynamo.passes.pull_out_affine import pull_out_affine
 from tt_dynamo.passes.resize import resize
+from tt_dynamo.passes.rotary_tables import rotary_tables
 from tt_dynamo.passes.spell_moves import spell_moves
 from tt_dynamo.passes.write_rows import write_rows
 
@@ -52,6 +54,8 @@ PASSES: tuple[Pass, ...] = (
     pull_out_affine,
     resize,
     channels_last,
+    fuse_rotary,
+    rotary_tables,
     fuse_attention,
     fuse_qkv,
     fuse_merge_heads,
@@ -77,6 +81,7 @@ REQUIRED = frozenset(
         "look_up_rows",
         "write_rows",
         "pull_out_affine",
+        "rotary_tables",
     }
 )
 

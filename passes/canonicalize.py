@@ -33,7 +33,7 @@ from tt_dynamo.graph import (
     replace,
     shape_of,
 )
-from tt_dynamo.passes.movement import is_move
+from tt_dynamo.passes.movement import is_move, moves_leading
 
 # Each sweep is linear in the graph; chains of rewrites settle in a few.
 MAX_SWEEPS = 8
@@ -198,21 +198,13 @@ def _linear(sweep: _Sweep, node: Node) -> Node | None:
     return sweep.emit(node, operators.linear, x, weight, bias)
 
 
-def _moves_leading(node: Node) -> bool:
-    """Whether a node moves leading dimensions only: every row stays whole."""
-    if is_call(node, aten.reshape.default):
-        before, after = shape_of(node.args[0]), shape_of(node)
-        return min(len(before), len(after)) >= 2 and before[-1] == after[-1]
-    return is_call(node, aten.permute.default) and node.args[1][-1] == len(node.args[1]) - 1
-
-
 @_rule(operators.linear)
 def _commute_linear(sweep: _Sweep, node: Node) -> Node | None:
     x, *rest = node.args
     if not is_move(x):
         return None
     head = x
-    while is_move(head) and _moves_leading(head):
+    while is_move(head) and moves_leading(head):
         head = head.args[0]
     if is_move(head):
         return _pull_up(sweep, node)
@@ -224,7 +216,7 @@ def _commute_linear(sweep: _Sweep, node: Node) -> Node | None:
 def _pull_up(sweep: _Sweep, node: Node) -> Node | None:
     """linear(x) then a move of its rows → the move first: x is on its way out of heads, and the move completes it."""
     user = only_user(node)
-    if user is None or not _moves_leading(user):
+    if user is None or not moves_leading(user):
         return None
     x, *rest = node.args
     where = [*shape_of(user)[:-1], shape_of(x)[-1]] if user.target is aten.reshape.default else user.args[1]
@@ -338,7 +330,7 @@ def _add(sweep: _Sweep, node: Node) -> Node | None:
 def _join_bias(x: Node, bias: Node) -> bool:
     """Give `bias` to the linear without one that x moves the rows of; False where x is something else."""
     linear = x
-    while is_move(linear) and _moves_leading(linear) and len(linear.users) == 1:
+    while is_move(linear) and moves_leading(linear) and len(linear.users) == 1:
         linear = linear.args[0]
     if not is_call(linear, operators.linear) or len(linear.args) != 2 or len(linear.users) != 1 or linear < bias:
         return False

@@ -40,6 +40,14 @@ def is_move(node: Any) -> bool:
     return node.target is not operator.getitem or is_move(node.args[0])
 
 
+def moves_leading(node: Node) -> bool:
+    """Whether a node moves leading dimensions only: every row along the last one stays whole."""
+    if is_call(node, aten.reshape.default):
+        before, after = shape_of(node.args[0]), shape_of(node)
+        return min(len(before), len(after)) >= 2 and before[-1] == after[-1]
+    return is_call(node, aten.permute.default) and node.args[1][-1] == len(node.args[1]) - 1
+
+
 def chain_of(node: Node) -> list[Node]:
     """The moves that end in `node`, last one first."""
     chain = []

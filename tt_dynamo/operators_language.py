@@ -23,8 +23,8 @@ def rotary(x, cos, sin):
 def rotary_by_matrix(x, cos, sin, matrix):
     """The same where other elements turn together, or only some: x cos + (x @ matrix) sin.
 
-    matrix [1, 1, n, n] says which column goes where with which sign: n is head_dim, or a tile's 32, which then stands for
-    each 32 columns, of which the last may be fewer.
+    matrix [1, 1, n, n] says which column goes where with which sign: n is head_dim, or a tile's 32, which then stands
+    for each 32 columns, of which the last may be fewer.
     """
     width, size = x.shape[-1], matrix.shape[-1]
     if size == width:

@@ -14,6 +14,7 @@ import torch
 from . import (  # noqa: F401  register their references
     references_attention,
     references_image,
+    references_language,
     references_movement,
     references_reduction,
 )
