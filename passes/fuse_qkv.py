@@ -3,10 +3,11 @@
 Before   q = heads(linear(x, wq, bq))   k = heads(linear(x, wk, bk))   v = heads(linear(x, wv, bv))
 After    qkv = linear(x, cat(wq, wk, wv), cat(bq, bk, bv));   q, k, v = split_heads(qkv)
 
-Only where all three read the same value with constant weights: cross-attention reads two and is left alone. One
-projection whose columns hold all three in any order is regrouped the same way, on the weight. With a mask the scale
-moves into the query's columns, because TTNN's attention launches one more kernel for a scaled mask. What is left alone
-still gets its heads by the shortest way: slice, reshape, permute, with the batch first.
+Found where all three read the same value with constant weights, whoever reads the heads: attention itself, the norm or
+the rotary embedding before it, a KV cache. Cross-attention reads two values and is left alone. One projection whose
+columns hold all three in any order is regrouped the same way, on the weight. With a mask the scale moves into the
+query's columns (or into the weight of the query's norm), because TTNN's attention launches one more kernel for a scaled
+mask. What is left alone still gets its heads by the shortest way: slice, reshape, permute, with the batch first.
 """
 
 from __future__ import annotations
@@ -17,33 +18,102 @@ from typing import NamedTuple
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo import operators
-from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, insert, is_call, replace, shape_of
-from tt_dynamo.passes.movement import chain_of, head_columns, is_move, source_of
+from tt_dynamo import operators, operators_language
+from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, insert, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.movement import MOVES, chain_of, head_columns, is_move, source_of
+from tt_dynamo.passes.rows import literal
+
+sdpa = aten.scaled_dot_product_attention.default
+ROTARY = (operators_language.rotary, operators_language.rotary_by_matrix)
+# What heads may pass on their way to attention, still query, key or value.
+ON_THE_WAY = MOVES | {
+    *ROTARY,
+    operators.rms_norm,
+    operators_language.update_cache,
+    aten.layer_norm.default,
+    aten.index_copy.default,
+    aten.expand.default,
+}
 
 
 class _Projection(NamedTuple):
-    """One of query, key, value: `columns` [heads, head_dim] of what `linear` gives."""
+    """One of query, key, value: `columns` [heads, head_dim] of what `linear` gives, moved to `heads`."""
 
     linear: Node
     columns: torch.Tensor
+    heads: Node
 
 
 def fuse_qkv(graph: Graph, context: Context) -> int:
     """Fuse the projections of every self-attention; returns how many attentions."""
     constants = constant_nodes(graph)
+    by_input: dict[Node, list[Node]] = {}
+    for linear in graph.find_nodes(op="call_function", target=operators.linear):
+        weights = [argument for argument in linear.args[1:3] if argument is not None]
+        if len(linear.args) <= 3 and all(weight in constants for weight in weights):
+            by_input.setdefault(linear.args[0], []).append(linear)
     fused = 0
-    for attention in graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
-        found = [_projection(operand, context) for operand in attention.args[:3]]
-        projections = [projection for projection in found if projection is not None]
-        if len(projections) == 3 and _fits(attention, projections, constants):
-            _fuse(graph, attention, projections)
+    for linears in by_input.values():
+        found = [_projections(linear, context) or [] for linear in linears]
+        projections = _in_order([projection for part in found for projection in part])
+        if projections:
+            _fuse(graph, projections, constants)
             fused += 1
-        else:
-            fused += sum(_straighten(graph, operand, context) for operand in attention.args[:3])
+    for attention in graph.find_nodes(op="call_function", target=sdpa):
+        fused += sum(_straighten(graph, operand, context) for operand in attention.args[:3])
     if fused:
         dead_code(graph)
     return fused
+
+
+def _projections(linear: Node, context: Context) -> list[_Projection] | None:
+    """The heads that moves of what `linear` gives make, where these are all that reads it."""
+
+    def ends(node: Node) -> list[_Projection] | None:
+        found: list[_Projection] = []
+        for user in node.users:
+            below = ends(user) if is_move(user) else None
+            if below is None:
+                columns = head_columns(user, context) if is_move(user) and source_of(user) is linear else None
+                if columns is None:
+                    return None
+                below = [_Projection(linear, columns, user)]
+            found += below
+        return found
+
+    return ends(linear)
+
+
+def _in_order(projections: list[_Projection]) -> list[_Projection] | None:
+    """The three as query, key, value; None where they are not what one split gives.
+
+    Where nothing tells which is which, as in a graph that only fills a cache, their order in the graph does.
+    """
+    if len({p.heads for p in projections}) != 3 or len(projections) != 3:
+        return None
+    batch, _, seq, head_dim = shape_of(projections[0].heads)
+    if any((s[0], s[2], s[3]) != (batch, seq, head_dim) for s in (shape_of(p.heads) for p in projections)):
+        return None
+    ordered = sorted(projections, key=lambda p: (_role(p.heads), p.heads))
+    for query in ordered:
+        key, value = (p for p in ordered if p is not query)
+        if len(key.columns) == len(value.columns):
+            return [query, key, value]
+    return None
+
+
+def _role(heads: Node) -> int:
+    """0, 1, 2 for what attention reads as query, key, value; 3 where no attention reads it."""
+    seen, pending, role = {heads}, [heads], 3
+    while pending:
+        node = pending.pop()
+        for user in node.users:
+            if is_call(user, sdpa):
+                role = min(role, *(i for i, operand in enumerate((*user.args[:3], node)) if operand is node))
+            elif is_call(user, *ON_THE_WAY) and user not in seen:
+                seen.add(user)
+                pending.append(user)
+    return role
 
 
 def _straighten(graph: Graph, operand: Node, context: Context) -> bool:
@@ -72,65 +142,69 @@ def _consecutive(columns: torch.Tensor) -> bool:
     return torch.equal(columns, torch.arange(start, start + columns.numel(), dtype=columns.dtype))
 
 
-def _projection(operand: Node, context: Context) -> _Projection | None:
-    columns = head_columns(operand, context)
-    linear = source_of(operand)
-    if columns is None or not is_call(linear, operators.linear):
-        return None
-    return _Projection(linear, columns)
-
-
-def _fits(attention: Node, projections: list[_Projection], constants: set[Node]) -> bool:
-    if any(list(operand.users) != [attention] for operand in attention.args[:3]):
-        return False
-    if len(set(attention.args[:3])) != 3:
-        return False  # what is query and key at once would take the query's scale into the key
-    linears = {p.linear for p in projections}
-    if len({linear.args[0] for linear in linears}) != 1:
-        return False
-    if len({shape_of(operand)[2] for operand in attention.args[:3]}) != 1:
-        return False
-    for linear in linears:
-        weights = [argument for argument in linear.args[1:3] if argument is not None]
-        if len(linear.args) > 3 or any(weight not in constants for weight in weights):
-            return False
-        if not all(_reaches_only(user, attention.args[:3]) for user in linear.users):
-            return False
-    return True
-
-
-def _reaches_only(node: Node, ends: tuple[Node, ...]) -> bool:
-    """Whether the chain of moves through `node` serves the attention's operands and nothing else."""
-    return node in ends or (is_move(node) and all(_reaches_only(user, ends) for user in node.users))
-
-
-def _fuse(graph: Graph, attention: Node, projections: list[_Projection]) -> None:
-    operands = list(attention.args[:3])
-    mask, scale = attention.args[3] if len(attention.args) > 3 else None, attention.kwargs.get("scale")
-    last = max(p.linear for p in projections)  # by then all weights are there
+def _fuse(graph: Graph, projections: list[_Projection], constants: set[Node]) -> None:
+    first = min(p.linear for p in projections)
+    for linear in {p.linear: None for p in projections}:
+        for weight in linear.args[1:3]:
+            _hoist(weight, first)
+    scale = _take_scale(graph, projections[0].heads, constants)
     heads = [p.columns.shape[0] for p in projections]
-    batch, _, seq, head_dim = shape_of(operands[0])
-    scale = head_dim**-0.5 if scale is None else scale
-    folded = mask is not None and scale != 1.0
-    with graph.inserting_before(last):
-        weight = _gather(graph, projections, 1, scale if folded else None)
+    batch, _, seq, head_dim = shape_of(projections[0].heads)
+    with graph.inserting_before(first):
+        weight = _gather(graph, projections, 1, scale)
         biased = any(len(p.linear.args) > 2 and p.linear.args[2] is not None for p in projections)
-        bias = _gather(graph, projections, 2, scale if folded else None) if biased else None
-        x = last.args[0]
-        qkv = insert(graph, operators.linear, (x, weight, bias), like=attention)
-        qkv = insert(graph, aten.reshape.default, (qkv, [batch, 1, seq, sum(heads) * head_dim]), like=attention)
-        split = insert(graph, operators.split_heads, (qkv, heads[0], heads[1]), like=attention)
-        parts = [insert(graph, operator.getitem, (split, index), like=attention) for index in range(3)]
-    for operand, part in zip(operands, parts, strict=True):
-        replace(operand, part)
-    if folded:
-        attention.kwargs = {**attention.kwargs, "scale": 1.0}
+        bias = _gather(graph, projections, 2, scale) if biased else None
+        like = projections[0].heads
+        qkv = insert(graph, operators.linear, (first.args[0], weight, bias), like=like)
+        qkv = insert(graph, aten.reshape.default, (qkv, [batch, 1, seq, sum(heads) * head_dim]), like=like)
+        split = insert(graph, operators.split_heads, (qkv, heads[0], heads[1]), like=like)
+        parts = [insert(graph, operator.getitem, (split, index), like=like) for index in range(3)]
+    for projection, part in zip(projections, parts, strict=True):
+        replace(projection.heads, part)
+
+
+def _hoist(constant: Node | None, before: Node) -> None:
+    """Compute a constant before that node, and first what it is made of."""
+    if constant is None or constant < before:
+        return
+    for source in constant.all_input_nodes:
+        _hoist(source, before)
+    before.prepend(constant)
+
+
+def _take_scale(graph: Graph, query: Node, constants: set[Node]) -> float | None:
+    """What the query's columns are to be multiplied by, taken from the masked attention that alone reads it, or None.
+
+    The rotary embedding between them is linear; a norm undoes any scale before it, so that its weight takes the scale.
+    """
+    node = query
+    norm: Node | None = None
+    while (user := only_user(node)) is not None and user.args[0] is node and user.args.count(node) == 1:
+        if is_call(user, sdpa):
+            break
+        if is_call(user, operators.rms_norm) and user.args[1] in constants:
+            norm = user
+        elif not is_call(user, *ROTARY):
+            return None
+        node = user
+    else:
+        return None
+    mask, scale = (user.args[3] if len(user.args) > 3 else None), user.kwargs.get("scale")
+    scale = shape_of(query)[-1] ** -0.5 if scale is None else scale
+    if mask is None or scale == 1.0:
+        return None
+    user.kwargs = {**user.kwargs, "scale": 1.0}
+    if norm is None:
+        return scale
+    with graph.inserting_before(norm):
+        norm.update_arg(1, insert(graph, aten.mul.Tensor, (norm.args[1], scale), like=norm))
+    return None
 
 
 def _gather(graph: Graph, projections: list[_Projection], argument: int, query_scale: float | None) -> Node:
     """The weight (argument 1) or bias (2) of the merged projection, columns in the order query, key, value."""
     parts = []
-    for index, (linear, columns) in enumerate(projections):
+    for index, (linear, columns, _) in enumerate(projections):
         source = linear.args[argument] if len(linear.args) > argument else None
         if source is None:
             like = linear.args[1]
@@ -153,15 +227,4 @@ def _columns(graph: Graph, source: Node, columns: torch.Tensor, like: Node) -> N
         if count == shape_of(source)[-1]:
             return source
         return insert(graph, aten.slice.Tensor, (source, -1, start, start + count), like=like)
-    return insert(graph, aten.index_select.default, (source, -1, _literal(graph, columns, like)), like=like)
-
-
-def _literal(graph: Graph, value: torch.Tensor, like: Node) -> Node:
-    """The numbers of `value` as a node: a buffer of the graph's module."""
-    root = graph.owning_module
-    name = f"columns_{sum(n.startswith('columns_') for n, _ in root.named_buffers())}"
-    root.register_buffer(name, value.to(torch.int64))
-    node = graph.get_attr(name)
-    mode = like.meta["val"].fake_mode
-    node.meta["val"] = mode.from_tensor(value.to(torch.int64))
-    return node
+    return insert(graph, aten.index_select.default, (source, -1, literal(source, columns.to(torch.int64))), like=like)

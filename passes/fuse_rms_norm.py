@@ -5,7 +5,8 @@ After    y = rms_norm(x, weight, eps)
 
 Models write the square as a power or a product, the root as rsqrt or as a division by sqrt, and cast to float32 and
 back around it; the weight may be any vector of x's width, such as Gemma's 1 + weight. Several trailing dimensions are
-one when flattened. What of the chain something else reads (training saves the root) stays for that reader.
+one when flattened. What of the chain something else reads (training saves the root) stays for that reader. A norm of
+heads comes after the move that brings them to the front, so that the projection before it still sees where they go.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.movement import is_move, moves_leading
 
 PRODUCTS = (aten.mul.Tensor, aten.mul.Scalar)
 SUMS = (aten.add.Tensor, aten.add.Scalar)
@@ -35,9 +37,24 @@ def fuse_rms_norm(graph: Graph, context: Context) -> int:
         with graph.inserting_before(last):
             replace(last, _rms_norm(graph, x, dims, weight, eps, last))
         fused += 1
+    for norm in graph.find_nodes(op="call_function", target=operators.rms_norm):
+        fused += _move_down(graph, norm)
     if fused:
         dead_code(graph)
     return fused
+
+
+def _move_down(graph: Graph, norm: Node) -> bool:
+    """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole."""
+    x, weight, eps = norm.args
+    user = only_user(norm)
+    if user is None or not is_move(x) or not moves_leading(user):
+        return False
+    with graph.inserting_before(user):
+        moved = insert(graph, user.target, (x, *user.args[1:]), like=user)
+        replace(user, insert(graph, operators.rms_norm, (moved, weight, eps), like=norm))
+    graph.erase_node(norm)
+    return True
 
 
 def _normalized(node: Node) -> tuple[Node, list[int], float] | None:

@@ -14,6 +14,8 @@ from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fuse_attention import fuse_attention
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
+from tt_dynamo.passes.fuse_rms_norm import fuse_rms_norm
+from tt_dynamo.passes.fuse_rotary import fuse_rotary
 
 sdpa = aten.scaled_dot_product_attention.default
 
@@ -197,6 +199,142 @@ def test_a_query_that_is_the_key_as_well_is_not_scaled_as_a_key(x):
     fused(forward, *projections(True, True, out=(WIDTH, WIDTH)), inputs=[x, random(BATCH, 1, SEQ, SEQ)])
 
 
+# --- other readers --------------------------------------------------------------------------------------------------
+
+
+def assert_one_split(forward, *members, inputs, heads=(HEADS, HEADS)):
+    graph, changed = fused(forward, *members, inputs=inputs)
+    assert changed == 1
+    assert len(graph.calls(operators.linear)) == 1
+    assert graph.only(operators.split_heads).args[1:] == heads
+    return graph
+
+
+def test_keys_and_values_that_are_returned_are_fused(x):
+    def forward(self, x):
+        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+        return merged(F.scaled_dot_product_attention(q, k, v)), k, v
+
+    assert_one_split(forward, *projections(True, True, True), inputs=[x])
+
+
+def test_heads_that_two_attentions_read_are_fused(x):
+    def forward(self, x):
+        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+        return F.scaled_dot_product_attention(q, k, v) + F.scaled_dot_product_attention(v, k, q)
+
+    assert_one_split(forward, *projections(True, True, True), inputs=[x])
+
+
+def test_heads_that_are_computed_on_are_fused(x):
+    def forward(self, x):
+        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+        return merged(F.scaled_dot_product_attention(torch.tanh(q), k, v))
+
+    assert_one_split(forward, *projections(True, True, True), inputs=[x])
+
+
+def test_the_scale_of_one_of_two_attentions_stays_with_it(x):
+    def forward(self, x, mask):
+        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+        return F.scaled_dot_product_attention(q, k, v, mask) + F.scaled_dot_product_attention(q, k, v)
+
+    graph = assert_one_split(forward, *projections(True, True, True), inputs=[x, random(BATCH, 1, SEQ, SEQ)])
+    assert [n.kwargs["scale"] for n in graph.calls(sdpa)] == [None, None]
+
+
+def test_heads_that_go_into_a_cache_are_fused(x):
+    def forward(self, x, keys, values, positions):
+        q, k, v = heads_of(self.p0(x), 4), heads_of(self.p1(x), 2), heads_of(self.p2(x), 2)
+        keys, values = keys.index_copy(2, positions, k), values.index_copy(2, positions, v)
+        return merged(F.scaled_dot_product_attention(q, keys, values, enable_gqa=True)), keys, values
+
+    caches = [random(BATCH, 2, 16, 8), random(BATCH, 2, 16, 8) + 1, torch.arange(SEQ) + 3]
+    assert_one_split(forward, *projections(True, False, True, out=(32, 16, 16)), inputs=[x, *caches], heads=(4, 2))
+
+
+def test_keys_and_values_alone_tell_which_is_the_query(x):
+    """Heads that no attention reads: of unequal numbers of them, the two that are equal are keys and values."""
+
+    def forward(self, x):
+        return heads_of(self.p0(x), 2), heads_of(self.p1(x), 4), heads_of(self.p2(x), 2)
+
+    assert_one_split(forward, *projections(True, True, True, out=(16, 32, 16)), inputs=[x], heads=(4, 2))
+
+
+# --- norms and rotary embedding before attention ---------------------------------------------------------------------
+
+
+def turned(x, cos, sin):
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+def rotary_attention(self, x, cos, sin, mask=None):
+    q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+    return merged(F.scaled_dot_product_attention(turned(q, cos, sin), turned(k, cos, sin), v, mask))
+
+
+def tables():
+    return [random(1, 1, SEQ, DIM), random(1, 1, SEQ, DIM) + 1]
+
+
+def fused_rotary(forward, *members, inputs):
+    graph = capture(Module(*members, forward=forward), *inputs)
+    for transform in (canonicalize, fuse_rotary, fuse_rms_norm, fuse_attention):
+        graph.apply(transform, exact=False)
+    assert graph.apply(fuse_qkv, exact=False) == 1
+    assert len(graph.calls(operators.linear)) == len(graph.calls(operators.split_heads)) == 1
+    return graph
+
+
+def test_heads_that_turn_before_attention_are_fused(x):
+    graph = fused_rotary(rotary_attention, *projections(True, True, True), inputs=[x, *tables()])
+    split = graph.only(operators.split_heads)
+    *turning, value = graph.only(sdpa).args[:3]
+    assert [n.args[0].args for n in turning] == [(split, 0), (split, 1)]
+    assert value.args == (split, 2)
+
+
+def test_the_scale_goes_through_the_rotary_embedding_into_the_querys_columns(x):
+    inputs = [x, *tables(), random(BATCH, 1, SEQ, SEQ)]
+    graph = fused_rotary(rotary_attention, *projections(True, True, True), inputs=inputs)
+    assert graph.only(sdpa).kwargs["scale"] == 1.0
+
+
+class HeadNorm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(random(DIM))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+def normed_attention(self, x, mask=None):
+    """Qwen3: the norm comes before the heads are brought to the front."""
+    q, k = (
+        norm(p(x).view(BATCH, SEQ, HEADS, DIM)).transpose(1, 2) for p, norm in ((self.p0, self.p3), (self.p1, self.p4))
+    )
+    return merged(F.scaled_dot_product_attention(q, k, heads_of(self.p2(x)), mask))
+
+
+def test_heads_with_norms_of_their_own_are_fused(x):
+    members = (*projections(True, True, True), HeadNorm(), HeadNorm())
+    graph = fused_rotary(normed_attention, *members, inputs=[x])
+    split = graph.only(operators.split_heads)
+    assert [n.args[0].args for n in graph.calls(operators.rms_norm)] == [(split, 0), (split, 1)]
+
+
+def test_the_scale_of_a_normed_query_goes_into_the_weight_of_its_norm(x):
+    members = (*projections(True, True, True), HeadNorm(), HeadNorm())
+    graph = fused_rotary(normed_attention, *members, inputs=[x, random(BATCH, 1, SEQ, SEQ)])
+    assert graph.only(sdpa).kwargs["scale"] == 1.0
+    query, key = graph.calls(operators.rms_norm)
+    assert query.args[1].target is aten.mul.Tensor and query.args[1].args[1] == DIM**-0.5
+    assert key.args[1].op == "placeholder"
+
+
 # --- left alone -----------------------------------------------------------------------------------------------------
 
 
@@ -229,30 +367,6 @@ def test_a_projection_that_is_read_elsewhere_keeps_its_linear(x):
     def forward(self, x):
         q, k, v = self.p0(x), self.p1(x), self.p2(x)
         return merged(F.scaled_dot_product_attention(heads_of(q), heads_of(k), heads_of(v))) + torch.relu(v)
-
-    assert_left_alone(forward, *projections(True, True, True), inputs=[x])
-
-
-def test_keys_and_values_that_are_returned_keep_their_linears(x):
-    def forward(self, x):
-        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
-        return merged(F.scaled_dot_product_attention(q, k, v)), k, v
-
-    assert_left_alone(forward, *projections(True, True, True), inputs=[x])
-
-
-def test_keys_that_two_attentions_read_keep_their_linear(x):
-    def forward(self, x):
-        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
-        return F.scaled_dot_product_attention(q, k, v) + F.scaled_dot_product_attention(v, k, q)
-
-    assert_left_alone(forward, *projections(True, True, True), inputs=[x])
-
-
-def test_a_projection_that_is_computed_on_keeps_its_linear(x):
-    def forward(self, x):
-        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
-        return merged(F.scaled_dot_product_attention(torch.tanh(q), k, v))
 
     assert_left_alone(forward, *projections(True, True, True), inputs=[x])
 
