@@ -17,6 +17,7 @@ from tt_dynamo.passes.canonicalize_reductions import canonicalize_reductions
 from tt_dynamo.passes.carry_rank_4 import carry_rank_4
 from tt_dynamo.passes.channels_last import channels_last
 from tt_dynamo.passes.decode_rows import decode_rows
+from tt_dynamo.passes.divide_linears import divide_linears
 from tt_dynamo.passes.fold_batch_norm import fold_batch_norm
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
@@ -60,6 +61,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_attention,
     fuse_qkv,
     fuse_merge_heads,
+    divide_linears,
     fuse_gelu,
     fuse_linear_activation,
     fuse_residual_norm,

@@ -20,7 +20,6 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.bool)
 LIMIT = 1 << 24
 
 
-
 def movable(node: Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, torch.Tensor) and value.dtype in DTYPES and 0 < value.numel() <= LIMIT
