@@ -74,7 +74,8 @@ def _projections(linear: Node, context: Context) -> list[_Projection] | None:
         for user in node.users:
             below = ends(user) if is_move(user) else None
             if below is None:
-                columns = head_columns(user, context) if is_move(user) and source_of(user) is linear else None
+                whole = is_move(user) and isinstance(user.meta["val"], torch.Tensor) and source_of(user) is linear
+                columns = head_columns(user, context) if whole else None
                 if columns is None:
                     return None
                 below = [_Projection(linear, columns, user)]

@@ -400,6 +400,16 @@ def test_queries_of_fewer_rows_keep_their_linear(x):
     assert_left_alone(forward, *projections(True, True, True), inputs=[x])
 
 
+def test_a_linear_that_is_read_in_parts_that_are_no_heads_is_left_alone(x):
+    def forward(self, x):
+        gate, up = self.p0(x).chunk(2, -1)
+        return F.silu(gate) * up
+
+    graph, changed = fused(forward, *projections(True, out=(24,)), inputs=[x])
+    assert changed == 0
+    assert not graph.calls(operators.split_heads)
+
+
 def test_attention_of_inputs_is_left_alone(x):
     q = random(BATCH, HEADS, SEQ, DIM)
     _, changed = fused(lambda s, q: F.scaled_dot_product_attention(q, q, q), inputs=[q])
