@@ -37,13 +37,47 @@ def scaled_dot_product_attention(
 
 
 @lower(operators.attention)
-def attention(ttnn, query, key, value, mask, is_causal, scale):
-    """The same with its heads merged by the kernel that computes it: [batch, 1, query length, heads head_dim]."""
+def attention(ttnn, query, key, value, mask, is_causal, scale, window=None):
+    """The same with its heads merged by the kernel that computes it: [batch, 1, query length, heads head_dim].
+
+    TTNN's window, too, counts the key at the query's own place.
+    """
     head_dim = query.shape[-1]
     if head_dim % TILE:  # TTNN merges whole tiles, so a head of another size would come out padded
         raise Unsupported(f"a head of {head_dim} elements does not fill its tiles")
     scale = head_dim**-0.5 if scale is None else scale
-    return _chunked(ttnn, query, key, value, mask, is_causal, scale, output_concat_heads=True)
+    options = {} if window is None else {"sliding_window_size": window}
+    return _chunked(ttnn, query, key, value, mask, is_causal, scale, output_concat_heads=True, **options)
+
+
+@lower(operators.merge_heads)
+def merge_heads(ttnn, x):
+    """x [batch, heads, seq, head_dim] → [batch, 1, seq, heads head_dim]."""
+    if x.shape[-1] % TILE:
+        raise Unsupported(f"a head of {x.shape[-1]} elements does not fill its tiles")
+    return ttnn.experimental.nlp_concat_heads(x)
+
+
+@lower(operators.capped_attention)
+def capped_attention(ttnn, query, key, value, mask, scale, cap):
+    """softmax(cap tanh(query keyᵀ scale / cap) + mask) value → [batch, heads, query length, head_dim].
+
+    TTNN's attention caps nothing. The heads of queries that share one of keys are rows of one product, which repeats
+    no key; the scale and the cap are factors of operations that are there anyway.
+    """
+    batch, heads, seq, head_dim = query.shape
+    kv_heads, keys = key.shape[1:3]
+    config = {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    rows = ttnn.reshape(query, (batch, kv_heads, heads // kv_heads * seq, head_dim))
+    scores = ttnn.matmul(rows, key, transpose_b=True, **config)
+    scores = ttnn.multiply(scores, scale / cap, activations=[ttnn.UnaryWithParam(ttnn.UnaryOpType.TANH)])
+    scores = ttnn.reshape(scores, (batch, heads, seq, keys))
+    scores = ttnn.multiply(scores, cap) if mask is None else ttnn.mac(scores, cap, mask)
+    weights = ttnn.softmax(
+        scores, dim=3, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config
+    )
+    weights = ttnn.reshape(weights, (batch, kv_heads, heads // kv_heads * seq, keys))
+    return ttnn.reshape(ttnn.matmul(weights, value, **config), (batch, heads, seq, head_dim))
 
 
 def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):

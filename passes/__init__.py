@@ -23,6 +23,7 @@ from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
 from tt_dynamo.passes.fuse_gelu import fuse_gelu
+from tt_dynamo.passes.fuse_grouped_query import fuse_grouped_query
 from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
@@ -59,6 +60,7 @@ PASSES: tuple[Pass, ...] = (
     rotary_tables,
     fuse_rms_norm,
     fuse_attention,
+    fuse_grouped_query,
     fuse_qkv,
     fuse_merge_heads,
     divide_linears,

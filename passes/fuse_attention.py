@@ -4,26 +4,27 @@ Before   scores = matmul(q, permute(k)) * scale + mask;   out = matmul(softmax(s
 After    out = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 Only where the softmax runs over the keys, nothing else reads the scores, and scale is a number. The scale may stand
-before the product as well, on either side: matmul(q * scale, ...). Every mask becomes one additive attention_mask of
-full query and key length, shared by all layers that read it.
+before the product as well, on either side: matmul(q * scale, ...). What scores go through is described in
+`attention_scores`; where they are capped, cap * tanh(scores / cap), the result is capped_attention. Every mask becomes
+one additive attention_mask of full query and key length, shared by all layers that read it, or a flag.
 """
 
 from __future__ import annotations
 
-import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators
-from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
+from tt_dynamo.graph import Context, aten, dead_code, insert, is_call, replace, shape_of
+from tt_dynamo.passes.additive_masks import share_masks
+from tt_dynamo.passes.attention_scores import PRODUCTS, Scores, read_scores, split_scale, uncast
 from tt_dynamo.passes.movement import head_columns, source_of
 
-PRODUCTS = (aten.matmul.default, aten.bmm.default)
 # Torch takes its own attention apart where no kernel of its fits, with a softmax that gives 0 where all is masked.
 SOFTMAXES = (aten.softmax.int, aten._safe_softmax.default)
 
 
 def fuse_attention(graph: Graph, context: Context) -> int:
-    """Fuse every attention that matches; returns how many."""
+    """Fuse every attention that matches; returns how many, and how many masks were made or became flags."""
     fused = 0
     for node in list(graph.nodes):
         if is_call(node, *PRODUCTS) and node.users:
@@ -32,75 +33,81 @@ def fuse_attention(graph: Graph, context: Context) -> int:
             if attention is not None:
                 replace(node, attention)
                 fused += 1
-    masks = _share_masks(graph)
-    if fused or masks:
-        dead_code(graph)
+    masks = share_masks(graph)
+    dead_code(graph)  # of what looked like attention first, too
     return fused + masks
-
-
-def _share_masks(graph: Graph) -> int:
-    """One attention_mask for every mask and shape, where the first attention reads it."""
-    shared: dict[tuple, Node] = {}
-    for attention in graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
-        query, key, _, *rest = attention.args
-        mask = rest[0] if rest else None
-        if mask is None or is_call(mask, operators.attention_mask):
-            continue
-        rank = len(shape_of(mask))
-        leading = [1] * (4 - rank) + list(shape_of(mask))[: max(rank - 2, 0)]
-        shape = (*leading[:2], shape_of(query)[2], shape_of(key)[2])
-        source = mask.args[0] if is_call(mask, aten.expand.default) else mask
-        if (source, shape) not in shared:
-            with graph.inserting_before(attention):
-                shared[source, shape] = _additive_mask(graph, source, shape)
-        attention.update_arg(3, shared[source, shape])
-    return len(shared)
-
-
-def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...]) -> Node:
-    """attention_mask of a boolean or additive mask that broadcasts to `shape`."""
-    like = mask
-    if dtype_of(mask) == torch.bool:
-        mask = insert(graph, aten.where.Scalar, (mask, 0.0, float("-inf")), like=like)
-    if len(shape_of(mask)) < 4:
-        mask = insert(
-            graph, aten.reshape.default, (mask, [1] * (4 - len(shape_of(mask))) + list(shape_of(mask))), like=like
-        )
-    if shape_of(mask) == shape:
-        return insert(graph, operators.attention_mask, (mask,), like=like)
-    missing = [size if have != size else 1 for have, size in zip(shape_of(mask), shape, strict=True)]
-    zeros = insert(graph, aten.zeros.default, (missing,), {"dtype": dtype_of(mask)}, like=like)
-    return insert(graph, operators.attention_mask, (mask, zeros), like=like)
 
 
 def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
     weights, value = node.args
-    if not is_call(weights, *SOFTMAXES) or only_user(weights) is not node:
+    softmax = _softmax_of(weights)
+    if softmax is None:
         return None
-    if weights.args[1] % len(shape_of(weights)) != len(shape_of(weights)) - 1:
+    scores = read_scores(graph, softmax.args[0])
+    if scores is None:
         return None
-    scores, mask = _split_mask(weights.args[0])
-    product, scale = _split_scale(scores)
-    if not is_call(product, *PRODUCTS) or any(len(n.users) != 1 for n in (weights.args[0], scores, product)):
-        return None
-    query, keys = product.args
-    query, query_scale = _split_scale(query)
-    keys, key_scale = _split_scale(keys)
+    query, query_scale = split_scale(scores.query)
+    keys, key_scale = split_scale(scores.keys)
     key = _transposed(graph, keys)
-    rank = len(shape_of(query))
-    if key is None or rank not in (3, 4) or shape_of(key)[:-2] != shape_of(query)[:-2]:
-        return None
-    if shape_of(value)[-1] != shape_of(query)[-1] or (mask is not None and len(shape_of(mask)) != rank):
+    if key is None or len(shape_of(query)) not in (3, 4):
         return None
     operands = [query, key, value]
-    if rank == 3:
+    if scores.leading is not None:
+        batch, heads = scores.leading
+        if any(shape_of(x)[:-2] not in ((batch, heads), (batch * heads,), (batch, 1)) for x in operands):
+            return None
+        operands = [
+            _reshaped(graph, x, [batch, heads, *shape_of(x)[-2:]]) if len(shape_of(x)) == 3 else x for x in operands
+        ]
+    if not _fit(*operands):
+        return None
+    if len(shape_of(query)) == 3 and scores.leading is None:
         operands = _with_batch(graph, operands, context)
-        if mask is not None:
-            leading = shape_of(operands[0])[:2] if shape_of(mask)[0] != 1 else (1, 1)
-            mask = _reshaped(graph, mask, [*leading, *shape_of(mask)[1:]])
-    attention = aten.scaled_dot_product_attention.default
-    out = insert(graph, attention, (*operands, mask, 0.0, False), {"scale": scale * query_scale * key_scale}, like=node)
-    return out if rank == 4 else _reshaped(graph, out, list(shape_of(node)))
+    scale = scores.scale * query_scale * key_scale
+    mask = _mask(graph, scores, shape_of(operands[0])[:2])
+    out = _insert(graph, operands, mask, scale, scores.cap, node)
+    return out if shape_of(out) == shape_of(node) else _reshaped(graph, out, list(shape_of(node)))
+
+
+def _softmax_of(weights: Node) -> Node | None:
+    """The softmax over the keys that gives these weights and that nothing else reads."""
+    chain = [weights]
+    while is_call(chain[-1], aten.reshape.default, aten._to_copy.default):
+        source = chain[-1].args[0]
+        if chain[-1].target is aten._to_copy.default and uncast(chain[-1]) is not source:
+            return None
+        if shape_of(source)[-2:] != shape_of(chain[-1])[-2:]:
+            return None
+        chain.append(source)
+    softmax = chain[-1]
+    if not is_call(softmax, *SOFTMAXES) or any(len(n.users) != 1 for n in chain):
+        return None
+    rank = len(shape_of(softmax))
+    return softmax if softmax.args[1] % rank == rank - 1 else None
+
+
+def _fit(query: Node, key: Node, value: Node) -> bool:
+    """Whether shapes are those of attention: equal leading dimensions, or fewer heads of both keys and values."""
+    q, k, v = (shape_of(x) for x in (query, key, value))
+    if q[-1] != k[-1] or q[-1] != v[-1] or k[:-1] != v[:-1]:
+        return False
+    return k[:-2] == q[:-2] or (len(q) == 4 and k[0] == q[0] and k[1] == 1)
+
+
+def _mask(graph: Graph, scores: Scores, leading: tuple[int, ...]) -> Node | None:
+    mask = scores.mask
+    if mask is None or len(shape_of(mask)) != 3 or shape_of(mask)[0] == 1:
+        return mask
+    batch, heads = leading
+    return _reshaped(graph, mask, [batch, heads, *shape_of(mask)[1:]]) if shape_of(mask)[0] == batch * heads else mask
+
+
+def _insert(graph: Graph, operands: list[Node], mask: Node | None, scale: float, cap: float | None, like: Node) -> Node:
+    if cap is not None:
+        return insert(graph, operators.capped_attention, (*operands, mask, scale, cap), like=like)
+    grouped = {"enable_gqa": True} if shape_of(operands[0])[1] != shape_of(operands[1])[1] else {}
+    arguments = (*operands, mask, 0.0, False)
+    return insert(graph, aten.scaled_dot_product_attention.default, arguments, {"scale": scale, **grouped}, like=like)
 
 
 def _with_batch(graph: Graph, operands: list[Node], context: Context) -> list[Node]:
@@ -116,26 +123,11 @@ def _with_batch(graph: Graph, operands: list[Node], context: Context) -> list[No
 
 
 def _reshaped(graph: Graph, node: Node, shape: list[int]) -> Node:
-    return insert(graph, aten.reshape.default, (node, shape), like=node)
-
-
-def _split_mask(scores: Node) -> tuple[Node, Node | None]:
-    """scores, mask of scores + mask, whichever side the product stands on."""
-    if is_call(scores, aten.add.Tensor) and not scores.kwargs and len(scores.users) == 1:
-        for scored, mask in (scores.args, scores.args[::-1]):
-            if isinstance(mask, Node) and isinstance(scored, Node) and is_call(_split_scale(scored)[0], *PRODUCTS):
-                return scored, mask
-    return scores, None
-
-
-def _split_scale(node: Node) -> tuple[Node, float]:
-    """x, s of x * s or x / (1 / s) with a number s; node, 1.0 otherwise."""
-    if is_call(node, aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar) and not node.kwargs:
-        x, number = node.args
-        if isinstance(number, (int, float)) and isinstance(x, Node):
-            divides = node.target in (aten.div.Tensor, aten.div.Scalar)
-            return x, 1.0 / number if divides else float(number)
-    return node, 1.0
+    source = node.args[0] if is_call(node, aten.reshape.default) else node
+    for x in (node, source):
+        if list(shape_of(x)) == shape:
+            return x
+    return insert(graph, aten.reshape.default, (source, shape), like=node)
 
 
 def _transposed(graph: Graph, node: Node) -> Node | None:

@@ -59,12 +59,44 @@ def split_heads(x, num_heads, num_kv_heads):
     return query.clone(), key.clone(), value.clone()
 
 
-@define("attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale) -> Tensor")
-def attention(query, key, value, mask, is_causal, scale):
-    """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, 1, seq, heads head_dim]."""
-    out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale)
-    batch, heads, seq, head_dim = out.shape
-    return out.permute(0, 2, 1, 3).reshape(batch, 1, seq, heads * head_dim)
+@define(
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale, int? window=None)"
+    " -> Tensor"
+)
+def attention(query, key, value, mask, is_causal, scale, window=None):
+    """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, 1, seq, heads head_dim].
+
+    key and value may have fewer heads, each for as many consecutive heads of queries. window: how many keys a causal
+    query reads, the last one at its own place.
+    """
+    if window is not None:
+        near = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        mask, is_causal = near.triu(1 - window), False
+    grouped = query.shape[1] != key.shape[1]
+    out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped)
+    return merge_heads(out)
+
+
+@define("merge_heads(Tensor x) -> Tensor")
+def merge_heads(x):
+    """x [batch, heads, seq, head_dim] -> [batch, 1, seq, heads head_dim]."""
+    batch, heads, seq, head_dim = x.shape
+    return x.permute(0, 2, 1, 3).reshape(batch, 1, seq, heads * head_dim)
+
+
+@define("capped_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap) -> Tensor")
+def capped_attention(query, key, value, mask, scale, cap):
+    """softmax(cap tanh(query keyᵀ scale / cap) + mask) value -> [batch, heads, seq, head_dim].
+
+    key and value may have fewer heads, each for as many consecutive heads of queries.
+    Source: Gemma Team 2024, https://arxiv.org/abs/2408.00118
+    """
+    batch, heads, seq, head_dim = query.shape
+    kv_heads = key.shape[1]
+    rows = query.reshape(batch, kv_heads, heads // kv_heads * seq, head_dim)
+    scores = (torch.tanh(torch.matmul(rows, key.mT) * (scale / cap)) * cap).reshape(batch, heads, seq, -1)
+    weights = torch.softmax(scores if mask is None else scores + mask, -1)
+    return torch.matmul(weights.reshape(batch, kv_heads, rows.shape[2], -1), value).reshape(query.shape)
 
 
 @define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor")
@@ -161,7 +193,19 @@ def to_layout(x, layout):
 
 # What becomes TTNN calls one by one where TTNN refuses the whole.
 FUSED = frozenset(
-    {linear, split_heads, attention, add_layer_norm, fold_patches, attention_mask, rms_norm, look_up, pick}
+    {
+        linear,
+        split_heads,
+        attention,
+        merge_heads,
+        capped_attention,
+        add_layer_norm,
+        fold_patches,
+        attention_mask,
+        rms_norm,
+        look_up,
+        pick,
+    }
 )
 # What prepares positions, with eager's checks: at home on the host, where the positions are.
 AT_HOME_ON_HOST = frozenset({index_numbers, put_numbers, bounded, bounded_along})

@@ -258,3 +258,125 @@ def test_a_mask_is_read_before_it_was_expanded(qkv):
 def test_attention_without_a_mask_gets_none(qkv):
     graph, changed = fused(lambda q, k, v: F.scaled_dot_product_attention(q, k, v), *qkv)
     assert changed == 0 and not graph.calls(operators.attention_mask)
+
+
+# --- masks whose contents are known, and masks in parts -------------------------------------------------------------
+
+
+def causal(keys=KEYS):
+    return torch.arange(keys) <= torch.arange(keys)[:, None]
+
+
+LITERALS = {
+    "boolean": causal,
+    "additive": lambda: torch.where(causal(), 0.0, -torch.inf),
+    "the smallest number": lambda: torch.where(causal(), 0.0, torch.finfo(torch.float32).min),
+    "triangle of ones": lambda: torch.ones(KEYS, KEYS).tril().bool(),
+    "filled triangle": lambda: torch.full((KEYS, KEYS), -torch.inf).triu(1),
+    "for all sequences": lambda: causal()[None, None].expand(BATCH, 1, KEYS, KEYS),
+}
+
+
+@pytest.mark.parametrize("name", LITERALS)
+def test_a_literal_causal_mask_is_a_flag(name, qkv):
+    _, k, v = qkv
+    graph, changed = fused(lambda k, v: F.scaled_dot_product_attention(k, k, v, LITERALS[name]()), k, v)
+    assert changed == 1
+    assert graph.only(sdpa).args[3:] == (None, 0.0, True)
+    assert graph.targets() == [sdpa]
+
+
+def test_a_literal_mask_of_nothing_goes(qkv):
+    def model(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, torch.ones(QUERIES, KEYS, dtype=torch.bool))
+
+    graph, changed = fused(model, *qkv)
+    assert changed == 1
+    assert graph.only(sdpa).args[3] is None and graph.only(sdpa).args[5:] in ((), (False,))
+
+
+def test_a_causal_mask_over_more_keys_than_queries_stays_a_mask(qkv):
+    def model(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, torch.arange(KEYS) <= torch.arange(QUERIES)[:, None] + 2)
+
+    graph, _ = fused(model, *qkv)
+    assert graph.only(sdpa).args[3] is graph.only(operators.attention_mask)
+
+
+def test_a_causal_mask_with_padding_stays_a_mask(qkv):
+    _, k, v = qkv
+
+    def model(k, v, kept):
+        return F.scaled_dot_product_attention(k, k, v, causal()[None, None] & kept[:, None, None, :])
+
+    kept = torch.ones(BATCH, KEYS, dtype=torch.bool)
+    kept[0, -2:] = False
+    graph, _ = fused(model, k, v, kept)
+    assert graph.only(sdpa).args[3] is graph.only(operators.attention_mask)
+
+
+LOWEST = torch.finfo(torch.float32).min
+PARTS = {
+    "two masks": lambda scores, a, b, kept: scores + a + b,
+    "filled": lambda scores, a, b, kept: (scores + a).masked_fill(~kept, LOWEST),
+    "where": lambda scores, a, b, kept: torch.where(kept, scores + a, -torch.inf),
+    "filled, then a bias": lambda scores, a, b, kept: scores.masked_fill(~kept, -torch.inf) + b,
+    "cast": lambda scores, a, b, kept: scores.double().float() + a,
+    "bias of heads": lambda scores, a, b, kept: scores + b[0],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_masks_in_parts_are_one_mask(name, qkv):
+    def model(q, k, v, a, b, kept):
+        return attend(PARTS[name](q @ k.mT * 0.5, a, b, kept), v)
+
+    kept = random(BATCH, 1, QUERIES, KEYS) > -1.0
+    kept[..., 0] = True
+    graph, changed = fused(model, *qkv, random(1, 1, QUERIES, KEYS), random(1, HEADS, 1, KEYS), kept)
+    assert changed == 2
+    assert graph.only(sdpa).kwargs == {"scale": 0.5}
+    assert not graph.calls(aten.softmax.int, aten.matmul.default)
+
+
+def test_filling_with_a_number_that_scores_may_reach_stays(qkv):
+    def model(q, k, v, kept):
+        return attend((q @ k.mT).masked_fill(~kept, -100.0), v)
+
+    graph, changed = fused(model, *qkv, random(BATCH, 1, QUERIES, KEYS) > -1.0)
+    assert changed == 0
+
+
+def test_scores_with_a_bias_from_the_product_are_attention():
+    def model(bias, q, k, v):  # Bloom: baddbmm with the bias of ALiBi, then the mask at rank 4
+        scores = bias.baddbmm(q.flatten(0, 1), k.flatten(0, 1).mT, beta=1.0, alpha=0.3)
+        scores = scores.view(BATCH, HEADS, QUERIES, KEYS) + v.mT[:1, :1, :1]
+        weights = torch.softmax(scores, -1).view(BATCH * HEADS, QUERIES, KEYS)
+        return torch.bmm(weights, v.flatten(0, 1))
+
+    inputs = random(BATCH * HEADS, 1, KEYS), random(BATCH, HEADS, QUERIES, DIM), random(BATCH, HEADS, KEYS, DIM)
+    graph, changed = fused(lambda b, q, k: model(b, q, k, k + 1), *inputs)
+    assert changed == 2
+    assert graph.only(sdpa).kwargs == {"scale": 0.3}
+    assert graph.only(operators.attention_mask).meta["val"].shape == (BATCH, HEADS, QUERIES, KEYS)
+
+
+def test_capped_scores_are_capped_attention(qkv):
+    def model(q, k, v, mask):
+        return attend(torch.tanh(q @ k.mT * 0.3 / 20.0) * 20.0 + mask, v)
+
+    graph, changed = fused(model, *qkv, random(1, 1, QUERIES, KEYS))
+    assert changed == 2
+    assert graph.only(operators.capped_attention).args[4:] == (pytest.approx(0.3), 20.0)
+    assert not graph.calls(aten.tanh.default, aten.softmax.int)
+
+
+@pytest.mark.parametrize("name", ["another factor", "mask inside"])
+def test_what_is_no_cap_stays(name, qkv):
+    def model(q, k, v, mask):
+        inside = q @ k.mT + (mask if name == "mask inside" else 0.0)
+        return attend(torch.tanh(inside / 20.0) * (19.0 if name == "another factor" else 20.0), v)
+
+    graph, changed = fused(model, *qkv, random(1, 1, QUERIES, KEYS))
+    assert changed == 0
+    assert not graph.calls(operators.capped_attention)

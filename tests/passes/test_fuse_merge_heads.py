@@ -9,6 +9,7 @@ from torch import nn
 from tt_dynamo import operators
 from tt_dynamo.graph import aten
 from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.fuse_attention import fuse_attention
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 
 BATCH, HEADS, SEQ, DIM = 2, 3, 5, 4
@@ -100,14 +101,50 @@ def test_a_merge_that_is_read_twice_is_fused(qkv):
     assert changed == 1
 
 
-def test_attention_of_grouped_heads_stays():
+def test_attention_of_grouped_heads_merges_its_heads():
     def model(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, enable_gqa=True).transpose(1, 2).flatten(2)
 
     kv = random(BATCH, 2, SEQ, DIM)
     graph, changed = fused(model, random(BATCH, 4, SEQ, DIM), kv, kv + 1)
-    assert changed == 0
-    assert graph.only(aten.scaled_dot_product_attention.default).kwargs["enable_gqa"]
+    assert changed == 1
+    assert [x.op for x in graph.only(operators.attention).args[:3]] == ["placeholder"] * 3
+
+
+@pytest.mark.parametrize("window", [1, 3, SEQ - 1])
+def test_a_literal_window_is_the_kernels(window):
+    def model(q, k, v):
+        places = torch.arange(SEQ)
+        near = (places <= places[:, None]) & (places > places[:, None] - window)
+        return F.scaled_dot_product_attention(q, k, v, near).transpose(1, 2).flatten(2)
+
+    q = random(BATCH, HEADS, SEQ, DIM)
+    graph = capture(model, q, q + 1, q - 1)
+    graph.apply(canonicalize, fuse_attention, exact=False)
+    changed = graph.apply(fuse_merge_heads, exact=False)
+    assert changed == 1
+    assert graph.only(operators.attention).args[3:] == (None, True, None, window)
+    assert not graph.calls(operators.attention_mask)
+
+
+@pytest.mark.parametrize("name", ["both sides", "every other key", "a longer first row"])
+def test_another_literal_mask_stays_a_mask(name):
+    def model(q, k, v):
+        places = torch.arange(SEQ)
+        back = places[:, None] - places
+        masks = {
+            "both sides": back.abs() < 2,
+            "every other key": (back >= 0) & (back % 2 == 0),
+            "a longer first row": (back >= 0) & (back < 2) | (places[:, None] == 0),
+        }
+        return F.scaled_dot_product_attention(q, k, v, masks[name]).transpose(1, 2).flatten(2)
+
+    q = random(BATCH, HEADS, SEQ, DIM)
+    graph = capture(model, q, q + 1, q - 1)
+    graph.apply(canonicalize, fuse_attention, exact=False)
+    changed = graph.apply(fuse_merge_heads, exact=False)
+    assert changed == 1
+    assert graph.only(operators.attention).args[3] is graph.only(operators.attention_mask)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -80,7 +80,14 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         same(graph.run(), before, exact=False)
         moves = ("spell_moves", "look_up_rows", "write_rows")
         absent = ("channels_last", "resize", "fuse_gelu", "fuse_rms_norm", "pull_out_affine", "fold_batch_norm")
-        language = ("hold_caches", "fuse_rotary", "rotary_tables", "divide_linears", "decode_rows")
+        language = (
+            "hold_caches",
+            "fuse_rotary",
+            "fuse_grouped_query",
+            "rotary_tables",
+            "divide_linears",
+            "decode_rows",
+        )
         spelled = ("keep_strides", "promote_operands", "canonicalize_reductions")
         nothing_to_do = transform.__name__ in (*spelled, *absent, *language, *moves)
         assert changed or nothing_to_do, f"{transform.__name__} found nothing to do"
