@@ -8,6 +8,7 @@ is larger than the host's memory can be checked before its weights are downloade
 from __future__ import annotations
 
 import dataclasses
+import gc
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.fx import GraphModule
 
 from tt_dynamo.backend import compile_graph
-from tt_dynamo.devices import open_device
+from tt_dynamo.devices import Device, open_device
 from tt_dynamo.memory import DoesNotFit, dram, l1
 from tt_dynamo.meta import on_host, shapes_alone, without_data
 from tt_dynamo.options import Options
@@ -117,6 +118,15 @@ def check(
     """
     parsed = Options.parse({**options, "device": device, "dry_run": True})
     opened = open_device(parsed.device)
+    try:
+        return _checked(model, example_inputs, opened, parsed)
+    finally:
+        gc.collect()  # graphs are cyclic, and what was allocated to lower them goes with them
+
+
+def _checked(
+    model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any], opened: Device, parsed: Options
+) -> Check:
     ttnn = opened.namespace(dry_run=True)
     has, fast = dram(ttnn, opened.handle), l1(ttnn, opened.handle)
 
@@ -143,10 +153,13 @@ def check(
     return result
 
 
-def _forward(model: torch.nn.Module) -> Callable[..., Any]:
-    """A call of `model` with code of its own: what Dynamo remembers of a compilation lasts as long as the code."""
+def _forward(self: torch.nn.Module) -> Callable[..., Any]:
+    """A call of a model with code of its own: what Dynamo remembers of a compilation lasts as long as the code.
+
+    The model is called `self`, as Dynamo calls one that is compiled by itself, so that names are the same.
+    """
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        return model(*args, **kwargs)
+        return self(*args, **kwargs)
 
     return types.FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
