@@ -6,6 +6,7 @@ Heads lie height sharded in L1, each user's on a core of their own; caches are i
 from __future__ import annotations
 
 from tt_dynamo import operators_language
+from tt_dynamo.graph import Unsupported
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
@@ -61,7 +62,11 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
 
     Source: Dao et al. 2023, https://pytorch.org/blog/flash-decoding/
     """
-    length = key.shape[2]
+    length, scale = key.shape[2], query.shape[-1] ** -0.5 if scale is None else scale
+    if mask is not None and length % TILE:
+        raise Unsupported(f"a cache of {length} rows does not fill its tiles, and a mask says nothing of the rest")
+    if mask is not None and scale != 1.0:  # the kernel would scale the mask as well
+        query, scale = ttnn.multiply(query, scale), 1.0
     seen = {"cur_pos_tensor": positions} if mask is None else {"is_causal": False, "attn_mask": mask}
     if window is not None:
         seen["sliding_window_size"] = window
@@ -74,7 +79,7 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     for attempt, option in enumerate(options):
         try:
             return ttnn.transformer.scaled_dot_product_attention_decode(
-                query, key, value, **seen, scale=query.shape[-1] ** -0.5 if scale is None else scale,
+                query, key, value, **seen, scale=scale,
                 compute_kernel_config=ttnn.settings.compute_kernel_config, **option,
             )  # fmt: skip
         except Exception:

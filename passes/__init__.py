@@ -12,6 +12,7 @@ from collections.abc import Callable
 from torch.fx import Graph
 
 from tt_dynamo.graph import Context
+from tt_dynamo.passes.attend_to_prompt import attend_to_prompt
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.canonicalize_reductions import canonicalize_reductions
 from tt_dynamo.passes.carry_rank_4 import carry_rank_4
@@ -61,6 +62,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_rms_norm,
     fuse_attention,
     fuse_grouped_query,
+    attend_to_prompt,
     fuse_qkv,
     fuse_merge_heads,
     divide_linears,

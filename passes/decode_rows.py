@@ -19,6 +19,7 @@ from tt_dynamo import operators, operators_language
 from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, replace, shape_of
 from tt_dynamo.passes.attention_masks import causal_positions, window_positions
 from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.carry_rank_4 import ROWS
 
 SDPA = aten.scaled_dot_product_attention.default
 USERS = 32  # TTNN's decode calls take a tile of them
@@ -40,8 +41,32 @@ def decode_rows(graph: Graph, context: Context) -> int:
                 rows.attend(node)
             changed += 1
     if changed:
+        for node in list(graph.nodes):
+            if node.op == "call_function" and node.target in ROWS:
+                _carry(graph, node)
         dead_code(graph)
+        canonicalize(graph, context)
     return changed
+
+
+def _carry(graph: Graph, node: Node) -> None:
+    """Have what works row by row take one token of each user, [batch, 1, .., n], as rows [1, 1, batch, n]."""
+    if len(shape_of(node)) < 2:
+        return
+    shape = shape_of(node)
+    if len(shape) < 3:
+        return
+    batch, *ones, _ = shape
+    operands = [node.args[p] for p in ROWS[node.target] if p < len(node.args) and isinstance(node.args[p], Node)]
+    if batch == 1 or set(ones) != {1} or any(shape_of(x)[:-1] != shape[:-1] for x in operands):
+        return
+    args = list(node.args)
+    with graph.inserting_before(node):
+        for position, x in enumerate(args):
+            if position in ROWS[node.target] and isinstance(x, Node):
+                args[position] = insert(graph, aten.reshape.default, (x, [1, 1, batch, shape_of(x)[-1]]), like=node)
+        rows = insert(graph, node.target, tuple(args), dict(node.kwargs), like=node)
+        replace(node, insert(graph, aten.reshape.default, (rows, list(shape)), like=node))
 
 
 def _is_decode(node: Node) -> bool:

@@ -155,4 +155,5 @@ def _keep(graph: Graph, made: list[Node]) -> None:
     values = output.args[0]
     caches = {node for node in made if is_call(node, aten.constant_pad_nd.default)}
     caches |= {node for node in values if is_call(node, aten.copy.default) and _is_zeros(node.args[0])}
-    output.meta["kept"] = [position for position, value in enumerate(values) if value in caches]
+    known = output.meta.get("kept", [])
+    output.meta["kept"] = [at for at, value in enumerate(values) if value in caches or at in known]

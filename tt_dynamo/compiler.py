@@ -134,6 +134,8 @@ class Compiler:
         """Whether the device may be asked about a node; notes why not."""
         if back[node] in self.refused:
             return False
+        if self.options.placement != "device" and _counts(node) and node.meta["val"].dtype != torch.bool:
+            return False  # a few bytes go up as whoever reads them wants them
         reason = _impossible(node)
         if not reason and _is_read_on_host(node):
             if node.target in MOVES:
