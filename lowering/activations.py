@@ -24,7 +24,7 @@ def _variant(ttnn, approximate):
     return ttnn.GeluVariant.Tanh if approximate == "tanh" else ttnn.GeluVariant.Accurate
 
 
-@lower(aten.gelu.default)
+@lower(aten.gelu.default, sharded=True)
 def gelu(ttnn, x, approximate="none"):
     """Gaussian error linear unit, exact or by the tanh formula as torch's `approximate` says.
 
@@ -40,7 +40,7 @@ def gelu_backward(ttnn, grad, x, approximate="none"):
     return result
 
 
-@lower(aten.elu.default)
+@lower(aten.elu.default, sharded=True)
 def elu(ttnn, x, alpha=1, scale=1, input_scale=1):
     """scale x where x > 0, scale alpha (exp(input_scale x) - 1) elsewhere; torch makes selu and celu of it.
 
@@ -61,7 +61,7 @@ def celu(ttnn, x, alpha=1.0):
     return ttnn.celu(x, alpha=float(alpha))
 
 
-@lower(aten.leaky_relu.default)
+@lower(aten.leaky_relu.default, sharded=True)
 def leaky_relu(ttnn, x, negative_slope=0.01):
     """x where x > 0, negative_slope x elsewhere."""
     return ttnn.leaky_relu(x, negative_slope=float(negative_slope))
@@ -73,7 +73,7 @@ def prelu(ttnn, x, weight):
     return ttnn.where(ttnn.ltz(x), ttnn.multiply(x, weight), x)
 
 
-@lower(aten.hardtanh.default)
+@lower(aten.hardtanh.default, sharded=True)
 def hardtanh(ttnn, x, min_val=-1, max_val=1):
     """x limited to [min_val, max_val]."""
     require_float(ttnn, x)

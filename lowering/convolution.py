@@ -1,31 +1,63 @@
 """Convolutions of flattened images: fused node → TTNN calls.
 
 Weights and bias arrive as tensors of TTNN on the host, in torch's order: TTNN lays them out for one convolution of one
-shape, by a call of its own that constants take only once (`tt_dynamo.preparation`).
+shape, by a call of its own that constants take only once (`tt_dynamo.preparation`). A convolution takes its image as it
+lies and leaves its own sharded in L1, so that of several in a row each launches what it computes and nothing else.
 """
 
 from __future__ import annotations
+
+import dataclasses
 
 from tt_dynamo import operators_image
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.elementwise import require_float
+from tt_dynamo.lowering.memory import is_sharded, memory_config
 from tt_dynamo.lowering.recorder import on_device
 from tt_dynamo.lowering.registry import Need, lower
 
 # Rows of the activation that a core takes at once, 0 for all of its share: less takes less of its L1.
 BLOCK_HEIGHTS = (0, 64, 32)
+SHARDINGS = ("BLOCK_SHARDED", "WIDTH_SHARDED", "HEIGHT_SHARDED")
+
+ACTIVATIONS = {"relu6": "RELU6", "hardswish": "HARDSWISH", "relu": "RELU", "silu": "SILU"}
+ACTIVATIONS |= {"tanh": "TANH", "sigmoid": "SIGMOID"}
 
 
-@lower(operators_image.conv2d, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
-def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups):
-    """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out]."""
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """One way to hold a convolution in memory: rows at once, the sharding to change to, and whether DRAM is sliced."""
+
+    block_height: int = 0
+    sharding: str = ""
+    slices: bool = False
+
+
+def ways(is_sharded: bool, flows: bool) -> list[Way]:
+    """The ways to try, cheapest first: by kernel launches, then by the length of the blocks.
+
+    flows: whether the result may stay sharded in L1.
+    """
+    in_blocks = [Way(height) for height in BLOCK_HEIGHTS]
+    resharded = [Way(height, sharding) for sharding in SHARDINGS for height in (0, 32)] if flows else []
+    return in_blocks + resharded + ([] if is_sharded else [Way(slices=True)])
+
+
+@lower(operators_image.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
+def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation=""):
+    """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     out, group, *_ = weight.shape
     geometry = _geometry(ttnn, image, weight, group * groups, out, stride, padding, dilation, groups)
-    given = {"input_memory_config": ttnn.DRAM_MEMORY_CONFIG, "input_layout": x.layout, "input_dtype": x.dtype}
+    memory = memory_config(ttnn, x)
+    given = {"input_memory_config": memory, "input_layout": x.layout, "input_dtype": x.dtype}
+    fused = (
+        {"activation": ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, ACTIVATIONS[activation]))} if activation else {}
+    )
 
-    def convolve(config, slices):
-        how = {**geometry, "conv_config": config, "slice_config": slices}
+    def convolve(way):
+        config = _config(ttnn, image, way, fused)
+        how = {**geometry, "conv_config": config, "slice_config": None if way.slices else ttnn.Op2DL1FullSliceConfig}
         prepared = {
             "weight_tensor": ttnn.prepare_conv_weights(
                 weight_tensor=weight, weights_format="OIHW", has_bias=bias is not None, **how, **given
@@ -33,11 +65,13 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups):
         }
         if bias is not None:
             prepared["bias_tensor"] = ttnn.prepare_conv_bias(bias_tensor=bias, **how, **given)
-        return ttnn.conv2d(
-            input_tensor=x, **prepared, dtype=ttnn.bfloat16, memory_config=ttnn.DRAM_MEMORY_CONFIG, **how
-        )
+        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if way.slices else {}
+        return ttnn.conv2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how)
 
-    return _first_accepted(ttnn, convolve, weight, bias, image)
+    _check_weights(weight, bias)
+    asked = "conv2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, activation
+    how = (*image, *stride, *padding, *dilation, groups, str(geometry["compute_config"]))
+    return _first_accepted(ttnn, convolve, ways(is_sharded(x), flows=True), (*asked, *how))
 
 
 @lower(operators_image.conv_transpose2d, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
@@ -48,8 +82,9 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
     given = {"input_memory_config": ttnn.DRAM_MEMORY_CONFIG, "input_layout": x.layout, "input_dtype": x.dtype}
     grown = {"output_padding": tuple(output_padding)}
 
-    def convolve(config, slices):
-        how = {**geometry, "conv_config": config, "dram_slice_config": slices}
+    def convolve(way):
+        slices = None if way.slices else ttnn.Op2DL1FullSliceConfig
+        how = {**geometry, "conv_config": _config(ttnn, image, way, {}), "dram_slice_config": slices}
         prepared = {
             "weight_tensor": ttnn.prepare_conv_transpose2d_weights(
                 weight_tensor=weight, weights_format="IOHW", has_bias=bias is not None, **how, **grown, **given
@@ -60,7 +95,10 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
         memory = {"dtype": ttnn.bfloat16, "memory_config": ttnn.DRAM_MEMORY_CONFIG}
         return ttnn.conv_transpose2d(input_tensor=x, **prepared, **how, **grown, **memory)
 
-    return _first_accepted(ttnn, convolve, weight, bias, image)
+    _check_weights(weight, bias)
+    asked = "conv_transpose2d", str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, *image, *stride
+    how = (*padding, *dilation, groups, *output_padding, str(geometry["compute_config"]))
+    return _first_accepted(ttnn, convolve, ways(is_sharded=False, flows=False), (*asked, *how))
 
 
 def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dilation, groups):
@@ -83,24 +121,48 @@ def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dila
     }
 
 
-def _first_accepted(ttnn, convolve, weight, bias, image):
-    """The first way to hold the convolution in L1 that TTNN accepts: whole, in blocks, or sliced as TTNN sees fit.
+def _config(ttnn, image, way, fused):
+    sharding = {}
+    if way.sharding:
+        layout = getattr(ttnn.TensorMemoryLayout, way.sharding)
+        sharding = {"shard_layout": layout, "reshard_if_not_optimal": True}
+    return ttnn.Conv2dConfig(
+        weights_dtype=ttnn.bfloat16,
+        act_block_h_override=way.block_height,
+        reallocate_halo_output=False,
+        **sharding,
+        **fused,
+        **workarounds.convolution(image[1]),
+    )
+
+
+def _activation(ttnn, name):
+    return ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, ACTIVATIONS[name]))
+
+
+def _check_weights(weight, bias):
+    if any(x is not None and on_device(getattr(x, "tensor", x)) for x in (weight, bias)):
+        raise Unsupported("TTNN prepares the weights of a convolution on the host, and the device computes these")
+
+
+def _first_accepted(ttnn, convolve, tried, asked):
+    """The convolution in the first way that TTNN accepts, which is kept with the device for others of this shape.
 
     Raises what TTNN says of the first.
     """
-    if any(x is not None and on_device(getattr(x, "tensor", x)) for x in (weight, bias)):
-        raise Unsupported("TTNN prepares the weights of a convolution on the host, and the device computes these")
-    attempts = [(height, ttnn.Op2DL1FullSliceConfig) for height in BLOCK_HEIGHTS] + [(0, None)]
-    refusals = []
-    for height, slices in attempts:
-        config = ttnn.Conv2dConfig(
-            weights_dtype=ttnn.bfloat16, act_block_h_override=height, **workarounds.convolution(image[1])
-        )
+    found = ttnn.settings.found
+    known = found.get(asked)
+    first: Exception | None = None
+    for way in [*([known] if known in tried else []), *tried]:
         try:
-            return convolve(config, slices)
+            result = convolve(way)
         except Exception as error:
-            refusals.append(error)
-    raise refusals[0]
+            first = first or type(error)(str(error))  # without its traceback, which would hold buffers in L1
+        else:
+            found.setdefault(asked, way)
+            return result
+    assert first is not None
+    raise first
 
 
 @lower(aten.convolution.default)
@@ -108,3 +170,9 @@ def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, ou
     """What `passes/channels_last.py` left: TTNN convolves images and signals of floats."""
     require_float(ttnn, x, weight)
     raise Unsupported(f"a convolution over {len(weight.shape) - 2} dimensions stays on the host")
+
+
+@lower(operators_image.add_activation, sharded=True)
+def add_activation(ttnn, x, y, activation):
+    """The activation of x + y, images or vectors of one shape."""
+    return ttnn.add(x, y, activations=[_activation(ttnn, activation)])

@@ -85,7 +85,7 @@ def require_float(ttnn, *operands):
 def lower_unary(table):
     """Register functions of one operand that are one TTNN call of the same meaning."""
     for target, name in table.items():
-        lower(target)(_unary(name))
+        lower(target, sharded=True)(_unary(name))
 
 
 def _unary(name):
@@ -126,9 +126,9 @@ def _sum(name):
 
 lower_unary(UNARY)
 for _target, _name in BINARY.items():
-    lower(_target)(_binary(_name))
+    lower(_target, sharded=True)(_binary(_name))
 for _target, _name in SUMS.items():
-    lower(_target)(_sum(_name))
+    lower(_target, sharded=True)(_sum(_name))
 
 
 def raised(ttnn, x, exponent):
@@ -180,7 +180,7 @@ def pow_of_number(ttnn, base, exponent):
     return ttnn.rpow(exponent, float(base))
 
 
-@lower(aten.addcmul.default)
+@lower(aten.addcmul.default, sharded=True)
 def addcmul(ttnn, x, a, b, value=1):
     """x + value a b, broadcast; float."""
     require_float(ttnn, x, a, b)
@@ -237,7 +237,7 @@ def fmin(ttnn, a, b):
     return ttnn.where(ttnn.isnan(a), b, ttnn.where(ttnn.isnan(b), a, ttnn.minimum(a, b)))
 
 
-@lower(aten.clamp.default)
+@lower(aten.clamp.default, sharded=True)
 def clamp(ttnn, x, min=None, max=None):
     """x limited to [min, max], either of which may be absent.
 
@@ -261,13 +261,13 @@ def clamp_tensor(ttnn, x, min=None, max=None):
     return x if max is None else ttnn.minimum(x, max)
 
 
-@lower(aten.clamp_min.default)
+@lower(aten.clamp_min.default, sharded=True)
 def clamp_min(ttnn, x, min):
     """x, at least min, a number."""
     return clamp(ttnn, x, min=min)
 
 
-@lower(aten.clamp_max.default)
+@lower(aten.clamp_max.default, sharded=True)
 def clamp_max(ttnn, x, max):
     """x, at most max, a number."""
     return clamp(ttnn, x, max=max)

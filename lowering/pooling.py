@@ -1,4 +1,4 @@
-"""Pools of flattened images: fused node → TTNN calls. TTNN's pools take and give rows, not tiles."""
+"""Pools of flattened images: fused node → TTNN calls. Tiles sharded in L1, or where these do not fit, in DRAM."""
 
 from __future__ import annotations
 
@@ -20,30 +20,37 @@ def _geometry(image, channels, kernel, stride, padding):
     }
 
 
-@lower(operators_image.max_pool2d, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
+@lower(operators_image.max_pool2d, sharded=True, x=Need("any"))
 def max_pool2d(ttnn, x, image, kernel, stride, padding, dilation, ceil_mode):
     """x [1, 1, batch * height * width, channels] → the largest element of each window."""
-    return ttnn.max_pool2d(
-        input_tensor=x,
-        **_geometry(image, x.shape[-1], kernel, stride, padding),
-        dilation=list(dilation),
-        ceil_mode=ceil_mode,
-        memory_config=ttnn.DRAM_MEMORY_CONFIG,
-    )
+    windows = _geometry(image, x.shape[-1], kernel, stride, padding)
+    return _pool(ttnn, ttnn.max_pool2d, x, **windows, dilation=list(dilation), ceil_mode=ceil_mode)
 
 
-@lower(operators_image.avg_pool2d, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
+@lower(operators_image.avg_pool2d, sharded=True, x=Need("any"))
 def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """x [1, 1, batch * height * width, channels] → the mean of each window."""
-    return ttnn.avg_pool2d(
-        input_tensor=x,
+    return _pool(
+        ttnn,
+        ttnn.avg_pool2d,
+        x,
         **_geometry(image, x.shape[-1], kernel, stride, padding),
         ceil_mode=ceil_mode,
         count_include_pad=count_include_pad,
         divisor_override=divisor_override,
-        memory_config=ttnn.DRAM_MEMORY_CONFIG,
         compute_kernel_config=ttnn.settings.compute_kernel_config,
     )
+
+
+def _pool(ttnn, pool, x, **options):
+    """A pool whose result stays in L1, or where TTNN refuses that, goes to DRAM as rows and then as tiles."""
+    try:
+        return pool(input_tensor=x, **options, output_layout=ttnn.TILE_LAYOUT)
+    except Exception:
+        rows = pool(
+            input_tensor=ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT), **options, memory_config=ttnn.DRAM_MEMORY_CONFIG
+        )
+        return ttnn.to_layout(rows, ttnn.TILE_LAYOUT)
 
 
 @lower(aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default)

@@ -44,6 +44,8 @@ class Settings:
     compute_kernel_config: Any
     grid_size: tuple[int, int]  # columns, rows of worker cores
     device: Any = None
+    # What was found by asking TTNN, by what was asked: kept with the device, so that it is asked once.
+    found: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False)
 
 
 class Value:

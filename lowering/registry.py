@@ -35,11 +35,15 @@ class Need:
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
-    """A registered lowering: the function, its needs by operand name, and the layout of what it gives."""
+    """A registered lowering: the function, its needs by operand name, and the layout of what it gives.
+
+    sharded: whether it may be given tensors that are sharded in L1; others are given them interleaved in DRAM.
+    """
 
     function: Callable[..., Any]
     needs: Mapping[str, Need]
     gives: Layout
+    sharded: bool = False
 
     def layout_at(self, node: Node) -> str:
         return self.gives if isinstance(self.gives, str) else self.gives(node)
@@ -51,10 +55,13 @@ class Lowering:
 _lowerings: dict[Any, Lowering] = {}
 
 
-def lower(*targets: Any, gives: Layout = "TILE", **needs: Need) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def lower(
+    *targets: Any, gives: Layout = "TILE", sharded: bool = False, **needs: Need
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function for `targets`; raises ValueError for one that has a lowering already.
 
     gives: layout of the results, or "same" where they keep the first operand's; or a function of the node that says it.
+    sharded: whether operands may come sharded, see `Lowering`.
     needs: what the operands of that name must be, by the names of the operator's schema.
     """
 
@@ -65,7 +72,7 @@ def lower(*targets: Any, gives: Layout = "TILE", **needs: Need) -> Callable[[Cal
             names = {argument.name for argument in target._schema.arguments}
             if not names.issuperset(needs):
                 raise ValueError(f"{target} has no operand {sorted(set(needs) - names)}; it has {sorted(names)}")
-            _lowerings[target] = Lowering(function, needs, gives)
+            _lowerings[target] = Lowering(function, needs, gives, sharded)
         return function
 
     return register

@@ -25,6 +25,7 @@ from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.fuse_attention import fuse_attention
 from tt_dynamo.passes.fuse_gelu import fuse_gelu
 from tt_dynamo.passes.fuse_grouped_query import fuse_grouped_query
+from tt_dynamo.passes.fuse_image_activation import fuse_image_activation
 from tt_dynamo.passes.fuse_linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse_merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse_qkv import fuse_qkv
@@ -57,6 +58,7 @@ PASSES: tuple[Pass, ...] = (
     pull_out_affine,
     resize,
     channels_last,
+    fuse_image_activation,
     fuse_rotary,
     rotary_tables,
     fuse_rms_norm,

@@ -93,7 +93,7 @@ def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, 
         flat = write.emit(operators_image.conv2d, flat, weight, bias, image, stride, around, dilation, groups)
     batch, _, *_, width = result
     height = result[2] if len(result) == 4 else 1
-    return write.value(flat, batch, height, width, like=tuple(result))
+    return write.value(flat, [batch, height, width], like=tuple(result))
 
 
 def _zero_padding(x: Node) -> tuple[Node, list[int]]:
@@ -113,7 +113,7 @@ def _pooled(write: ImageWriter, x: Node, target: Any, *options: Any) -> Node:
     result = tuple((value[0] if isinstance(value, (tuple, list)) else value).shape)
     flat, image = write.flat(x, batched=len(result) == 4)
     pooled = write.emit(target, flat, image, *options)
-    return write.value(pooled, image[0], *result[-2:], like=result)
+    return write.value(pooled, [image[0], *result[-2:]], like=result)
 
 
 def _max_pool(write, x, kernel, stride, padding, dilation, ceil_mode):
@@ -136,6 +136,8 @@ def _windows(x: Node, size: list[int]) -> list[int] | None:
 
 def _adaptive_avg_pool(write, x, size):
     kernel = _windows(x, size)
+    if kernel == [1, 1] and x.op == "call_function":
+        return x
     return kernel and _pooled(write, x, operators_image.avg_pool2d, kernel, kernel, [0, 0], False, True, None)
 
 

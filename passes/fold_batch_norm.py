@@ -34,11 +34,13 @@ def fold_batch_norm(graph: Graph, context: Context) -> int:
     folded = 0
     for norm in graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default):
         convolution, pick = norm.args[0], only_user(norm)
-        if not is_call(convolution, aten.convolution.default) or only_user(convolution) is not norm:
+        if pick is None or pick.target is not operator.getitem or pick.args[1] != 0:
             continue
-        if pick is None or not is_call(pick, operator.getitem) or pick.args[1] != 0:
+        if not isinstance(convolution, Node) or not is_call(convolution, aten.convolution.default):
             continue
         read = [*convolution.args[1:3], *norm.args[1:5]]
+        if len(convolution.users) != 1:
+            continue
         if any(node is not None and node not in constants for node in read):
             continue
         with graph.inserting_before(norm):

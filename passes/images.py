@@ -74,8 +74,9 @@ class ImageWriter:
         moved = self.reshape(flat, batch, height, width, channels)
         return self.emit(aten.permute.default, moved, TO_NCHW)
 
-    def value(self, flat: Node, batch: int, height: int, width: int, like: tuple[int, ...]) -> Node:
+    def value(self, flat: Node, image: list[int], like: tuple[int, ...]) -> Node:
         """A flattened image in a shape of rank 3 or 4 with the same elements, and known to be it from now on."""
+        batch, height, width = image
         channels = shape_of(flat)[-1]
         made = self.reshape(self.image(flat, batch, channels, height, width), *like)
         dim = 0 if len(like) == 3 and like != (batch, channels, height * width) else 1

@@ -36,7 +36,7 @@ def pointwise(write: ImageWriter, node: Node) -> Node | None:
         operands = [_by_image(write, x, first) for x in operands]
     flat = write.emit(node.target, *operands, **node.kwargs)
     flat = write.reshape(flat, *shape_of(first.node)[:-1], shape_of(flat)[-1])
-    return write.value(flat, *first.image, like=shape)
+    return write.value(flat, first.image, like=shape)
 
 
 def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: tuple[int, ...]) -> Any:
@@ -76,7 +76,7 @@ def cat(write: ImageWriter, node: Node) -> Node | None:
     if first is None or len(shape_of(node)) != 4 or dim % 4 != 1:
         return None
     flat = write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3)
-    return write.value(flat, *first.image, like=shape_of(node))
+    return write.value(flat, first.image, like=shape_of(node))
 
 
 def channels(write: ImageWriter, node: Node) -> Node | None:
@@ -86,7 +86,7 @@ def channels(write: ImageWriter, node: Node) -> Node | None:
     if flat is None or dim % len(shape_of(x)) != flat.dim or node.kwargs:
         return None
     picked = write.emit(aten.slice.Tensor, flat.node, 3, *where)
-    return write.value(picked, *flat.image, like=shape_of(node))
+    return write.value(picked, flat.image, like=shape_of(node))
 
 
 def mean(write: ImageWriter, node: Node) -> Node | None:
@@ -98,7 +98,9 @@ def mean(write: ImageWriter, node: Node) -> Node | None:
     pixels = write.reshape(flat.node, flat.batch, 1, flat.height * flat.width, shape_of(x)[1])
     means = write.emit(aten.mean.dim, pixels, [2], True)
     means = write.reshape(means, 1, 1, flat.batch, shape_of(x)[1])
-    return write.value(means, flat.batch, 1, 1, like=shape_of(node)) if keep else write.reshape(means, *shape_of(node))
+    return (
+        write.value(means, [flat.batch, 1, 1], like=shape_of(node)) if keep else write.reshape(means, *shape_of(node))
+    )
 
 
 def linear(write: ImageWriter, node: Node) -> Node | None:

@@ -99,8 +99,10 @@ def _antialiased(write: ImageWriter, x: Node, size, align_corners, *scales) -> N
     return _weighted(write, x, size, write.like.target, align_corners, scales)
 
 
-def _adaptive_avg_pool(write: ImageWriter, x: Node, size) -> Node:
-    sizes = zip(shape_of(x)[-2:], size, strict=True)
+def _adaptive_avg_pool(write: ImageWriter, x: Node, size) -> Node | None:
+    sizes = list(zip(shape_of(x)[-2:], size, strict=True))
+    if not any(old % new for old, new in sizes):
+        return None  # windows of one size: a pool that TTNN has (`passes/channels_last.py`)
     return _resampled(write, x, [F.adaptive_avg_pool1d(torch.eye(old), new) for old, new in sizes])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import logging
@@ -87,6 +88,7 @@ class Compiler:
         with self._stage("passes"):
             self._run_passes()
         settings, texts = settings_for(self.ttnn, self.device.handle, self.options)
+        settings = dataclasses.replace(settings, found=vars(self.device).setdefault("found", {}))
         while True:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)

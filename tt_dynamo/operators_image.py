@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tt_dynamo.operators import define
+from tt_dynamo.operators import ACTIVATIONS, define
 
 aten = torch.ops.aten
 
@@ -36,13 +36,14 @@ def _padded(x, padding, value):
 
 @define(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
-    " int groups) -> Tensor"
+    " int groups, str activation='') -> Tensor"
 )
-def conv2d(x, weight, bias, image, stride, padding, dilation, groups):
-    """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]."""
+def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation=""):
+    """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]; then the activation."""
     x, own = _padded(to_nchw(x, image), padding, 0.0)
     bias = None if bias is None else bias.reshape(-1)
-    return to_flat(F.conv2d(x, weight, bias, stride, own, dilation, groups))
+    y = to_flat(F.conv2d(x, weight, bias, stride, own, dilation, groups))
+    return ACTIVATIONS[activation](y) if activation else y
 
 
 @define(
@@ -54,6 +55,12 @@ def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, 
     bias = None if bias is None else bias.reshape(-1)
     x = to_nchw(x, image)
     return to_flat(F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation))
+
+
+@define("add_activation(Tensor x, Tensor y, str activation) -> Tensor")
+def add_activation(x, y, activation):
+    """The activation of x + y."""
+    return ACTIVATIONS[activation](x + y)
 
 
 @define(
@@ -95,5 +102,5 @@ def resample(x, rows, columns):
 
 
 # What becomes TTNN calls one by one where TTNN refuses the whole, and what those of them are that are still whole.
-FUSED = frozenset({conv2d, conv_transpose2d, max_pool2d, avg_pool2d, repeat_pixels, resample})
+FUSED = frozenset({add_activation, conv2d, conv_transpose2d, max_pool2d, avg_pool2d, repeat_pixels, resample})
 WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})

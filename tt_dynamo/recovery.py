@@ -22,6 +22,7 @@ from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
 from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
+from tt_dynamo.sharding import interleaved
 from tt_dynamo.transfer import download, restrided, shared, upload
 
 log = logging.getLogger(__name__)
@@ -116,15 +117,17 @@ class Recovery:
         return node.target(*args, **kwargs)
 
     def _on_device(self, node: Node, known: dict[Node, Any]) -> Any:
+        found = find_lowering(node.target)
+        assert found is not None
+        takes_shards = found.sharded
+
         def operand_on_device(operand: Node) -> Any:
             value = known[operand]
             if isinstance(value, torch.Tensor):
                 value = known[operand] = upload(self.ttnn, self.handle, value, operand.meta["ttnn"])
-            return value
+            return value if takes_shards else interleaved(self.ttnn, value)
 
         args, kwargs = device_arguments(node, operand_on_device)
-        found = find_lowering(node.target)
-        assert found is not None
         return found.function(self.ttnn, *args, **kwargs)
 
     def _on_host(self, operand: Node, known: dict[Node, Any]) -> Any:

@@ -8,11 +8,12 @@ tensor in its place, so that one trace finds every refusal.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,11 +24,13 @@ from tt_dynamo.codegen import as_bfloat16, checked, restrided, shared
 from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
+from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import math_fidelity
 from tt_dynamo.measure import dram_or_error
 from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
 from tt_dynamo.preparation import WeightUse, prepare_weights
+from tt_dynamo.sharding import Shards
 from tt_dynamo.states import StateUse
 
 log = logging.getLogger(__name__)
@@ -111,6 +114,7 @@ class _Tracer:
             self.recorder.note(value, text)
         self.stand_in: Callable[[Spec, list[int]], Any] = lambda spec, pointers: None
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
+        self.shards = Shards(self.recorder, self.known)
         self.result = Trace(self.graph, [], [], [], [], {})
         # memory of the program → the memory that eager torch has for it; inputs are the caller's already
         inputs = (memory_of(node.meta.get("val")) for node in graph.find_nodes(op="placeholder"))
@@ -129,7 +133,7 @@ class _Tracer:
             for operand in node.all_input_nodes:
                 remaining[operand] -= 1
                 if not remaining[operand]:
-                    self.known.pop(operand, None)  # frees the tensor as the program will
+                    self.shards.forget(operand)
         if not self.result.refused:
             prepare_weights(self.graph, self.result.weights, self.ttnn, self.handle)
         return self.result
@@ -139,11 +143,9 @@ class _Tracer:
 
     def _annotate(self, before: Node, source: Node) -> None:
         """Tell the new nodes after `before` which module they come from."""
-        node = before._next
-        while node is not self.graph._root:
+        for node in _after(before):
             node.meta["module"] = module_path(source)
             node.meta["source"] = source.name
-            node = node._next
 
     def _make_placeholders(self) -> None:
         """Inputs first, in the order of the graph, then weights in the order of use."""
@@ -234,13 +236,10 @@ class _Tracer:
         state.result = None if in_place else value.node
 
     def _on_device(self, node: Node) -> Any:
-        found = find_lowering(node.target)
-        args, kwargs = device_arguments(node, self.known.__getitem__)
         try:
+            found = find_lowering(node.target)
             assert found is not None
-            result = found.function(self.recorder, *args, **kwargs)
-            _check_results(node, result)
-            return result
+            return self.shards.lower(node, found.sharded, functools.partial(self._attempt, node, found))
         except Refused as error:
             self.result.refused[node] = ("refused", str(error))
         except Unsupported as error:
@@ -250,6 +249,18 @@ class _Tracer:
             log.warning("%s (%s): %s; it runs in eager torch", node.name, node.target, reason)
             self.result.refused[node] = ("unsupported", reason)
         return self._stand_in(node)
+
+    def _attempt(self, node: Node, found: Lowering, value_of: Callable[[Node], Any]) -> Any:
+        args, kwargs = device_arguments(node, value_of)
+        before = self._last_node()
+        try:
+            result = found.function(self.recorder, *args, **kwargs)
+            _check_results(node, result)
+            return result
+        except Exception:
+            for made in reversed(list(_after(before))):
+                self.graph.erase_node(made)
+            raise
 
     def _stand_in(self, node: Node) -> Any:
         """Empty tensors for a refused node, so that its users can be asked about as well."""
@@ -319,6 +330,14 @@ class _Tracer:
         if not is_strided(fake):
             return result
         return Result(result, memory_of(fake), fake.stride(), bool(result.meta.get("weight")))
+
+
+def _after(before: Node) -> Iterator[Node]:
+    """The nodes behind one, to the end of its graph."""
+    node = before._next
+    while node is not before.graph._root:
+        yield node
+        node = node._next
 
 
 def _crosses(node: Node) -> bool:

@@ -60,6 +60,11 @@ def calls(report: tt_dynamo.GraphReport) -> list[str]:
     return [target for target in targets if target not in ("from_torch", "to_torch")]
 
 
+def unsharded(report: tt_dynamo.GraphReport) -> list[str]:
+    """The same, less what takes a result out of the shards in L1 in which a convolution or pool leaves it."""
+    return [call for call in calls(report) if call != "to_memory_config"]
+
+
 def close(outputs: Any, expected: Any, roundings: int, cancels: bool = False) -> None:
     """Assert shapes, dtypes, strides and values."""
     if isinstance(expected, (tuple, list)):
