@@ -357,6 +357,8 @@ def _is_at_home_on_host(node: Node) -> bool:
 
 def _counts(node: Node) -> bool:
     """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed."""
+    if isinstance(node.meta.get("val"), (tuple, list)):
+        return False  # several results are no arithmetic
     values = [value for operand in (node, *node.all_input_nodes) for value in values_of(operand)]
     if any(value.is_floating_point() or value.is_complex() or value.numel() > SMALL for value in values):
         return False
