@@ -21,8 +21,7 @@ from tt_dynamo.lowering.registry import Need, lower
 BLOCK_HEIGHTS = (0, 64, 32)
 SHARDINGS = ("BLOCK_SHARDED", "WIDTH_SHARDED", "HEIGHT_SHARDED")
 
-ACTIVATIONS = {"relu6": "RELU6", "hardswish": "HARDSWISH", "relu": "RELU", "silu": "SILU"}
-ACTIVATIONS |= {"tanh": "TANH", "sigmoid": "SIGMOID"}
+ACTIVATIONS = {"relu6": "RELU6", "relu": "RELU", "silu": "SILU", "tanh": "TANH", "sigmoid": "SIGMOID"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +110,7 @@ def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dila
         "batch_size": batch,
         "input_height": height,
         "input_width": width,
-        "kernel_size": tuple(weight.shape[2:]),
+        "kernel_size": tuple(weight.shape)[2:],
         "stride": tuple(stride),
         "padding": tuple(padding),
         "dilation": tuple(dilation),

@@ -3,7 +3,8 @@
 Before   y = relu(conv2d(x, w, b))         z = relu(x + y)
 After    y = conv2d(x, w, b, "relu")       z = add_activation(x, y, "relu")
 
-Sums are fused where both operands are images or vectors of the same shape. TTNN launches one kernel for each.
+Sums are fused where both operands have the same shape. TTNN launches one kernel for each. Hardswish is none of the
+activations that it fuses and stays a call of its own.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from torch.fx import Graph, Node
 from tt_dynamo import operators_image
 from tt_dynamo.graph import Context, aten, dtype_of, insert, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.fuse_linear_activation import PLAIN
-
-NAMES = {**PLAIN, aten.hardswish.default: "hardswish"}
 
 
 def fuse_image_activation(graph: Graph, context: Context) -> int:
@@ -39,7 +38,7 @@ def fuse_image_activation(graph: Graph, context: Context) -> int:
 def _activation(node: Node) -> str:
     if is_call(node, aten.hardtanh.default):
         return "relu6" if list(node.args[1:]) == [0, 6] and not node.kwargs else ""
-    return next((name for target, name in NAMES.items() if is_call(node, target)), "")
+    return next((name for target, name in PLAIN.items() if is_call(node, target)), "")
 
 
 def _is_sum(node: Node) -> bool:

@@ -5,12 +5,14 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from compiled import calls, check, compiled, falls_back, random, rounded, unsharded
+from compiled import BOARD, calls, check, compiled, falls_back, random, rounded, unsharded
 from torch import nn
 
+import tt_dynamo
 from tt_dynamo import operators_image
 from tt_dynamo.lowering import registry
 from tt_dynamo.lowering.recorder import Refused
+from tt_dynamo.program import Program
 
 MOVED = ["permute", "reshape"]
 
@@ -229,3 +231,41 @@ def test_what_ttnn_refuses_falls_back_in_its_words(monkeypatch):
 def test_many_groups_of_many_channels_stay_on_the_host():
     fallback = falls_back(rounded(nn.Conv2d(4160, 4160, 1, groups=4160)), random(2, 4160, 2, 2))
     assert "49793" in fallback.reason
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.Tanh(), nn.Sigmoid()], ids=str)
+def test_an_activation_is_part_of_the_convolution(activation):
+    report = check(rounded(nn.Sequential(nn.Conv2d(6, 10, 3), activation)), image(), roundings=2, cancels=True)
+    assert unsharded(report) == [*MOVED, "conv2d", *reversed(MOVED)]
+
+
+def test_an_activation_that_ttnn_does_not_fuse_is_a_call_on_the_image_as_it_lies():
+    report = check(rounded(nn.Sequential(nn.Conv2d(6, 10, 3), nn.Hardswish())), image(), roundings=3, cancels=True)
+    assert unsharded(report) == [*MOVED, "conv2d", "hardswish", *reversed(MOVED)]
+
+
+def test_a_residual_and_its_activation_are_one_call():
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            y = self[0](x)
+            return torch.relu(self[1](y) + y)
+
+    model = rounded(Residual(nn.Conv2d(6, 10, 3), nn.Conv2d(10, 10, 3, padding=1)))
+    report = check(model, image(), roundings=3, cancels=True)
+    assert unsharded(report) == [*MOVED, "conv2d", "conv2d", "add", *reversed(MOVED)]
+
+
+def test_a_convolution_whose_call_fails_is_made_again_by_itself(monkeypatch):
+    torch._dynamo.reset()
+    model = rounded(nn.Sequential(nn.Conv2d(6, 10, 3), nn.ReLU(), nn.Conv2d(10, 4, 3)))
+    run = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD})
+    with tt_dynamo.record() as reports, torch.no_grad():
+        expected = run(image())
+
+        def fail(*_):
+            raise RuntimeError("the device is busy")
+
+        monkeypatch.setattr(Program, "_current", fail)
+        again = run(image())
+    assert torch.equal(again, expected)
+    assert not reports[0].fallbacks
