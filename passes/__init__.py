@@ -35,6 +35,7 @@ from tt_dynamo.passes.fuse_rotary import fuse_rotary
 from tt_dynamo.passes.hold_caches import hold_caches
 from tt_dynamo.passes.keep_strides import keep_strides
 from tt_dynamo.passes.look_up_rows import look_up_rows
+from tt_dynamo.passes.pad_heads import pad_heads
 from tt_dynamo.passes.promote_operands import promote_operands
 from tt_dynamo.passes.pull_out_affine import pull_out_affine
 from tt_dynamo.passes.resize import resize
@@ -65,6 +66,7 @@ PASSES: tuple[Pass, ...] = (
     fuse_attention,
     fuse_grouped_query,
     attend_to_prompt,
+    pad_heads,
     fuse_qkv,
     fuse_merge_heads,
     divide_linears,
