@@ -117,5 +117,7 @@ def fill_cache(ttnn, cache, x):
     x = workarounds.fill_padding(ttnn, x)
     for user in range(batch):
         rows = x if batch == 1 else ttnn.slice(x, (user, 0, 0, 0), (user + 1, heads, seq, head_dim))
+        if rows.dtype != cache.dtype:
+            rows = ttnn.typecast(rows, cache.dtype)
         cache = ttnn.fill_cache(cache, rows, user)
     return cache

@@ -17,25 +17,20 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tt_dynamo import operators, operators_image, operators_language
-from tt_dynamo.codegen import program_source, target_name
+from tt_dynamo.codegen import program_source
 from tt_dynamo.devices import Device
 from tt_dynamo.dump import Dump, InputSpec, WeightSpec
+from tt_dynamo.eligible import counts, gives, impossible, is_at_home_on_host, is_read_on_host, needs
 from tt_dynamo.graph import (
-    DEVICE_DTYPES,
     Context,
     FallbackError,
     Spec,
     compute_nodes,
     constant_nodes,
     find_fake_mode,
-    is_call,
     is_parameter,
     mutates,
-    values_of,
 )
-from tt_dynamo.lowering import find as find_lowering
-from tt_dynamo.lowering import operand_name
-from tt_dynamo.lowering.on_host import IMPOSSIBLE
 from tt_dynamo.measure import MarkedNamespace, Measurement, measure
 from tt_dynamo.memory import explained
 from tt_dynamo.options import Options
@@ -53,9 +48,6 @@ from tt_dynamo.weight_dtypes import WeightDtypes
 from tt_dynamo.weights import store_of
 
 log = logging.getLogger(__name__)
-
-
-SMALL = 1 << 16  # elements
 
 
 class Compiler:
@@ -93,9 +85,9 @@ class Compiler:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)
                 sides = place(graph, functools.partial(self._can_run, back=back), self.options.placement != "device")
-                assign_layouts(graph, sides, _gives, functools.partial(self._needs, back=back))
+                assign_layouts(graph, sides, gives, functools.partial(self._needs, back=back))
                 find_states(graph, sides)
-                keep_outputs(graph)
+                keep_outputs(graph, self.options.cache_dtype)
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                 found = store_of(self.device).find
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts, found)
@@ -136,21 +128,23 @@ class Compiler:
         """Whether the device may be asked about a node; notes why not."""
         if back[node] in self.refused:
             return False
-        if self.options.placement != "device" and _counts(node) and node.meta["val"].dtype != torch.bool:
+        if self.options.placement != "device" and counts(node) and node.meta["val"].dtype != torch.bool:
             return False  # a few bytes go up as whoever reads them wants them
-        reason = _impossible(node)
-        if not reason and _is_read_on_host(node):
+        reason = impossible(node)
+        if not reason and is_read_on_host(node):
             if node.target in MOVES:
                 return False
             reason = "TTNN lays out the weights of a convolution on the host, so they are computed there"
-        if reason and not _is_at_home_on_host(node):
+        if reason and not is_at_home_on_host(node):
             original = back[node]
             self.refused[original] = Fallback(original.name, "unsupported", reason)
         return not reason
 
     def _needs(self, node: Node, operand: Node, back: dict[Node, Node]) -> tuple[str, str | None]:
         """What a node needs of an operand: layout and dtype; the weights of products as the options say."""
-        layout, dtype = _needs(node, operand)
+        layout, dtype = needs(node, operand)
+        if node.target in operators_language.WRITES and operand is node.args[0]:
+            return layout, self.options.cache_dtype
         return layout, self.weight_dtypes.of(node, operand, back.get(node, node)) or dtype
 
     def _learn(self, traced: Trace, back: dict[Node, Node]) -> None:
@@ -215,7 +209,7 @@ class Compiler:
         return [
             fallback
             for node, fallback in self.refused.items()
-            if (node.users or mutates(node)) and not _is_at_home_on_host(node)
+            if (node.users or mutates(node)) and not is_at_home_on_host(node)
         ]
 
     def _measure(self, source: str, traced: Trace) -> Measurement:
@@ -323,70 +317,6 @@ def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     for old, new in forward.items():
         new.meta = dict(old.meta)
     return copy, {new: old for old, new in forward.items()}
-
-
-def _impossible(node: Node) -> str:
-    """Why a node cannot even be asked about on the device; empty where it can."""
-    if find_lowering(node.target) is None:
-        return f"{target_name(node)} {IMPOSSIBLE.get(node.target) or 'has no lowering to TTNN'}"
-    if mutates(node):
-        return f"{target_name(node)} writes into its operand"
-    tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
-    for value in tensors:
-        if value.dtype not in DEVICE_DTYPES:
-            return f"TTNN has no {str(value.dtype).removeprefix('torch.')}"
-        if not value.numel():
-            return "a tensor with no elements has nothing to compute on the device"
-        if value.device.type != "cpu":
-            return f"a tensor on {value.device} belongs to another backend"
-    return ""
-
-
-def _is_at_home_on_host(node: Node) -> bool:
-    """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64 of
-    rank 0), and what gives or reads no elements."""
-    if node.target in operators.AT_HOME_ON_HOST or _counts(node):
-        return True
-    if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
-        return node.args[0].op == "placeholder"  # what the caller finds in its tensor
-    results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
-    tensors = results + operands
-    is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
-    return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
-
-
-def _counts(node: Node) -> bool:
-    """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed."""
-    if isinstance(node.meta.get("val"), (tuple, list)):
-        return False  # several results are no arithmetic
-    values = [value for operand in (node, *node.all_input_nodes) for value in values_of(operand)]
-    if any(value.is_floating_point() or value.is_complex() or value.numel() > SMALL for value in values):
-        return False
-    return all(n.op in ("placeholder", "get_attr", "call_module") or _counts(n) for n in node.all_input_nodes)
-
-
-def _is_read_on_host(node: Node) -> bool:
-    """Whether every reader of a value is given it on the host, although that reader runs on the device."""
-    readers = list(node.users)
-    return bool(readers) and all(_needs(user, node)[0] == "HOST" for user in readers)
-
-
-def _gives(node: Node) -> str:
-    found = find_lowering(node.target)
-    return found.layout_at(node) if found else "TILE"
-
-
-def _needs(node: Node, operand: Node) -> tuple[str, str | None]:
-    found = find_lowering(node.target)
-    if found is None:
-        return "any", None
-    for position, argument in enumerate(node.args):
-        if argument is operand or (isinstance(argument, (list, tuple)) and operand in argument):
-            need = found.need(operand_name(node.target, position))
-            return need.layout_at(node), need.dtype
-    name = next(key for key, argument in node.kwargs.items() if argument is operand)
-    need = found.need(name)
-    return need.layout_at(node), need.dtype
 
 
 def _take_apart(node: Node) -> list[Node]:

@@ -104,6 +104,8 @@ def attention_decode(query, key, value, positions, mask, scale, window):
     return out.permute(2, 0, 1, 3).contiguous()
 
 
+# What writes into its first operand, a cache, in place.
+WRITES = frozenset({update_cache, update_cache_decode, fill_cache})
 # What becomes TTNN calls one by one where TTNN refuses the whole.
 FUSED = frozenset(
     {

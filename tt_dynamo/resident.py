@@ -171,6 +171,9 @@ class DeviceTensor(torch.Tensor):
     def data_ptr(self) -> int:
         return self.host.data_ptr()
 
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f"DeviceTensor({self.host!r})"
+
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         return self.host.clone()
 

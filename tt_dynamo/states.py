@@ -54,15 +54,15 @@ def find_states(graph: Graph, sides: Sides) -> list[StateUse]:
     return states
 
 
-def keep_outputs(graph: Graph) -> None:
-    """Mark the outputs that stay on the device, of those that passes found to be caches."""
+def keep_outputs(graph: Graph, dtype: str) -> None:
+    """Mark the outputs that stay on the device, at `dtype`, of those that passes found to be caches."""
     output = graph.output_node()
     values = output.args[0]
     for position in output.meta.get("kept", ()):
         value = values[position]
         crosses = is_call(value, operators.to_host) and value.args[0].meta["ttnn"].layout == "TILE"
         if crosses and only_user(value) is output and values.count(value) == 1:
-            value.meta["kept_at"] = position
+            value.meta["kept_at"], value.meta["kept_as"] = position, dtype
 
 
 def _state(write: Node) -> StateUse | None:
@@ -71,9 +71,12 @@ def _state(write: Node) -> StateUse | None:
         return None
     crossings = [user for user in target.users if is_call(user, operators.to_device)]
     new, others = down.args[0], set(target.users) - {write, *crossings}
-    if len(crossings) != 1 or others or crossings[0].meta["ttnn"] != new.meta.get("ttnn"):
+    if len(crossings) != 1 or others:
         return None
-    return StateUse(target, crossings[0], crossings[0].meta["ttnn"], bool(target.meta.get("held")))
+    spec, result = crossings[0].meta["ttnn"], new.meta["ttnn"]
+    if is_call(new, *operators_language.WRITES):
+        result = dataclasses.replace(result, dtype=spec.dtype)  # in place, whichever dtype that has
+    return StateUse(target, crossings[0], spec, bool(target.meta.get("held"))) if spec == result else None
 
 
 def _write_rows_alone(graph: Graph, write: Node, sides: Sides) -> None:

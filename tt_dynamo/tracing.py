@@ -222,13 +222,18 @@ class _Tracer:
         if is_call(node, operators.to_device):
             return self._upload(node)
         if "kept_at" in node.meta:
-            return self.known[node.args[0]]
+            return self._kept(self.known[node.args[0]], node.meta["kept_as"])
         if is_call(node, operators.to_host):
             return self._download(self.known[node.args[0]], node.meta["val"].dtype)
         if self.sides.get(node) == "device":
             return self._on_device(node)
         copied = self.graph.node_copy(node, lambda operand: self.known[operand])
         return copied
+
+    def _kept(self, value: Value, dtype: str) -> Value:
+        """A cache as later calls read it."""
+        wanted = getattr(self.recorder, dtype)
+        return value if value.dtype == wanted else self.recorder.typecast(value, wanted)
 
     def _settle(self, state: StateUse, value: Value) -> None:
         """Note which value a state ends as, if that is elsewhere than it began."""

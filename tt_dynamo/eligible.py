@@ -1,0 +1,79 @@
+"""What is known of a node before TTNN is asked: whether it may be asked, and what its lowering wants and gives."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from tt_dynamo import operators
+from tt_dynamo.codegen import target_name
+from tt_dynamo.graph import DEVICE_DTYPES, is_call, mutates, values_of
+from tt_dynamo.lowering import find as find_lowering
+from tt_dynamo.lowering import operand_name
+from tt_dynamo.lowering.on_host import IMPOSSIBLE
+
+SMALL = 1 << 16  # elements
+
+
+def impossible(node: Node) -> str:
+    """Why a node cannot even be asked about on the device; empty where it can."""
+    if find_lowering(node.target) is None:
+        return f"{target_name(node)} {IMPOSSIBLE.get(node.target) or 'has no lowering to TTNN'}"
+    if mutates(node):
+        return f"{target_name(node)} writes into its operand"
+    tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
+    for value in tensors:
+        if value.dtype not in DEVICE_DTYPES:
+            return f"TTNN has no {str(value.dtype).removeprefix('torch.')}"
+        if not value.numel():
+            return "a tensor with no elements has nothing to compute on the device"
+        if value.device.type != "cpu":
+            return f"a tensor on {value.device} belongs to another backend"
+    return ""
+
+
+def is_at_home_on_host(node: Node) -> bool:
+    """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64 of
+    rank 0), and what gives or reads no elements."""
+    if node.target in operators.AT_HOME_ON_HOST or counts(node):
+        return True
+    if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
+        return node.args[0].op == "placeholder"  # what the caller finds in its tensor
+    results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
+    tensors = results + operands
+    is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
+    return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
+
+
+def counts(node: Node) -> bool:
+    """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed."""
+    if isinstance(node.meta.get("val"), (tuple, list)):
+        return False  # several results are no arithmetic
+    values = [value for operand in (node, *node.all_input_nodes) for value in values_of(operand)]
+    if any(value.is_floating_point() or value.is_complex() or value.numel() > SMALL for value in values):
+        return False
+    return all(n.op in ("placeholder", "get_attr", "call_module") or counts(n) for n in node.all_input_nodes)
+
+
+def is_read_on_host(node: Node) -> bool:
+    """Whether every reader of a value is given it on the host, although that reader runs on the device."""
+    readers = list(node.users)
+    return bool(readers) and all(needs(user, node)[0] == "HOST" for user in readers)
+
+
+def gives(node: Node) -> str:
+    found = find_lowering(node.target)
+    return found.layout_at(node) if found else "TILE"
+
+
+def needs(node: Node, operand: Node) -> tuple[str, str | None]:
+    found = find_lowering(node.target)
+    if found is None:
+        return "any", None
+    for position, argument in enumerate(node.args):
+        if argument is operand or (isinstance(argument, (list, tuple)) and operand in argument):
+            need = found.need(operand_name(node.target, position))
+            return need.layout_at(node), need.dtype
+    name = next(key for key, argument in node.kwargs.items() if argument is operand)
+    need = found.need(name)
+    return need.layout_at(node), need.dtype
