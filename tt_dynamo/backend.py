@@ -72,7 +72,7 @@ def compile_graph(
     options: Options,
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
-    """Compile a Dynamo graph whose sizes are numbers; `instead` gives what is called for its program, of an ATen graph."""
+    """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
     given = [
         dataclasses.replace(_described(node), pointer=_pointer(value))
         for node, value in zip(module.graph.find_nodes(op="placeholder"), inputs, strict=True)
