@@ -11,12 +11,14 @@ A graph that writes into one of its inputs changes the copy on the device. What 
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -38,7 +40,7 @@ class Copy:
         self.newer = False
         self._host = weakref.ref(host)
         self._download = download
-        self._version, self._pointer = host._version, host.data_ptr()
+        self._version, self._pointer = _version(host), host.data_ptr()
 
     def serves(self, host: torch.Tensor, spec: Spec, owner: Any) -> bool:
         """Whether this is the copy at `spec` of `host` as it is now."""
@@ -50,7 +52,7 @@ class Copy:
         assert host is not None
         self.tensor = tensor
         self.newer = not on_host_as_well
-        self._version, self._pointer = host._version, host.data_ptr()
+        self._version, self._pointer = _version(host), host.data_ptr()
 
     def fetch(self) -> None:
         """Bring the host tensor up to date, unless torch has written to it since."""
@@ -60,7 +62,7 @@ class Copy:
         self.newer = False
         with torch.inference_mode(False), torch.no_grad():
             host.copy_(self._download(self.tensor, host.dtype))
-        self._version = host._version
+        self._version = _version(host)
 
     def release(self) -> None:
         """Let go of the device, which is being closed, and lose nothing."""
@@ -71,7 +73,11 @@ class Copy:
 
     def _is_current(self, host: torch.Tensor) -> bool:
         present = self.tensor is not None and self._host() is host
-        return present and host._version == self._version and host.data_ptr() == self._pointer
+        return present and _version(host) == self._version and not host.is_inference() and host.data_ptr() == self._pointer
+
+
+def _version(host: torch.Tensor) -> int:
+    return 0 if host.is_inference() else host._version  # which inference tensors have none of
 
 
 _programs = threading.local()
@@ -124,11 +130,17 @@ class DeviceTensor(torch.Tensor):
         return self._host
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["host"], None
+        """The attribute with the contents, for AOTAutograd, whose programs of any backend compute with them.
+
+        Dynamo's guards read at every call what they are told here, and look at shapes alone: they get what fetches nothing.
+        """
+        asking = sys._getframe(1).f_globals.get("__name__", "")
+        return ["host" if asking.startswith("torch._functorch.") else "_host"], None
 
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> DeviceTensor:
-        return DeviceTensor(inner["host"])
+        (host,) = inner.values()
+        return DeviceTensor(host)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -142,8 +154,11 @@ class DeviceTensor(torch.Tensor):
             given.append(value)
             return value.host
 
+        written = list(_written(func, args, kwargs or {}))
         args, kwargs = tree_map(host, (args, kwargs or {}))
         result = func(*args, **kwargs)
+        for tensor in written:
+            torch.autograd.graph.increment_version(tensor._owner)  # which autograd, above this, did not
 
         def held(value: Any) -> Any:
             for tensor in given if isinstance(value, torch.Tensor) else ():
@@ -179,6 +194,18 @@ class DeviceTensor(torch.Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.host.clone().__reduce_ex__(protocol)
+
+
+def _written(func: Any, args: Any, kwargs: Any) -> Iterator[DeviceTensor]:
+    """The DeviceTensors that a call writes into."""
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
+            yield from (v for v in (value if isinstance(value, (list, tuple)) else [value]) if _is_real(v))
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, DeviceTensor) and not isinstance(value._owner, FakeTensor)
 
 
 def copy_of(host: torch.Tensor) -> Copy | None:
