@@ -65,6 +65,7 @@ class GraphInput:
     pointer: int = 0  # its address
 
 
+@unfetched()
 def compile_graph(
     module: GraphModule,
     inputs: Sequence[Any],

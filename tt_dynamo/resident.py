@@ -73,7 +73,9 @@ class Copy:
 
     def _is_current(self, host: torch.Tensor) -> bool:
         present = self.tensor is not None and self._host() is host
-        return present and _version(host) == self._version and not host.is_inference() and host.data_ptr() == self._pointer
+        return (
+            present and _version(host) == self._version and not host.is_inference() and host.data_ptr() == self._pointer
+        )
 
 
 def _version(host: torch.Tensor) -> int:
@@ -132,7 +134,7 @@ class DeviceTensor(torch.Tensor):
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         """The attribute with the contents, for AOTAutograd, whose programs of any backend compute with them.
 
-        Dynamo's guards read at every call what they are told here, and look at shapes alone: they get what fetches nothing.
+        Dynamo's guards read what they are told here at every call; they look at shapes, for which nothing is fetched.
         """
         asking = sys._getframe(1).f_globals.get("__name__", "")
         return ["host" if asking.startswith("torch._functorch.") else "_host"], None
