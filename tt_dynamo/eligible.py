@@ -46,13 +46,34 @@ def is_at_home_on_host(node: Node) -> bool:
 
 
 def counts(node: Node) -> bool:
-    """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed."""
+    """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed.
+
+    Floats on the way from integers to integers count as well, as where T5 puts distances into buckets by their
+    logarithm: bfloat16 would round them into other buckets.
+    """
     if isinstance(node.meta.get("val"), (tuple, list)):
         return False  # several results are no arithmetic
     values = [value for operand in (node, *node.all_input_nodes) for value in values_of(operand)]
-    if any(value.is_floating_point() or value.is_complex() or value.numel() > SMALL for value in values):
+    if any(value.is_complex() or value.numel() > SMALL for value in values):
         return False
-    return all(n.op in ("placeholder", "get_attr", "call_module") or counts(n) for n in node.all_input_nodes)
+    if not all(n.op in ("placeholder", "get_attr", "call_module") or counts(n) for n in node.all_input_nodes):
+        return False
+    floats = [n for n in (node, *node.all_input_nodes) if any(v.is_floating_point() for v in values_of(n))]
+    return all(n.op == "call_function" and _ends_in_integers(n) for n in floats)
+
+
+def _ends_in_integers(value: Node) -> bool:
+    """Whether all that is computed from a float is integers in the end, or comparisons."""
+    pending, seen = [value], {value}
+    while pending:
+        for user in pending.pop().users:
+            results = values_of(user)
+            if user.op != "call_function" or not results or any(result.numel() > SMALL for result in results):
+                return False
+            if any(result.is_floating_point() for result in results) and user not in seen:
+                seen.add(user)
+                pending.append(user)
+    return True
 
 
 def is_read_on_host(node: Node) -> bool:

@@ -44,3 +44,15 @@ def test_a_table_is_not_untilized_at_every_call():
     table.weight.data.copy_(random(ROWS, 64))
     report = check(table, torch.arange(32)[None], roundings=0)
     assert report.device_programs == 1
+
+
+def test_rows_numbered_by_a_logarithm_of_distances_are_eagers_at_every_position(table):
+    """T5's buckets: bfloat16 would put distances next to a border into another one."""
+
+    def model(position):
+        distances = (position - torch.arange(512)[None]).clamp(min=0)
+        far = 16 + (torch.log(distances.float() / 16) / 2.0794415416798357 * 16).to(torch.int64)
+        return table(torch.where(distances < 16, distances, far.clamp(max=ROWS - 1)))
+
+    for position in (511, 300):
+        assert "embedding" in calls(check(model, torch.tensor(position), roundings=0))
