@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo import operators
+from tt_dynamo import operators, operators_language
 from tt_dynamo.graph import FallbackError, device_arguments, is_call
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Settings, words
@@ -105,6 +105,8 @@ class Recovery:
             return known[node.args[0]]  # crosses when a node on the device takes it
         if is_call(node, operators.to_host):
             return self._on_host(node.args[0], known)
+        if is_call(node, *operators_language.WRITES):
+            _check_positions(node, known)
         if sides.get(node) == "device":
             try:
                 return self._on_device(node, known)
@@ -138,6 +140,14 @@ class Recovery:
             return download(self.ttnn, value, expected.dtype)
         except Exception as error:
             raise Unreadable(words(error)) from None
+
+
+def _check_positions(node: Node, known: dict[Node, Any]) -> None:
+    """Raise IndexError for a write behind the end of a cache, which TTNN does not notice."""
+    length, positions = node.args[0].meta["val"].shape[2], [known[p] for p in node.args[2:3]]
+    for found in positions:
+        if isinstance(found, torch.Tensor) and found.numel() and not 0 <= int(found.max()) < length:
+            raise IndexError(f"position {int(found.max())} is out of range for a cache of {length} tokens")
 
 
 def _computes(node: Node) -> bool:

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo import operators
+from tt_dynamo import operators, operators_language
 from tt_dynamo.codegen import as_bfloat16, checked, restrided, shared
-from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter
+from tt_dynamo.graph import DEVICE_DTYPES, Spec, Unsupported, device_arguments, is_call, is_parameter, shape_of
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.recorder import Recorder, Refused, Settings, Value, words
 from tt_dynamo.lowering.registry import Lowering
@@ -370,9 +370,10 @@ def _check_results(node: Node, result: Any) -> None:
 
 
 def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
-    """What integers may cross: those of 32 bits, or the rows of the tables that they pick from."""
+    """What integers may cross: those of 32 bits, or the rows of the tables and caches that they pick from."""
     if spec.dtype == "int32":
-        return INT32
+        lengths = [shape_of(user.args[0])[2] for user in node.users if is_call(user, *operators_language.WRITES)]
+        return (0, min(lengths)) if lengths else INT32
     rows = [user.args[0].meta["val"].shape[0] for user in node.users if user.target is torch.ops.aten.embedding.default]
     return 0, min(rows, default=INT32[1])
 
