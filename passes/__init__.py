@@ -22,6 +22,7 @@ from tt_dynamo.passes.divide_linears import divide_linears
 from tt_dynamo.passes.fold_batch_norm import fold_batch_norm
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.fold_patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.fold_scales import fold_scales
 from tt_dynamo.passes.fuse_attention import fuse_attention
 from tt_dynamo.passes.fuse_gelu import fuse_gelu
 from tt_dynamo.passes.fuse_grouped_query import fuse_grouped_query
@@ -64,6 +65,7 @@ PASSES: tuple[Pass, ...] = (
     rotary_tables,
     fuse_rms_norm,
     fuse_attention,
+    fold_scales,
     fuse_grouped_query,
     attend_to_prompt,
     pad_heads,
