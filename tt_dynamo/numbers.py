@@ -49,7 +49,25 @@ def _counts(user: Node) -> bool:
         return False
     if isinstance(_value(user), torch.Tensor):
         return user.target in WITH_TENSORS and not user.kwargs
-    return user.target in ARITHMETIC and all(_counts(reader) for reader in user.users)
+    known = user.target in ARITHMETIC or _settled(user) is not None
+    return known and all(_counts(reader) for reader in user.users)
+
+
+def _settled(node: Node) -> Any:
+    """The operand that the larger of two numbers always is, as guards of the graph have it; None where either may be.
+
+    Guards say it of a sliding cache that is full, or not yet.
+    """
+    value = _value(node)
+    if node.target is not torch.sym_max or not isinstance(value, torch.SymInt):
+        return None
+    bounds = value.node.shape_env.bound_sympy
+    ranges = [bounds(_value(x).node.expr) if isinstance(x, Node) else None for x in node.args]
+    lowest = [x if known is None else known.lower for x, known in zip(node.args, ranges, strict=True)]
+    highest = [x if known is None else known.upper for x, known in zip(node.args, ranges, strict=True)]
+    if lowest[0] >= highest[1]:
+        return node.args[0]
+    return node.args[1] if lowest[1] >= highest[0] else None
 
 
 def split(module: GraphModule, positions: frozenset[int]) -> tuple[GraphModule, Callable[[Sequence[Any], Any], Any]]:
@@ -69,10 +87,16 @@ def split(module: GraphModule, positions: frozenset[int]) -> tuple[GraphModule, 
         is_number = node.op == "call_function" and not isinstance(_value(node), torch.Tensor)
         if is_number and node.all_input_nodes and all(operand in numbers for operand in node.all_input_nodes):
             numbers.add(node)
+    for node in module.graph.nodes:
+        settled = _settled(node)
+        if settled is not None:
+            given = copies[settled] if isinstance(settled, Node) else settled
+            copies[node].replace_all_uses_with(given)  # type: ignore[arg-type]
     asides = {index: node for index, node in enumerate(original) if node in numbers}
     output.args = (tuple(result for index, result in enumerate(results) if index not in asides),)
+    unread = {copies[number] for number in numbers if number.op == "call_function"}
     for node in reversed(list(graph.nodes)):
-        if not node.users and node.op == "call_function":
+        if node in unread and not node.users:  # of the others some write into their operands
             graph.erase_node(node)
     counting = Graph()
     known: dict[Node, Node] = {}
