@@ -15,6 +15,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo import operators
 from tt_dynamo.graph import aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
+from tt_dynamo.passes.attention_masks import allows_all
 
 sdpa = aten.scaled_dot_product_attention.default
 
@@ -76,7 +77,7 @@ def _flag(mask: Node, lengths: tuple[int, int], literals: set[Node]) -> str:
     """ "none" for a mask that allows every key, "causal" for one that allows keys up to the query's place, else ""."""
     allowed = allowed_keys(mask, lengths, literals)
     if allowed is None:
-        return ""
+        return "none" if allows_all(mask) else ""
     if bool(allowed.all()):
         return "none"
     queries, keys = lengths

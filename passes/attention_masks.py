@@ -1,5 +1,6 @@
 """What masks of attention mean: which keys each query reads, said by positions.
 
+    allows_all(mask)             all of them
     causal_positions(mask)       key <= position                                  → position [query]
     window_positions(mask)       position - window < key <= position              → position [query], window
 
@@ -58,6 +59,13 @@ class Reach(NamedTuple):
     leaf: Leaf
     first: torch.Tensor | None
     last: torch.Tensor
+
+
+def allows_all(mask: Node) -> bool:
+    """Whether a mask lets every query read every key, whatever values the graph is run with."""
+    found = condition_of(mask)
+    literals = literal_nodes(mask.graph)
+    return found is not None and all(_always(part, allows, literals) for part, allows in _conjuncts(*found))
 
 
 def causal_positions(mask: Node) -> Node | None:
@@ -144,8 +152,7 @@ def _reach(mask: Node) -> Reach | None:
     literals = literal_nodes(mask.graph)
     bounds = []
     for part, allows in _conjuncts(*found):
-        known = literal_value(part, literals)
-        if known is not None and bool((known == allows).all()):
+        if _always(part, allows, literals):
             continue
         bound = _bound(part, allows, shape[-2:], literals)
         if bound is None:
@@ -169,24 +176,46 @@ def _conjuncts(condition: Node, allows: bool) -> list[tuple[Node, bool]]:
     return _conjuncts(operands[0], allows) if _broadcasts(condition) else [(condition, allows)]
 
 
-def _bound(
-    node: Node, allows: bool, shape: tuple[int, ...], literals: set[Node]
-) -> tuple[Leaf, torch.Tensor, bool] | None:
-    """A comparison as a bound of the keys: leaf + offsets [query] is the last key read (or the first)."""
+def _always(part: Node, allows: bool, literals: set[Node]) -> bool:
+    """Whether a condition is `allows` everywhere: by its contents, or as both sides count from the same number."""
+    known = literal_value(part, literals)
+    if known is not None:
+        return bool((known == allows).all())
+    compared = _compared(part, allows, literals)
+    return compared is not None and not compared.leaves and bool((compared.literal <= 0).all())
+
+
+def _compared(node: Node, allows: bool, literals: set[Node]) -> Sum | None:
+    """A comparison that is `allows` where the sum is not above 0; numbers on both sides cancel."""
     if not is_call(node, *COMPARISONS) or node.kwargs:
         return None
-    queries, keys = shape
     sign, summand = COMPARISONS[node.target]
     if not allows:  # x > 0, which is 1 - x <= 0
         sign, summand = -sign, 1 - summand
     a, b = (_sum(argument, literals) for argument in node.args)
-    if a is None or b is None or len(a.leaves) + len(b.leaves) != 1:
+    if a is None or b is None:
         return None
-    leaf = a.leaves[0] if a.leaves else b.leaves[0]
-    leaf = leaf._replace(sign=sign * leaf.sign * (1 if a.leaves else -1))
+    left = [leaf._replace(sign=sign * leaf.sign) for leaf in a.leaves]
+    for leaf in (leaf._replace(sign=-sign * leaf.sign) for leaf in b.leaves):
+        opposite = leaf._replace(sign=-leaf.sign)
+        if torch.Size(leaf.shape).numel() == 1 and opposite in left:
+            left.remove(opposite)
+        else:
+            left.append(leaf)
+    return Sum(sign * (a.literal - b.literal) + summand, tuple(left))
+
+
+def _bound(
+    node: Node, allows: bool, shape: tuple[int, ...], literals: set[Node]
+) -> tuple[Leaf, torch.Tensor, bool] | None:
+    """A comparison as a bound of the keys: leaf + offsets [query] is the last key read (or the first)."""
+    queries, keys = shape
+    compared = _compared(node, allows, literals)
+    if compared is None or len(compared.leaves) != 1:
+        return None
+    leaf, literal = compared.leaves[0], compared.literal  # literal + leaf <= 0
     if not _one_for_each(leaf.shape, queries):
         return None
-    literal = sign * (a.literal - b.literal) + summand  # literal + leaf <= 0
     literal = literal.reshape(literal.shape[-2:]) if torch.Size(literal.shape[:-2]).numel() == 1 else literal
     if literal.ndim > 2:
         return None

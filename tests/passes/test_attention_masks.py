@@ -7,7 +7,7 @@ from captured import capture, random
 
 from tt_dynamo import operators
 from tt_dynamo.graph import aten, is_call
-from tt_dynamo.passes.attention_masks import causal_positions, window_positions
+from tt_dynamo.passes.attention_masks import allows_all, causal_positions, window_positions
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.fuse_attention import fuse_attention
 
@@ -151,3 +151,35 @@ def test_a_window_that_differs_between_queries_gives_none():
 
     _, node = masked(mask, queries=4)
     assert causal_positions(node) is None and window_positions(node) is None
+
+
+ALL = {
+    "counted from the same number": lambda p: (keys() + (p - LENGTH + 1) <= p)[None, None, None],
+    "a full window": lambda p: ((keys() + p - LENGTH + 1 > p - LENGTH) & (keys() + p - LENGTH + 1 <= p))[None],
+    "no later one": lambda p: ~(keys() + p > p + LENGTH)[None],
+}
+NOT_ALL = {
+    "one too many": lambda p: (keys() + (p - LENGTH + 2) <= p)[None, None, None],
+    "of another number": lambda p: (keys() - LENGTH <= p)[None, None, None],
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_mask_that_allows_every_key_whatever_the_position_goes(name):
+    graph, mask = masked(lambda p: ALL[name](p), fuse=False)
+    assert allows_all(mask) and bool(condition(graph, mask).all())
+    graph.apply(fuse_attention, exact=False)
+    assert graph.only(sdpa).args[3] is None
+
+
+@pytest.mark.parametrize("name", NOT_ALL)
+def test_a_mask_that_may_forbid_a_key_stays(name):
+    graph, mask = masked(lambda p: NOT_ALL[name](p), fuse=False)
+    assert not allows_all(mask)
+    graph.apply(fuse_attention, exact=False)
+    assert graph.only(sdpa).args[3] is not None
+
+
+def condition(graph, mask):
+    value = evaluated(graph, mask)
+    return value if value.dtype == torch.bool else value == 0
