@@ -20,7 +20,7 @@ def split_heads_decode(ttnn, x, num_heads, num_kv_heads):
     return ttnn.experimental.nlp_create_qkv_heads_decode(x, num_heads=num_heads, num_kv_heads=num_kv_heads)
 
 
-@lower(operators_language.by_user)
+@lower(operators_language.by_user, sharded=True)
 def by_user(ttnn, x):
     """x [1, batch, rows, width], each user's rows on a core of their own."""
     _, batch, rows, width = x.shape
@@ -38,7 +38,7 @@ def by_user(ttnn, x):
     return ttnn.to_memory_config(x, config)
 
 
-@lower(operators_language.rotary_decode)
+@lower(operators_language.rotary_decode, sharded=True)
 def rotary_decode(ttnn, x, cos, sin):
     """x [1, batch, heads, head_dim] turned by cos, sin [1, batch, 1, head_dim]."""
     return ttnn.experimental.rotary_embedding_hf(
@@ -50,13 +50,26 @@ def rotary_decode(ttnn, x, cos, sin):
     )
 
 
-@lower(operators_language.update_cache_decode, positions=POSITIONS)
+@lower(operators_language.update_cache_decode, sharded=True, positions=POSITIONS)
 def update_cache_decode(ttnn, cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch], in place."""
     return ttnn.experimental.paged_update_cache(cache, _on_users(ttnn, x), update_idxs_tensor=positions)
 
 
-@lower(operators_language.attention_decode, positions=POSITIONS)
+@lower(operators_language.slide_cache_decode, sharded=True, rows=Need("ROW_MAJOR", "uint32"), positions=POSITIONS)
+def slide_cache_decode(ttnn, cache, x, rows, positions):
+    """cache [batch, heads, length, head_dim] with its rows [batch heads, length], then x in row positions [batch].
+
+    TTNN slices and joins whole tiles, so rows change their places in a lookup: in ROW_MAJOR the cache is a table.
+    """
+    table = ttnn.reshape(ttnn.to_layout(cache, ttnn.ROW_MAJOR_LAYOUT), (-1, cache.shape[-1]))
+    new = ttnn.reshape(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT), cache.shape)
+    if new.dtype != cache.dtype:
+        new = ttnn.typecast(new, cache.dtype)
+    return update_cache_decode(ttnn, new, x, positions)
+
+
+@lower(operators_language.attention_decode, sharded=True, positions=POSITIONS)
 def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     """Attention of query [1, batch, heads, head_dim] to key, value [batch, kv heads, length, head_dim].
 
@@ -102,7 +115,7 @@ def _on_users(ttnn, x):
     return x if x.is_sharded() else by_user(ttnn, x)
 
 
-@lower(operators_language.update_cache, positions=POSITIONS)
+@lower(operators_language.update_cache, sharded=True, positions=POSITIONS)
 def update_cache(ttnn, cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [batch, heads, 1, head_dim] written in place at positions [1]."""
     if cache.shape[0] > 1:

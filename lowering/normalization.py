@@ -11,6 +11,7 @@ import math
 
 from tt_dynamo import operators
 from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering.memory import is_sharded, memory_config
 from tt_dynamo.lowering.registry import Need, lower
 
 
@@ -65,13 +66,17 @@ def add_layer_norm(ttnn, x, residual, weight, bias, eps):
     )
 
 
-@lower(operators.rms_norm)
+@lower(operators.rms_norm, sharded=True)
 def rms_norm(ttnn, x, weight, eps):
     """x over its root mean square along the last dimension, times the weight.
 
     x [..., width], weight [width]. Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467
     """
-    return ttnn.rms_norm(x, weight=weight, epsilon=eps, compute_kernel_config=ttnn.settings.compute_kernel_config)
+    options = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
+    if is_sharded(x):  # heads, each user's on a core of their own: TTNN norms no such rows, but leaves them there
+        options["memory_config"] = memory_config(ttnn, x)
+        x = ttnn.to_memory_config(x, ttnn.L1_MEMORY_CONFIG)
+    return ttnn.rms_norm(x, weight=weight, epsilon=eps, **options)
 
 
 @lower(aten.group_norm.default)

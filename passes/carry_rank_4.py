@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch.fx import Graph, Node
 
-from tt_dynamo import operators, operators_language
+from tt_dynamo import operators
 from tt_dynamo.graph import Context, aten, insert, is_call, replace, shape_of
 from tt_dynamo.passes.canonicalize import canonicalize
 
@@ -20,7 +20,6 @@ ROWS = {
     operators.linear: (0,),
     operators.add_layer_norm: (0, 1),
     operators.rms_norm: (0,),
-    operators_language.gate: (0, 1),
     aten.layer_norm.default: (0,),
     aten.add.Tensor: (0, 1),
     aten.mul.Tensor: (0, 1),

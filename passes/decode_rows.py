@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import operator
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators, operators_language
@@ -20,7 +21,9 @@ from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call,
 from tt_dynamo.passes.attention_masks import causal_positions, window_positions
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.carry_rank_4 import ROWS
+from tt_dynamo.passes.rows import literal
 
+CACHES = (operators_language.update_cache, operators_language.slide_cache)
 SDPA = aten.scaled_dot_product_attention.default
 USERS = 32  # TTNN's decode calls take a tile of them
 BY_USER = (2, 0, 1, 3)  # [batch, heads, 1, head_dim] → [1, batch, heads, head_dim]
@@ -72,13 +75,12 @@ def _carry(graph: Graph, node: Node) -> None:
 def _is_decode(node: Node) -> bool:
     query, key, value, *rest = node.args
     batch, _, seq, _ = shape_of(query)
-    mask = rest[0] if rest else None
     is_causal = bool(rest[1 if node.target is operators.attention else 2]) if len(rest) > 2 else False
     if node.target is SDPA and len(rest) > 1 and rest[1]:
         return False  # dropout
-    if seq != 1 or batch > USERS or mask is None or is_causal:
+    if seq != 1 or batch > USERS or is_causal:
         return False
-    return all(is_call(cache, operators_language.update_cache) for cache in (key, value)) and shape_of(key)[0] == batch
+    return all(is_call(cache, *CACHES) for cache in (key, value)) and shape_of(key)[0] == batch
 
 
 class _Rows:
@@ -86,18 +88,19 @@ class _Rows:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
+        self.first = next(node for node in graph.nodes if node.op == "call_function")
         self.known: dict[Node, Node] = {}
+        self.literals: dict[tuple[int, ...], Node] = {}
 
     def attend(self, node: Node) -> None:
-        query, key, value, mask = node.args[:4]
+        query, key, value, mask = (*node.args[:4], None)[:4]
         scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
         batch, heads, _, head_dim = shape_of(query)
         caches = [self._cache(cache) for cache in (key, value)]
-        positions, window = causal_positions(mask), None
-        if positions is None:
-            found = window_positions(mask)
-            positions, window = found if found is not None else (None, None)
-        if positions is None:
+        positions, window = self._seen(mask)
+        if mask is None:
+            positions = self._last_row(key, node)
+        elif positions is None:
             mask = self._by_head(mask, heads)
         else:
             positions, mask = self._of_users(positions, batch, node), None
@@ -110,6 +113,32 @@ class _Rows:
         else:
             out = self._emit(aten.permute.default, out, list(BY_BATCH), like=node)
         replace(node, out)
+
+    def _seen(self, mask: Node | None) -> tuple[Node | None, int | None]:
+        """The position up to which a mask lets a query read, and its window; each None where there is none."""
+        positions = None if mask is None else causal_positions(mask)
+        if mask is None or positions is not None:
+            return positions, None
+        return window_positions(mask) or (None, None)
+
+    def _last_row(self, cache: Node, like: Node) -> Node:
+        """The position of the last row of a cache [batch], up to which all of them are seen."""
+        batch, _, length, _ = shape_of(cache)
+        return self._numbers(torch.full((batch,), length - 1), like)
+
+    def _following(self, cache: Node, like: Node) -> Node:
+        """For each row of a cache the number of the one behind it, [batch heads, length]; the last one stays."""
+        batch, heads, length, _ = shape_of(cache)
+        rows = torch.arange(batch * heads * length).reshape(batch * heads, length)
+        return self._numbers(torch.cat([rows[:, 1:], rows[:, -1:]], 1), like)
+
+    def _numbers(self, numbers: torch.Tensor, like: Node) -> Node:
+        """A literal that all layers share."""
+        key = (*numbers.shape, int(numbers.reshape(-1)[0]))
+        if key not in self.literals:
+            with self.graph.inserting_before(self.first):
+                self.literals[key] = literal(like, numbers)
+        return self.literals[key]
 
     def of(self, node: Node) -> Node:
         """[batch, heads, 1, head_dim] as [1, batch, heads, head_dim]."""
@@ -158,12 +187,16 @@ class _Rows:
 
     def _cache(self, node: Node) -> Node:
         """The update of a cache by users."""
-        if is_call(node, operators_language.update_cache):
-            cache, x, positions = node.args
+        if is_call(node, *CACHES):
+            cache, x, *positions = node.args
             x = self.of(x)
             with self.graph.inserting_before(node):
-                positions = self._of_users(positions, shape_of(cache)[0], node)
-                new = self._emit(operators_language.update_cache_decode, cache, x, positions, like=node)
+                if positions:
+                    positions = self._of_users(positions[0], shape_of(cache)[0], node)
+                    new = self._emit(operators_language.update_cache_decode, cache, x, positions, like=node)
+                else:
+                    rows, last = self._following(cache, node), self._last_row(cache, node)
+                    new = self._emit(operators_language.slide_cache_decode, cache, x, rows, last, like=node)
             node.replace_all_uses_with(new, propagate_meta=False)
             self.graph.erase_node(node)
             return new

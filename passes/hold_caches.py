@@ -6,6 +6,9 @@ After    new = update_cache(cache, x, position), or fill_cache(cache, x) for mor
 Before   new = index_copy(zeros, 2, arange(n) + start, x);   output new
 After    new = constant_pad_nd(x, …);                        output new, which stays on the device
 
+Before   rolled = roll(cache, -1, 2);   new = index_put(rolled, [None, None, -1], x);   …; copy_(cache, new)
+After    new = slide_cache(cache, x);   …; copy_(cache, new)
+
 Only where nothing else reads the old contents. Each layer of a model counts its own tokens, and a prompt fills caches
 from their first row: graphs are compiled as if all `start` were one (a single token) or 0 (more of them), which is
 noted as `Assumption` and checked at every call. A slice of what a prompt wrote is then the prompt's own keys.
@@ -15,10 +18,23 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators_language
-from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.graph import (
+    Context,
+    aten,
+    dead_code,
+    dtype_of,
+    insert,
+    is_call,
+    literal_nodes,
+    literal_value,
+    only_user,
+    replace,
+    shape_of,
+)
 
 TOKENS = 2  # the dimension of a cache that counts them
 
@@ -59,9 +75,49 @@ def hold_caches(graph: Graph, context: Context) -> int:
         _assume_start(graph, [write for write in writes if write.is_prompt], context)
     made = [_rewrite(graph, write) for write in writes if context.assume or not write.is_prompt or write.start == 0]
     _keep(graph, made)
-    if made:
+    slid = _slide(graph)
+    if made or slid:
         dead_code(graph)
-    return len(made)
+    return len(made) + slid
+
+
+def _slide(graph: Graph) -> int:
+    """Rewrite every write of one token into a full cache that slides; returns how many."""
+    literals, slid = literal_nodes(graph), 0
+    for roll in graph.find_nodes(op="call_function", target=aten.roll.default):
+        cache, shifts, dims = roll.args
+        write = only_user(roll)
+        if list(shifts) != [-1] or len(shape_of(roll)) != 4 or [dim % 4 for dim in dims] != [TOKENS]:
+            continue
+        if write is None or not _is_last_row(write, roll, literals):
+            continue
+        for copy in [
+            user for user in cache.users if is_call(user, aten.copy.default) and user.args[:2] == (cache, write)
+        ]:
+            replace(copy, write)
+        values, shape = write.args[2], shape_of(cache)
+        rows = (*shape[:TOKENS], 1, shape[3])
+        if torch.Size(shape_of(values)).numel() != torch.Size(rows).numel() or not _is_overwritten(cache, roll):
+            continue
+        with graph.inserting_before(write):
+            if shape_of(values) != rows:
+                values = insert(graph, aten.reshape.default, (values, list(rows)), like=values)
+            replace(write, insert(graph, operators_language.slide_cache, (cache, values), like=write))
+        slid += 1
+    return slid
+
+
+def _is_last_row(write: Node, roll: Node, literals: set[Node]) -> bool:
+    """Whether `write` is an index_put that replaces just the last row of what was rolled."""
+    if not is_call(write, aten.index_put.default):
+        return False
+    target, indices, values, *accumulate = write.args
+    if target is not roll or any(accumulate) or write.kwargs or dtype_of(values) != dtype_of(roll):
+        return False
+    if len(indices) != TOKENS + 1 or any(index is not None for index in indices[:TOKENS]):
+        return False
+    row = literal_value(indices[TOKENS], literals)
+    return row is not None and row.shape == (1,) and int(row) in (-1, shape_of(roll)[TOKENS] - 1)
 
 
 def _write(node: Node) -> _Write | None:

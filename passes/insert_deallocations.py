@@ -5,8 +5,8 @@ After    y = reshape(x);  z = relu(y);  y.deallocate();  out = to_torch(z);  z.d
 
 Runs on the program's graph. x and y share one buffer, so nothing is freed before the last use of both, and then once,
 through the alias that was read last. `Tensor.deallocate` does not force, as `ttnn.deallocate` would: TTNN frees only
-what nobody else holds, so a mistake here would keep memory, never corrupt it. Weights belong to the store and are never
-freed.
+what nobody else holds, so a mistake here would keep memory, never corrupt it. Weights belong to the store and caches to
+their tensors, and are never freed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def insert_deallocations(graph: Graph) -> int:
     """Insert a deallocation for every buffer that the program makes; returns how many.
 
     Reads node.meta["ttnn"] (the node is a tensor on the device), node.meta["alias"] (the operand whose buffer it lives
-    in, or None) and node.meta["weight"].
+    in, or None), node.meta["weight"] and node.meta["state"].
     """
     roots: dict[Node, Node] = {}
     for node in graph.nodes:
@@ -35,7 +35,8 @@ def insert_deallocations(graph: Graph) -> int:
     inserted = 0
     returned = {roots[n] for n in graph.output_node().all_input_nodes if n in roots}
     for buffer, (reader, alias) in last.items():
-        if buffer.meta.get("weight") or buffer in returned or _still_named(reader, buffer, roots):
+        kept = buffer.meta.get("weight") or buffer.meta.get("state")
+        if kept or buffer in returned or _still_named(reader, buffer, roots):
             continue
         with graph.inserting_after(reader):
             call = graph.call_method("deallocate", (alias,))

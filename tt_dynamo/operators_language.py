@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tt_dynamo.operators import ACTIVATIONS, define
+from tt_dynamo.operators import define
 
 
 @define("rotary(Tensor x, Tensor cos, Tensor sin) -> Tensor")
@@ -45,10 +45,10 @@ def fill_cache(cache, x):
     return torch.cat([x, cache[:, :, x.shape[2] :]], 2)
 
 
-@define("gate(Tensor x, Tensor y, str activation) -> Tensor")
-def gate(x, y, activation):
-    """activation(x) * y: how SwiGLU and GeGLU let one projection gate another."""
-    return ACTIVATIONS[activation](x) * y
+@define("slide_cache(Tensor cache, Tensor x) -> Tensor")
+def slide_cache(cache, x):
+    """cache [batch, heads, length, head_dim] without its first row, and x [batch, heads, 1, head_dim] as its last."""
+    return torch.cat([cache[:, :, 1:], x], 2)
 
 
 @define("split_heads_decode(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)")
@@ -80,6 +80,14 @@ def update_cache_decode(cache, x, positions):
     return cache.permute(0, 2, 1, 3).index_put([users, positions.long()], x[0]).permute(0, 2, 1, 3).contiguous()
 
 
+@define("slide_cache_decode(Tensor cache, Tensor x, Tensor rows, Tensor positions) -> Tensor")
+def slide_cache_decode(cache, x, rows, positions):
+    """cache [batch, heads, length, head_dim] with its rows [batch heads, length], numbered through all heads, in place
+    of those it has, then x [1, batch, heads, head_dim] in row positions [batch]."""
+    moved = cache.reshape(-1, cache.shape[-1])[rows.long()].reshape(cache.shape)
+    return update_cache_decode.decompose(moved, x, positions)
+
+
 @define(
     "attention_decode(Tensor query, Tensor key, Tensor value, Tensor? positions, Tensor? mask, float? scale, "
     "int? window) -> Tensor"
@@ -104,20 +112,21 @@ def attention_decode(query, key, value, positions, mask, scale, window):
     return out.permute(2, 0, 1, 3).contiguous()
 
 
-# What writes into its first operand, a cache, in place.
-WRITES = frozenset({update_cache, update_cache_decode, fill_cache})
+# What makes a cache of its first operand, in its dtype: in place, or where rows move in a tensor of its own.
+WRITES = frozenset({update_cache, update_cache_decode, slide_cache_decode, fill_cache})
 # What becomes TTNN calls one by one where TTNN refuses the whole.
 FUSED = frozenset(
     {
         rotary,
         rotary_by_matrix,
-        gate,
         split_heads_decode,
         rotary_decode,
         update_cache_decode,
         attention_decode,
         update_cache,
         fill_cache,
+        slide_cache,
+        slide_cache_decode,
         by_user,
     }
 )

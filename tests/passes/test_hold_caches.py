@@ -116,3 +116,45 @@ def test_a_prompt_longer_than_its_cache_is_left_to_eager_torch() -> None:
     node.meta["val"], longer = node.meta["val"][:, :, :0], node.args[3]
     assert longer is not None
     assert hold_caches(graph.graph, graph.context) == 0
+
+
+def slide(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """As transformers' sliding cache writes once it is full."""
+    rolled = keys.roll(-1, dims=-2)
+    rolled[:, :, torch.tensor([-1])] = x
+    keys.copy_(rolled)
+    return keys * 2
+
+
+def test_a_full_cache_that_slides_is_written_whole() -> None:
+    graph = captured(slide, cache(), random(2, 3, 1, 4))
+    assert graph.apply(hold_caches) == 1
+    new = graph.only(operators_language.slide_cache)
+    assert graph.only(aten.copy_.default).args[1] is new
+    assert not graph.calls(aten.roll.default) and not graph.calls(aten.index_put.default)
+
+
+def other_row(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    rolled = keys.roll(-1, dims=-2)
+    rolled[:, :, torch.tensor([-2])] = x
+    keys.copy_(rolled)
+    return keys * 2
+
+
+def other_way(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    rolled = keys.roll(1, dims=-2)
+    rolled[:, :, torch.tensor([-1])] = x
+    keys.copy_(rolled)
+    return keys * 2
+
+
+def old_contents_read(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    total = keys.sum()
+    return slide(keys, x) + total
+
+
+@pytest.mark.parametrize("model", [other_row, other_way, old_contents_read])
+def test_what_only_resembles_a_sliding_cache_stays(model) -> None:
+    graph = captured(model, cache(), random(2, 3, 1, 4))
+    assert graph.apply(hold_caches) == 0
+    assert graph.only(aten.roll.default)
