@@ -23,7 +23,7 @@ from tt_dynamo.graph import FallbackError, Spec
 from tt_dynamo.lowering.recorder import words
 from tt_dynamo.recovery import Recovery
 from tt_dynamo.report import Fallback, GraphReport
-from tt_dynamo.resident import Copy, fetch, residents_of
+from tt_dynamo.resident import Copy, fetch, note_views, residents_of
 from tt_dynamo.states import StateUse
 from tt_dynamo.tracing import WeightUse
 from tt_dynamo.transfer import download, upload
@@ -112,6 +112,13 @@ class Program:
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
         """Run on a list of arguments, which is emptied, as AOTAutograd's boxed calls do."""
+        held = [args[i] for i in self.held_positions]
+        try:
+            return self._call(args)
+        finally:
+            note_views(held)
+
+    def _call(self, args: list[Any]) -> Sequence[Any]:
         handle = self.device.handle  # raises DeviceError where it was closed
         parameters = [args[i] for i in self.parameter_positions]
         try:
@@ -138,6 +145,8 @@ class Program:
         """Note what the call left on the device; its results as the caller gets them."""
         moved = iter(results[len(results) - sum(state.result is not None for state in self.states) :])
         for state, copy in zip(self.states, copies, strict=True):
+            if not state.written:
+                continue
             copy.wrote(copy.tensor if state.result is None else next(moved), on_host_as_well=not state.held)
         for position, spec, like in self.kept:
             results[position] = self._residents.give(results[position], spec, self.dry_run, like, self._download)

@@ -14,7 +14,7 @@ import contextlib
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,10 @@ class Copy:
 
     tensor: on the device, at `spec`. newer: whether it was written to since both were the same. owner: what else tells
     tensors of one spec apart, as whether they have values. version: the host tensor's counter when both were the same.
+    of_view: whether the host tensor is a view, which gets at once what was written: others read the same memory.
     """
+
+    of_view = False
 
     def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, owner: Any, download: Download) -> None:
         self.tensor, self.spec, self.owner = tensor, spec, owner
@@ -53,6 +56,8 @@ class Copy:
         self.tensor = tensor
         self.newer = not on_host_as_well
         self._version, self._pointer = _version(host), host.data_ptr()
+        if self.of_view:
+            self.fetch()
 
     def fetch(self) -> None:
         """Bring the host tensor up to date, unless torch has written to it since."""
@@ -115,6 +120,8 @@ class DeviceTensor(torch.Tensor):
             )  # fmt: skip
         made._host = host
         made._owner = host if base is None else base
+        if made._owner is not host:
+            host._tt_dynamo_owner = base  # type: ignore[attr-defined]
         return made
 
     def __init__(self, host: torch.Tensor, base: torch.Tensor | None = None) -> None:
@@ -215,9 +222,21 @@ def copy_of(host: torch.Tensor) -> Copy | None:
     return getattr(host, "_tt_dynamo_copy", None)
 
 
+def owner_of(host: torch.Tensor) -> torch.Tensor:
+    """The tensor whose memory the host tensor of a DeviceTensor shows: its own, or that of what it is a view of."""
+    return getattr(host, "_tt_dynamo_owner", host)
+
+
+def note_views(hosts: Sequence[torch.Tensor]) -> None:
+    """Count as written what the views among `hosts` show, after a call that may have written into them."""
+    for host in hosts:
+        if owner_of(host) is not host:
+            torch.autograd.graph.increment_version(owner_of(host))
+
+
 def fetch(host: torch.Tensor) -> None:
     """Bring the host tensor of a DeviceTensor up to date."""
-    copy = copy_of(host)
+    copy = copy_of(owner_of(host))
     if copy is not None:
         copy.fetch()
 
@@ -230,7 +249,15 @@ class Residents:
         self._plain: Any = WeakTensorKeyDictionary()  # of tensors that are the user's own
 
     def take(self, host: torch.Tensor, spec: Spec, owner: Any, held: bool, upload: Upload, download: Download) -> Copy:
-        """The copy of `host` at `spec`, uploaded unless it is there and current. held: it is a DeviceTensor's."""
+        """The copy of `host` at `spec`, uploaded unless it is there and current. held: it is a DeviceTensor's.
+
+        A view of a DeviceTensor goes up at each call: nobody tells it when the tensor that it shows was written to.
+        """
+        if held and owner_of(host) is not host:
+            fetch(host)
+            copy = self._new(host, upload(host, spec), spec, owner, download)
+            copy.of_view = True
+            return copy
         copy = copy_of(host) if held else self._plain.get(host)
         if copy is not None and copy.serves(host, spec, owner):
             return copy

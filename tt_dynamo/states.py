@@ -1,10 +1,11 @@
-"""Inputs that a graph writes into and whose contents stay on the device between calls.
+"""Inputs whose contents stay on the device between calls: those that a graph writes into, and caches that it reads.
 
 Before   copy_(cache, to_host(new)), where new is made of to_device(cache)
 After    the program takes `cache` on the device and leaves `new` there; a `DeviceTensor` gets nothing on the host,
          any other tensor the rows that were written, or all of it
 
-What must hold: the program reads such an input through that crossing alone, and `new` has its spec.
+What must hold: the program reads such an input through that crossing alone, and `new` has its spec. A `DeviceTensor`
+that is only read, as cross-attention reads keys and values of the encoder, is taken where it lies as well.
 """
 
 from __future__ import annotations
@@ -23,14 +24,16 @@ from tt_dynamo.passes.place import Sides
 class StateUse:
     """An input of a program that stays on the device.
 
-    node: its placeholder. crossing: its to_device. held: whether it is a DeviceTensor. tensor: what stands in for it in
-    tracing. result: the value at its end, set by tracing; None where that was written in place.
+    node: its placeholder. crossing: its to_device. held: whether it is a DeviceTensor. written: whether the graph
+    writes into it. tensor: what stands in for it in tracing. result: the value at its end, set by tracing; None where
+    that was written in place, or not at all.
     """
 
     node: Node
     crossing: Node
     spec: Spec
     held: bool
+    written: bool = True
     tensor: Any = None
     result: Node | None = None
 
@@ -51,6 +54,12 @@ def find_states(graph: Graph, sides: Sides) -> list[StateUse]:
             down.meta["left_out"] = only_user(down) is write
         else:
             _write_rows_alone(graph, write, sides)
+    written = {state.node for state in states}
+    for node in graph.find_nodes(op="placeholder"):
+        crossing = only_user(node) if node.meta.get("held") and node not in written else None
+        if crossing is not None and is_call(crossing, operators.to_device) and crossing.meta["ttnn"].memory != "HOST":
+            crossing.meta["state"] = StateUse(node, crossing, crossing.meta["ttnn"], held=True, written=False)
+            states.append(crossing.meta["state"])
     return states
 
 
