@@ -192,6 +192,20 @@ class DeviceTensor(torch.Tensor):
     def tolist(self) -> Any:
         return self.host.tolist()
 
+    @property
+    def data(self) -> torch.Tensor:  # type: ignore[override]
+        return self.detach()
+
+    @data.setter
+    def data(self, value: torch.Tensor) -> None:
+        if (value.shape, value.dtype) != (self.shape, self.dtype):
+            raise RuntimeError(
+                f"a cache of shape {tuple(self.shape)} and {self.dtype} lives on the device and takes no data of shape "
+                f"{tuple(value.shape)} and {value.dtype}; make another cache"
+            )
+        with torch.no_grad():
+            self.copy_(value)
+
     def data_ptr(self) -> int:
         return self.host.data_ptr()
 
@@ -255,9 +269,9 @@ class Residents:
         """
         if held and owner_of(host) is not host:
             fetch(host)
-            copy = self._new(host, upload(host, spec), spec, owner, download)
-            copy.of_view = True
-            return copy
+            fresh = self._new(host, upload(host, spec), spec, owner, download)
+            fresh.of_view = True
+            return fresh
         copy = copy_of(host) if held else self._plain.get(host)
         if copy is not None and copy.serves(host, spec, owner):
             return copy
