@@ -75,6 +75,14 @@ def test_what_torch_writes_goes_up_before_the_next_call(board: Board, inference:
     assert taken.tensor.tolist() == [[7.0 if through_a_view else 3.0] * 4, [3.0] * 4]
 
 
+def test_other_data_goes_up_as_well(board: Board) -> None:
+    cache = board.give(7.0)
+    cache.data = cache.data * 2
+    assert board.take(cache._host, held=True).tensor[0, 0] == 14
+    with pytest.raises(RuntimeError, match="make another cache"):
+        cache.data = torch.zeros(3)
+
+
 def test_nothing_crosses_where_nothing_was_written(board: Board) -> None:
     cache = board.give(7.0)
     for _ in range(3):
