@@ -161,7 +161,10 @@ def _first_accepted(ttnn, convolve, tried, asked):
             found.setdefault(asked, way)
             return result
     assert first is not None
-    raise first
+    try:
+        raise first
+    finally:
+        del first  # its traceback holds this frame: a cycle, in which buffers in L1 would wait for the collector
 
 
 @lower(aten.convolution.default)

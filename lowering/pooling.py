@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tt_dynamo import operators_image
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering.registry import Need, lower
@@ -45,12 +47,19 @@ def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include
 def _pool(ttnn, pool, x, **options):
     """A pool whose result stays in L1, or where TTNN refuses that, goes to DRAM as rows and then as tiles."""
     try:
-        return pool(input_tensor=x, **options, output_layout=ttnn.TILE_LAYOUT)
+        return _flat(ttnn, pool(input_tensor=x, **options, output_layout=ttnn.TILE_LAYOUT))
     except Exception:
         rows = pool(
             input_tensor=ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT), **options, memory_config=ttnn.DRAM_MEMORY_CONFIG
         )
-        return ttnn.to_layout(rows, ttnn.TILE_LAYOUT)
+        return ttnn.to_layout(_flat(ttnn, rows), ttnn.TILE_LAYOUT)
+
+
+def _flat(ttnn, pooled):
+    """[1, 1, pixels, channels] of what has, where TTNN pooled it in slices, its batch, height and width apart."""
+    *pixels, channels = pooled.shape
+    flat = (1, 1, math.prod(pixels), channels)
+    return pooled if pooled.shape == flat else ttnn.reshape(pooled, flat)
 
 
 @lower(aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default)

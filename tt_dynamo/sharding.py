@@ -50,32 +50,35 @@ class Shards:
     def lower(self, node: Node, takes_shards: bool, attempt: Callable[[Callable[[Node], Any]], Any]) -> Any:
         """What `attempt` makes of a node's operands: as they lie, else with more room in L1, else interleaved.
 
+        Interleaved operands leave L1 before anything else does, which costs nothing but their other readers' shards.
         attempt: raises Refused where TTNN does, having written nothing down. Raises its last refusal.
         """
+        operands = node.all_input_nodes
         as_they_lie = self._known.__getitem__
-        if takes_shards and any(self.is_sharded(operand) for operand in node.all_input_nodes):
+        if takes_shards and any(map(self.is_sharded, operands)):
             try:
                 return attempt(as_they_lie)
             except Refused as error:
                 full = NO_ROOM.search(str(error)) is not None
             with contextlib.suppress(Refused):
-                if full and self.make_room(node):
+                if full and self._leave(self._others(operands)):
                     return attempt(as_they_lie)
-        try:
-            return attempt(self.interleaved)
-        except Refused as error:
-            if not NO_ROOM.search(str(error)) or not self.make_room(node):
-                raise
-        return attempt(self.interleaved)
+        while True:
+            try:
+                return attempt(self.interleaved)
+            except Refused as error:
+                if not NO_ROOM.search(str(error)) or not (self._leave(operands) or self._leave(self._others(operands))):
+                    raise
 
     def is_sharded(self, node: Node) -> bool:
         return isinstance(self._known[node], Value) and is_sharded(self._known[node])
 
-    def make_room(self, reader: Node) -> bool:
-        """Move what lies in L1 and `reader` does not read to DRAM; False where there is nothing."""
-        moved = False
-        for node in list(self._known):
-            if node not in reader.all_input_nodes and self.is_sharded(node):
-                self._known[node] = self.interleaved(node)
-                moved = True
-        return moved
+    def _others(self, operands: list[Node]) -> list[Node]:
+        return [node for node in self._known if node not in operands]
+
+    def _leave(self, nodes: list[Node]) -> bool:
+        """Move what of these lies in L1 to DRAM; False where nothing does."""
+        sharded = [node for node in nodes if self.is_sharded(node)]
+        for node in sharded:
+            self._known[node] = self.interleaved(node)
+        return bool(sharded)

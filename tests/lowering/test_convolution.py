@@ -1,6 +1,10 @@
 """Convolutions of images and signals: one TTNN call each, with weights that were prepared as they went up."""
 
+import contextlib
 import dataclasses
+import gc
+import types
+import weakref
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ from torch import nn
 
 import tt_dynamo
 from tt_dynamo import operators_image
+from tt_dynamo.lowering import convolution as lowering
 from tt_dynamo.lowering import registry
 from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.program import Program
@@ -269,3 +274,24 @@ def test_a_convolution_whose_call_fails_is_made_again_by_itself(monkeypatch):
         again = run(image())
     assert torch.equal(again, expected)
     assert not reports[0].fallbacks
+
+
+def test_a_refused_convolution_lets_go_of_its_image_at_once():
+    class Image:
+        pass
+
+    kept = Image()
+    watched = weakref.ref(kept)
+
+    def refuse(way, image=kept):
+        raise Refused("ttnn.conv2d: no room")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(Refused):
+            ttnn = types.SimpleNamespace(settings=types.SimpleNamespace(found={}))
+            lowering._first_accepted(ttnn, refuse, [lowering.Way()], ("an image",))
+        del refuse, kept
+        assert watched() is None
+    finally:
+        gc.enable()
