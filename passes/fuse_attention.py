@@ -32,6 +32,7 @@ def fuse_attention(graph: Graph, context: Context) -> int:
                 attention = _attention(graph, node, context)
             if attention is not None:
                 replace(node, attention)
+                _undo_reshape(attention)
                 fused += 1
     masks = share_masks(graph)
     dead_code(graph)  # of what looked like attention first, too
@@ -67,6 +68,14 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
     mask = _mask(graph, scores, shape_of(operands[0])[:2])
     out = _insert(graph, operands, mask, scale, scores.cap, node)
     return out if shape_of(out) == shape_of(node) else _reshaped(graph, out, list(shape_of(node)))
+
+
+def _undo_reshape(node: Node) -> None:
+    """Give what reshapes a reshape of attention back to the attention's own shape the attention itself."""
+    if is_call(node, aten.reshape.default):
+        for user in list(node.users):
+            if is_call(user, aten.reshape.default) and shape_of(user) == shape_of(node.args[0]):
+                replace(user, node.args[0])
 
 
 def _softmax_of(weights: Node) -> Node | None:

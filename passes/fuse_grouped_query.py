@@ -97,5 +97,13 @@ def _before(graph: Graph, x: Node, chain: list[Node], times: int) -> Node | None
                 y = insert(graph, aten.permute.default, (y, list(order)), like=x)
             if is_call(y, aten.reshape.default) and shape_of(y) != shape:
                 y = y.args[0]
-            return y if shape_of(y) == shape else insert(graph, aten.reshape.default, (y, list(shape)), like=x)
+            return y if shape_of(y) == shape else _reshaped(graph, y, shape, x)
     return None
+
+
+def _reshaped(graph: Graph, y: Node, shape: tuple[int, ...], x: Node) -> Node:
+    """y in that shape: as it is there already for a cache, or for the attention of later tokens, where it is."""
+    for user in y.users:
+        if is_call(user, aten.reshape.default) and shape_of(user) == shape and user < x:
+            return user
+    return insert(graph, aten.reshape.default, (y, list(shape)), like=x)

@@ -118,3 +118,16 @@ def test_capped_attention_reads_repeats_once():
     node = graph.only(operators.capped_attention)
     assert [x.op for x in node.args[:3]] == ["placeholder"] * 3
     assert node.args[4:] == (0.5, pytest.approx(30.0))
+
+
+def test_a_single_head_that_others_read_too_is_made_once():
+    """Without heads to exchange their order, heads are a reshape of what the linear gives, of which one is enough."""
+
+    def model(q, x):
+        v = (x + 1).view(BATCH, SEQ, 1, DIM).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, repeat_kv(v), repeat_kv(v)), v
+
+    graph, changed = fused(model, random(BATCH, HEADS, SEQ, DIM), random(BATCH, SEQ, DIM))
+    assert changed == 1
+    returned = graph.graph.output_node().args[0][1]
+    assert graph.only(sdpa).args[1:3] == (returned, returned)
