@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from handwritten import Bert, Vit
+from unet import UNet
 
 # Checked by the hub's client when it is imported.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -113,6 +114,50 @@ def siglip_base(batch: int, layers: int | None) -> Work:
     return Work(model, {"pixel_values": torch.randn(batch, 3, 224, 224)}, ("last_hidden_state", "pooler_output"))
 
 
+class Scores(NamedTuple):
+    """What a network makes of images."""
+
+    scores: torch.Tensor
+
+
+class Scored(torch.nn.Module):
+    """A network whose result has a name."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> Scores:
+        return Scores(self.network(images))
+
+
+def _of_images(make: Callable[[], torch.nn.Module], size: int) -> Callable[[int, int | None], Work]:
+    """Work on images of that many pixels, high and wide; its batch norms have seen a few batches."""
+
+    def build(batch: int, layers: int | None) -> Work:
+        if layers is not None:
+            raise ValueError("a convolutional network has no layers to leave out")
+        model = Scored(make()).train()
+        with torch.no_grad():
+            for _ in range(3):
+                model(torch.randn(4, 3, 64, 64))
+        return Work(model.eval(), {"images": torch.randn(batch, 3, size, size)}, ("scores",))
+
+    return build
+
+
+def resnet_50() -> torch.nn.Module:
+    from torchvision.models import resnet50
+
+    return resnet50(weights=None)
+
+
+def mobilenet_v2() -> torch.nn.Module:
+    from torchvision.models import mobilenet_v2
+
+    return mobilenet_v2(weights=None)
+
+
 def _with_layers(config: Any, layers: int | None) -> Any:
     if layers is not None:
         config.num_hidden_layers = layers
@@ -126,5 +171,8 @@ CASES = {
         Case("bert-base", f"BERT-base encoder, {BERT_SEQ} tokens of which some are padding", bert_base),
         Case("vit-base", "ViT-base, patches of 16 in 224 by 224 pixels, classification", vit_base),
         Case("siglip-base", "SigLIP-base vision tower, patches of 16 in 224 by 224 pixels", siglip_base),
+        Case("resnet-50", "ResNet-50, 224 by 224 pixels, classification", _of_images(resnet_50, 224)),
+        Case("mobilenet-v2", "MobileNetV2, 224 by 224 pixels, classification", _of_images(mobilenet_v2, 224)),
+        Case("unet", "U-Net of 32 to 512 channels, 256 by 256 pixels, segmentation", _of_images(UNet, 256)),
     )
 }

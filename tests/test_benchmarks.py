@@ -259,4 +259,4 @@ def test_the_cases_can_be_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 
     run.main(["--list"])
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names == ["minilm", "bert-base", "vit-base", "siglip-base"]
+    assert names == ["minilm", "bert-base", "vit-base", "siglip-base", "resnet-50", "mobilenet-v2", "unet"]
