@@ -1,6 +1,6 @@
 """Measure models in eager float32 against `torch.compile(model, backend="ttnn")`, and against TTNN written by hand.
 
-    python benchmarks/run.py [CASE ...] [--device n150] [--batch 8] [--runs 20]
+    python benchmarks/run.py [CASE ...] [--device n150] [--batch 8] [--runs 20] [--weight-dtype bfloat8_b]
 
 Calls to compare are made in turns in one process, so that whatever else the machine does hits all of them alike. On an
 emulated device TTNN validates and dispatches every call and values come from reference functions on the host: what is
@@ -9,6 +9,9 @@ timed then is the emulation, never a device, and every table, file and chart say
 In a dry run no values are computed, which leaves what the host spends on a call: guards, conversions, dispatch. That is
 compared with the same model written directly in TTNN (`handwritten/`), which has no guards to check: what torch.compile
 itself takes is measured too, with a program that does nothing.
+
+Language models (`language.py`) have prefill and decode instead, with what a board needs for them at least: an estimate
+from bytes and FLOPs, labelled as such. Those that take minutes are measured only where they are named.
 """
 
 from __future__ import annotations
@@ -16,23 +19,24 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from cases import CASES, SEED, Work
+from cases import CASES, SEED, Case, Work
+from language import LANGUAGE_CASES, WEIGHT_DTYPES, LanguageCase, measure_language
 from loguru import logger
+from measuring import describe_times, pcc, per_layer, say, stages, summary, take_turns
 from overhead import nothing
-from tables import print_results
+from tables import print_language, print_results
 
 import tt_dynamo
 from tt_dynamo.devices import Device, open_device
 
-WARM_UP = 2  # calls before the ones that count
+ALL_CASES: dict[str, Case | LanguageCase] = {**CASES, **LANGUAGE_CASES}
+DEFAULT = [*CASES, *(case.name for case in LANGUAGE_CASES.values() if not case.opt_in)]
 DRY_RUNS = 10  # calls without values per call with them: they are that much shorter
 
 
@@ -103,13 +107,6 @@ def correlation(work: Work, compiled: Callable[..., Any]) -> float:
     return min(pcc(getattr(ours, field), getattr(expected, field)) for field in work.outputs)
 
 
-def pcc(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Pearson correlation of two tensors of one shape, NaN where either is not finite."""
-    if a.shape != b.shape:
-        raise ValueError(f"the compiled model gives the shape {tuple(a.shape)}, eager torch {tuple(b.shape)}")
-    return torch.corrcoef(torch.stack((a.flatten().double(), b.flatten().double())))[0, 1].item()
-
-
 def host_times(work: Work, device: Device, runs: int) -> dict[str, Any] | None:
     """Seconds of a call without values, compiled and handwritten; None for a case that has no handwritten twin.
 
@@ -158,51 +155,9 @@ def count_launches(ttnn: Any, call: Callable[[], Any]) -> int:
     return sum(node["node_type"] == "program_execution" for node in nodes)
 
 
-def take_turns(calls: Mapping[str, Callable[[], Any]], runs: int) -> dict[str, list[float]]:
-    """Seconds of `runs` calls of each, one of each after the other."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(-WARM_UP, runs):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn >= 0:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def summary(seconds: Sequence[float]) -> dict[str, float]:
-    p50, p95 = numpy.percentile(seconds, (50, 95))
-    return {"p50": float(p50), "p95": float(p95), "runs": len(seconds)}
-
-
-def per_layer(reports: Sequence[tt_dynamo.GraphReport]) -> int | None:
-    """Most kernel launches of any layer; None where no layer repeats."""
-    counts = [report.launches_per_layer() for report in reports]
-    return max((count for count in counts if count is not None), default=None)
-
-
 def share(reports: Sequence[tt_dynamo.GraphReport]) -> float:
     nodes = sum(report.nodes for report in reports)
     return sum(report.device_nodes for report in reports) / nodes if nodes else 1.0
-
-
-def stages(reports: Sequence[tt_dynamo.GraphReport]) -> dict[str, float]:
-    """Seconds of each stage of compilation, over all graphs."""
-    total: dict[str, float] = {}
-    for report in reports:
-        for stage, seconds in report.seconds.items():
-            total[stage] = total.get(stage, 0.0) + seconds
-    return total
-
-
-def describe_times(device: Device) -> str:
-    if device.emulated:
-        return f"times of the emulation of {device.board} on this computer, never of a device"
-    return f"times on {device.board}, as the host sees them"
-
-
-def say(case: str, message: str) -> None:
-    print(f"[{case}] {message}", file=sys.stderr, flush=True)
 
 
 def positive(text: str) -> int:
@@ -213,41 +168,61 @@ def positive(text: str) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    opt_in = ", ".join(name for name in ALL_CASES if name not in DEFAULT)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
+    parser.add_argument(
+        "cases", nargs="*", metavar="CASE", help=f"of {', '.join(ALL_CASES)} (default: all but {opt_in})"
+    )
     parser.add_argument("--device", default="auto", help="auto, hardware, or a board to emulate (default: auto)")
     parser.add_argument("--batch", type=positive, default=1, help="batch size (default: 1)")
     parser.add_argument("--runs", type=positive, default=20, help="timed calls of each kind (default: 20)")
     parser.add_argument("--layers", type=positive, help="only so many layers of each model")
+    parser.add_argument("--weight-dtype", choices=WEIGHT_DTYPES, help="of language models (default: the case's own)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     options = parser.parse_args(arguments)
     for name in options.cases:
-        if name not in CASES:
-            near = difflib.get_close_matches(name, CASES, n=1, cutoff=0.0)[0]
-            parser.error(f"unknown case {name!r}; did you mean {near!r}? Known: {', '.join(CASES)}")
+        if name not in ALL_CASES:
+            near = difflib.get_close_matches(name, ALL_CASES, n=1, cutoff=0.0)[0]
+            parser.error(f"unknown case {name!r}; did you mean {near!r}? Known: {', '.join(ALL_CASES)}")
     return options
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     if options.list:
-        for case in CASES.values():
-            print(f"{case.name:12} {case.about}")
+        for case in ALL_CASES.values():
+            print(f"{case.name:12} {case.about}{'' if case.name in DEFAULT else ' (only where it is named)'}")
         return
-    from chart import draw
-
     options.output.mkdir(parents=True, exist_ok=True)
     device = open_device(options.device)
     results: list[dict[str, Any]] = []
+    common = {"batch": options.batch, "runs": options.runs, "layers": options.layers}
     with torch.no_grad():
-        for name in options.cases or CASES:
-            results.append(measure(name, device, batch=options.batch, runs=options.runs, layers=options.layers))
+        for name in options.cases or DEFAULT:
+            if name in CASES:
+                results.append(measure(name, device, **common))
+            else:
+                results.append(measure_language(name, device, **common, weight_dtype=options.weight_dtype))
             # After every case: what is measured stays, whatever the next one does.
             (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    draw(results, options.output / "results.png")
-    print_results(results)
-    print(f"\n{options.output / 'results.json'}\n{options.output / 'results.png'}")
+    show(results, options.output)
+
+
+def show(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Print the tables, and draw the chart of what has one."""
+    written = [folder / "results.json"]
+    language = [result for result in results if "steps" in result]
+    others = [result for result in results if "steps" not in result]
+    if others:
+        from chart import draw
+
+        written.append(folder / "results.png")
+        draw(others, written[-1])
+        print_results(others)
+    if language:
+        print_language(language)
+    print("", *written, sep="\n")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tt_dynamo.report import size_text
+
 
 def print_results(results: Sequence[Mapping[str, Any]]) -> None:
     print(f"\n{results[0]['device']}: {results[0]['times_are']}\n")
@@ -64,6 +66,70 @@ def host_line(host: Mapping[str, Any] | None) -> str:
         f"({ours} against {theirs} with {host['handwritten_kernel_launches']} launches); "
         f"{host['ratio_without_torch_compile']:.2f} x without what torch.compile itself takes ({torchs})"
     )
+
+
+def print_language(results: Sequence[Mapping[str, Any]]) -> None:
+    print(f"\nlanguage models on {results[0]['device']}\n")
+    steps = [(result, step, figures) for result in results for step, figures in result["steps"].items()]
+    headings = ["case", "batch", "weights", "step", "launches", "per layer", "experts", "transfers", "up", "down"]
+    print_table([*headings, "weights", "caches", "peak DRAM", "fallbacks"], [language_row(*each) for each in steps])
+    estimated = [each for each in steps if each[2]["estimate"]]
+    if estimated:
+        print_estimates(estimated)
+    print()
+    for result in results:
+        if result["accuracy"]:
+            pcc, same = result["accuracy"]["pcc"], result["accuracy"]["top1_agreement"]
+            calls = result["accuracy"]["calls"]
+            print(f"{result['case']}: lowest PCC of {calls} calls {pcc:.5f}, same most likely token in {same:.1%}")
+    for result, step, figures in steps:
+        if figures["host_seconds"]:
+            dry = ", dry run on this computer" if result["emulated"] else ""
+            calls = figures["ttnn_calls"]
+            print(f"{result['case']}: host time of {step}{dry}: {spread(figures['host_seconds'])}, {calls} TTNN calls")
+        for fallback in figures["fallbacks"]:
+            print(f"{result['case']}: {step} falls back: {fallback}")
+
+
+def print_estimates(steps: Sequence[tuple[Mapping[str, Any], str, Mapping[str, Any]]]) -> None:
+    board, label = (steps[0][2]["estimate"][key] for key in ("board", "label"))
+    print(f"\na call on {board}: {label}: max(bytes / DRAM bandwidth, FLOPs / peak)\n")
+    headings = ["case", "weights", "step", "read", "GFLOP", "peak of", "bound by", "estimated ms", "estimated tokens/s"]
+    print_table([*headings, "published ms", "tokens/s"], [estimate_row(*each) for each in steps])
+    for source in sorted({figures["published"]["source"] for _, _, figures in steps if figures["published"]}):
+        print(f"\npublished: {source}; measured with weights in bfloat4_b (MLP) and bfloat8_b, --weight-dtype experts")
+
+
+def language_row(result: Mapping[str, Any], step: str, figures: Mapping[str, Any]) -> list[str]:
+    counts = ("kernel_launches", "kernel_launches_per_layer", "experts_launches_per_layer", "transfers")
+    sizes = ("bytes_to_device", "bytes_to_host", "weight_bytes", "cache_bytes", "peak_dram_bytes")
+    return [
+        result["case"],
+        str(result["batch"]),
+        result["weight_dtype"],
+        step,
+        *("-" if figures[key] is None else str(figures[key]) for key in counts),
+        *(size_text(figures[key]) for key in sizes),
+        str(len(figures["fallbacks"])),
+    ]
+
+
+def estimate_row(result: Mapping[str, Any], step: str, figures: Mapping[str, Any]) -> list[str]:
+    estimate, published = figures["estimate"], figures["published"]
+    decode = step == "decode"
+    return [
+        result["case"],
+        result["weight_dtype"],
+        step,
+        size_text(round(estimate["weight_bytes"] + estimate["cache_bytes"])),
+        f"{estimate['flops'] / 1e9:.2f}",
+        estimate["math_fidelity"],
+        estimate["bound_by"],
+        milliseconds(estimate["seconds"]),
+        f"{1 / estimate['seconds']:.1f}" if decode else "-",
+        milliseconds(published["seconds"]) if published else "-",
+        f"{1 / published['seconds']:.1f}" if published and decode else "-",
+    ]
 
 
 def spread(seconds: Mapping[str, float]) -> str:

@@ -1,0 +1,309 @@
+"""Language models in `run.py`: a prompt's prefill, then decode, one token at a time against a cache on the device.
+
+What is counted is TTNN's answer: kernel launches, transfers, memory. What a call would take on the board is estimated
+(`roofline.py`) and never measured on an emulated device; what it takes the host is measured, in a dry run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import roofline
+import torch
+from measuring import WARM_UP, describe_times, pcc, per_layer, say, stages, summary
+
+import tt_dynamo
+from tt_dynamo.devices import Device
+from tt_dynamo.lowering.workarounds import math_fidelity
+from tt_dynamo.options import Options
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # checked by the hub's client when it is imported
+
+SEED = 0
+PROMPT = 128  # tokens
+STEPS = 32  # tokens that are decoded where values count
+TILE = 32
+TALES = Path(__file__).parent.parent / "tests" / "data" / "tales"
+
+# Kernel launches of a Llama layer as Tenstorrent's experts write it: tt-metal, models/tt_transformers/tt/decoder.py.
+EXPERTS = {"prefill": 20, "decode": 22}
+
+# By the names of --weight-dtype; "experts" is what the published figures were measured with.
+WEIGHT_DTYPES: dict[str, roofline.WeightDtype] = {
+    "bfloat16": "bfloat16",
+    "bfloat8_b": "bfloat8_b",
+    "bfloat4_b": "bfloat4_b",
+    "experts": {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageCase:
+    """build: layers or None for all of them → model, and ids [1, at least PROMPT + STEPS] or None for any.
+
+    values: values are computed and compared with eager torch. checked: too large to run, `tt_dynamo.check` compiles it.
+    weight_dtype: unless --weight-dtype says otherwise. opt_in: measured only where it is named.
+    """
+
+    name: str
+    about: str
+    build: Callable[[int | None], tuple[Any, torch.Tensor | None]]
+    values: bool = False
+    checked: bool = False
+    weight_dtype: str = "bfloat16"
+    opt_in: bool = False
+
+
+def tales(layers: int | None) -> tuple[Any, torch.Tensor]:
+    """A Llama of 0.5 million parameters that was trained on tales, and the end of its text, which it has not seen."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # with fewer layers it lists the weights that are left over
+    config = LlamaConfig.from_pretrained(TALES, local_files_only=True)
+    config.num_hidden_layers = layers or config.num_hidden_layers
+    model = LlamaForCausalLM.from_pretrained(TALES, config=config, dtype=torch.float32, local_files_only=True)
+    text = (TALES / "tales.txt").read_text()[-4 * PROMPT :]
+    return model.eval(), torch.tensor([list(text.encode("ascii"))])
+
+
+def llama(factor: float, layers_of_all: int, **sizes: Any) -> Callable[[int | None], tuple[Any, None]]:
+    """A Llama 3 of these sizes, in bfloat16; its weights have memory and no contents, which a dry run never reads."""
+
+    def build(layers: int | None) -> tuple[Any, None]:
+        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers.initialization import no_init_weights
+
+        rope = {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": factor,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        }
+        config = LlamaConfig(
+            vocab_size=128256, num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=131072,
+            rms_norm_eps=1e-5, rope_parameters=rope, num_hidden_layers=layers or layers_of_all, **sizes,
+        )  # fmt: skip
+        with no_init_weights():
+            model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
+        model.tie_weights()
+        return model.eval(), None
+
+    return build
+
+
+LANGUAGE_CASES = {
+    case.name: case
+    for case in (
+        LanguageCase("tales", "a small Llama trained on tales, one token a byte, with values", tales, values=True),
+        LanguageCase(
+            "llama-1b",
+            "Llama-3.2-1B's geometry, dry run: 4 GB of host memory, a minute or two",
+            llama(32.0, 16, hidden_size=2048, intermediate_size=8192, head_dim=64, tie_word_embeddings=True),
+            opt_in=True,
+        ),
+        LanguageCase(
+            "llama-8b",
+            "Llama-3.1-8B's geometry, compiled without its data: some minutes",
+            llama(8.0, 32, hidden_size=4096, intermediate_size=14336, head_dim=128, tie_word_embeddings=False),
+            checked=True,
+            weight_dtype="bfloat8_b",
+            opt_in=True,
+        ),
+    )
+}
+
+
+@dataclasses.dataclass
+class Calls:
+    """Prefill of a new cache, then one token after another: logits and seconds of each call."""
+
+    logits: list[torch.Tensor] = dataclasses.field(default_factory=list)
+    seconds: list[float] = dataclasses.field(default_factory=list)
+
+
+def measure_language(
+    name: str, device: Device, *, batch: int, runs: int, layers: int | None, weight_dtype: str | None
+) -> dict[str, Any]:
+    """All figures of one case, as written to the JSON file; seconds and bytes, for prefill and for decode."""
+    torch.manual_seed(SEED)
+    case = LANGUAGE_CASES[name]
+    chosen = weight_dtype or case.weight_dtype
+    options: dict[str, Any] = {"weight_dtype": WEIGHT_DTYPES[chosen]}
+    say(name, "building the model")
+    with torch.device("meta" if case.checked else "cpu"):
+        model, ids = case.build(layers)
+    accuracy: dict[str, float] | None = None
+    host: dict[str, Any] | None = None
+    if case.checked:
+        reports = checked(name, model, device, batch, options)
+    else:
+        if case.values:
+            assert ids is not None
+            say(name, f"prefill of {PROMPT} tokens and {STEPS} more, beside eager torch")
+            accuracy = compare(model, ids[:, : PROMPT + STEPS].expand(batch, -1), device, options)
+        reports, host = dry_run(name, model, device, batch, runs, options)
+    fidelity = math_fidelity(device.handle, Options.parse(options))
+    return {
+        "case": name,
+        "about": case.about,
+        "batch": batch,
+        "layers": layers,
+        "device": device.description,
+        "emulated": device.emulated,
+        "times_are": describe_times(device),
+        "weight_dtype": chosen,
+        "accuracy": accuracy,
+        "steps": {
+            step: {
+                **figures(report),
+                "experts_launches_per_layer": EXPERTS[step],
+                "host_seconds": host and host[step],
+                # What bytes and FLOPs say of a model this small is nothing: its kernels take longer to start.
+                "estimate": None if case.values else estimate(step, model, batch, chosen, device.board, fidelity),
+                "published": published(step, name, device.board, batch, layers),
+            }
+            for step, report in zip(EXPERTS, reports, strict=True)
+        },
+    }
+
+
+def run(model: Callable[..., Any], config: Any, ids: torch.Tensor, count: int, length: int) -> Calls:
+    """Call `model` on the first PROMPT tokens of ids [batch, seq], then on `count` tokens by themselves.
+
+    length: rows of the cache.
+    """
+    from transformers import StaticCache
+
+    cache = StaticCache(config=config, max_cache_len=length)
+    calls = Calls()
+    for start, end in [(0, PROMPT), *((place, place + 1) for place in range(PROMPT, PROMPT + count))]:
+        given = {"input_ids": ids[:, start:end], "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        began = time.perf_counter()
+        calls.logits.append(model(**given).logits)
+        calls.seconds.append(time.perf_counter() - began)
+    return calls
+
+
+def compare(model: Any, ids: torch.Tensor, device: Device, options: dict[str, Any]) -> dict[str, float]:
+    """The lowest PCC with eager torch of the logits of any call, and the share with the same most likely token."""
+    compiled = compile_for(model, device, options)
+    ours, eager = (run(called, model.config, ids, STEPS, ids.shape[1]).logits for called in (compiled, model))
+    same = [(a.argmax(-1) == b.argmax(-1)).float().mean().item() for a, b in zip(ours, eager, strict=True)]
+    return {
+        "pcc": min(pcc(a, b) for a, b in zip(ours, eager, strict=True)),
+        "top1_agreement": sum(same) / len(same),
+        "calls": len(same),
+    }
+
+
+def dry_run(
+    name: str, model: Any, device: Device, batch: int, runs: int, options: dict[str, Any]
+) -> tuple[list[tt_dynamo.GraphReport], dict[str, Any]]:
+    """The reports of prefill and decode, and what a call of each takes the host, where no values are computed.
+
+    With one torch thread: waking a pool costs more than these calls do when other processes use the cores.
+    """
+    options = {
+        **options,
+        "dry_run": True,
+        "fallback": "error",
+    }  # a call that recovers from a failure is not to be timed
+    compiled = compile_for(model, device, options)
+    ids = torch.zeros(batch, PROMPT + WARM_UP + runs, dtype=torch.int64)
+    length = -(-ids.shape[1] // TILE) * TILE
+    threads = torch.get_num_threads()
+    say(name, f"dry run on {device.description}: compiling prefill and decode")
+    with tt_dynamo.record() as reports:
+        first, then = run(compiled, model.config, ids, 1, length).seconds
+        say(name, f"first calls: prefill {first:.1f} s, decode {then:.1f} s; {runs} calls of each")
+        torch.set_num_threads(1)
+        try:
+            prefill = [run(compiled, model.config, ids, 0, length).seconds[0] for _ in range(WARM_UP + runs)]
+            decode = run(compiled, model.config, ids, WARM_UP + runs, length).seconds[1:]
+        finally:
+            torch.set_num_threads(threads)
+    assert len(reports) == 2, "what is timed compiles nothing"
+    return reports, {"prefill": summary(prefill[WARM_UP:]), "decode": summary(decode[WARM_UP:])}
+
+
+def compile_for(model: Any, device: Device, options: dict[str, Any]) -> Callable[..., Any]:
+    torch.compiler.reset()  # guards of what was compiled before would be tried first, in every call
+    options = {**options, "device": device.board if device.emulated else "hardware"}
+    return torch.compile(model, backend="ttnn", options=options)
+
+
+def checked(name: str, model: Any, device: Device, batch: int, options: dict[str, Any]) -> list[tt_dynamo.GraphReport]:
+    """The reports of prefill and decode of a model without data."""
+    from transformers import StaticCache
+
+    reports = []
+    for step, seq in (("prefill", PROMPT), ("decode", 1)):
+        say(name, f"compiling {step} for {device.description}, without data")
+        cache = StaticCache(config=model.config, max_cache_len=PROMPT + TILE)
+        if seq == 1:
+            heads, head_dim = model.config.num_key_value_heads, model.config.head_dim
+            cache.early_initialization(batch, heads, head_dim, model.dtype, torch.device("meta"))
+        ids = torch.zeros(batch, seq, dtype=torch.int64)
+        given = {"input_ids": ids, "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
+        result = tt_dynamo.check(model, given, device.board if device.emulated else "hardware", **options)
+        if not result.fits:
+            raise SystemExit(f"{name} {result}")
+        reports += result.reports
+    return reports
+
+
+def figures(report: tt_dynamo.GraphReport) -> dict[str, Any]:
+    return {
+        "kernel_launches": report.device_programs,
+        "kernel_launches_per_layer": per_layer([report]),
+        "fallbacks": [f"{item.node} [{item.kind}]: {item.reason}" for item in report.fallbacks],
+        "transfers": len(report.transfers),
+        "bytes_to_device": sum(t.bytes for t in report.transfers if t.direction == "to_device"),
+        "bytes_to_host": sum(t.bytes for t in report.transfers if t.direction == "to_host"),
+        "ttnn_calls": report.calls,
+        "peak_dram_bytes": report.peak_dram_bytes,
+        "weight_bytes": report.weight_bytes,
+        "weight_dtypes": report.weight_dtypes,
+        "cache_bytes": report.cache_bytes,
+        "compile_seconds": stages([report]),
+    }
+
+
+def estimate(step: str, model: Any, batch: int, weight_dtype: str, board: str, fidelity: str) -> dict[str, Any]:
+    """What `board` needs for the step at least: the prompt, or the token after it."""
+    dtypes = WEIGHT_DTYPES[weight_dtype]
+    if step == "prefill":
+        cost = roofline.prefill(model, batch, PROMPT, dtypes)
+    else:
+        cost = roofline.decode(model, batch, PROMPT + 1, dtypes)
+    peak = roofline.PEAKS[board]
+    seconds = cost.seconds(peak, fidelity)
+    return {
+        "label": roofline.LABEL,
+        "board": board,
+        "math_fidelity": fidelity,
+        "weight_bytes": cost.weight_bytes,
+        "cache_bytes": cost.cache_bytes,
+        "flops": cost.flops,
+        "bound_by": "DRAM" if seconds == cost.memory_seconds(peak) else "FLOPs",
+        "seconds": seconds,
+        "tokens_per_second_per_user": 1 / seconds if step == "decode" else None,
+    }
+
+
+def published(step: str, name: str, board: str, batch: int, layers: int | None) -> dict[str, Any] | None:
+    """Tenstorrent's figure for this model and board; None for another batch or depth."""
+    found = roofline.PUBLISHED.get((name, board)) if batch == 1 and layers is None else None
+    if found is None:
+        return None
+    seconds = found.first_token if step == "prefill" else 1 / found.tokens_per_second
+    return {"source": roofline.PUBLISHED_IN, "weight_dtype": "experts", "seconds": seconds}
