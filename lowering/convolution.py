@@ -69,7 +69,7 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
 
     _check_weights(weight, bias)
     asked = "conv2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, activation
-    how = (*image, *stride, *padding, *dilation, groups, str(geometry["compute_config"]))
+    how = (*image, *stride, *padding, *dilation, groups, *_precision(ttnn))
     return _first_accepted(ttnn, convolve, ways(is_sharded(x), flows=True), (*asked, *how))
 
 
@@ -96,7 +96,7 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
 
     _check_weights(weight, bias)
     asked = "conv_transpose2d", str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, *image, *stride
-    how = (*padding, *dilation, groups, *output_padding, str(geometry["compute_config"]))
+    how = (*padding, *dilation, groups, *output_padding, *_precision(ttnn))
     return _first_accepted(ttnn, convolve, ways(is_sharded=False, flows=False), (*asked, *how))
 
 
@@ -118,6 +118,12 @@ def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dila
         "device": ttnn.settings.device,
         "compute_config": ttnn.settings.compute_kernel_config,
     }
+
+
+def _precision(ttnn):
+    """What of the compute configuration takes L1, by value: its text names only where the object lies."""
+    config = ttnn.settings.compute_kernel_config
+    return str(config.math_fidelity), config.fp32_dest_acc_en, config.packer_l1_acc
 
 
 def _config(ttnn, image, way, fused):

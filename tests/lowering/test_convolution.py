@@ -276,6 +276,29 @@ def test_a_convolution_whose_call_fails_is_made_again_by_itself(monkeypatch):
     assert not reports[0].fallbacks
 
 
+def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
+    """An image too large for L1 whole: the second compilation asks TTNN for what the first one found."""
+    ttnn = board_device.namespace(dry_run=True)
+    tried = []
+    convolve = ttnn.conv2d
+
+    def counted(*args, **options):
+        tried.append(options["conv_config"].act_block_h_override)
+        return convolve(*args, **options)
+
+    monkeypatch.setattr(ttnn, "conv2d", counted)
+    monkeypatch.setattr(board_device, "found", {}, raising=False)
+    model = rounded(nn.Conv2d(3, 16, 3, padding=1))
+    traced = []
+    for _ in range(2):
+        tried.clear()
+        compiled(model, random(1, 3, 512, 512))
+        traced.append(list(tried))
+    first, second = traced
+    assert first[:2] == [0, 64]
+    assert set(second) == {64} and len(second) == len(first) - 1
+
+
 def test_a_refused_convolution_lets_go_of_its_image_at_once():
     class Image:
         pass
