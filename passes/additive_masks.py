@@ -13,9 +13,10 @@ from __future__ import annotations
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo import operators
-from tt_dynamo.graph import aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
-from tt_dynamo.passes.attention_masks import allows_all
+from tt_dynamo import operators, operators_language
+from tt_dynamo.graph import LARGEST, aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
+from tt_dynamo.passes.attention_masks import allows_all, condition_of
+from tt_dynamo.passes.movement import is_move
 
 sdpa = aten.scaled_dot_product_attention.default
 
@@ -42,7 +43,7 @@ def share_masks(graph: Graph) -> int:
         rank = len(shape_of(mask))
         leading = [1] * (4 - rank) + list(shape_of(mask))[: max(rank - 2, 0)]
         source = mask.args[0] if is_call(mask, aten.expand.default) else mask
-        where = (source, (*leading[:2], *lengths))
+        where = (source, (*leading[:2], *lengths), lengths[0] == 1 and _is_cached(key))
         if where not in shared:
             with graph.inserting_before(attention):
                 shared[where] = _additive_mask(graph, *where)
@@ -84,9 +85,38 @@ def _flag(mask: Node, lengths: tuple[int, int], literals: set[Node]) -> str:
     return "causal" if queries == keys and torch.equal(allowed, torch.ones_like(allowed).tril()) else ""
 
 
-def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...]) -> Node:
+def _is_cached(key: Node) -> bool:
+    """Whether keys are a cache that this step writes into, with repeated heads at the most."""
+    while is_move(key) or is_call(key, aten.expand.default, aten.repeat.default):
+        key = key.args[0]
+    return is_call(key, operators_language.update_cache)
+
+
+def _finite(graph: Graph, mask: Node) -> Node:
+    """A mask of one token without -inf.
+
+    TTNN's decode attention shares the keys between cores and subtracts the maxima of two of them: where -inf masks all
+    keys of both, as the padding before a short prompt may, that is NaN in all that follows, whatever the others found.
+    The token reads its own key, so that any number this low masks as well as -inf.
+    """
+    numbers = (0.0, float("-inf")) if dtype_of(mask) == torch.bool else mask.args[1:]
+    if dtype_of(mask) == torch.bool or is_call(mask, aten.where.Scalar):
+        condition = mask if dtype_of(mask) == torch.bool else mask.args[0]
+        return insert(graph, aten.where.Scalar, (condition, *(max(x, -LARGEST) for x in numbers)), like=mask)
+    found = condition_of(mask)
+    if found is not None and len(shape_of(found[0])) == len(shape_of(mask)):
+        condition, allows = found
+        return insert(
+            graph, aten.where.Scalar, (condition, *((0.0, -LARGEST) if allows else (-LARGEST, 0.0))), like=mask
+        )
+    return insert(graph, aten.clamp.default, (mask, -LARGEST), like=mask)
+
+
+def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...], finite: bool) -> Node:
     """attention_mask of a boolean or additive mask that broadcasts to `shape`."""
     like = mask
+    if finite:
+        mask = _finite(graph, mask)
     if dtype_of(mask) == torch.bool:
         mask = insert(graph, aten.where.Scalar, (mask, 0.0, float("-inf")), like=like)
     if len(shape_of(mask)) < 4:
