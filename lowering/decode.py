@@ -101,6 +101,25 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     raise AssertionError("the last attempt returns or raises")
 
 
+@lower(operators_language.capped_attention_decode, sharded=True)
+def capped_attention_decode(ttnn, query, key, value, mask, scale, cap):
+    """Attention with capped scores of query [1, batch, heads, head_dim], its heads merged.
+
+    The heads of queries that share one of keys are rows of one product, and the mask is the same for all of them.
+    """
+    _, batch, heads, head_dim = query.shape
+    kv_heads = key.shape[1]
+    config = {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    rows = ttnn.reshape(query, (batch, kv_heads, heads // kv_heads, head_dim), memory_config=ttnn.L1_MEMORY_CONFIG)
+    scores = ttnn.matmul(rows, key, transpose_b=True, **config)
+    scores = ttnn.multiply(scores, scale / cap, activations=[ttnn.UnaryWithParam(ttnn.UnaryOpType.TANH)])
+    scores = ttnn.multiply(scores, cap) if mask is None else ttnn.mac(scores, cap, mask)
+    weights = ttnn.softmax(
+        scores, dim=3, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config
+    )
+    return ttnn.reshape(ttnn.matmul(weights, value, **config), (1, 1, batch, heads * head_dim))
+
+
 def _chunks(ttnn, columns, rows, size):
     return ttnn.SDPAProgramConfig(
         compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows),
@@ -134,3 +153,9 @@ def fill_cache(ttnn, cache, x):
             rows = ttnn.typecast(rows, cache.dtype)
         cache = ttnn.fill_cache(cache, rows, user)
     return cache
+
+
+@lower(operators_language.slide_cache)
+def slide_cache(ttnn, cache, x):
+    """cache [batch, heads, length, head_dim] without its first row, and x [batch, heads, 1, head_dim] as its last."""
+    return ttnn.concat([ttnn.slice(cache, (0, 0, 1, 0), cache.shape), x], 2)

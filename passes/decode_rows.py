@@ -17,7 +17,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators, operators_language
-from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.attention_masks import causal_positions, window_positions
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.carry_rank_4 import ROWS
@@ -25,6 +25,7 @@ from tt_dynamo.passes.rows import literal
 
 CACHES = (operators_language.update_cache, operators_language.slide_cache)
 SDPA = aten.scaled_dot_product_attention.default
+ATTENTIONS = (operators.attention, operators.capped_attention, SDPA)
 USERS = 32  # TTNN's decode calls take a tile of them
 BY_USER = (2, 0, 1, 3)  # [batch, heads, 1, head_dim] → [1, batch, heads, head_dim]
 BY_BATCH = (1, 2, 0, 3)  # and back
@@ -32,16 +33,16 @@ BY_BATCH = (1, 2, 0, 3)  # and back
 
 def decode_rows(graph: Graph, context: Context) -> int:
     """Rewrite every such attention; returns how many."""
-    attentions = [node for node in graph.nodes if is_call(node, operators.attention, SDPA)]
+    attentions = [node for node in graph.nodes if is_call(node, *ATTENTIONS)]
     if not any(shape_of(node.args[0])[2] == 1 for node in attentions):
         return 0
     canonicalize(graph, context)  # reshapes that do nothing would hide the caches
     rows = _Rows(graph)
     changed = 0
     for node in list(graph.nodes):
-        if is_call(node, operators.attention, SDPA) and node.users and _is_decode(node):
+        if is_call(node, *ATTENTIONS) and node.users and _is_decode(node):
             with graph.inserting_before(node):
-                rows.attend(node)
+                rows.attend_capped(node) if is_call(node, operators.capped_attention) else rows.attend(node)
             changed += 1
     if changed:
         for node in list(graph.nodes):
@@ -75,12 +76,20 @@ def _carry(graph: Graph, node: Node) -> None:
 def _is_decode(node: Node) -> bool:
     query, key, value, *rest = node.args
     batch, _, seq, _ = shape_of(query)
-    is_causal = bool(rest[1 if node.target is operators.attention else 2]) if len(rest) > 2 else False
-    if node.target is SDPA and len(rest) > 1 and rest[1]:
-        return False  # dropout
-    if seq != 1 or batch > USERS or is_causal:
+    if node.target is operators.capped_attention:
+        plain = rest[0] is None or shape_of(_source(rest[0]))[1:3] == (1, 1)
+    elif node.target is operators.attention:
+        plain = not rest[1]
+    else:
+        plain = not any(rest[1:3])  # dropout, is_causal
+    if seq != 1 or batch > USERS or not plain:
         return False
     return all(is_call(cache, *CACHES) for cache in (key, value)) and shape_of(key)[0] == batch
+
+
+def _source(mask: Node) -> Node:
+    """The mask that an attention_mask is made of, before it was broadcast."""
+    return mask.args[0] if is_call(mask, operators.attention_mask) else mask
 
 
 class _Rows:
@@ -91,6 +100,7 @@ class _Rows:
         self.first = next(node for node in graph.nodes if node.op == "call_function")
         self.known: dict[Node, Node] = {}
         self.literals: dict[tuple[int, ...], Node] = {}
+        self.masks: dict[tuple[Node, str], Node] = {}
 
     def attend(self, node: Node) -> None:
         query, key, value, mask = (*node.args[:4], None)[:4]
@@ -113,6 +123,30 @@ class _Rows:
         else:
             out = self._emit(aten.permute.default, out, list(BY_BATCH), like=node)
         replace(node, out)
+
+    def attend_capped(self, node: Node) -> None:
+        query, key, value, mask, scale, cap = node.args
+        batch, heads, _, head_dim = shape_of(query)
+        caches = [self._cache(cache) for cache in (key, value)]
+        if mask is not None:
+            mask = self._of_all_heads(mask)
+        target = operators_language.capped_attention_decode
+        out = self._emit(target, self.of(query), *caches, mask, scale, cap, like=node)
+        merged = only_user(node)
+        if is_call(merged, operators.merge_heads):
+            replace(merged, self._emit(aten.reshape.default, out, list(shape_of(merged)), like=merged))
+        else:
+            out = self._emit(aten.reshape.default, out, [1, batch, heads, head_dim], like=node)
+            replace(node, self._emit(aten.permute.default, out, list(BY_BATCH), like=node))
+
+    def _of_all_heads(self, mask: Node) -> Node:
+        """An additive mask that is the same for all heads, as [batch or 1, 1, 1, length]."""
+        source = _source(mask)
+        key = (source, "of all heads")
+        if key not in self.masks:
+            with self.graph.inserting_before(mask):
+                self.masks[key] = self._emit(operators.attention_mask, source, like=mask)
+        return self.masks[key]
 
     def _seen(self, mask: Node | None) -> tuple[Node | None, int | None]:
         """The position up to which a mask lets a query read, and its window; each None where there is none."""
@@ -215,7 +249,7 @@ class _Rows:
     def _by_head(self, mask: Node, heads: int) -> Node:
         """An additive mask [batch or 1, 1 or heads, 1, length] as [batch or 1, 1, heads, length]."""
         if mask not in self.known:
-            source = mask.args[0] if is_call(mask, operators.attention_mask) else mask
+            source = _source(mask)
             batch, have, _, length = shape_of(source)
             zeros = {"dtype": dtype_of(source)}
             with self.graph.inserting_before(mask):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tt_dynamo.operators import define
+from tt_dynamo.operators import capped_attention, define, merge_heads
 
 
 @define("rotary(Tensor x, Tensor cos, Tensor sin) -> Tensor")
@@ -112,6 +112,19 @@ def attention_decode(query, key, value, positions, mask, scale, window):
     return out.permute(2, 0, 1, 3).contiguous()
 
 
+@define(
+    "capped_attention_decode(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap) -> Tensor"
+)
+def capped_attention_decode(query, key, value, mask, scale, cap):
+    """`capped_attention` of one token of each user with its heads merged, query [1, batch, heads, head_dim] ->
+    [1, 1, batch, heads head_dim].
+
+    key, value [batch, kv heads, length, head_dim]; mask [batch or 1, 1, 1, length], additive.
+    """
+    out = capped_attention.decompose(query.permute(1, 2, 0, 3), key, value, mask, scale, cap)
+    return merge_heads.decompose(out.permute(2, 1, 0, 3))
+
+
 # What makes a cache of its first operand, in its dtype: in place, or where rows move in a tensor of its own.
 WRITES = frozenset({update_cache, update_cache_decode, slide_cache_decode, fill_cache})
 # What becomes TTNN calls one by one where TTNN refuses the whole.
@@ -123,6 +136,7 @@ FUSED = frozenset(
         rotary_decode,
         update_cache_decode,
         attention_decode,
+        capped_attention_decode,
         update_cache,
         fill_cache,
         slide_cache,
