@@ -183,4 +183,16 @@ def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, ou
 @lower(operators_image.add_activation, sharded=True)
 def add_activation(ttnn, x, y, activation):
     """The activation of x + y, images or vectors of one shape."""
-    return ttnn.add(x, y, activations=[_activation(ttnn, activation)])
+    return ttnn.add(x, y, activations=[_activation(ttnn, activation)], **_where(ttnn, x, y))
+
+
+def _where(ttnn, x, y):
+    """Where the sum of two lies that are sharded differently: as the first in blocks, where a core needs few weights.
+
+    TTNN would take those on more cores, which the convolution of this sum may have to shard anew.
+    """
+    both = [value for value in (x, y) if is_sharded(value)]
+    if len(both) < 2 or len({str(value.tensor.memory_config()) for value in both}) == 1:
+        return {}
+    blocks = [value for value in both if value.tensor.memory_config().memory_layout.name == "BLOCK_SHARDED"]
+    return {"memory_config": memory_config(ttnn, blocks[0])} if blocks else {}

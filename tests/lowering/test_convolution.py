@@ -16,7 +16,7 @@ import tt_dynamo
 from tt_dynamo import operators_image
 from tt_dynamo.lowering import convolution as lowering
 from tt_dynamo.lowering import registry
-from tt_dynamo.lowering.recorder import Refused
+from tt_dynamo.lowering.recorder import Refused, Value
 from tt_dynamo.program import Program
 
 MOVED = ["permute", "reshape"]
@@ -258,6 +258,24 @@ def test_a_residual_and_its_activation_are_one_call():
     model = rounded(Residual(nn.Conv2d(6, 10, 3), nn.Conv2d(10, 10, 3, padding=1)))
     report = check(model, image(), roundings=3, cancels=True)
     assert unsharded(report) == [*MOVED, "conv2d", "conv2d", "add", *reversed(MOVED)]
+
+
+def test_a_sum_of_images_sharded_differently_lies_as_the_first_in_blocks(board_device):
+    ttnn = board_device.namespace(dry_run=True)
+
+    def image(sharding, last_core, shard):
+        cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(*last_core))])
+        shards = ttnn.ShardSpec(cores, shard, ttnn.ShardOrientation.ROW_MAJOR)
+        memory = ttnn.MemoryConfig(getattr(ttnn.TensorMemoryLayout, sharding), ttnn.BufferType.L1, shards)
+        held = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "memory_config": memory}
+        return Value(None, ttnn.empty((1, 1, 64, 128), device=board_device.handle, **held))
+
+    tall = image("HEIGHT_SHARDED", (0, 1), [32, 128])
+    few, many = image("BLOCK_SHARDED", (1, 1), [32, 64]), image("BLOCK_SHARDED", (3, 1), [32, 32])
+    for x, y, expected in (tall, few, few), (few, tall, few), (few, many, few), (many, few, many):
+        result = ttnn.add(x.tensor, y.tensor, **lowering._where(ttnn, x, y))
+        assert result.memory_config() == expected.tensor.memory_config()
+    assert lowering._where(ttnn, tall, tall) == {}
 
 
 def test_a_convolution_whose_call_fails_is_made_again_by_itself(monkeypatch):
