@@ -192,7 +192,7 @@ def _take_scale(graph: Graph, query: Node, constants: set[Node]) -> float | None
         return None
     mask, scale = (user.args[3] if len(user.args) > 3 else None), user.kwargs.get("scale")
     scale = shape_of(query)[-1] ** -0.5 if scale is None else scale
-    if mask is None or scale == 1.0:
+    if mask is None or scale == 1.0 or _is_cache(user.args[1]):
         return None
     user.kwargs = {**user.kwargs, "scale": 1.0}
     if norm is None:
@@ -200,6 +200,11 @@ def _take_scale(graph: Graph, query: Node, constants: set[Node]) -> float | None
     with graph.inserting_before(norm):
         norm.update_arg(1, insert(graph, aten.mul.Tensor, (norm.args[1], scale), like=norm))
     return None
+
+
+def _is_cache(keys: Node) -> bool:
+    """Whether a model's other graphs attend to these keys as well: they share one weight only where none is scaled."""
+    return is_call(keys, *operators_language.WRITES, aten.constant_pad_nd.default)
 
 
 def _gather(graph: Graph, projections: list[_Projection], argument: int, query_scale: float | None) -> Node:

@@ -221,7 +221,10 @@ def compute_nodes(graph: Graph) -> list[Node]:
 
 
 def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
-    """A module of its own that computes `output` from `inputs`; everything between is copied."""
+    """A module of its own that computes `output` from `inputs`; everything between is copied.
+
+    Equal computations have equal code, whatever their nodes are called: weights are known by it.
+    """
     graph = Graph()
     known: dict[Node, Node] = {}
     for index, node in enumerate(inputs):
@@ -238,8 +241,12 @@ def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
         stack.pop()
         if current in known:
             continue
+        target = current.target
         if current.op in ("get_attr", "call_module"):
-            attributes[str(current.target)] = getattr(current.graph.owning_module, str(current.target))
-        known[current] = graph.node_copy(current, lambda n: known[n])
+            target = f"a{len(attributes)}"
+            attributes[target] = getattr(current.graph.owning_module, str(current.target))
+        args, kwargs = torch.fx.node.map_arg((current.args, current.kwargs), known.__getitem__)
+        known[current] = graph.create_node(current.op, target, args, kwargs, f"v{len(known)}")
+        known[current].meta.update(current.meta)
     graph.output(known[output])
     return GraphModule(attributes, graph)
