@@ -260,6 +260,13 @@ def test_a_residual_and_its_activation_are_one_call():
     assert unsharded(report) == [*MOVED, "conv2d", "conv2d", "add", *reversed(MOVED)]
 
 
+@pytest.mark.slow
+def test_images_that_do_not_fit_into_l1_whole_are_pooled_in_slices():
+    model = rounded(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2)))
+    report = check(model, random(8, 3, 224, 224), cancels=True)
+    assert unsharded(report) == [*MOVED, "conv2d", "max_pool2d", "reshape", *reversed(MOVED)]
+
+
 def test_a_sum_of_images_sharded_differently_lies_as_the_first_in_blocks(board_device):
     ttnn = board_device.namespace(dry_run=True)
 

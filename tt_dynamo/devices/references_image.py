@@ -115,6 +115,13 @@ def conv_transpose2d(
     return _to_flat(activate(output, getattr(conv_config, "activation", None)))
 
 
+def _pooled(image: Tensor, result: Any) -> Tensor:
+    """An image as TTNN gives it: flattened, or where it pools in slices in DRAM, [batch, height, width, channels]."""
+    flat = _to_flat(image)
+    apart = (image.shape[0], *image.shape[2:], image.shape[1])
+    return flat.reshape(apart) if result is not None and tuple(result.shape) == apart else flat
+
+
 # TTNN's golden imports a module of TTNN's tests, which its wheel doesn't ship; so do those of the other pools.
 @reference("ttnn.max_pool2d")
 def max_pool2d(
@@ -130,6 +137,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     *,
     return_indices: bool = False,
+    result: Any = None,
     **_: Any,
 ) -> Any:
     """Indices count from the start of each unpadded image, as torch's do."""
@@ -143,7 +151,7 @@ def max_pool2d(
     output, indices = functional.max_pool2d(
         image, tuple(kernel_size), tuple(stride), own, tuple(dilation), ceil_mode, return_indices=True
     )
-    return [_to_flat(output), _to_flat(indices)] if return_indices else _to_flat(output)
+    return [_to_flat(output), _to_flat(indices)] if return_indices else _pooled(output, result)
 
 
 @reference("ttnn.avg_pool2d")
@@ -159,6 +167,8 @@ def avg_pool2d(
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
+    *,
+    result: Any = None,
     **_: Any,
 ) -> Tensor:
     image = _to_nchw(input_tensor, batch_size, input_h, input_w, channels)
@@ -168,11 +178,10 @@ def avg_pool2d(
         if ceil_mode or not count_include_pad:
             raise NotImplementedError("avg_pool2d with unequal padding that isn't counted has no reference")
         image, own = _pad(image, padding, 0.0), (0, 0)
-    return _to_flat(
-        functional.avg_pool2d(
-            image, tuple(kernel_size), tuple(stride), own, ceil_mode, count_include_pad, divisor_override
-        )
+    output = functional.avg_pool2d(
+        image, tuple(kernel_size), tuple(stride), own, ceil_mode, count_include_pad, divisor_override
     )
+    return _pooled(output, result)
 
 
 @reference("ttnn.adaptive_avg_pool2d")
