@@ -1,0 +1,135 @@
+"""What a step of decoding costs: bytes that cross, device memory, compilations and host time, first step to last."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from decoders import PROMPT, VOCABULARY, build, prefill_and_decode, static_cache, tokens
+
+import tt_dynamo
+
+pytestmark = pytest.mark.usefixtures("clean_dynamo")
+
+LAYERS = 2
+ID_BYTES = 4  # token ids and positions go up as 32-bit integers
+LOGIT_BYTES = 2
+
+
+@pytest.fixture
+def dram(board_device: Any) -> Callable[[], int]:
+    """Bytes of device memory in use, by TTNN's allocator."""
+    ttnn = board_device.namespace(dry_run=True)
+
+    def in_use() -> int:
+        gc.collect()
+        view = ttnn.get_memory_view(board_device.handle, ttnn.BufferType.DRAM)
+        return view.num_banks * view.total_bytes_allocated_per_bank
+
+    return in_use
+
+
+def crossing(report: tt_dynamo.GraphReport, direction: str) -> list[int]:
+    return sorted(transfer.bytes for transfer in report.transfers if transfer.direction == direction)
+
+
+@pytest.mark.parametrize("batch", [1, pytest.param(4, marks=pytest.mark.slow)])
+def test_ids_and_positions_go_up_and_logits_come_down(board_device: Any, batch: int) -> None:
+    model, ids = build("llama", LAYERS), tokens(batch, PROMPT + 2)
+    with tt_dynamo.record() as reports:
+        prefill_and_decode(torch.compile(model, backend="ttnn"), ids, PROMPT, static_cache(model, 64))
+    _, decode = reports
+    # Each layer's cache counts its tokens in a tensor of its own, which torch may read.
+    lengths = LAYERS * 2 * ID_BYTES
+    assert sum(crossing(decode, "to_device")) <= batch * 2 * ID_BYTES + lengths
+    assert crossing(decode, "to_host")[-1] == batch * VOCABULARY * LOGIT_BYTES
+    assert sum(crossing(decode, "to_host")[:-1]) <= lengths
+
+
+@pytest.mark.slow
+def test_in_generate_the_mask_of_a_step_goes_up_besides(board_device: Any) -> None:
+    """It is made by transformers on the host, one row a sequence."""
+    model, ids = build("llama", LAYERS), tokens(4, PROMPT)
+    model.compile(backend="ttnn")
+    with tt_dynamo.record() as reports:
+        model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, cache_implementation="static")
+    _, decode = reports
+    length = PROMPT + 7
+    assert sum(crossing(decode, "to_device")) <= 4 * (2 * ID_BYTES + 2 * length) + LAYERS * 2 * ID_BYTES
+
+
+@pytest.mark.slow
+def test_a_cache_never_crosses(board_device: Any, uploads: list[tuple[int, ...]]) -> None:
+    model, ids = build("llama", LAYERS), tokens(2, PROMPT + 8)
+    compiled = torch.compile(model, backend="ttnn")
+    cache = static_cache(model, 64)
+    prefill_and_decode(compiled, ids[:, : PROMPT + 2], PROMPT, cache)
+    uploads.clear()
+    prefill_and_decode(compiled, ids[:, PROMPT + 2 :], 1, cache)
+    rows = 2 * 2 * 64 * 32
+    assert uploads and max(torch.Size(shape).numel() for shape in uploads) < rows
+
+
+def test_prefill_and_decode_share_each_weight(board_device: Any, dram: Any, uploads: list[tuple[int, ...]]) -> None:
+    model, ids = build("llama", LAYERS), tokens(1, PROMPT + 2)
+    compiled, cache = torch.compile(model, backend="ttnn"), static_cache(model, 64)
+    before = dram()
+    with tt_dynamo.record() as reports:
+        prefill_and_decode(compiled, ids[:, :PROMPT], PROMPT, cache)
+        after_prefill = dram()
+        uploads.clear()
+        prefill_and_decode(compiled, ids[:, PROMPT:], 1, cache)
+    prefill, _ = reports
+    assert after_prefill - before >= prefill.weight_bytes > 0
+    # What decoding needs besides: tables of a few rows, no matrix of the model.
+    assert dram() - after_prefill <= 0.1 * prefill.weight_bytes
+    assert sum(torch.Size(shape).numel() for shape in uploads) * 2 <= 0.1 * prefill.weight_bytes
+
+
+@pytest.mark.slow
+def test_a_cache_that_nobody_holds_is_freed(board_device: Any, dram: Any) -> None:
+    model, ids = build("llama", LAYERS), tokens(2, PROMPT + 3)
+    compiled = torch.compile(model, backend="ttnn")
+    in_use = []
+    for _ in range(4):
+        prefill_and_decode(compiled, ids, PROMPT, static_cache(model, 256))
+        in_use.append(dram())
+    assert in_use[1:] == in_use[:1] * 3
+    held = [static_cache(model, 256) for _ in range(2)]
+    for cache in held:
+        prefill_and_decode(compiled, ids, PROMPT, cache)
+    rows = LAYERS * 2 * 2 * 2 * 256 * 32
+    assert dram() - in_use[-1] >= 2 * rows, "two caches, live on the device, of at least a byte an element"
+    held.clear()
+    del cache
+    assert dram() == in_use[-1]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_256_steps_cost_the_same_each(board_device: Any, dram: Any) -> None:
+    """One compilation, no memory that grows, and a host time per step that stays."""
+    steps = 256
+    model, ids = build("llama", LAYERS), tokens(1, PROMPT + steps + 1)
+    # Emulated attention takes longer the more it reads: what the host does for a call is the same in a dry run.
+    compiled = torch.compile(model, backend="ttnn", options={"dry_run": True})
+    cache = static_cache(model, PROMPT + steps + 1)
+    in_use, seconds = [], []
+    with tt_dynamo.record() as reports:
+        compiled(input_ids=ids[:, :PROMPT], past_key_values=cache)
+        for position in range(PROMPT, PROMPT + steps + 1):
+            started = time.process_time()
+            compiled(input_ids=ids[:, position : position + 1], past_key_values=cache)
+            seconds.append(time.process_time() - started)
+            if position % 16 == 0:
+                in_use.append(dram())
+    assert len(reports) == 2
+    assert len(set(in_use[1:])) == 1
+    first, last = statistics.median(seconds[1:11]), statistics.median(seconds[-100:])
+    assert last <= 1.1 * first
+    assert statistics.median(seconds[11:]) <= 1.1 * first
