@@ -43,12 +43,13 @@ class Decoder:
     """One row of the table.
 
     build: number of layers -> model. graphs: how many graphs a prompt and `STEPS` single tokens compile to. prompt: its
-    tokens.
+    tokens. masked: whether it is given masks and positions, as generate() gives them; it breaks its graph otherwise.
     """
 
     build: Callable[[int], Any]
     graphs: int = 2
     prompt: int = PROMPT
+    masked: bool = False
 
 
 def llama(layers: int) -> Any:
@@ -150,19 +151,23 @@ DECODERS = {
     "gpt2": Decoder(gpt2),
     "phi3": Decoder(phi3),
     "falcon": Decoder(falcon),
-    "opt": Decoder(opt),
+    "opt": Decoder(opt, masked=True),
     "gpt-neox": Decoder(gpt_neox),
 }
 
 
-def enliven(model: torch.nn.Module) -> torch.nn.Module:
-    """Weights that make every part count: as initialized, residuals drown what attention and feedforward add."""
+def enliven(model: torch.nn.Module, embeddings: float = 1.0) -> torch.nn.Module:
+    """Weights that make every part count: as initialized, residuals drown what attention and feedforward add.
+
+    embeddings: the deviation of embedded tokens, which the residuals begin with.
+    """
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() >= 2:
-                parameter.copy_(noise if "embed" in name or "wte" in name else noise * parameter[0].numel() ** -0.5)
+                embeds = "embed" in name or "wte" in name
+                parameter.copy_(noise * (embeddings if embeds else parameter[0].numel() ** -0.5))
             elif name.endswith("bias"):
                 parameter.copy_(noise * 0.2)
             else:
@@ -171,7 +176,7 @@ def enliven(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def build(name: str, layers: int = 2) -> Any:
-    return enliven(DECODERS[name].build(layers)).eval()
+    return enliven(DECODERS[name].build(layers), embeddings=0.3).eval()
 
 
 def tokens(batch: int, seq: int) -> torch.Tensor:
@@ -187,10 +192,21 @@ def static_cache(model: Any, length: int) -> Any:
 
 
 @torch.no_grad()
-def prefill_and_decode(model: Callable[..., Any], ids: torch.Tensor, prompt: int, cache: Any) -> list[torch.Tensor]:
-    """Logits of the first `prompt` tokens in one call, then of each later token by itself: [batch, seq, vocabulary]."""
-    logits = [model(input_ids=ids[:, :prompt], past_key_values=cache, use_cache=True).logits]
-    for position in range(prompt, ids.shape[1]):
-        step = ids[:, position : position + 1]
-        logits.append(model(input_ids=step, past_key_values=cache, use_cache=True).logits)
-    return logits
+def prefill_and_decode(
+    model: Callable[..., Any], ids: torch.Tensor, prompt: int, cache: Any, masked: bool = False
+) -> list[torch.Tensor]:
+    """Logits of the first `prompt` tokens in one call, then of each later token by itself: [batch, seq, vocabulary].
+
+    masked: with the mask over the whole cache and the positions that generate() makes.
+    """
+    length = ids.shape[1]
+
+    def call(start: int, end: int) -> torch.Tensor:
+        given: dict[str, Any] = {}
+        if masked:
+            positions = torch.arange(start, end)
+            given["attention_mask"] = torch.arange(length).le(positions[:, None]).expand(len(ids), 1, -1, -1)
+            given["position_ids"] = positions.expand(len(ids), -1)
+        return model(input_ids=ids[:, start:end], past_key_values=cache, use_cache=True, **given).logits
+
+    return [call(0, prompt), *(call(at, at + 1) for at in range(prompt, length))]
