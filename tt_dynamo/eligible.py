@@ -35,7 +35,7 @@ def impossible(node: Node) -> str:
 def is_at_home_on_host(node: Node) -> bool:
     """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64 of
     rank 0), and what gives or reads no elements."""
-    if node.target in operators.AT_HOME_ON_HOST or counts(node):
+    if node.target in operators.AT_HOME_ON_HOST or (counts(node) and _serves(node)):
         return True
     if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
         return node.args[0].op == "placeholder"  # what the caller finds in its tensor
@@ -43,6 +43,16 @@ def is_at_home_on_host(node: Node) -> bool:
     tensors = results + operands
     is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
     return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
+
+
+def _serves(node: Node) -> bool:
+    """Whether counted integers are for other work of the graph or for its counters, not what it was asked for."""
+    for user in node.users:
+        if is_call(user, torch.ops.aten.copy_.default) and user.args[0].op == "placeholder":
+            return True
+        if user.op != "output" and (not counts(user) or _serves(user)):
+            return True
+    return False
 
 
 def counts(node: Node) -> bool:
