@@ -223,10 +223,10 @@ def dry_run(
     threads = torch.get_num_threads()
     say(name, f"dry run on {device.description}: compiling prefill and decode")
     with tt_dynamo.record() as reports:
-        first, then = run(compiled, model.config, ids, 1, length).seconds
-        say(name, f"first calls: prefill {first:.1f} s, decode {then:.1f} s; {runs} calls of each")
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # before the first call: Dynamo's guards look at it
         try:
+            first, then = run(compiled, model.config, ids, 1, length).seconds
+            say(name, f"first calls: prefill {first:.1f} s, decode {then:.1f} s; {runs} calls of each")
             prefill = [run(compiled, model.config, ids, 0, length).seconds[0] for _ in range(WARM_UP + runs)]
             decode = run(compiled, model.config, ids, WARM_UP + runs, length).seconds[1:]
         finally:

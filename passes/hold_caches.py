@@ -85,7 +85,7 @@ def _slide(graph: Graph) -> int:
     """Rewrite every write of one token into a full cache that slides; returns how many."""
     literals, slid = literal_nodes(graph), 0
     for roll in graph.find_nodes(op="call_function", target=aten.roll.default):
-        cache, shifts, dims = roll.args
+        cache, shifts, dims = (*roll.args, [])[:3]
         write = only_user(roll)
         if list(shifts) != [-1] or len(shape_of(roll)) != 4 or [dim % 4 for dim in dims] != [TOKENS]:
             continue

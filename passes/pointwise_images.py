@@ -81,7 +81,7 @@ def cat(write: ImageWriter, node: Node) -> Node | None:
 
 def channels(write: ImageWriter, node: Node) -> Node | None:
     """Some of an image's channels."""
-    x, dim, *where = node.args
+    x, dim, *where = (*node.args, 0) if len(node.args) < 2 else node.args
     flat = write.find(x)
     if flat is None or dim % len(shape_of(x)) != flat.dim or node.kwargs:
         return None

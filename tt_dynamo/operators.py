@@ -15,7 +15,6 @@ library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as lo
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
-    "relu6": F.relu6,
     "silu": F.silu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,

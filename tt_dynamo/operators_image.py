@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tt_dynamo.operators import ACTIVATIONS, define
+from tt_dynamo import operators
+from tt_dynamo.operators import define
 
 aten = torch.ops.aten
 
@@ -32,6 +33,8 @@ def _padded(x, padding, value):
     if top == bottom and left == right:
         return x, [top, left]
     return F.pad(x, (left, right, top, bottom), value=value), [0, 0]
+
+ACTIVATIONS = {**operators.ACTIVATIONS, "relu6": F.relu6}
 
 
 @define(
