@@ -55,8 +55,6 @@ def decode_rows(graph: Graph, context: Context) -> int:
 
 def _carry(graph: Graph, node: Node) -> None:
     """Have what works row by row take one token of each user, [batch, 1, .., n], as rows [1, 1, batch, n]."""
-    if len(shape_of(node)) < 2:
-        return
     shape = shape_of(node)
     if len(shape) < 3:
         return
@@ -113,7 +111,7 @@ class _Rows:
         elif positions is None:
             mask = self._by_head(mask, heads)
         else:
-            positions, mask = self._of_users(positions, batch, node), None
+            positions, mask = self._of_users(positions, batch), None
         out = self._emit(
             operators_language.attention_decode, self.of(query), *caches, positions, mask, scale, window, like=node
         )
@@ -226,7 +224,7 @@ class _Rows:
             x = self.of(x)
             with self.graph.inserting_before(node):
                 if positions:
-                    positions = self._of_users(positions[0], shape_of(cache)[0], node)
+                    positions = self._of_users(positions[0], shape_of(cache)[0])
                     new = self._emit(operators_language.update_cache_decode, cache, x, positions, like=node)
                 else:
                     rows, last = self._following(cache, node), self._last_row(cache, node)
@@ -236,15 +234,14 @@ class _Rows:
             return new
         return node
 
-    def _of_users(self, positions: Node, batch: int, like: Node) -> Node:
+    def _of_users(self, positions: Node, batch: int) -> Node:
         """One position [1] as [batch]."""
         if batch == 1:
             return positions
-        key = positions
-        if key not in self.known:
+        if positions not in self.known:
             with self.graph.inserting_after(positions):
-                self.known[key] = self._emit(aten.expand.default, positions, [batch], like=positions)
-        return self.known[key]
+                self.known[positions] = self._emit(aten.expand.default, positions, [batch], like=positions)
+        return self.known[positions]
 
     def _by_head(self, mask: Node, heads: int) -> Node:
         """An additive mask [batch or 1, 1 or heads, 1, length] as [batch or 1, 1, heads, length]."""

@@ -100,10 +100,10 @@ def compile_graph(
         eager = in_eager(graph, name, device.description, options)
         if eager is not None:
             return eager
-        pristine = copied(graph) if writes_into_inputs(graph) else None
+        pristine = copied(graph) if _writes_rows(graph) else None
         made = Compiler(graph, device, options, name)
         program: Any = made.compile()
-        if made.context.assumptions and pristine is not None:
+        if pristine is not None and made.context.assumptions:
             names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
             program = Assuming(
                 program,
@@ -128,6 +128,7 @@ def compile_graph(
 
 
 def _unfetched(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    # not `unfetched()` as a decorator: that copies attributes, one of which is for Dynamo to call in place of this
     def call(*args: Any) -> Any:
         with unfetched():
             return compiled(*args)
@@ -142,7 +143,8 @@ def _described(placeholder: Node) -> GraphInput:
     return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "", held)
 
 
-def writes_into_inputs(graph: GraphModule) -> bool:
+def _writes_rows(graph: GraphModule) -> bool:
+    """Whether a graph writes rows by their numbers, of which alone anything is assumed."""
     return bool(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.index_copy.default))
 
 

@@ -133,9 +133,7 @@ class DeviceTensor(torch.Tensor):
     def host(self) -> torch.Tensor:
         """The tensor on the host, up to date unless a program of ours is about to take it."""
         if not getattr(_programs, "called", False):
-            copy = copy_of(self._owner)
-            if copy is not None:
-                copy.fetch()
+            fetch(self._host)
         return self._host
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
@@ -304,5 +302,4 @@ class Residents:
 
 def residents_of(device: Any) -> Residents:
     """The residents of a device, made at their first use; they go with the device."""
-    found = vars(device).get("residents")
-    return found if found is not None else vars(device).setdefault("residents", Residents(device))
+    return vars(device).setdefault("residents", Residents(device))

@@ -97,13 +97,11 @@ def trace(
     stand_in: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None. Raises
     MemoryError where the DRAM is full.
     """
-    tracer = _Tracer(graph, sides, ttnn, handle, settings, texts)
-    tracer.stand_in = stand_in
-    return tracer.run()
+    return _Tracer(graph, sides, ttnn, handle, settings, texts, stand_in).run()
 
 
 class _Tracer:
-    def __init__(self, graph, sides, ttnn, handle, settings, texts) -> None:
+    def __init__(self, graph, sides, ttnn, handle, settings, texts, stand_in) -> None:
         self.source = graph
         self.sides = sides
         self.ttnn = ttnn
@@ -112,7 +110,7 @@ class _Tracer:
         self.recorder = Recorder(ttnn, self.graph, settings)
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
-        self.stand_in: Callable[[Spec, list[int]], Any] = lambda spec, pointers: None
+        self.stand_in = stand_in
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.shards = Shards(self.recorder, self.known)
         self.result = Trace(self.graph, [], [], [], [], {})
