@@ -13,7 +13,7 @@ from tt_dynamo import operators_image
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.elementwise import require_float
-from tt_dynamo.lowering.memory import is_sharded, memory_config
+from tt_dynamo.lowering.memory import blocks, is_sharded, memory_config
 from tt_dynamo.lowering.recorder import on_device
 from tt_dynamo.lowering.registry import Need, lower
 
@@ -33,18 +33,19 @@ class Way:
     slices: bool = False
 
 
-def ways(is_sharded: bool, flows: bool) -> list[Way]:
+def ways(is_sharded: bool, flows: bool, in_blocks: bool = False) -> list[Way]:
     """The ways to try, cheapest first: by kernel launches, then by the length of the blocks.
 
-    flows: whether the result may stay sharded in L1.
+    flows: whether the result may stay sharded in L1. in_blocks: a reader needs it block-sharded.
     """
-    in_blocks = [Way(height) for height in BLOCK_HEIGHTS]
+    as_it_lies = [Way(height) for height in BLOCK_HEIGHTS]
     resharded = [Way(height, sharding) for sharding in SHARDINGS for height in (0, 32)] if flows else []
-    return in_blocks + resharded + ([] if is_sharded else [Way(slices=True)])
+    found = resharded + as_it_lies if in_blocks else as_it_lies + resharded
+    return found + ([] if is_sharded else [Way(slices=True)])
 
 
 @lower(operators_image.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
-def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation=""):
+def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation="", in_blocks=False):
     """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     out, group, *_ = weight.shape
     geometry = _geometry(ttnn, image, weight, group * groups, out, stride, padding, dilation, groups)
@@ -69,8 +70,12 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
 
     _check_weights(weight, bias)
     asked = "conv2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, activation
-    how = (*image, *stride, *padding, *dilation, groups, *_precision(ttnn))
-    return _first_accepted(ttnn, convolve, ways(is_sharded(x), flows=True), (*asked, *how))
+    reshard = in_blocks and is_sharded(x) and memory.memory_layout.name != "BLOCK_SHARDED"
+    how = (*image, *stride, *padding, *dilation, groups, *_precision(ttnn), reshard)
+    result, way = _first_accepted(ttnn, convolve, ways(is_sharded(x), flows=True, in_blocks=reshard), (*asked, *how))
+    if way.sharding == "BLOCK_SHARDED" and is_sharded(x):
+        ttnn.settings.wanted_in_blocks.append(x)
+    return result
 
 
 @lower(operators_image.conv_transpose2d, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
@@ -97,7 +102,7 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
     _check_weights(weight, bias)
     asked = "conv_transpose2d", str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, *image, *stride
     how = (*padding, *dilation, groups, *output_padding, *_precision(ttnn))
-    return _first_accepted(ttnn, convolve, ways(is_sharded=False, flows=False), (*asked, *how))
+    return _first_accepted(ttnn, convolve, ways(is_sharded=False, flows=False), (*asked, *how))[0]
 
 
 def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dilation, groups):
@@ -151,7 +156,7 @@ def _check_weights(weight, bias):
 
 
 def _first_accepted(ttnn, convolve, tried, asked):
-    """The convolution in the first way that TTNN accepts, which is kept with the device for others of this shape.
+    """The convolution in the first way that TTNN accepts, kept with the device for others of this shape, and that way.
 
     Raises what TTNN says of the first.
     """
@@ -165,7 +170,7 @@ def _first_accepted(ttnn, convolve, tried, asked):
             first = first or type(error)(str(error))  # without its traceback, which would hold buffers in L1
         else:
             found.setdefault(asked, way)
-            return result
+            return result, way
     assert first is not None
     try:
         raise first
@@ -181,18 +186,7 @@ def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, ou
 
 
 @lower(operators_image.add_activation, sharded=True)
-def add_activation(ttnn, x, y, activation):
+def add_activation(ttnn, x, y, activation, in_blocks=False):
     """The activation of x + y, images or vectors of one shape."""
-    return ttnn.add(x, y, activations=[_activation(ttnn, activation)], **_where(ttnn, x, y))
-
-
-def _where(ttnn, x, y):
-    """Where the sum of two lies that are sharded differently: as the first in blocks, where a core needs few weights.
-
-    TTNN would take those on more cores, which the convolution of this sum may have to shard anew.
-    """
-    both = [value for value in (x, y) if is_sharded(value)]
-    if len(both) < 2 or len({str(value.tensor.memory_config()) for value in both}) == 1:
-        return {}
-    blocks = [value for value in both if value.tensor.memory_config().memory_layout.name == "BLOCK_SHARDED"]
-    return {"memory_config": memory_config(ttnn, blocks[0])} if blocks else {}
+    where = {"memory_config": blocks(ttnn, x.shape)} if in_blocks and is_sharded(x) and is_sharded(y) else {}
+    return ttnn.add(x, y, activations=[_activation(ttnn, activation)], **where)

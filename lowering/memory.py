@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tt_dynamo.lowering.recorder import on_device
 
 
@@ -17,9 +19,26 @@ def memory_config(ttnn, x):
     if not is_sharded(x):
         return ttnn.L1_MEMORY_CONFIG if config.buffer_type.name == "L1" else ttnn.DRAM_MEMORY_CONFIG
     spec = config.shard_spec
+    corners = [(r.start.x, r.start.y, r.end.x, r.end.y) for r in spec.grid.ranges()]
+    return _sharded(ttnn, config.memory_layout, config.buffer_type, corners, list(spec.shape), spec.orientation)
+
+
+def blocks(ttnn, shape):
+    """[1, 1, pixels, channels] in L1 in blocks: on as many columns of cores as share the channels' tiles evenly."""
+    columns, rows = ttnn.settings.grid_size
+    pixels, channels = (math.ceil(size / ttnn.TILE_SIZE) for size in shape[-2:])
+    across = max(count for count in range(1, columns + 1) if channels % count == 0)
+    high = math.ceil(pixels / rows)
+    corners = [(0, 0, across - 1, math.ceil(pixels / high) - 1)]
+    block = [high * ttnn.TILE_SIZE, channels // across * ttnn.TILE_SIZE]
+    layout = ttnn.TensorMemoryLayout.BLOCK_SHARDED
+    return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, block, ttnn.ShardOrientation.ROW_MAJOR)
+
+
+def _sharded(ttnn, layout, buffer_type, corners, shape, orientation):
+    """corners: of the rectangles of cores, (left, top, right, bottom)."""
     ranges = [
-        ttnn.CoreRange(ttnn.CoreCoord(r.start.x, r.start.y), ttnn.CoreCoord(r.end.x, r.end.y))
-        for r in spec.grid.ranges()
+        ttnn.CoreRange(ttnn.CoreCoord(left, top), ttnn.CoreCoord(right, bottom)) for left, top, right, bottom in corners
     ]
-    shards = ttnn.ShardSpec(ttnn.CoreRangeSet(ranges), list(spec.shape), spec.orientation)
-    return ttnn.MemoryConfig(config.memory_layout, config.buffer_type, shards)
+    shards = ttnn.ShardSpec(ttnn.CoreRangeSet(ranges), shape, orientation)
+    return ttnn.MemoryConfig(layout, buffer_type, shards)

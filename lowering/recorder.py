@@ -46,6 +46,8 @@ class Settings:
     device: Any = None
     # What was found by asking TTNN, by what was asked: kept with the device, so that it is asked once.
     found: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False)
+    # Values that a lowering had to shard anew, and would rather be given in blocks.
+    wanted_in_blocks: list[Any] = dataclasses.field(default_factory=list, compare=False)
 
 
 class Value:

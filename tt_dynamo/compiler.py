@@ -91,7 +91,7 @@ class Compiler:
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                 found = store_of(self.device).find
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts, found)
-            if not traced.refused:
+            if not traced.refused and not self._rearrange(traced, back):
                 break
             self._learn(traced, back)
             del traced  # and with it what it allocated, before the next attempt allocates the same
@@ -162,6 +162,14 @@ class Compiler:
                         self.refused[part] = Fallback(part.name, kind, reason)
             else:
                 self.refused[original] = Fallback(original.name, kind, reason)
+
+    def _rearrange(self, traced: Trace, back: dict[Node, Node]) -> bool:
+        """Have values lie in blocks where a reader had to shard them anew; whether there is one that did not yet."""
+        found = [back[node] for node in traced.wanted_in_blocks if operators_image.can_lie_in_blocks(node)]
+        changed = [node for node in found if "in_blocks" not in node.kwargs]
+        for node in changed:
+            node.update_kwarg("in_blocks", True)
+        return bool(changed)
 
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Any) -> Program:
         if "insert_deallocations" not in self.options.disable_passes:

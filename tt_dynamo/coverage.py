@@ -118,9 +118,13 @@ def table(board: str = "n150", progress: Callable[[int, int], None] = lambda don
         lowered += target not in IMPOSSIBLE and any(c.where == DEVICE for c in cells.values())
         progress(done, len(operations))
     expressible = sum(target not in IMPOSSIBLE for target in operations.values())
-    return HEAD.format(
-        count=len(operations), expressible=expressible, lowered=lowered, share=lowered / expressible, board=board
-    ) + "\n".join(rows) + "\n"
+    return (
+        HEAD.format(
+            count=len(operations), expressible=expressible, lowered=lowered, share=lowered / expressible, board=board
+        )
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 HEAD = """# Core ATen operations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch.fx import Node
 
 from tt_dynamo import operators
 from tt_dynamo.operators import define
@@ -34,15 +35,19 @@ def _padded(x, padding, value):
         return x, [top, left]
     return F.pad(x, (left, right, top, bottom), value=value), [0, 0]
 
+
 ACTIVATIONS = {**operators.ACTIVATIONS, "relu6": F.relu6}
 
 
 @define(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
-    " int groups, str activation='') -> Tensor"
+    " int groups, str activation='', bool in_blocks=False) -> Tensor"
 )
-def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation=""):
-    """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]; then the activation."""
+def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation="", in_blocks=False):
+    """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]; then the activation.
+
+    in_blocks: block-sharded in L1, as the convolution that reads it needs that.
+    """
     x, own = _padded(to_nchw(x, image), padding, 0.0)
     bias = None if bias is None else bias.reshape(-1)
     y = to_flat(F.conv2d(x, weight, bias, stride, own, dilation, groups))
@@ -60,9 +65,9 @@ def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, 
     return to_flat(F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation))
 
 
-@define("add_activation(Tensor x, Tensor y, str activation) -> Tensor")
-def add_activation(x, y, activation):
-    """The activation of x + y."""
+@define("add_activation(Tensor x, Tensor y, str activation, bool in_blocks=False) -> Tensor")
+def add_activation(x, y, activation, in_blocks=False):
+    """The activation of x + y; in_blocks: block-sharded in L1, as a convolution of it needs that."""
     return ACTIVATIONS[activation](x + y)
 
 
@@ -107,3 +112,10 @@ def resample(x, rows, columns):
 # What becomes TTNN calls one by one where TTNN refuses the whole, and what those of them are that are still whole.
 FUSED = frozenset({add_activation, conv2d, conv_transpose2d, max_pool2d, avg_pool2d, repeat_pixels, resample})
 WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
+
+
+def can_lie_in_blocks(node: Node) -> bool:
+    """Whether a node can be asked to leave its result in blocks: a sum, and a convolution, whose blocks come of blocks,
+    of a sum."""
+    target, x = node.target, node.args[0]
+    return target is add_activation or (target is conv2d and isinstance(x, Node) and x.target is add_activation)

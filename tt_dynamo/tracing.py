@@ -51,6 +51,7 @@ class Trace:
     states: list[StateUse]
     kept: list[tuple[int, Spec]]  # outputs that stay on the device: position and spec
     refused: dict[Node, tuple[str, str]]  # node → (kind, reason)
+    wanted_in_blocks: list[Node]  # whose results a reader had to shard anew
 
     def release(self) -> None:
         """Free what stood in for weights and states."""
@@ -107,13 +108,13 @@ class _Tracer:
         self.ttnn = ttnn
         self.graph = Graph()
         self.handle = handle
-        self.recorder = Recorder(ttnn, self.graph, settings)
+        self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wanted_in_blocks=[]))
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
         self.stand_in = stand_in
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.shards = Shards(self.recorder, self.known)
-        self.result = Trace(self.graph, [], [], [], [], {})
+        self.result = Trace(self.graph, [], [], [], [], {}, [])
         # memory of the program → the memory that eager torch has for it; inputs are the caller's already
         inputs = (memory_of(node.meta.get("val")) for node in graph.find_nodes(op="placeholder"))
         self.owners: dict[int, int] = {memory: memory for memory in inputs if memory}
@@ -259,11 +260,17 @@ class _Tracer:
         try:
             result = found.function(self.recorder, *args, **kwargs)
             _check_results(node, result)
+            self._note_wanted(node)
             return result
         except Exception:
             for made in reversed(list(_after(before))):
                 self.graph.erase_node(made)
             raise
+
+    def _note_wanted(self, node: Node) -> None:
+        wanted = self.recorder.settings.wanted_in_blocks
+        self.result.wanted_in_blocks += [x for x in node.all_input_nodes if self.known[x] in wanted]
+        wanted.clear()
 
     def _stand_in(self, node: Node) -> Any:
         """Empty tensors for a refused node, so that its users can be asked about as well."""

@@ -16,7 +16,7 @@ import tt_dynamo
 from tt_dynamo import operators_image
 from tt_dynamo.lowering import convolution as lowering
 from tt_dynamo.lowering import registry
-from tt_dynamo.lowering.recorder import Refused, Value
+from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.program import Program
 
 MOVED = ["permute", "reshape"]
@@ -267,22 +267,31 @@ def test_images_that_do_not_fit_into_l1_whole_are_pooled_in_slices():
     assert unsharded(report) == [*MOVED, "conv2d", "max_pool2d", "reshape", *reversed(MOVED)]
 
 
-def test_a_sum_of_images_sharded_differently_lies_as_the_first_in_blocks(board_device):
-    ttnn = board_device.namespace(dry_run=True)
+class Narrowing(nn.ModuleList):
+    """A sum of two convolutions, and at last one that has so many weights that it takes its image in blocks."""
 
-    def image(sharding, last_core, shard):
-        cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(*last_core))])
-        shards = ttnn.ShardSpec(cores, shard, ttnn.ShardOrientation.ROW_MAJOR)
-        memory = ttnn.MemoryConfig(getattr(ttnn.TensorMemoryLayout, sharding), ttnn.BufferType.L1, shards)
-        held = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "memory_config": memory}
-        return Value(None, ttnn.empty((1, 1, 64, 128), device=board_device.handle, **held))
+    def __init__(self, *between):
+        sides = [nn.Conv2d(128, 512, 1) for _ in range(2)]
+        super().__init__([nn.Conv2d(3, 128, 3, padding=1), *sides, *between, nn.Conv2d(512, 1024, 1, stride=2)])
 
-    tall = image("HEIGHT_SHARDED", (0, 1), [32, 128])
-    few, many = image("BLOCK_SHARDED", (1, 1), [32, 64]), image("BLOCK_SHARDED", (3, 1), [32, 32])
-    for x, y, expected in (tall, few, few), (few, tall, few), (few, many, few), (many, few, many):
-        result = ttnn.add(x.tensor, y.tensor, **lowering._where(ttnn, x, y))
-        assert result.memory_config() == expected.tensor.memory_config()
-    assert lowering._where(ttnn, tall, tall) == {}
+    def forward(self, x):
+        first, left, right, *others = self
+        x = first(x)
+        x = torch.relu(left(x) + right(x))
+        for other in others:
+            x = other(x)
+        return x
+
+
+@pytest.mark.parametrize("between", [[], [nn.Conv2d(512, 512, 1)]], ids=["read", "convolved and then read"])
+def test_a_sum_lies_in_blocks_where_a_convolution_needs_it_so(between):
+    model = rounded(Narrowing(*between))
+    report = check(model, random(1, 3, 28, 28), roundings=3 + len(between), cancels=True)
+    convolutions = ["conv2d"] * (1 + len(between))
+    assert unsharded(report) == [*MOVED, *["conv2d"] * 3, "add", *convolutions, *reversed(MOVED)]
+    *_, narrow = [operation for operation in report.operations if operation.target == "ttnn.conv2d"]
+    assert narrow.programs == 2  # the halo picks every second pixel; nothing is sharded anew
+    assert "reshard_if_not_optimal" not in report.code
 
 
 def test_a_convolution_whose_call_fails_is_made_again_by_itself(monkeypatch):

@@ -87,14 +87,13 @@ def launches(report: tt_dynamo.GraphReport) -> dict[str, int]:
 
 
 def launches_what_it_computes(report: tt_dynamo.GraphReport) -> None:
-    """Nothing moves between the convolutions of a ResNet: 3 of them are 4 launches, and the sum is the fifth.
+    """Nothing moves between the convolutions of a ResNet: those of a block are 4 launches, and the sum is the fifth.
 
-    Two more are for a shortcut: its convolution, and the halo that picks the pixels which its stride leaves; a third
-    where the shortcut's weights fit L1 only in columns, for which its image is sharded anew.
+    Two more are for a shortcut: its convolution, and the halo that picks the pixels which its stride leaves.
     """
     assert not set(between_convolutions(report)).intersection(MOVES)
     blocks = launches(report)
-    assert blocks and max(blocks.values()) <= 8, blocks
+    assert blocks and max(blocks.values()) <= 7, blocks
     assert all(count <= 5 for name, count in blocks.items() if not name.endswith(".0")), blocks
 
 
@@ -123,5 +122,5 @@ def test_a_small_unet_runs_on_the_device():
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_runs_on_the_device(name, batch):
     report = check(NETWORKS[name], batch)
-    if name == "resnet50":
+    if name.startswith("resnet"):
         launches_what_it_computes(report)
