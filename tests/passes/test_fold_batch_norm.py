@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from captured import Module, capture, random
+from captured import Module, capture, random, with_statistics
 from torch import nn
 
 from tt_dynamo.graph import aten
@@ -12,16 +12,6 @@ from tt_dynamo.passes.fold_batch_norm import fold_batch_norm
 from tt_dynamo.passes.fold_constants import fold_constants
 
 NORM = aten._native_batch_norm_legit_no_training.default
-
-
-def with_statistics(norm: nn.Module) -> nn.Module:
-    """The norm in evaluation mode with statistics and weights of its own."""
-    for index, (name, tensor) in enumerate(norm.state_dict().items()):
-        if tensor.is_floating_point():
-            tensor.copy_(random(*tensor.shape) * (index + 1))
-            if name.endswith("var"):
-                tensor.abs_().add_(0.5)
-    return norm.eval()
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,13 @@ import operator
 
 import pytest
 import torch
-from captured import Module, capture, parameter, random
+from captured import Module, capture, parameter, random, with_statistics
 from torch import nn
 
 from tt_dynamo.graph import aten
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.pull_out_affine import pull_out_affine
-
-
-def trained(norm: nn.Module) -> nn.Module:
-    """The norm in evaluation mode with statistics and weights of its own."""
-    for index, (name, tensor) in enumerate(norm.state_dict().items()):
-        if tensor.is_floating_point():
-            tensor.copy_(random(*tensor.shape) * (index + 1))
-            if name.endswith("var"):
-                tensor.abs_().add_(0.5)
-    return norm.eval()
 
 
 @pytest.mark.parametrize(
@@ -37,7 +27,7 @@ def trained(norm: nn.Module) -> nn.Module:
     ids=str,
 )
 def test_a_batch_norm_in_evaluation_is_a_scale_and_a_shift_that_are_constants(norm, shape):
-    graph = capture(trained(norm), random(*shape))
+    graph = capture(with_statistics(norm), random(*shape))
     assert graph.apply(pull_out_affine, exact=False) == 1
     graph.apply(canonicalize, fold_constants, exact=False)
     assert graph.targets() == [aten.addcmul.default]
@@ -45,7 +35,7 @@ def test_a_batch_norm_in_evaluation_is_a_scale_and_a_shift_that_are_constants(no
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_group_norm_keeps_the_groups_and_loses_the_channels(dtype):
-    graph = capture(trained(nn.GroupNorm(3, 6)), random(2, 6, 3, 4).to(dtype))
+    graph = capture(with_statistics(nn.GroupNorm(3, 6)), random(2, 6, 3, 4).to(dtype))
     if dtype == torch.float32:
         assert graph.apply(pull_out_affine, exact=False) == 1
     else:
