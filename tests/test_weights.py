@@ -1,6 +1,7 @@
 """Weights are uploaded once, shared by what reads them, never stale, and gone with their last reader."""
 
 import copy
+import dataclasses
 import gc
 import os
 import threading
@@ -10,8 +11,11 @@ import torch
 from torch import nn
 
 import tt_dynamo
+from tt_dynamo import operators_image
 from tt_dynamo.devices import open_device
 from tt_dynamo.graph import Spec
+from tt_dynamo.lowering import registry
+from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.weights import Stamps, WeightStore, store_of
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
@@ -302,3 +306,16 @@ def test_weights_go_with_their_model(device):
     del ours, model
     torch._dynamo.reset()
     assert len(held(device)) == before
+
+
+def test_constants_among_the_parts_of_what_ttnn_refuses_are_weights(monkeypatch):
+    def refuse(ttnn, *operands):
+        raise Refused("ttnn.matmul: not this one")
+
+    refusing = dataclasses.replace(registry.find(operators_image.resample), function=refuse)
+    monkeypatch.setitem(registry._lowerings, operators_image.resample, refusing)
+    x = torch.randn(2, 3, 8, 9)
+    with tt_dynamo.record() as reports, torch.no_grad():
+        torch.compile(nn.Upsample((5, 7), mode="bilinear"), backend="ttnn", dynamic=False, options={"device": BOARD})(x)
+    assert "ttnn.matmul" in [operation.target for operation in reports[0].operations]
+    assert [transfer.direction for transfer in reports[0].transfers] == ["to_device", "to_host"]

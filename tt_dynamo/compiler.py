@@ -37,6 +37,7 @@ from tt_dynamo.options import Options
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.assign_layouts import assign_layouts
 from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.fold_constants import fold_constants
 from tt_dynamo.passes.insert_deallocations import insert_deallocations
 from tt_dynamo.passes.place import MOVES, Sides, place
 from tt_dynamo.program import Program, load
@@ -162,6 +163,7 @@ class Compiler:
                         self.refused[part] = Fallback(part.name, kind, reason)
             else:
                 self.refused[original] = Fallback(original.name, kind, reason)
+        fold_constants(self.module.graph, self.context)  # those that parts have among them
 
     def _rearrange(self, traced: Trace, back: dict[Node, Node]) -> bool:
         """Have values lie in blocks where a reader had to shard them anew; whether there is one that did not yet."""
