@@ -32,6 +32,8 @@ def max_pool2d(ttnn, x, image, kernel, stride, padding, dilation, ceil_mode):
 @lower(operators_image.avg_pool2d, sharded=True, x=Need("any"))
 def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """x [1, 1, batch * height * width, channels] → the mean of each window."""
+    if [*kernel] == [*image[1:]] and not any(padding) and divisor_override is None:
+        return _whole_mean(ttnn, x, image)
     return _pool(
         ttnn,
         ttnn.avg_pool2d,
@@ -53,6 +55,21 @@ def _pool(ttnn, pool, x, **options):
             input_tensor=ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT), **options, memory_config=ttnn.DRAM_MEMORY_CONFIG
         )
         return ttnn.to_layout(_flat(ttnn, rows), ttnn.TILE_LAYOUT)
+
+
+def _whole_mean(ttnn, x, image):
+    """The mean of each image, [1, 1, batch, channels].
+
+    That of one is taken of its tiles as they lie in L1. Several begin inside tiles: their rows are taken, which have no
+    padding either that a sum must not see.
+    """
+    batch, height, width = image
+    options = {"dim": 2, "keepdim": True, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    if batch == 1:
+        return ttnn.mean(x, **options, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+    rows = ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+    means = ttnn.mean(ttnn.reshape(rows, (batch, 1, height * width, x.shape[-1])), **options)
+    return ttnn.to_layout(ttnn.reshape(means, (1, 1, batch, x.shape[-1])), ttnn.TILE_LAYOUT)
 
 
 def _flat(ttnn, pooled):

@@ -5,8 +5,8 @@ After    y = permute(reshape(conv2d(reshape(permute(x, NHWC), [1, 1, n h w, c]),
 
 What follows takes the flattened image where it can, be it another of these or an operation on each element
 (`passes/pointwise_images.py`), so nothing moves in between. Signals of one dimension are images of height 1, and what
-has no batch is a batch of one. Padding by zeros in front of a convolution becomes its own. What TTNN has nothing for
-(three dimensions, indices of maxima that something reads) stays as it is.
+has no batch is a batch of one. Padding by zeros in front of a convolution becomes its own. A convolution of one pixel
+is a linear. What TTNN has nothing for (three dimensions, indices of maxima that something reads) stays as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from torch.fx import Graph, Node
 
-from tt_dynamo import operators_image
+from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.images import FLOATS, Flat, ImageWriter
@@ -82,14 +82,18 @@ def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, 
         stride, dilation = ([1, *pair(values)[1:]] for values in (stride, dilation))
         padding, output_padding = ([0, *pair(values)[1:]] for values in (padding, output_padding))
     stride, padding, dilation, output_padding = map(pair, (stride, padding, dilation, output_padding))
+    flat, image = write.flat(x)
+    around = [own + side for own, side in zip([padding[0]] * 2 + [padding[1]] * 2, sides, strict=True)]
+    mixes = not transposed and groups == 1 and shape_of(weight)[2:] == (1, 1)
+    if mixes and image[1:] == [1, 1] and not any(around):
+        weight = write.emit(aten.permute.default, write.reshape(weight, *shape_of(weight)[:2]), [1, 0])
+        return write.value(write.emit(operators.linear, flat, weight, bias), image, like=tuple(result))
     if bias is not None:
         bias = write.reshape(bias, 1, 1, 1, shape_of(bias)[0])
-    flat, image = write.flat(x)
     if transposed:
         options = (stride, padding, dilation, groups, output_padding)
         flat = write.emit(operators_image.conv_transpose2d, flat, weight, bias, image, *options)
     else:
-        around = [own + side for own, side in zip([padding[0]] * 2 + [padding[1]] * 2, sides, strict=True)]
         flat = write.emit(operators_image.conv2d, flat, weight, bias, image, stride, around, dilation, groups)
     batch, _, *_, width = result
     height = result[2] if len(result) == 4 else 1

@@ -3,8 +3,10 @@
 Before   z = relu(x + y), cat(x, y, 1), mean(x, [2, 3]), reshape(x, [batch, -1]) @ w             x an image that
 After    the same of x flattened, [1, 1, batch * height * width, channels]                      lies channels last
 
-A constant by channel is [1, 1, 1, channels] there, a number by image and channel [batch, 1, 1, channels]. The rows of a
-linear behind the flattening of an image are put into the order of its pixels, which are constants.
+A constant by channel is [1, 1, 1, channels] there. A number by image and channel is that too where there is one image;
+those of several are brought to the pixels of their image by a product with a constant of ones and zeros, so that the
+image stays as it lies. The rows of a linear behind the flattening of an image are put into the order of its pixels,
+which are constants.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from tt_dynamo import operators
+from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.images import FLOATS, Flat, ImageWriter
 
@@ -31,11 +33,7 @@ def pointwise(write: ImageWriter, node: Node) -> Node | None:
     operands = [_operand(write, x, flat, first, shape) for x, flat in zip(node.args, flats, strict=True)]
     if any(operand is None and x is not None for operand, x in zip(operands, node.args, strict=True)):
         return None
-    by_image = any(isinstance(x, Node) and shape_of(x)[0] > 1 for x in operands)
-    if by_image:
-        operands = [_by_image(write, x, first) for x in operands]
     flat = write.emit(node.target, *operands, **node.kwargs)
-    flat = write.reshape(flat, *shape_of(first.node)[:-1], shape_of(flat)[-1])
     return write.value(flat, first.image, like=shape)
 
 
@@ -55,17 +53,20 @@ def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: 
         return write.reshape(x, 1, 1, 1, shape[first.dim])
     if len(shape) == 4 and own == (*shape[:2], 1, 1):
         known = write.find(x)
-        return write.reshape(x if known is None else known.node, shape[0], 1, 1, shape[1])
+        return _by_pixel(write, write.reshape(x if known is None else known.node, 1, 1, *shape[:2]), first)
     if len(shape) == 4 and own == shape:
         return write.flat(x)[0]
     return None
 
 
-def _by_image(write: ImageWriter, x: Any, first: Flat) -> Any:
-    """[1, 1, pixels of all images, channels] as [batch, 1, pixels, channels]."""
-    if not isinstance(x, Node) or len(shape_of(x)) != 4 or shape_of(x)[2] == 1:
-        return x
-    return write.reshape(x, first.batch, 1, first.height * first.width, shape_of(x)[-1])
+def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
+    """Numbers by image and channel, [1, 1, batch, channels], at each pixel of their image."""
+    if first.batch == 1:
+        return numbers
+    pixels, dtype = first.height * first.width, dtype_of(numbers)
+    owners = torch.eye(first.batch, dtype=dtype).repeat_interleave(pixels, 0)[None, None]
+    owners = write.literal(f"pixels_of_{first.batch}_by_{pixels}_{str(dtype).removeprefix('torch.')}", owners)
+    return write.emit(aten.matmul.default, owners, numbers)
 
 
 def cat(write: ImageWriter, node: Node) -> Node | None:
@@ -95,12 +96,11 @@ def mean(write: ImageWriter, node: Node) -> Node | None:
     flat = write.find(x)
     if flat is None or len(shape_of(x)) != 4 or node.kwargs or sorted(dim % 4 for dim in dims or ()) != [2, 3]:
         return None
-    pixels = write.reshape(flat.node, flat.batch, 1, flat.height * flat.width, shape_of(x)[1])
-    means = write.emit(aten.mean.dim, pixels, [2], True)
-    means = write.reshape(means, 1, 1, flat.batch, shape_of(x)[1])
-    return (
-        write.value(means, [flat.batch, 1, 1], like=shape_of(node)) if keep else write.reshape(means, *shape_of(node))
-    )
+    whole = [flat.height, flat.width]
+    pooled = write.emit(operators_image.avg_pool2d, flat.node, flat.image, whole, whole, [0, 0], False, True, None)
+    if keep:
+        return write.value(pooled, [flat.batch, 1, 1], like=shape_of(node))
+    return write.reshape(pooled, *shape_of(node))
 
 
 def linear(write: ImageWriter, node: Node) -> Node | None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compiled import calls, check, compiled, falls_back, positive, random, unsharded
+from compiled import calls, check, compiled, falls_back, positive, random, rounded, unsharded
+from torch import nn
 
 IMAGE = random(2, 6, 9, 11)
 
@@ -75,6 +76,41 @@ def test_means_of_windows_of_a_signal_of_different_sizes():
 def test_the_mean_of_a_whole_image_is_a_reduction():
     report = check(lambda x: F.adaptive_avg_pool2d(x, 1), IMAGE, roundings=2, cancels=True)
     assert "mean" in calls(report)
+
+
+class Excited(nn.Module):
+    """A convolution whose channels are weighted by what their means say."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(6, 40, 3, padding=1)
+        self.squeeze, self.excite = nn.Conv2d(40, 8, 1), nn.Conv2d(8, 40, 1)
+        self.last = nn.Conv2d(40, 6, 1)
+
+    def forward(self, x):
+        x = torch.relu(self.convolution(x))
+        weights = self.excite(torch.relu(self.squeeze(F.adaptive_avg_pool2d(x, 1))))
+        return self.last(x * torch.sigmoid(weights))
+
+
+@pytest.mark.parametrize(
+    "batch, between", [(1, ["mean"]), (2, ["to_layout", "reshape", "mean", "reshape", "to_layout"])], ids=["one", "two"]
+)
+def test_means_weigh_the_channels_of_an_image_that_stays_where_it_lies(batch, between):
+    """Batch 1: 2 launches for the means, 2 for the linears, 1 for the product."""
+    report = check(rounded(Excited()), random(batch, 6, 9, 11), roundings=6, cancels=True)
+    found = calls(report)
+    first, last = (index for index, call in enumerate(found) if call == "conv2d")
+    weights = ["linear", "linear", *["matmul"] * (batch > 1), "multiply"]
+    assert found[first + 1 : last] == [*between, *weights]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("side", [8, 9])
+def test_means_over_images_are_those_of_each(batch, side):
+    model = nn.Sequential(nn.Conv2d(6, 33, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(33, 7))
+    report = check(rounded(model), random(batch, 6, side, side), roundings=4, cancels=True)
+    assert calls(report).count("mean") == 1 and "to_memory_config" not in calls(report)
 
 
 def test_nothing_moves_between_pools():

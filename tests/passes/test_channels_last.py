@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from captured import Module, capture, random
 from torch import nn
 
-from tt_dynamo import operators_image
+from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import aten
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.channels_last import channels_last
@@ -99,6 +99,20 @@ STAYING = {
 def test_what_ttnn_has_not_stays(name):
     graph, changed = rewritten(*STAYING[name])
     assert changed == 0
+
+
+@pytest.mark.parametrize("model", [nn.Conv2d(6, 4, 1), nn.Conv2d(6, 4, 1, stride=2, bias=False)], ids=str)
+def test_a_convolution_of_one_pixel_is_a_linear(model):
+    graph, _ = rewritten(model, random(3, 6, 1, 1))
+    assert graph.only(operators.linear).args[0].meta["val"].shape == (3, 1, 1, 6)
+
+
+@pytest.mark.parametrize(
+    "model", [nn.Conv2d(6, 4, 1, padding=1), nn.Conv2d(6, 4, 1, groups=2), nn.ConvTranspose2d(6, 4, 1)], ids=str
+)
+def test_other_convolutions_of_one_pixel_are_none(model):
+    graph, _ = rewritten(model, random(3, 6, 1, 1))
+    assert not graph.calls(operators.linear)
 
 
 def test_the_operations_are_torchs():

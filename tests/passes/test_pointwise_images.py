@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from captured import Module, capture, random
 from torch import nn
 
-from tt_dynamo import operators_image
+from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import aten
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.channels_last import channels_last
@@ -58,10 +58,21 @@ def test_nothing_moves_between_two_convolutions(name):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_excitation_of_one_image_needs_no_batch(batch):
+def test_an_excited_image_is_not_divided_by_its_batch(batch):
     graph = between(excite, nn.Conv2d(8, 8, 1), image=random(batch, 6, 9, 11))
     (product,) = graph.calls(aten.mul.Tensor)
-    assert product.meta["val"].shape[:2] == (batch, 1)
+    assert product.args[0] is graph.calls(operators_image.conv2d)[0]
+    assert len(graph.calls(aten.matmul.default)) == (batch > 1)
+
+
+def test_excitations_of_images_of_one_size_read_one_constant():
+    graph = between(lambda m, y: excite(m, excite(m, y)), nn.Conv2d(8, 8, 1))
+    assert len({product.args[0].target for product in graph.calls(aten.matmul.default)}) == 1
+
+
+def test_what_reads_means_of_an_image_is_a_linear():
+    graph = between(excite, nn.Conv2d(8, 8, 1))
+    assert graph.only(operators.linear).args[0] is graph.only(operators_image.avg_pool2d)
 
 
 STAYING = {
