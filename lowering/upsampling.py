@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tt_dynamo import operators_image
+from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.lowering.registry import Need, lower
 
 
@@ -17,10 +18,16 @@ def repeat_pixels(ttnn, x, image, height, width):
 @lower(operators_image.resample)
 def resample(ttnn, x, rows, columns):
     """x [..., height, width] → rowsᵀ x columns."""
-    options = {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    options = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
     if rows is None:
-        return x if columns is None else ttnn.matmul(x, columns, **options)
-    turned = ttnn.matmul(x, rows, transpose_a=True, **options)
-    if columns is None:
-        return ttnn.transpose(turned, -2, -1)
-    return ttnn.matmul(turned, columns, transpose_a=True, **options)
+        return x if columns is None else ttnn.matmul(x, columns, core_grid=ttnn.settings.core_grid, **options)
+    turned = _turned(ttnn, x, rows, **options)
+    return ttnn.transpose(turned, -2, -1) if columns is None else _turned(ttnn, turned, columns, **options)
+
+
+def _turned(ttnn, x, weights, **options):
+    """xᵀ weights, on all cores where TTNN shares them among several matrices, else on those that it takes itself."""
+    try:
+        return ttnn.matmul(x, weights, transpose_a=True, core_grid=ttnn.settings.core_grid, **options)
+    except Refused:
+        return ttnn.matmul(x, weights, transpose_a=True, **options)

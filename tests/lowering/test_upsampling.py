@@ -73,6 +73,11 @@ def test_rows_and_columns_are_weighed_by_two_products(options):
     assert calls(report) == ["matmul", "matmul"]
 
 
+def test_images_of_several_tiles_are_weighed_by_two_products():
+    report = check(resized(scale_factor=2, mode="bilinear"), random(2, 3, 40, 70), roundings=3, cancels=True)
+    assert calls(report) == ["matmul", "matmul"]
+
+
 def test_rows_alone():
     report = check(resized(size=(5, 11), mode="bilinear"), IMAGE, roundings=2, cancels=True)
     assert calls(report) == ["matmul", "transpose"]
