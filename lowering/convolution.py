@@ -20,6 +20,8 @@ from tt_dynamo.lowering.registry import Need, lower
 # Rows of the activation that a core takes at once, 0 for all of its share: less takes less of its L1.
 BLOCK_HEIGHTS = (0, 64, 32)
 SHARDINGS = ("BLOCK_SHARDED", "WIDTH_SHARDED", "HEIGHT_SHARDED")
+# Of images that grow: cores that hold all of the pixels have room for small ones, which lie as well in blocks.
+LARGER = ("BLOCK_SHARDED", "HEIGHT_SHARDED")
 
 ACTIVATIONS = {"relu6": "RELU6", "relu": "RELU", "silu": "SILU", "tanh": "TANH", "sigmoid": "SIGMOID"}
 
@@ -33,13 +35,13 @@ class Way:
     slices: bool = False
 
 
-def ways(is_sharded: bool, flows: bool, in_blocks: bool = False) -> list[Way]:
+def ways(is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bool = False) -> list[Way]:
     """The ways to try, cheapest first: by kernel launches, then by the length of the blocks.
 
-    flows: whether the result may stay sharded in L1. in_blocks: a reader needs it block-sharded.
+    shardings: those to change to. in_blocks: a reader needs the result block-sharded.
     """
     as_it_lies = [Way(height) for height in BLOCK_HEIGHTS]
-    resharded = [Way(height, sharding) for sharding in SHARDINGS for height in (0, 32)] if flows else []
+    resharded = [Way(height, sharding) for sharding in shardings for height in (0, 32)]
     found = resharded + as_it_lies if in_blocks else as_it_lies + resharded
     return found + ([] if is_sharded else [Way(slices=True)])
 
@@ -72,18 +74,19 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
     asked = "conv2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, activation
     reshard = in_blocks and is_sharded(x) and memory.memory_layout.name != "BLOCK_SHARDED"
     how = (*image, *stride, *padding, *dilation, groups, *_precision(ttnn), reshard)
-    result, way = _first_accepted(ttnn, convolve, ways(is_sharded(x), flows=True, in_blocks=reshard), (*asked, *how))
+    result, way = _first_accepted(ttnn, convolve, ways(is_sharded(x), in_blocks=reshard), (*asked, *how))
     if way.sharding == "BLOCK_SHARDED" and is_sharded(x):
         ttnn.settings.wanted_in_blocks.append(x)
     return result
 
 
-@lower(operators_image.conv_transpose2d, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
+@lower(operators_image.conv_transpose2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
 def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, output_padding):
-    """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out]."""
+    """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     channels, group, *_ = weight.shape
     geometry = _geometry(ttnn, image, weight, channels, group * groups, stride, padding, dilation, groups)
-    given = {"input_memory_config": ttnn.DRAM_MEMORY_CONFIG, "input_layout": x.layout, "input_dtype": x.dtype}
+    memory = memory_config(ttnn, x)
+    given = {"input_memory_config": memory, "input_layout": x.layout, "input_dtype": x.dtype}
     grown = {"output_padding": tuple(output_padding)}
 
     def convolve(way):
@@ -96,13 +99,13 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
         }
         if bias is not None:
             prepared["bias_tensor"] = ttnn.prepare_conv_transpose2d_bias(bias_tensor=bias, **how, **given)
-        memory = {"dtype": ttnn.bfloat16, "memory_config": ttnn.DRAM_MEMORY_CONFIG}
-        return ttnn.conv_transpose2d(input_tensor=x, **prepared, **how, **grown, **memory)
+        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if way.slices else {}
+        return ttnn.conv_transpose2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how, **grown)
 
     _check_weights(weight, bias)
-    asked = "conv_transpose2d", str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, *image, *stride
-    how = (*padding, *dilation, groups, *output_padding, *_precision(ttnn))
-    return _first_accepted(ttnn, convolve, ways(is_sharded=False, flows=False), (*asked, *how))[0]
+    asked = "conv_transpose2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None
+    how = (*image, *stride, *padding, *dilation, groups, *output_padding, *_precision(ttnn))
+    return _first_accepted(ttnn, convolve, ways(is_sharded(x), LARGER), (*asked, *how))[0]
 
 
 def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dilation, groups):

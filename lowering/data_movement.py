@@ -12,6 +12,8 @@ from torch.fx import Node
 from tt_dynamo import operators
 from tt_dynamo.graph import Unsupported, aten, shape_of
 from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.memory import beside, cores_of_rows, is_sharded
+from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 
@@ -96,12 +98,35 @@ def _joins(node: Node) -> str:
     return "TILE"
 
 
-@lower(aten.cat.default, gives=_joins, tensors=Need(_joins))
+@lower(aten.cat.default, gives=_joins, sharded=True, tensors=Need(_joins))
 def cat(ttnn, tensors, dim=0):
     """Tensors joined along `dim`."""
+    if any(map(is_sharded, tensors)):
+        return _joined_in_shards(ttnn, tensors, dim)
     if dim % len(tensors[0].shape) == len(tensors[0].shape) - 1 and any(x.shape[-1] % TILE for x in tensors):
         workarounds.refuse_integers(ttnn, tensors[0])  # columns that fill no tiles are joined as rows
     return ttnn.concat(tensors, dim=dim)
+
+
+def _joined_in_shards(ttnn, tensors, dim):
+    """Columns joined on the cores where the rows of most of them lie, and of such places where cores are the most."""
+    workarounds.check_joined_shards(tensors, dim)
+    sharded = [x for x in tensors if is_sharded(x)]
+    places = [cores_of_rows(x) for x in sharded]
+
+    def stay_and_cores(x):
+        place = cores_of_rows(x)
+        return places.count(place), place.grid.num_cores()
+
+    there = max(sharded, key=stay_and_cores)
+    place = cores_of_rows(there)
+    if len(tensors) - places.count(place) > len(sharded):
+        raise Refused("ttnn.concat: more moves than it takes to join them interleaved")
+    parts = [
+        x if is_sharded(x) and cores_of_rows(x) == place else ttnn.to_memory_config(x, beside(ttnn, there, x.shape[-1]))
+        for x in tensors
+    ]
+    return ttnn.concat(parts, dim=dim, memory_config=beside(ttnn, there, sum(x.shape[-1] for x in tensors)))
 
 
 def bounds(size, start=None, end=None, step=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 from tt_dynamo.lowering.recorder import on_device
 
@@ -18,9 +19,42 @@ def memory_config(ttnn, x):
     config = getattr(x, "tensor", x).memory_config()
     if not is_sharded(x):
         return ttnn.L1_MEMORY_CONFIG if config.buffer_type.name == "L1" else ttnn.DRAM_MEMORY_CONFIG
+    return _in_shards(ttnn, config, list(config.shard_spec.shape))
+
+
+class CoresOfRows(NamedTuple):
+    """What says on which core each row of a sharded tensor lies: equal where rows lie side by side."""
+
+    layout: Any
+    buffer_type: Any
+    grid: Any
+    height: int
+    orientation: Any
+
+
+def cores_of_rows(x):
+    """On which cores the rows of x lie, which is sharded."""
+    config = getattr(x, "tensor", x).memory_config()
+    spec = config.shard_spec
+    return CoresOfRows(config.memory_layout, config.buffer_type, spec.grid, spec.shape[0], spec.orientation)
+
+
+def beside(ttnn, x, columns):
+    """Where as many columns lie whose rows are on the cores of those of x, which is sharded by height or in blocks."""
+    config = getattr(x, "tensor", x).memory_config()
+    spec, across = config.shard_spec, 1
+    if config.memory_layout.name == "BLOCK_SHARDED":
+        size = spec.grid.bounding_box().grid_size()
+        across = size.x if spec.orientation.name == "ROW_MAJOR" else size.y
+    width = math.ceil(columns / ttnn.TILE_SIZE / across) * ttnn.TILE_SIZE
+    return _in_shards(ttnn, config, [spec.shape[0], width])
+
+
+def _in_shards(ttnn, config, shape):
+    """A sharded configuration with shards of another shape."""
     spec = config.shard_spec
     corners = [(r.start.x, r.start.y, r.end.x, r.end.y) for r in spec.grid.ranges()]
-    return _sharded(ttnn, config.memory_layout, config.buffer_type, corners, list(spec.shape), spec.orientation)
+    return _sharded(ttnn, config.memory_layout, config.buffer_type, corners, shape, spec.orientation)
 
 
 def blocks(ttnn, shape):

@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from tt_dynamo.graph import Unsupported
+from tt_dynamo.lowering.recorder import Refused
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,16 @@ def check_groups(groups: int, channels: int) -> None:
     """Grouped convolutions of more than 4096 channels: https://github.com/tenstorrent/tt-metal/issues/49793"""
     if groups > 1 and channels > 4096:
         raise Unsupported(f"a convolution of {groups} groups with {channels} channels: tt-metal issue 49793")
+
+
+def check_joined_shards(tensors: Any, dim: int) -> None:
+    """Only columns that fill their tiles are joined in shards; any others are left to be joined interleaved.
+
+    concat untilizes what ends inside a tile, and that hangs of shards: https://github.com/tenstorrent/tt-metal/issues/41504
+    """
+    rank = len(tensors[0].shape)
+    if dim % rank != rank - 1 or any(x.shape[-1] % TILE for x in tensors):
+        raise Refused("only columns that fill tiles are joined in shards: tt-metal issue 41504")
 
 
 def refuse_integers(ttnn: Any, x: Any) -> None:

@@ -89,6 +89,21 @@ def test_a_transposed_convolution_is_one_call(convolution):
     assert unsharded(report) == [*MOVED, "conv_transpose2d", *reversed(MOVED)]
 
 
+def test_a_transposed_convolution_takes_its_image_as_it_lies_and_leaves_its_own_so():
+    layers = nn.Conv2d(6, 32, 3), nn.ConvTranspose2d(32, 32, 2, stride=2), nn.Conv2d(32, 16, 3)
+    report = check(rounded(nn.Sequential(*layers)), image(), roundings=3, cancels=True)
+    between = calls(report)[len(MOVED) :]
+    assert between[:3] == ["conv2d", "conv_transpose2d", "conv2d"]
+    launched = [operation.programs for operation in report.operations if operation.target == "ttnn.conv_transpose2d"]
+    assert launched == [2]  # the halo, and the convolution
+
+
+def test_a_transposed_convolution_in_slices_leaves_its_image_in_dram(monkeypatch):
+    monkeypatch.setattr(lowering, "ways", lambda *_: [lowering.Way(slices=True)])
+    report = check(rounded(nn.ConvTranspose2d(6, 10, 4)), image(height=17), cancels=True)
+    assert calls(report) == [*MOVED, "conv_transpose2d", *reversed(MOVED)]
+
+
 def test_a_transposed_convolution_of_a_signal():
     check(rounded(nn.ConvTranspose1d(6, 9, 3, 2, 1, output_padding=1)), random(2, 6, 30), cancels=True)
 

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compiled import calls, check, compiled, falls_back, random
+from compiled import calls, check, compiled, falls_back, random, rounded
+from torch import nn
 
 MOVES = {
     "flattened": (lambda x: x.reshape(-1), "reshape"),
@@ -96,6 +97,46 @@ def test_moves_inside_tiles_change_the_layout_once():
 
     report = check(merge, random(1, 6, 6, 5), roundings=0)
     assert calls(report).count("to_layout") == 2
+
+
+class Joining(nn.Module):
+    """Channels of an image, of its convolutions and of its pool, joined and convolved."""
+
+    def __init__(self, *channels, pooled=False):
+        super().__init__()
+        self.first = nn.Conv2d(3, 32, 3, padding=1)
+        self.parts = nn.ModuleList(nn.Conv2d(32, count, 1) for count in channels)
+        self.pooled = pooled
+        self.last = nn.Conv2d(sum(channels) + 32 * pooled, 8, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.pooled:
+            x = F.max_pool2d(x, 2)
+        return self.last(torch.cat([part(x) for part in self.parts] + [x] * self.pooled, 1))
+
+
+@pytest.mark.parametrize("channels", [(32, 64), (32, 64, 32)], ids=str)
+def test_channels_are_joined_in_shards(channels):
+    report = check(rounded(Joining(*channels)), random(2, 3, 9, 11), roundings=3, cancels=True)
+    called = calls(report)
+    assert called[called.index("conv2d") :][: len(channels) + 3] == ["conv2d"] * (1 + len(channels)) + [
+        "concat",
+        "conv2d",
+    ]
+
+
+def test_channels_that_lie_elsewhere_move_to_the_others():
+    report = check(rounded(Joining(32, 32, pooled=True)), random(2, 3, 24, 24), roundings=3, cancels=True)
+    called = calls(report)
+    join = called.index("concat")
+    assert called[join - 2 : join + 2] == ["conv2d", "to_memory_config", "concat", "conv2d"]
+
+
+def test_channels_that_fill_no_tiles_are_joined_interleaved():
+    report = check(rounded(Joining(16, 48)), random(2, 3, 9, 11), roundings=3, cancels=True)
+    called = calls(report)
+    assert called[called.index("concat") - 2 :][:3] == ["to_memory_config", "to_memory_config", "concat"]
 
 
 def test_parts_of_different_sizes_are_joined():

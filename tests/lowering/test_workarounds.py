@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.recorder import Refused
 
 
 @pytest.mark.parametrize("width", [1, 7, 33, 197])
@@ -35,3 +36,15 @@ def test_the_highest_fidelity_that_is_right_is_chosen(arch, chosen, float32, fid
     options = SimpleNamespace(math_fidelity=chosen, fp32_accumulation=float32)
     assert workarounds.math_fidelity(SimpleNamespace(arch=lambda: arch), options) == fidelity
     assert ("38306" in caplog.text) == (fidelity == "HiFi4" and float32 and "WORMHOLE" in arch)
+
+
+@pytest.mark.parametrize(("widths", "dim"), [((32, 48), 3), ((16, 16), -1), ((32, 64), 2)])
+def test_shards_that_concat_would_untilize_are_not_joined(widths, dim):
+    tensors = [SimpleNamespace(shape=(1, 1, 7, width)) for width in widths]
+    with pytest.raises(Refused, match="41504"):
+        workarounds.check_joined_shards(tensors, dim)
+
+
+@pytest.mark.parametrize("dim", [3, -1])
+def test_shards_of_whole_tiles_are_joined(dim):
+    workarounds.check_joined_shards([SimpleNamespace(shape=(1, 1, 7, width)) for width in (32, 64)], dim)
