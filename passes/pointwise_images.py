@@ -4,9 +4,8 @@ Before   z = relu(x + y), cat(x, y, 1), mean(x, [2, 3]), reshape(x, [batch, -1])
 After    the same of x flattened, [1, 1, batch * height * width, channels]                      lies channels last
 
 A constant by channel is [1, 1, 1, channels] there. A number by image and channel is that too where there is one image;
-those of several are brought to the pixels of their image by a product with a constant of ones and zeros, so that the
-image stays as it lies. The rows of a linear behind the flattening of an image are put into the order of its pixels,
-which are constants.
+those of several are looked up for the pixels of each, so that the images stay as they lie. The rows of a linear behind
+the flattening of an image are put into the order of its pixels, which are constants.
 """
 
 from __future__ import annotations
@@ -63,10 +62,11 @@ def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
     """Numbers by image and channel, [1, 1, batch, channels], at each pixel of their image."""
     if first.batch == 1:
         return numbers
-    pixels, dtype = first.height * first.width, dtype_of(numbers)
-    owners = torch.eye(first.batch, dtype=dtype).repeat_interleave(pixels, 0)[None, None]
-    owners = write.literal(f"pixels_of_{first.batch}_by_{pixels}_{str(dtype).removeprefix('torch.')}", owners)
-    return write.emit(aten.matmul.default, owners, numbers)
+    pixels = first.height * first.width
+    images = torch.arange(first.batch).repeat_interleave(pixels)[None]
+    table = write.reshape(numbers, first.batch, shape_of(numbers)[-1])
+    rows = write.emit(aten.embedding.default, table, write.literal(f"image_of_{first.batch}_by_{pixels}", images))
+    return write.reshape(rows, 1, *shape_of(rows))
 
 
 def cat(write: ImageWriter, node: Node) -> Node | None:

@@ -101,8 +101,15 @@ def test_means_weigh_the_channels_of_an_image_that_stays_where_it_lies(batch, be
     report = check(rounded(Excited()), random(batch, 6, 9, 11), roundings=6, cancels=True)
     found = calls(report)
     first, last = (index for index, call in enumerate(found) if call == "conv2d")
-    weights = ["linear", "linear", *["matmul"] * (batch > 1), "multiply"]
-    assert found[first + 1 : last] == [*between, *weights]
+    looked_up = ["reshape", "to_layout", "embedding", "reshape"] if batch > 1 else []
+    assert found[first + 1 : last] == [*between, "linear", "linear", *looked_up, "multiply"]
+
+
+def test_an_image_of_infinities_weighs_no_other_of_its_batch():
+    x = random(2, 6, 9, 11)
+    x[1] = float("inf")
+    found, report = compiled(rounded(Excited()), x)
+    assert not report.fallbacks and found[0].isfinite().all() and not found[1].isfinite().any()
 
 
 @pytest.mark.parametrize("batch", [1, 3])

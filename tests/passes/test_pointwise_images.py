@@ -62,12 +62,12 @@ def test_an_excited_image_is_not_divided_by_its_batch(batch):
     graph = between(excite, nn.Conv2d(8, 8, 1), image=random(batch, 6, 9, 11))
     (product,) = graph.calls(aten.mul.Tensor)
     assert product.args[0] is graph.calls(operators_image.conv2d)[0]
-    assert len(graph.calls(aten.matmul.default)) == (batch > 1)
+    assert len(graph.calls(aten.embedding.default)) == (batch > 1)
 
 
 def test_excitations_of_images_of_one_size_read_one_constant():
     graph = between(lambda m, y: excite(m, excite(m, y)), nn.Conv2d(8, 8, 1))
-    assert len({product.args[0].target for product in graph.calls(aten.matmul.default)}) == 1
+    assert len({found.args[1].target for found in graph.calls(aten.embedding.default)}) == 1
 
 
 def test_what_reads_means_of_an_image_is_a_linear():
