@@ -38,8 +38,9 @@ def channels_last(graph: Graph, context: Context) -> int:
         if new is not None:
             replace(result, new)
             rewritten += 1
-    if rewritten:
+    if known:
         dead_code(graph)
+    if rewritten:
         canonicalize(graph, context)  # moves that meet those of the model
     return rewritten
 

@@ -16,6 +16,7 @@ from tt_dynamo.graph import aten, find_fake_mode, insert, is_call, shape_of
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 TO_NCHW = [0, 3, 1, 2]
+TO_NHWC = [0, 2, 3, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +58,30 @@ class ImageWriter:
         """x as it is known flattened: it was made so, or is a move of what lies channels last."""
         if x in self.known or not isinstance(x, Node):
             return self.known.get(x)
-        if is_call(x, aten.permute.default) and list(x.args[1]) == TO_NCHW:
-            batch, channels, height, width = shape_of(x)
-            flat = self.reshape(x.args[0], 1, 1, batch * height * width, channels)
-            self.known[x] = Flat(flat, batch, height, width, 1)
+        if is_call(x, aten.permute.default):
+            self._find_moved(x, *x.args)
+        elif is_call(x, aten.reshape.default) and len(shape_of(x)) == 4:
+            self._find_patches(x, x.args[0])
         return self.known.get(x)
+
+    def _find_moved(self, x: Node, source: Node, order: list[int]) -> None:
+        known = self.find(source)
+        if list(order) == TO_NCHW:
+            batch, channels, height, width = shape_of(x)
+            is_known = known is not None and known.dim == 3
+            flat = known.node if is_known else self.reshape(source, 1, 1, batch * height * width, channels)
+            self.known[x] = Flat(flat, batch, height, width, 1)
+        elif list(order) == TO_NHWC and known is not None and known.dim == 1:
+            self.known[x] = dataclasses.replace(known, dim=3)
+
+    def _find_patches(self, x: Node, moved: Node) -> None:
+        """Those of `passes/fold_patch_embedding.py`: [batch, patches, channels] as an image."""
+        batch, channels, height, width = shape_of(x)
+        if not is_call(moved, aten.permute.default) or shape_of(moved) != (batch, channels, height * width):
+            return
+        if list(moved.args[1]) == [0, 2, 1]:
+            flat = self.reshape(moved.args[0], 1, 1, batch * height * width, channels)
+            self.known[x] = Flat(flat, batch, height, width, 1)
 
     def flat(self, x: Node, batched: bool = True) -> tuple[Node, list[int]]:
         """An image or signal flattened to [1, 1, pixels, channels], and its batch, height and width."""
@@ -71,7 +91,7 @@ class ImageWriter:
         found, dim = self.find(x), 1 if batched else 0
         if found is None or found.dim != dim:
             batch, channels, height, width = shape
-            moved = self.emit(aten.permute.default, self.reshape(x, *shape), [0, 2, 3, 1])
+            moved = self.emit(aten.permute.default, self.reshape(x, *shape), TO_NHWC)
             moved = self.reshape(moved, 1, 1, batch * height * width, channels)
             self.known[x] = found = Flat(moved, batch, height, width, dim)
         return found.node, found.image
@@ -81,11 +101,17 @@ class ImageWriter:
         moved = self.reshape(flat, batch, height, width, channels)
         return self.emit(aten.permute.default, moved, TO_NCHW)
 
-    def value(self, flat: Node, image: list[int], like: tuple[int, ...]) -> Node:
-        """A flattened image in a shape of rank 3 or 4 with the same elements, and known to be it from now on."""
+    def value(self, flat: Node, image: list[int], like: tuple[int, ...], last: bool = False) -> Node:
+        """A flattened image in a shape of rank 3 or 4 with the same elements, and known to be it from now on.
+
+        last: its channels stand last there as well.
+        """
         batch, height, width = image
         channels = shape_of(flat)[-1]
-        made = self.reshape(self.image(flat, batch, channels, height, width), *like)
-        dim = 0 if len(like) == 3 and like != (batch, channels, height * width) else 1
+        if last:
+            made, dim = self.reshape(flat, *like), 3
+        else:
+            made = self.reshape(self.image(flat, batch, channels, height, width), *like)
+            dim = 0 if len(like) == 3 and like != (batch, channels, height * width) else 1
         self.known[made] = Flat(flat, batch, height, width, dim)
         return made

@@ -33,7 +33,7 @@ def pointwise(write: ImageWriter, node: Node) -> Node | None:
     if any(operand is None and x is not None for operand, x in zip(operands, node.args, strict=True)):
         return None
     flat = write.emit(node.target, *operands, **node.kwargs)
-    return write.value(flat, first.image, like=shape)
+    return write.value(flat, first.image, like=shape, last=first.dim == 3)
 
 
 def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: tuple[int, ...]) -> Any:
@@ -50,12 +50,11 @@ def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: 
     by_channel = tuple(size if dim == first.dim else 1 for dim, size in enumerate(shape))
     if own == by_channel:
         return write.reshape(x, 1, 1, 1, shape[first.dim])
-    if len(shape) == 4 and own == (*shape[:2], 1, 1):
+    if len(shape) == 4 and own == tuple(size if dim in (0, first.dim) else 1 for dim, size in enumerate(shape)):
         known = write.find(x)
-        return _by_pixel(write, write.reshape(x if known is None else known.node, 1, 1, *shape[:2]), first)
-    if len(shape) == 4 and own == shape:
-        return write.flat(x)[0]
-    return None
+        numbers = write.reshape(x if known is None else known.node, 1, 1, shape[0], shape[first.dim])
+        return _by_pixel(write, numbers, first)
+    return write.flat(x)[0] if len(shape) == 4 and own == shape and first.dim == 1 else None
 
 
 def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
@@ -74,7 +73,7 @@ def cat(write: ImageWriter, node: Node) -> Node | None:
     parts, dim = (*node.args, 0)[:2]
     found = [write.find(part) for part in parts]
     first = next((flat for flat in found if flat is not None), None)
-    if first is None or len(shape_of(node)) != 4 or dim % 4 != 1:
+    if first is None or len(shape_of(node)) != 4 or {first.dim, dim % 4} != {1}:
         return None
     flat = write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3)
     return write.value(flat, first.image, like=shape_of(node))
@@ -87,40 +86,57 @@ def channels(write: ImageWriter, node: Node) -> Node | None:
     if flat is None or dim % len(shape_of(x)) != flat.dim or node.kwargs:
         return None
     picked = write.emit(aten.slice.Tensor, flat.node, 3, *where)
-    return write.value(picked, flat.image, like=shape_of(node))
+    return write.value(picked, flat.image, like=shape_of(node), last=flat.dim == 3)
 
 
 def mean(write: ImageWriter, node: Node) -> Node | None:
     """The mean of each channel of each image."""
     x, dims, keep = (*node.args, False)[:3]
     flat = write.find(x)
-    if flat is None or len(shape_of(x)) != 4 or node.kwargs or sorted(dim % 4 for dim in dims or ()) != [2, 3]:
+    if flat is None or len(shape_of(x)) != 4 or node.kwargs:
+        return None
+    if {*range(4)} - {dim % 4 for dim in dims or ()} != {0, flat.dim}:
         return None
     whole = [flat.height, flat.width]
     pooled = write.emit(operators_image.avg_pool2d, flat.node, flat.image, whole, whole, [0, 0], False, True, None)
     if keep:
-        return write.value(pooled, [flat.batch, 1, 1], like=shape_of(node))
+        return write.value(pooled, [flat.batch, 1, 1], like=shape_of(node), last=flat.dim == 3)
     return write.reshape(pooled, *shape_of(node))
 
 
+def layer_norm(write: ImageWriter, node: Node) -> Node | None:
+    """A norm of each pixel's channels, which stand last."""
+    x, normalized, *rest = node.args
+    flat = write.find(x)
+    if flat is None or flat.dim != 3 or len(normalized) != 1:
+        return None
+    normed = write.emit(node.target, flat.node, normalized, *rest, **node.kwargs)
+    return write.value(normed, flat.image, like=shape_of(node), last=True)
+
+
 def linear(write: ImageWriter, node: Node) -> Node | None:
-    """A linear over all of an image: x [batch, channels * height * width]."""
+    """A linear of each pixel's channels, or over all of an image: x [batch, channels * height * width]."""
     x, weight, *rest = node.args
+    pixels = write.find(x)
+    if pixels is not None and pixels.dim == 3:
+        mixed = write.emit(operators.linear, pixels.node, weight, *rest, **node.kwargs)
+        return write.value(mixed, pixels.image, like=shape_of(node), last=True)
     if not is_call(x, aten.reshape.default):
         return None
     flat = write.find(x.args[0])
-    if flat is None or len(shape_of(x.args[0])) != 4 or shape_of(x)[:-1] != (flat.batch,):
+    if flat is None or flat.dim != 1 or len(shape_of(x.args[0])) != 4 or shape_of(x)[:-1] != (flat.batch,):
         return None
     count, (inner, out) = shape_of(flat.node)[-1], shape_of(weight)
-    pixels = write.reshape(flat.node, flat.batch, inner)
+    rows = write.reshape(flat.node, flat.batch, inner)
     order = write.reshape(weight, count, flat.height, flat.width, out)
     order = write.emit(aten.permute.default, order, [1, 2, 0, 3])
-    return write.emit(operators.linear, pixels, write.reshape(order, inner, out), *rest, **node.kwargs)
+    return write.emit(operators.linear, rows, write.reshape(order, inner, out), *rest, **node.kwargs)
 
 
 RULES: dict[Any, Callable[[ImageWriter, Node], Node | None]] = {
     aten.cat.default: cat,
     aten.slice.Tensor: channels,
+    aten.layer_norm.default: layer_norm,
     aten.mean.dim: mean,
     operators.linear: linear,
 }

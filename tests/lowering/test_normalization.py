@@ -52,6 +52,27 @@ def test_a_softmax_of_what_is_masked_is_zero_there(x):
     check(lambda x: torch.softmax(x.masked_fill(torch.relu(x) > 0.5, float("-inf")), -1), x)
 
 
+class Pixels(nn.Module):
+    """A block of ConvNeXt: what follows its convolution works on each pixel, channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.depthwise, self.norm = nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.LayerNorm(6)
+        self.wide, self.narrow = nn.Linear(6, 9), nn.Linear(9, 6)
+        self.scale = nn.Parameter(torch.ones(6, 1, 1))
+
+    def forward(self, x):
+        y = self.norm(self.depthwise(x).permute(0, 2, 3, 1))
+        y = self.narrow(functional.gelu(self.wide(y)))
+        return self.depthwise(x + self.scale * y.permute(0, 3, 1, 2))
+
+
+def test_a_norm_of_pixels_takes_the_image_as_a_convolution_leaves_it():
+    found = calls(check(rounded(Pixels()), random(2, 6, 9, 11), roundings=9, cancels=True))
+    first, last = (index for index, call in enumerate(found) if call == "conv2d")
+    assert found[first + 1 : last] == ["to_memory_config", "layer_norm", "linear", "linear", "multiply", "add"]
+
+
 # --- norms over channels --------------------------------------------------------------------------------------------
 
 

@@ -39,7 +39,16 @@ def excite(m, y):
     return y * m.p2(y.mean((2, 3), keepdim=True)).sigmoid()
 
 
+def by_pixel(function):
+    """What a function makes of an image whose channels stand last."""
+    return lambda m, y: function(m, y.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 FLOWING = {
+    "a norm of each pixel": (by_pixel(lambda m, y: m.p2(y)), (nn.LayerNorm(8),)),
+    "linears of each pixel": (by_pixel(lambda m, y: m.p3(F.gelu(m.p2(y)) * 2)), (nn.Linear(8, 9), nn.Linear(9, 8))),
+    "a residual of each pixel": (lambda m, y: by_pixel(lambda m, y: y + y.relu())(m, y) + y, ()),
+    "means where channels stand last": (by_pixel(lambda m, y: (y * y.mean((1, 2), keepdim=True))[..., 1:5]), ()),
     "activations": (lambda m, y: F.hardswish(F.relu6(y)).sigmoid(), ()),
     "a residual": (lambda m, y: torch.relu(y + y * 2), ()),
     "channels of several": (lambda m, y: torch.cat([y, y.relu()], 1), ()),
@@ -80,6 +89,7 @@ STAYING = {
     "a mask of pixels": lambda m, y: y * torch.ones(7, 9),
     "columns": lambda m, y: y[..., 1:],
     "rows side by side": lambda m, y: torch.cat([y, y], 2),
+    "a norm of columns": lambda m, y: F.layer_norm(y, [9]),
 }
 
 
