@@ -68,8 +68,8 @@ class ImageWriter:
         known = self.find(source)
         if list(order) == TO_NCHW:
             batch, channels, height, width = shape_of(x)
-            is_known = known is not None and known.dim == 3
-            flat = known.node if is_known else self.reshape(source, 1, 1, batch * height * width, channels)
+            last = known if known is not None and known.dim == 3 else None
+            flat = last.node if last else self.reshape(source, 1, 1, batch * height * width, channels)
             self.known[x] = Flat(flat, batch, height, width, 1)
         elif list(order) == TO_NHWC and known is not None and known.dim == 1:
             self.known[x] = dataclasses.replace(known, dim=3)
