@@ -22,9 +22,13 @@ def in_layout(ttnn, x, layout):
     return x if x.layout == layout else ttnn.to_layout(x, layout)
 
 
-@lower(operators.to_layout, x=Need("any"))
+@lower(operators.to_layout, sharded=True, x=Need("any"))
 def to_layout(ttnn, x, layout):
-    """x in the layout "TILE" or "ROW_MAJOR"."""
+    """x in the layout "TILE" or "ROW_MAJOR"; of what is sharded only rows become tiles where they lie."""
+    if is_sharded(x):
+        workarounds.check_tiles_of_shards(x)
+        if layout == "ROW_MAJOR":
+            raise Refused("ttnn.to_layout: what reads rows takes them interleaved")
     return ttnn.to_layout(x, ttnn.TILE_LAYOUT if layout == "TILE" else ttnn.ROW_MAJOR_LAYOUT)
 
 

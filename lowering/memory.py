@@ -39,15 +39,25 @@ def cores_of_rows(x):
     return CoresOfRows(config.memory_layout, config.buffer_type, spec.grid, spec.shape[0], spec.orientation)
 
 
+def across(x):
+    """On how many cores each row of x lies, which is sharded by height or in blocks."""
+    config = getattr(x, "tensor", x).memory_config()
+    if config.memory_layout.name != "BLOCK_SHARDED":
+        return 1
+    size = config.shard_spec.grid.bounding_box().grid_size()
+    return size.x if config.shard_spec.orientation.name == "ROW_MAJOR" else size.y
+
+
+def shard_width(x):
+    """Columns of each shard of x."""
+    return getattr(x, "tensor", x).memory_config().shard_spec.shape[1]
+
+
 def beside(ttnn, x, columns):
     """Where as many columns lie whose rows are on the cores of those of x, which is sharded by height or in blocks."""
     config = getattr(x, "tensor", x).memory_config()
-    spec, across = config.shard_spec, 1
-    if config.memory_layout.name == "BLOCK_SHARDED":
-        size = spec.grid.bounding_box().grid_size()
-        across = size.x if spec.orientation.name == "ROW_MAJOR" else size.y
-    width = math.ceil(columns / ttnn.TILE_SIZE / across) * ttnn.TILE_SIZE
-    return _in_shards(ttnn, config, [spec.shape[0], width])
+    width = math.ceil(columns / ttnn.TILE_SIZE / across(x)) * ttnn.TILE_SIZE
+    return _in_shards(ttnn, config, [config.shard_spec.shape[0], width])
 
 
 def _in_shards(ttnn, config, shape):

@@ -64,6 +64,15 @@ def check_joined_shards(tensors: Any, dim: int) -> None:
         raise Refused("only columns that fill tiles are joined in shards: tt-metal issue 41504")
 
 
+def check_tiles_of_shards(x: Any) -> None:
+    """Shards change their layout where they lie only if they fill their tiles; others are left to do it interleaved.
+
+    Dropping what pads a tile hangs, as above, and so does padding: https://github.com/tenstorrent/tt-metal/issues/44524
+    """
+    if any(size % TILE for size in x.shape[-2:]):
+        raise Refused("only shards that fill tiles change their layout: tt-metal issues 41504 and 44524")
+
+
 def refuse_integers(ttnn: Any, x: Any) -> None:
     """Permuting 32-bit integers gives wrong ones: https://github.com/tenstorrent/tt-metal/issues/19950"""
     if x.dtype in (ttnn.int32, ttnn.uint32):

@@ -80,7 +80,10 @@ def _nearest(write: ImageWriter, x: Node, size, mode, scales) -> Node:
         flat, _ = write.flat(write.reshape(x, batch, channels, 1, math.prod(old)))
         pixels = write.reshape(flat, batch * math.prod(old), channels)
         flat = write.emit(aten.embedding.default, pixels, _literal(write, index.reshape(1, -1)))
-    return write.reshape(write.image(flat, batch, channels, 1, math.prod(size)), *shape_of(write.like))
+    last = (
+        size if len(size) == 2 else [1, math.prod(size)]
+    )  # an image, which what follows knows flattened by its permute
+    return write.reshape(write.image(flat, batch, channels, *last), *shape_of(write.like))
 
 
 def _weighted(write: ImageWriter, x: Node, size, operation, align_corners, scales) -> Node:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from compiled import calls, check, compiled, falls_back, random
+from compiled import calls, check, compiled, falls_back, random, rounded
+from torch import nn
 
 IMAGE = random(2, 6, 9, 11)
 
@@ -17,6 +18,31 @@ def resized(**options):
 def test_whole_numbers_repeat_pixels(mode, factor):
     report = check(resized(scale_factor=factor, mode=mode), IMAGE, roundings=0)
     assert calls(report).count("upsample") == 1
+
+
+def between_convolutions(channels, image, *layers):
+    """The calls between two convolutions, but views."""
+    model = nn.Sequential(nn.Conv2d(6, channels, 3, padding=1), *layers, nn.Conv2d(channels, 32, 3))
+    called = calls(check(rounded(model), image, roundings=3, cancels=True))
+    first, last = (index for index, call in enumerate(called) if call == "conv2d")
+    return [call for call in called[first + 1 : last] if call != "reshape"]
+
+
+@pytest.mark.parametrize("channels", [32, 256], ids=["by height", "in blocks"])
+@pytest.mark.parametrize("factor", [2, (1, 3)], ids=str)
+def test_pixels_are_repeated_in_shards(factor, channels):
+    image = random(8, 6, 4, 4)
+    assert between_convolutions(channels, image, nn.Upsample(scale_factor=factor)) == ["to_layout", "upsample"]
+
+
+def test_repeated_pixels_are_tiles_in_shards_for_what_follows():
+    layers = nn.Upsample(scale_factor=2), nn.Hardswish()
+    assert between_convolutions(32, random(2, 6, 8, 8), *layers) == ["to_layout", "upsample", "to_layout", "hardswish"]
+
+
+def test_pixels_that_fill_no_tiles_are_repeated_interleaved():
+    called = between_convolutions(32, random(2, 6, 9, 11), nn.Upsample(scale_factor=2))
+    assert called == ["to_memory_config", "to_layout", "upsample"]
 
 
 PICKED = [

@@ -48,3 +48,10 @@ def test_shards_that_concat_would_untilize_are_not_joined(widths, dim):
 @pytest.mark.parametrize("dim", [3, -1])
 def test_shards_of_whole_tiles_are_joined(dim):
     workarounds.check_joined_shards([SimpleNamespace(shape=(1, 1, 7, width)) for width in (32, 64)], dim)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 7, 32), (1, 1, 64, 48)])
+def test_shards_that_end_inside_a_tile_keep_their_layout(shape):
+    with pytest.raises(Refused, match="41504 and 44524"):
+        workarounds.check_tiles_of_shards(SimpleNamespace(shape=shape))
+    workarounds.check_tiles_of_shards(SimpleNamespace(shape=(1, 1, 64, 32)))

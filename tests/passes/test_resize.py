@@ -10,6 +10,7 @@ from tt_dynamo import operators_image
 from tt_dynamo.graph import aten
 from tt_dynamo.interpolate import whole
 from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.channels_last import channels_last
 from tt_dynamo.passes.resize import resize
 
 IMAGE = random(2, 6, 9, 11)
@@ -34,6 +35,13 @@ def test_pixels_are_repeated(options):
     graph, changed = rewritten(resized(**options), IMAGE, exact=True)
     assert changed == 1
     assert graph.only(operators_image.repeat_pixels)
+
+
+@pytest.mark.parametrize("options", [{"scale_factor": 2}, {"size": (4, 33)}], ids=str)
+def test_what_follows_takes_the_image_as_it_is_resized(options):
+    graph = capture(lambda x: F.interpolate(x, **options).relu(), IMAGE)
+    graph.apply(canonicalize, resize, channels_last, exact=True)
+    assert len(graph.calls(aten.permute.default)) == 2  # to channels last, and back behind the relu
 
 
 @pytest.mark.parametrize("options", PICKED, ids=str)
