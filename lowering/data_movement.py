@@ -12,7 +12,7 @@ from torch.fx import Node
 from tt_dynamo import operators
 from tt_dynamo.graph import Unsupported, aten, shape_of
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.memory import beside, cores_of_rows, is_sharded
+from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, lies_beside
 from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
@@ -113,24 +113,29 @@ def cat(ttnn, tensors, dim=0):
 
 
 def _joined_in_shards(ttnn, tensors, dim):
-    """Columns joined on the cores where the rows of most of them lie, and of such places where cores are the most."""
+    """Columns joined on the cores where the rows of most of them lie, and of such places where cores are the most.
+
+    The cores must share the columns evenly: nothing is written where shards end in padding, and what a convolution
+    multiplies there with its zeros may be no number.
+    """
     workarounds.check_joined_shards(tensors, dim)
+    columns = sum(x.shape[-1] for x in tensors)
+
+    def moving(there):
+        return [x for x in tensors if not lies_beside(x, there)]
+
+    def is_even(there):
+        return all(count % (across(there) * TILE) == 0 for count in (columns, *(x.shape[-1] for x in moving(there))))
+
     sharded = [x for x in tensors if is_sharded(x)]
-    places = [cores_of_rows(x) for x in sharded]
-
-    def stay_and_cores(x):
-        place = cores_of_rows(x)
-        return places.count(place), place.grid.num_cores()
-
-    there = max(sharded, key=stay_and_cores)
-    place = cores_of_rows(there)
-    if len(tensors) - places.count(place) > len(sharded):
-        raise Refused("ttnn.concat: more moves than it takes to join them interleaved")
+    places = [x for x in sharded if len(moving(x)) <= len(sharded) and is_even(x)]
+    if not places:
+        raise Refused("ttnn.concat: it takes fewer moves to join them interleaved, or their cores are too many")
+    there = min(places, key=lambda x: (len(moving(x)), -cores(x)))
     parts = [
-        x if is_sharded(x) and cores_of_rows(x) == place else ttnn.to_memory_config(x, beside(ttnn, there, x.shape[-1]))
-        for x in tensors
+        x if lies_beside(x, there) else ttnn.to_memory_config(x, beside(ttnn, there, x.shape[-1])) for x in tensors
     ]
-    return ttnn.concat(parts, dim=dim, memory_config=beside(ttnn, there, sum(x.shape[-1] for x in tensors)))
+    return ttnn.concat(parts, dim=dim, memory_config=beside(ttnn, there, columns))
 
 
 def bounds(size, start=None, end=None, step=1):

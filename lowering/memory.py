@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
 
 from tt_dynamo.lowering.recorder import on_device
 
@@ -22,21 +21,19 @@ def memory_config(ttnn, x):
     return _in_shards(ttnn, config, list(config.shard_spec.shape))
 
 
-class CoresOfRows(NamedTuple):
-    """What says on which core each row of a sharded tensor lies: equal where rows lie side by side."""
+def lies_beside(x, y):
+    """Whether x is sharded as y is, each of its rows on the core that has the same row of y."""
+    if not is_sharded(x):
+        return False
+    one, other = (getattr(tensor, "tensor", tensor).memory_config() for tensor in (x, y))
+    kinds = [(config.memory_layout, config.buffer_type) for config in (one, other)]
+    rows = [(spec.grid, spec.shape[0], spec.orientation) for spec in (one.shard_spec, other.shard_spec)]
+    return kinds[0] == kinds[1] and rows[0] == rows[1]
 
-    layout: Any
-    buffer_type: Any
-    grid: Any
-    height: int
-    orientation: Any
 
-
-def cores_of_rows(x):
-    """On which cores the rows of x lie, which is sharded."""
-    config = getattr(x, "tensor", x).memory_config()
-    spec = config.shard_spec
-    return CoresOfRows(config.memory_layout, config.buffer_type, spec.grid, spec.shape[0], spec.orientation)
+def cores(x):
+    """How many cores x lies on, which is sharded."""
+    return getattr(x, "tensor", x).memory_config().shard_spec.grid.num_cores()
 
 
 def across(x):

@@ -133,6 +133,22 @@ def test_channels_that_lie_elsewhere_move_to_the_others():
     assert called[join - 2 : join + 2] == ["conv2d", "to_memory_config", "concat", "conv2d"]
 
 
+@pytest.mark.parametrize(("channels", "moves"), [((256, 256), 0), ((256, 288), 2)], ids=str)
+def test_channels_that_cores_share_unevenly_are_joined_interleaved(channels, moves):
+    class Blocks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = nn.ModuleList(nn.Conv2d(8, count, 3, padding=1) for count in channels)
+            self.last = nn.Conv2d(sum(channels), 8, 3, padding=1)
+
+        def forward(self, x):
+            return self.last(torch.cat([part(x) for part in self.parts], 1))
+
+    called = calls(check(rounded(Blocks()), random(8, 8, 4, 4), roundings=3, cancels=True))
+    second = called.index("conv2d") + 2
+    assert called[second:][: moves + 1] == [*["to_memory_config"] * moves, "concat"]
+
+
 def test_channels_that_fill_no_tiles_are_joined_interleaved():
     report = check(rounded(Joining(16, 48)), random(2, 3, 9, 11), roundings=3, cancels=True)
     called = calls(report)
