@@ -11,6 +11,7 @@ the flattening of an image are put into the order of its pixels, which are const
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -89,6 +90,20 @@ def channels(write: ImageWriter, node: Node) -> Node | None:
     return write.value(picked, flat.image, like=shape_of(node), last=flat.dim == 3)
 
 
+def part(write: ImageWriter, node: Node) -> Node | None:
+    """One of the parts into which an image's channels are split."""
+    split, index = node.args
+    if not is_call(split, aten.split_with_sizes.default, aten.split.Tensor):
+        return None
+    x, dim = split.args[0], (*split.args[2:], split.kwargs.get("dim", 0))[0]
+    flat = write.find(x)
+    if flat is None or dim % len(shape_of(x)) != flat.dim:
+        return None
+    start, size = sum(val.shape[dim] for val in split.meta["val"][:index]), shape_of(node)[dim]
+    picked = write.emit(aten.slice.Tensor, flat.node, 3, start, start + size)
+    return write.value(picked, flat.image, like=shape_of(node), last=flat.dim == 3)
+
+
 def mean(write: ImageWriter, node: Node) -> Node | None:
     """The mean of each channel of each image."""
     x, dims, keep = (*node.args, False)[:3]
@@ -136,6 +151,7 @@ def linear(write: ImageWriter, node: Node) -> Node | None:
 RULES: dict[Any, Callable[[ImageWriter, Node], Node | None]] = {
     aten.cat.default: cat,
     aten.slice.Tensor: channels,
+    operator.getitem: part,
     aten.layer_norm.default: layer_norm,
     aten.mean.dim: mean,
     operators.linear: linear,

@@ -53,6 +53,7 @@ FLOWING = {
     "a residual": (lambda m, y: torch.relu(y + y * 2), ()),
     "channels of several": (lambda m, y: torch.cat([y, y.relu()], 1), ()),
     "some channels": (lambda m, y: y[:, 2:5], ()),
+    "parts of channels": (lambda m, y: torch.cat([*y.split([3, 1, 4], 1)[::-1], *y.chunk(3, 1)], 1), ()),
     "a batch norm": (lambda m, y: m.p2(y.relu()), (nn.BatchNorm2d(8),)),
     "weights by image and channel": (excite, (nn.Conv2d(8, 8, 1),)),
     "slopes by channel": (lambda m, y: m.p2(y), (nn.PReLU(8),)),
