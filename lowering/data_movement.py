@@ -130,7 +130,7 @@ def _joined_in_shards(ttnn, tensors, dim):
     sharded = [x for x in tensors if is_sharded(x)]
     places = [x for x in sharded if len(moving(x)) <= len(sharded) and is_even(x)]
     if not places:
-        raise Refused("ttnn.concat: it takes fewer moves to join them interleaved, or their cores are too many")
+        raise Refused("ttnn.concat: no cores share the columns evenly, or more moves bring them there than to DRAM")
     there = min(places, key=lambda x: (len(moving(x)), -cores(x)))
     parts = [
         x if lies_beside(x, there) else ttnn.to_memory_config(x, beside(ttnn, there, x.shape[-1])) for x in tensors

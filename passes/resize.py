@@ -80,9 +80,8 @@ def _nearest(write: ImageWriter, x: Node, size, mode, scales) -> Node:
         flat, _ = write.flat(write.reshape(x, batch, channels, 1, math.prod(old)))
         pixels = write.reshape(flat, batch * math.prod(old), channels)
         flat = write.emit(aten.embedding.default, pixels, _literal(write, index.reshape(1, -1)))
-    last = (
-        size if len(size) == 2 else [1, math.prod(size)]
-    )  # an image, which what follows knows flattened by its permute
+    # The permute of an image says to what follows that it is known flattened.
+    last = size if len(size) == 2 else [1, math.prod(size)]
     return write.reshape(write.image(flat, batch, channels, *last), *shape_of(write.like))
 
 
