@@ -8,6 +8,8 @@ lies and leaves its own sharded in L1, so that of several in a row each launches
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 
 from tt_dynamo import operators_image
 from tt_dynamo.graph import Unsupported, aten
@@ -28,22 +30,32 @@ ACTIVATIONS = {"relu6": "RELU6", "relu": "RELU", "silu": "SILU", "tanh": "TANH",
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """One way to hold a convolution in memory: rows at once, the sharding to change to, and whether DRAM is sliced."""
+    """One way to hold a convolution in memory.
+
+    block_height: rows at once. double: whether the next blocks of image and weights come while these are computed.
+    sharding: what to change to. slices: whether DRAM is sliced.
+    """
 
     block_height: int = 0
+    double: bool = False
     sharding: str = ""
     slices: bool = False
 
 
 def ways(is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bool = False) -> list[Way]:
-    """The ways to try, cheapest first: by kernel launches, then by the length of the blocks.
+    """The ways to try, cheapest first: by kernel launches, then by the length of the blocks and whether they wait.
 
     shardings: those to change to. in_blocks: a reader needs the result block-sharded.
     """
-    as_it_lies = [Way(height) for height in BLOCK_HEIGHTS]
-    resharded = [Way(height, sharding) for sharding in shardings for height in (0, 32)]
+    as_it_lies = [Way(height, double) for height in BLOCK_HEIGHTS for double in (True, False)]
+    resharded = [
+        Way(height, double, sharding)
+        for sharding in shardings
+        for height, double in ((0, True), (0, False), (32, False))
+    ]
+    sliced = [Way(height, slices=True) for height in workarounds.SLICED_BLOCK_HEIGHTS]
     found = resharded + as_it_lies if in_blocks else as_it_lies + resharded
-    return found + ([] if is_sharded else [Way(slices=True)])
+    return found + ([] if is_sharded else sliced)
 
 
 @lower(operators_image.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
@@ -142,6 +154,8 @@ def _config(ttnn, image, way, fused):
     return ttnn.Conv2dConfig(
         weights_dtype=ttnn.bfloat16,
         act_block_h_override=way.block_height,
+        enable_act_double_buffer=way.double,
+        enable_weights_double_buffer=way.double,
         reallocate_halo_output=False,
         **sharding,
         **fused,
@@ -166,11 +180,15 @@ def _first_accepted(ttnn, convolve, tried, asked):
     found = ttnn.settings.found
     known = found.get(asked)
     first: Exception | None = None
+    fits = True
     for way in [*([known] if known in tried else []), *tried]:
+        if not (fits or way.slices):
+            continue
         try:
             result = convolve(way)
         except Exception as error:
             first = first or type(error)(str(error))  # without its traceback, which would hold buffers in L1
+            fits = fits and not _exceeds_all_cores(ttnn, str(error))
         else:
             found.setdefault(asked, way)
             return result, way
@@ -179,6 +197,12 @@ def _first_accepted(ttnn, convolve, tried, asked):
         raise first
     finally:
         del first  # its traceback holds this frame: a cycle, in which buffers in L1 would wait for the collector
+
+
+def _exceeds_all_cores(ttnn, words):
+    """Whether TTNN says that it wants more bytes at once than the L1 of all cores has, however they are sharded."""
+    found = re.search(r"allocate (\d+) B L1 buffer.* bank size is (\d+) B", words, re.DOTALL)
+    return found is not None and int(found[1]) > int(found[2]) * math.prod(ttnn.settings.grid_size)
 
 
 @lower(aten.convolution.default)

@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 TILE = 32
 
+# Rows at once of a convolution whose image is sliced in DRAM. With 0, which leaves them to TTNN, weights prepared ahead
+# give silently wrong results: https://github.com/tenstorrent/tt-metal/issues/35852
+SLICED_BLOCK_HEIGHTS = (1024, 512, 256, 128, 64, 32)
+
 
 def pad_mask(ttnn: Any, mask: Any) -> Any:
     """Fill a mask's tile padding with -inf.
@@ -43,7 +47,7 @@ def convolution(height: int) -> dict[str, bool]:
 
     Folding a kernel into its stride takes a flattened image for something else:
     https://github.com/tenstorrent/tt-metal/issues/30985. Tables of a depthwise convolution over one dimension hang in
-    DRAM: https://github.com/tenstorrent/tt-metal/issues/45075; those of images lie there, where they take no L1.
+    DRAM: https://github.com/tenstorrent/tt-metal/issues/47799; those of images lie there, where they take no L1.
     """
     return {"enable_kernel_stride_folding": False, "config_tensors_in_dram": height > 1}
 
