@@ -14,6 +14,7 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     normalization,
     patches,
     pooling,
+    rearranging,
     reduction,
     rotary,
     rounding,

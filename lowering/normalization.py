@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo import operators
+from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import Unsupported, aten
 from tt_dynamo.lowering.memory import is_sharded, memory_config
 from tt_dynamo.lowering.registry import Need, lower
@@ -89,6 +89,26 @@ def group_norm(ttnn, x, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enab
     _require_no_affine(weight, bias)
     rows = ttnn.reshape(x, (x.shape[0] * num_groups, -1))
     return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape)
+
+
+@lower(operators_image.group_norm, sharded=True)
+def group_norm_of_images(ttnn, x, image, groups, eps):
+    """x [1, 1, batch * height * width, channels], each group of neighbouring channels of each image by itself.
+
+    TTNN's own, with statistics in float32; channels and pixels fill whole tiles (`passes/pointwise_images.py`).
+    """
+    batch, height, width = image
+    images = ttnn.reshape(x, (batch, 1, height * width, x.shape[-1]))
+    normalized = ttnn.group_norm(
+        images,
+        num_groups=groups,
+        epsilon=eps,
+        inplace=False,
+        use_welford=True,
+        memory_config=memory_config(ttnn, images),
+        compute_kernel_config=ttnn.settings.compute_kernel_config,
+    )
+    return ttnn.reshape(normalized, x.shape)
 
 
 @lower(aten.native_group_norm.default)

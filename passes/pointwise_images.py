@@ -20,7 +20,9 @@ from torch.fx import Node
 
 from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import aten, dtype_of, is_call, shape_of
-from tt_dynamo.passes.images import FLOATS, Flat, ImageWriter
+from tt_dynamo.passes.images import FLOATS, TO_NHWC, Flat, ImageWriter
+
+TILE = 32
 
 
 def pointwise(write: ImageWriter, node: Node) -> Node | None:
@@ -148,12 +150,72 @@ def linear(write: ImageWriter, node: Node) -> Node | None:
     return write.emit(operators.linear, rows, write.reshape(order, inner, out), *rest, **node.kwargs)
 
 
+def group_norm(write: ImageWriter, node: Node) -> Node | None:
+    """A norm of groups of channels, without weight and bias (`passes/pull_out_affine.py`), of whole tiles.
+
+    TTNN's takes what pads channels to a tile for channels, and takes out what pads pixels in bfloat16, without a word.
+    """
+    x, groups, weight, bias, eps, *_ = node.args
+    flat = write.find(x)
+    if flat is None or flat.dim != 1 or weight is not None or bias is not None:
+        return None
+    if shape_of(flat.node)[-1] % TILE or flat.height * flat.width % TILE:
+        return None
+    normed = write.emit(operators_image.group_norm, flat.node, flat.image, groups, eps)
+    return write.value(normed, flat.image, like=shape_of(node))
+
+
+def rearrange(write: ImageWriter, node: Node) -> Node | None:
+    """Parts of channels, rows and columns that become others: reshape(permute(reshape(x))), as pixels are shuffled."""
+    moved = node.args[0]
+    split = moved.args[0] if is_call(moved, aten.permute.default) else None
+    if split is None or not is_call(split, aten.reshape.default):
+        return None
+    x, sizes, order = split.args[0], shape_of(split), moved.args[1]
+    flat = write.find(x)
+    if flat is None or flat.dim != 1 or len(shape_of(x)) != 4 or len(shape_of(node)) != 4:
+        return None
+    given, made = _parts(sizes, shape_of(x)), _parts(shape_of(moved), shape_of(node))
+    if given is None or made is None:
+        return None
+    source = [part for dim in TO_NHWC for part in given[dim] if sizes[part] > 1]
+    target = [order[part] for dim in TO_NHWC for part in made[dim] if sizes[order[part]] > 1]
+    batch, channels, height, width = shape_of(node)
+    new = [1, 1, batch * height * width, channels]
+    runs: list[list[int]] = []  # of parts that stay side by side
+    for place in map(source.index, target):
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    places = sorted(runs)
+    whole = [math.prod(sizes[source[part]] for part in run) for run in places]
+    moved = write.emit(operators_image.rearrange, flat.node, whole, [places.index(run) for run in runs], new)
+    return write.value(moved, [batch, height, width], like=shape_of(node))
+
+
+def _parts(sizes: tuple[int, ...], shape: tuple[int, ...]) -> list[list[int]] | None:
+    """Which of several neighbouring sizes make up each of a shape; None where one is of two."""
+    found, start = [], 0
+    for whole in shape:
+        stop = start
+        while math.prod(sizes[start:stop]) < whole:
+            stop += 1
+        if math.prod(sizes[start:stop]) != whole:
+            return None
+        found.append(list(range(start, stop)))
+        start = stop
+    return found
+
+
 RULES: dict[Any, Callable[[ImageWriter, Node], Node | None]] = {
     aten.cat.default: cat,
+    aten.group_norm.default: group_norm,
     aten.slice.Tensor: channels,
     operator.getitem: part,
     aten.layer_norm.default: layer_norm,
     aten.mean.dim: mean,
+    aten.reshape.default: rearrange,
     operators.linear: linear,
 }
 

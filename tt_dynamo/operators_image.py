@@ -98,6 +98,18 @@ def repeat_pixels(x, image, height, width):
     return x.reshape(1, 1, batch * rows * height * columns * width, x.shape[-1])
 
 
+@define("rearrange(Tensor x, int[] sizes, int[] order, int[] shape) -> Tensor")
+def rearrange(x, sizes, order, shape):
+    """x split into dimensions of these sizes, put into this order, in the shape of another flattened image."""
+    return x.reshape(sizes).permute(order).reshape(shape)
+
+
+@define("group_norm(Tensor x, int[] image, int groups, float eps) -> Tensor")
+def group_norm(x, image, groups, eps):
+    """Each group of neighbouring channels of each image, normalized by itself."""
+    return to_flat(F.group_norm(to_nchw(x, image), groups, eps=eps))
+
+
 @define("resample(Tensor x, Tensor? rows, Tensor? columns) -> Tensor")
 def resample(x, rows, columns):
     """x [..., height, width] -> rowsᵀ x columns, with rows [height, new height] and columns [width, new width].
@@ -110,7 +122,19 @@ def resample(x, rows, columns):
 
 
 # What becomes TTNN calls one by one where TTNN refuses the whole, and what those of them are that are still whole.
-FUSED = frozenset({add_activation, conv2d, conv_transpose2d, max_pool2d, avg_pool2d, repeat_pixels, resample})
+FUSED = frozenset(
+    {
+        add_activation,
+        conv2d,
+        conv_transpose2d,
+        max_pool2d,
+        avg_pool2d,
+        repeat_pixels,
+        rearrange,
+        group_norm,
+        resample,
+    }
+)
 WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
 
 

@@ -45,6 +45,9 @@ def by_pixel(function):
 
 
 FLOWING = {
+    "pixels of channels": (lambda m, y: F.pixel_shuffle(y, 2), ()),
+    "channels of pixels": (lambda m, y: F.pixel_unshuffle(F.avg_pool2d(y, 2, 1), 2), ()),
+    "channels in another order": (lambda m, y: F.channel_shuffle(y, 4), ()),
     "a norm of each pixel": (by_pixel(lambda m, y: m.p2(y)), (nn.LayerNorm(8),)),
     "linears of each pixel": (by_pixel(lambda m, y: m.p3(F.gelu(m.p2(y)) * 2)), (nn.Linear(8, 9), nn.Linear(9, 8))),
     "a residual of each pixel": (lambda m, y: by_pixel(lambda m, y: y + y.relu())(m, y) + y, ()),
@@ -105,6 +108,18 @@ def test_a_linear_reads_pixels_in_their_order():
     graph.apply(canonicalize, channels_last, exact=False)
     graph.apply(fold_constants, exact=False)
     assert moves(graph) == 1  # that of the input: what is left is a linear of constants
+
+
+@pytest.mark.parametrize("channels, side", [(32, 8), (33, 8), (32, 9)])
+def test_a_group_norm_flows_where_channels_and_pixels_fill_tiles(channels, side):
+    model = nn.Sequential(
+        nn.Conv2d(3, channels, 1), nn.GroupNorm(1 + channels % 2 * 2, channels), nn.ReLU(), nn.Conv2d(channels, 4, 1)
+    )
+    graph = capture(model, random(2, 3, side, side))
+    graph.apply(canonicalize, pull_out_affine, channels_last, exact=False)
+    flows = channels % 32 == 0 and side == 8
+    assert len(graph.calls(operators_image.group_norm)) == flows
+    assert moves(graph) == 2 + 2 * (not flows)
 
 
 def test_signals_flow_as_images_do():
