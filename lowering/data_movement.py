@@ -12,7 +12,7 @@ from torch.fx import Node
 from tt_dynamo import operators
 from tt_dynamo.graph import Unsupported, aten, shape_of
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, lies_beside
+from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, left_its_shards, lies_beside
 from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
@@ -119,6 +119,8 @@ def _joined_in_shards(ttnn, tensors, dim):
     multiplies there with its zeros may be no number.
     """
     workarounds.check_joined_shards(tensors, dim)
+    if any(map(left_its_shards, tensors)):
+        raise Refused("ttnn.concat: what had to leave L1 is joined where it went")
     columns = sum(x.shape[-1] for x in tensors)
 
     def moving(there):

@@ -13,6 +13,11 @@ def is_sharded(x):
     return on_device(tensor) and tensor.is_sharded()
 
 
+def left_its_shards(x):
+    """Whether x was moved out of L1, to make room there."""
+    return not is_sharded(x) and x.node.meta.get("path") == "ttnn.to_memory_config"
+
+
 def memory_config(ttnn, x):
     """x's memory configuration, made through the lowering's namespace, so that a program can hold it."""
     config = getattr(x, "tensor", x).memory_config()

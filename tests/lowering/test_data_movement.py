@@ -1,10 +1,15 @@
 """Moves of data on the device, to the last bit."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from compiled import calls, check, compiled, falls_back, random, rounded
 from torch import nn
+
+from tt_dynamo.lowering import data_movement
+from tt_dynamo.lowering.recorder import Refused
 
 MOVES = {
     "flattened": (lambda x: x.reshape(-1), "reshape"),
@@ -145,6 +150,12 @@ def test_channels_that_cores_share_unevenly_are_joined_interleaved(channels, mov
     called = calls(check(rounded(Blocks()), random(8, 8, 4, 4), roundings=3, cancels=True))
     second = called.index("conv2d") + 2
     assert called[second:][: moves + 1] == [*["to_memory_config"] * moves, "concat"]
+
+
+def test_channels_that_had_to_leave_l1_are_joined_where_they_went():
+    moved = SimpleNamespace(shape=(1, 1, 64, 32), node=SimpleNamespace(meta={"path": "ttnn.to_memory_config"}))
+    with pytest.raises(Refused, match="leave L1"):
+        data_movement._joined_in_shards(None, [moved, moved], 3)
 
 
 def test_channels_that_fill_no_tiles_are_joined_interleaved():
