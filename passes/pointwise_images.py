@@ -57,7 +57,7 @@ def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: 
         known = write.find(x)
         numbers = write.reshape(x if known is None else known.node, 1, 1, shape[0], shape[first.dim])
         return _by_pixel(write, numbers, first)
-    return write.flat(x)[0] if len(shape) == 4 and own == shape and first.dim == 1 else None
+    return write.flat(write.reshape(x, *own))[0] if len(shape) == 4 and own == shape and first.dim == 1 else None
 
 
 def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:

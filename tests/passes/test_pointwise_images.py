@@ -88,6 +88,12 @@ def test_what_reads_means_of_an_image_is_a_linear():
     assert graph.only(operators.linear).args[0] is graph.only(operators_image.avg_pool2d)
 
 
+@pytest.mark.parametrize("rows", [9, 10], ids=["rows", "as many rows as channels"])
+def test_an_image_without_a_batch_is_none_of_signals_beside_one_with(rows):
+    positions = random(8, rows - 2, 9)
+    assert moves(between(lambda m, y: y + positions, image=random(1, 6, rows, 11))) == 2
+
+
 STAYING = {
     "sums over rows": lambda m, y: y + y.sum(2, keepdim=True),
     "a mask of pixels": lambda m, y: y * torch.ones(7, 9),
