@@ -6,6 +6,7 @@ import math
 
 from tt_dynamo import operators_image
 from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.registry import Need, lower
 
 
@@ -66,7 +67,8 @@ def _whole_mean(ttnn, x, image):
     batch, height, width = image
     options = {"dim": 2, "keepdim": True, "compute_kernel_config": ttnn.settings.compute_kernel_config}
     if batch == 1:
-        return ttnn.mean(x, **options, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        means = ttnn.mean(x, **options, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        return in_layout(ttnn, means, ttnn.TILE_LAYOUT)  # those of rows are rows
     rows = ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG)
     means = ttnn.mean(ttnn.reshape(rows, (batch, 1, height * width, x.shape[-1])), **options)
     return ttnn.to_layout(ttnn.reshape(means, (1, 1, batch, x.shape[-1])), ttnn.TILE_LAYOUT)

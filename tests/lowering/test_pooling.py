@@ -120,6 +120,12 @@ def test_means_over_images_are_those_of_each(batch, side):
     assert calls(report).count("mean") == 1 and "to_memory_config" not in calls(report)
 
 
+def test_means_of_rows_are_read_by_a_linear():
+    """What shuffles pixels leaves rows, whose means a linear takes as tiles only."""
+    layers = nn.Conv2d(3, 24, 3), nn.PixelShuffle(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5)
+    assert "linear" in calls(check(rounded(nn.Sequential(*layers)), random(1, 3, 9, 9), roundings=5, cancels=True))
+
+
 def test_nothing_moves_between_pools():
     report = check(lambda x: F.avg_pool2d(F.max_pool2d(x, 2), 2), IMAGE, roundings=2, cancels=True)
     assert unsharded(report) == ["permute", "reshape", "max_pool2d", "avg_pool2d", "reshape", "permute"]
