@@ -19,6 +19,8 @@ from tt_dynamo.lowering.memory import blocks, is_sharded, memory_config
 from tt_dynamo.lowering.recorder import on_device
 from tt_dynamo.lowering.registry import Need, lower
 
+# TTNN would choose their number by what is free in L1 when it is called, which may be more than its kernels leave it.
+SLICES = (2, 4, 8, 16, 32, 64)
 # Rows of the activation that a core takes at once, 0 for all of its share: less takes less of its L1.
 BLOCK_HEIGHTS = (0, 64, 32)
 SHARDINGS = ("BLOCK_SHARDED", "WIDTH_SHARDED", "HEIGHT_SHARDED")
@@ -33,13 +35,13 @@ class Way:
     """One way to hold a convolution in memory.
 
     block_height: rows at once. double: whether the next blocks of image and weights come while these are computed.
-    sharding: what to change to. slices: whether DRAM is sliced.
+    sharding: what to change to. slices: into how many its image in DRAM is cut, of which one at a time is in L1.
     """
 
     block_height: int = 0
     double: bool = False
     sharding: str = ""
-    slices: bool = False
+    slices: int = 0
 
 
 def ways(is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bool = False) -> list[Way]:
@@ -53,7 +55,7 @@ def ways(is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bo
         for sharding in shardings
         for height, double in ((0, True), (0, False), (32, False))
     ]
-    sliced = [Way(height, slices=True) for height in workarounds.SLICED_BLOCK_HEIGHTS]
+    sliced = [Way(height, slices=count) for count in SLICES for height in workarounds.SLICED_BLOCK_HEIGHTS]
     found = resharded + as_it_lies if in_blocks else as_it_lies + resharded
     return found + ([] if is_sharded else sliced)
 
@@ -71,7 +73,7 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
 
     def convolve(way):
         config = _config(ttnn, image, way, fused)
-        how = {**geometry, "conv_config": config, "slice_config": None if way.slices else ttnn.Op2DL1FullSliceConfig}
+        how = {**geometry, "conv_config": config, "slice_config": _slices(ttnn, image, way)}
         prepared = {
             "weight_tensor": ttnn.prepare_conv_weights(
                 weight_tensor=weight, weights_format="OIHW", has_bias=bias is not None, **how, **given
@@ -102,7 +104,7 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
     grown = {"output_padding": tuple(output_padding)}
 
     def convolve(way):
-        slices = None if way.slices else ttnn.Op2DL1FullSliceConfig
+        slices = _slices(ttnn, image, way)
         how = {**geometry, "conv_config": _config(ttnn, image, way, {}), "dram_slice_config": slices}
         prepared = {
             "weight_tensor": ttnn.prepare_conv_transpose2d_weights(
@@ -161,6 +163,14 @@ def _config(ttnn, image, way, fused):
         **fused,
         **workarounds.convolution(image[1]),
     )
+
+
+def _slices(ttnn, image, way):
+    if not way.slices:
+        return ttnn.Op2DL1FullSliceConfig
+    _, height, width = image
+    kind = ttnn.Op2DDRAMSliceHeight if height >= width else ttnn.Op2DDRAMSliceWidth
+    return ttnn.Op2DSliceConfig(slice_type=kind, num_slices=way.slices)
 
 
 def _activation(ttnn, name):

@@ -19,7 +19,7 @@ TILE = 32
 
 # Rows at once of a convolution whose image is sliced in DRAM. With 0, which leaves them to TTNN, weights prepared ahead
 # give silently wrong results: https://github.com/tenstorrent/tt-metal/issues/35852
-SLICED_BLOCK_HEIGHTS = (1024, 512, 256, 128, 64, 32)
+SLICED_BLOCK_HEIGHTS = (1024, 128, 32)
 
 
 def pad_mask(ttnn: Any, mask: Any) -> Any:

@@ -15,6 +15,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 import tt_dynamo
 from tt_dynamo.graph import Spec
+from tt_dynamo.measure import dram_or_error
 from tt_dynamo.memory import DoesNotFit, Memory, dram
 from tt_dynamo.weights import store_of
 
@@ -103,3 +104,11 @@ def test_a_weight_that_lies_there_is_found_by_its_parameters_and_spec(board_devi
     assert tuple(found.shape) == (32, 64) and found.is_allocated()
     assert store.find(Spec((32, 64), "bfloat8_b", "TILE"), [address]) is None
     assert store.find(spec, [model.down.weight.data_ptr()]) is None
+
+
+def test_a_full_l1_is_no_full_dram() -> None:
+    words = "Out of Memory: Not enough space to allocate 64 B L1 buffer\n backtrace: slice_in_DRAM()"
+    with pytest.raises(RuntimeError, match="L1 buffer"), dram_or_error():
+        raise RuntimeError(words)
+    with pytest.raises(MemoryError, match="DRAM buffer"), dram_or_error():
+        raise RuntimeError(words.replace("L1", "DRAM"))

@@ -56,7 +56,7 @@ def dram_or_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "Out of Memory" not in str(error) or "DRAM" not in str(error):
+        if "Out of Memory" not in str(error) or "B DRAM buffer" not in str(error):
             raise
         raise MemoryError(words(error)) from None
 
