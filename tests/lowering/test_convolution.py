@@ -146,7 +146,7 @@ def test_an_image_that_does_not_fit_into_l1_whole_is_convolved_in_blocks():
 
 @pytest.mark.parametrize("batch, layer", [(4, nn.Conv2d(3, 64, 3)), (2, nn.ConvTranspose2d(3, 64, 2, 2))], ids=str)
 def test_images_in_slices_leave_neither_their_number_nor_their_blocks_to_ttnn(batch, layer):
-    """It would choose by what is free in L1 at each call, and blocks silently wrong on silicon (tt-metal issue 35852)."""
+    """It would choose by what is free in L1 at each call, and blocks that are wrong on silicon (tt-metal#35852)."""
     torch._dynamo.reset()
     with tt_dynamo.record() as reports, torch.no_grad():
         torch.compile(layer, backend="ttnn", options={"device": BOARD, "dry_run": True})(
