@@ -109,7 +109,7 @@ def cat(ttnn, tensors, dim=0):
         return _joined_in_shards(ttnn, tensors, dim)
     if dim % len(tensors[0].shape) == len(tensors[0].shape) - 1 and any(x.shape[-1] % TILE for x in tensors):
         workarounds.refuse_integers(ttnn, tensors[0])  # columns that fill no tiles are joined as rows
-    return ttnn.concat(tensors, dim=dim)
+    return ttnn.concat([*tensors], dim=dim)  # TTNN takes no other sequence, such as a graph's
 
 
 def _joined_in_shards(ttnn, tensors, dim):

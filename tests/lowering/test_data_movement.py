@@ -5,11 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from compiled import calls, check, compiled, falls_back, random, rounded
+from compiled import BOARD, calls, check, compiled, falls_back, random, rounded
 from torch import nn
 
+import tt_dynamo
 from tt_dynamo.lowering import data_movement
 from tt_dynamo.lowering.recorder import Refused
+from tt_dynamo.program import Program
 
 MOVES = {
     "flattened": (lambda x: x.reshape(-1), "reshape"),
@@ -162,6 +164,20 @@ def test_channels_that_fill_no_tiles_are_joined_interleaved():
     report = check(rounded(Joining(16, 48)), random(2, 3, 9, 11), roundings=3, cancels=True)
     called = calls(report)
     assert called[called.index("concat") - 2 :][:3] == ["to_memory_config", "to_memory_config", "concat"]
+
+
+def test_parts_are_joined_again_where_a_call_failed(monkeypatch):
+    torch._dynamo.reset()
+    run = torch.compile(lambda x: torch.cat([x, x.relu()], 1).exp(), backend="ttnn", options={"device": BOARD})
+    with tt_dynamo.record() as reports:
+        expected = run(random(2, 33))
+
+        def fail(*_):
+            raise RuntimeError("the device is busy")
+
+        monkeypatch.setattr(Program, "_current", fail)
+        assert torch.equal(run(random(2, 33)), expected)
+    assert not reports[0].fallbacks
 
 
 def test_parts_of_different_sizes_are_joined():
