@@ -15,7 +15,8 @@ def is_sharded(x):
 
 def left_its_shards(x):
     """Whether x was moved out of L1, to make room there."""
-    return not is_sharded(x) and x.node.meta.get("path") == "ttnn.to_memory_config"
+    node = getattr(x, "node", None)  # a tensor itself says nothing of where it came from
+    return node is not None and not is_sharded(x) and node.meta.get("path") == "ttnn.to_memory_config"
 
 
 def memory_config(ttnn, x):

@@ -166,17 +166,36 @@ def test_channels_that_fill_no_tiles_are_joined_interleaved():
     assert called[called.index("concat") - 2 :][:3] == ["to_memory_config", "to_memory_config", "concat"]
 
 
-def test_parts_are_joined_again_where_a_call_failed(monkeypatch):
+class Beside(nn.Module):
+    """The channels of a convolution beside those of its image, which lies in no shards."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(32, 32, 3, padding=1)
+
+    def forward(self, x):
+        return torch.cat([self.convolution(x), x.relu()], 1).relu()
+
+
+AGAIN = {
+    "interleaved": (lambda x: torch.cat([x, x.relu()], 1).exp(), random(2, 33)),
+    "beside shards": (rounded(Beside()), random(2, 32, 4, 8)),
+}
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_parts_are_joined_again_where_a_call_failed(name, monkeypatch):
     torch._dynamo.reset()
-    run = torch.compile(lambda x: torch.cat([x, x.relu()], 1).exp(), backend="ttnn", options={"device": BOARD})
-    with tt_dynamo.record() as reports:
-        expected = run(random(2, 33))
+    model, x = AGAIN[name]
+    run = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD})
+    with tt_dynamo.record() as reports, torch.no_grad():
+        expected = run(x)
 
         def fail(*_):
             raise RuntimeError("the device is busy")
 
         monkeypatch.setattr(Program, "_current", fail)
-        assert torch.equal(run(random(2, 33)), expected)
+        assert torch.equal(run(x), expected)
     assert not reports[0].fallbacks
 
 
