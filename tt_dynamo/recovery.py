@@ -8,6 +8,7 @@ it runs in eager torch.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import operator
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from torch.fx import Graph, Node
 from tt_dynamo import operators, operators_language
 from tt_dynamo.graph import FallbackError, device_arguments, is_call
 from tt_dynamo.lowering import find as find_lowering
+from tt_dynamo.lowering.memory import is_sharded
 from tt_dynamo.lowering.recorder import Settings, words
 from tt_dynamo.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.passes.place import Sides
@@ -121,16 +123,21 @@ class Recovery:
     def _on_device(self, node: Node, known: dict[Node, Any]) -> Any:
         found = find_lowering(node.target)
         assert found is not None
-        takes_shards = found.sharded
 
-        def operand_on_device(operand: Node) -> Any:
-            value = known[operand]
-            if isinstance(value, torch.Tensor):
-                value = known[operand] = upload(self.ttnn, self.handle, value, operand.meta["ttnn"])
-            return value if takes_shards else interleaved(self.ttnn, value)
+        def attempt(takes_shards: bool) -> Any:
+            def operand_on_device(operand: Node) -> Any:
+                value = known[operand]
+                if isinstance(value, torch.Tensor):
+                    value = known[operand] = upload(self.ttnn, self.handle, value, operand.meta["ttnn"])
+                return value if takes_shards else interleaved(self.ttnn, value)
 
-        args, kwargs = device_arguments(node, operand_on_device)
-        return found.function(self.ttnn, *args, **kwargs)
+            args, kwargs = device_arguments(node, operand_on_device)
+            return found.function(self.ttnn, *args, **kwargs)
+
+        if found.sharded and any(is_sharded(known[operand]) for operand in node.all_input_nodes):
+            with contextlib.suppress(Exception):
+                return attempt(True)
+        return attempt(False)
 
     def _on_host(self, operand: Node, known: dict[Node, Any]) -> Any:
         value, expected = known[operand], operand.meta["val"]

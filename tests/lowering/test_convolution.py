@@ -276,14 +276,15 @@ def test_an_activation_that_ttnn_does_not_fuse_is_a_call_on_the_image_as_it_lies
     assert unsharded(report) == [*MOVED, "conv2d", "hardswish", *reversed(MOVED)]
 
 
-def test_a_residual_and_its_activation_are_one_call():
+@pytest.mark.parametrize("activation, scale", [(F.relu, 1), (F.relu6, 9), (F.silu, 1), (torch.tanh, 1)])
+def test_a_residual_and_its_activation_are_one_call(activation, scale):
     class Residual(nn.Sequential):
         def forward(self, x):
             y = self[0](x)
-            return torch.relu(self[1](y) + y)
+            return activation(self[1](y) + y)
 
     model = rounded(Residual(nn.Conv2d(6, 10, 3), nn.Conv2d(10, 10, 3, padding=1)))
-    report = check(model, image(), roundings=3, cancels=True)
+    report = check(model, image() * scale, roundings=3, cancels=True)
     assert unsharded(report) == [*MOVED, "conv2d", "conv2d", "add", *reversed(MOVED)]
 
 
@@ -332,6 +333,26 @@ def test_a_convolution_whose_call_fails_is_made_again_by_itself(monkeypatch):
             raise RuntimeError("the device is busy")
 
         monkeypatch.setattr(Program, "_current", fail)
+        again = run(image())
+    assert torch.equal(again, expected)
+    assert not reports[0].fallbacks
+
+
+def test_a_join_in_shards_that_ttnn_refuses_is_made_interleaved_where_a_call_failed(monkeypatch):
+    class Join(nn.Sequential):
+        def forward(self, x):
+            return self[1](torch.cat([self[0](x), self[0](x + 1)], 1))  # 20 channels fill no tile
+
+    torch._dynamo.reset()
+    run = torch.compile(
+        rounded(Join(nn.Conv2d(6, 10, 3), nn.Conv2d(20, 4, 3))),
+        backend="ttnn",
+        dynamic=False,
+        options={"device": BOARD},
+    )
+    with tt_dynamo.record() as reports, torch.no_grad():
+        expected = run(image())
+        monkeypatch.setattr(Program, "_current", lambda *_: torch.tensor([]).item())
         again = run(image())
     assert torch.equal(again, expected)
     assert not reports[0].fallbacks
