@@ -67,9 +67,7 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
     geometry = _geometry(ttnn, image, weight, group * groups, out, stride, padding, dilation, groups)
     memory = memory_config(ttnn, x)
     given = {"input_memory_config": memory, "input_layout": x.layout, "input_dtype": x.dtype}
-    fused = (
-        {"activation": ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, ACTIVATIONS[activation]))} if activation else {}
-    )
+    fused = {"activation": _activation(ttnn, activation)} if activation else {}
 
     def convolve(way):
         config = _config(ttnn, image, way, fused)
