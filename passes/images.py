@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.graph import aten, find_fake_mode, insert, is_call, shape_of
+from tt_dynamo.graph import aten, insert, is_call, shape_of
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 TO_NCHW = [0, 3, 1, 2]
@@ -46,13 +46,6 @@ class ImageWriter:
 
     def reshape(self, x: Node, *shape: int) -> Node:
         return x if shape_of(x) == shape else self.emit(aten.reshape.default, x, list(shape))
-
-    def literal(self, name: str, value: torch.Tensor) -> Node:
-        """A constant of the graph's own, one for all that ask by this name."""
-        self.graph.owning_module.register_buffer(name, value)
-        node = self.graph.get_attr(name)
-        node.meta["val"] = find_fake_mode(self.graph).from_tensor(value, static_shapes=True)
-        return node
 
     def find(self, x: Any) -> Flat | None:
         """x as it is known flattened: it was made so, or is a move of what lies channels last."""

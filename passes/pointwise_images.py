@@ -21,6 +21,7 @@ from torch.fx import Node
 from tt_dynamo import operators, operators_image
 from tt_dynamo.graph import aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.images import FLOATS, TO_NHWC, Flat, ImageWriter
+from tt_dynamo.passes.rows import literal
 
 TILE = 32
 
@@ -67,7 +68,8 @@ def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
     pixels = first.height * first.width
     images = torch.arange(first.batch).repeat_interleave(pixels)[None]
     table = write.reshape(numbers, first.batch, shape_of(numbers)[-1])
-    rows = write.emit(aten.embedding.default, table, write.literal(f"image_of_{first.batch}_by_{pixels}", images))
+    index = literal(numbers, images, f"image_of_{first.batch}_by_{pixels}")
+    rows = write.emit(aten.embedding.default, table, index)
     return write.reshape(rows, 1, *shape_of(rows))
 
 

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch.fx import Graph, Node
 
 from tt_dynamo import operators_image
-from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, find_fake_mode, replace, shape_of
+from tt_dynamo.graph import Context, aten, constant_nodes, dead_code, dtype_of, replace, shape_of
 from tt_dynamo.interpolate import OPERATIONS, in_aten, whole
 from tt_dynamo.passes.canonicalize import canonicalize
 from tt_dynamo.passes.channels_last import arguments_of
 from tt_dynamo.passes.images import FLOATS, ImageWriter
+from tt_dynamo.passes.rows import literal
 
 
 def resize(graph: Graph, context: Context) -> int:
@@ -79,7 +80,7 @@ def _nearest(write: ImageWriter, x: Node, size, mode, scales) -> Node:
             index = index.index_select(dim, picked)
         flat, _ = write.flat(write.reshape(x, batch, channels, 1, math.prod(old)))
         pixels = write.reshape(flat, batch * math.prod(old), channels)
-        flat = write.emit(aten.embedding.default, pixels, _literal(write, index.reshape(1, -1)))
+        flat = write.emit(aten.embedding.default, pixels, literal(x, index.reshape(1, -1)))
     # The permute of an image says to what follows that it is known flattened.
     last = size if len(size) == 2 else [1, math.prod(size)]
     return write.reshape(write.image(flat, batch, channels, *last), *shape_of(write.like))
@@ -110,17 +111,8 @@ def _adaptive_avg_pool(write: ImageWriter, x: Node, size) -> Node | None:
 
 def _resampled(write: ImageWriter, x: Node, weights: list[torch.Tensor]) -> Node:
     """x with its last dimensions resampled by weights [old, new]; those that stay as they are need none."""
-    needed = [None if torch.equal(w, torch.eye(len(w))) else _literal(write, w.to(dtype_of(x))) for w in weights]
+    needed = [None if torch.equal(w, torch.eye(len(w))) else literal(x, w.to(dtype_of(x))) for w in weights]
     return write.emit(operators_image.resample, x, *[None] * (2 - len(needed)), *needed)
-
-
-def _literal(write: ImageWriter, value: torch.Tensor) -> Node:
-    root = write.graph.owning_module
-    name = f"resize_{sum(name.startswith('resize_') for name, _ in root.named_buffers())}"
-    root.register_buffer(name, value)
-    node = write.graph.get_attr(name)
-    node.meta["val"] = find_fake_mode(write.graph).from_tensor(value, static_shapes=True)
-    return node
 
 
 RULES: dict[Any, Callable[..., Node | None]] = {

@@ -46,10 +46,10 @@ def from_the_end(x: Node, place: int, like: Node) -> Node:
     return insert(x.graph, aten.permute.default, (x, order), like=like)
 
 
-def literal(node: Node, numbers: torch.Tensor) -> Node:
-    """A node that stands for `numbers`, at the graph's insertion point."""
+def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
+    """A node that stands for `numbers`, at the graph's insertion point; those of one name are one constant."""
     root = node.graph.owning_module
-    name = f"numbers_{sum(key.startswith('numbers_') for key, _ in root.named_buffers())}"
+    name = name or f"numbers_{sum(key.startswith('numbers_') for key, _ in root.named_buffers())}"
     held = numbers.clone(memory_format=torch.contiguous_format)
     root.register_buffer(name, held)
     found = node.graph.get_attr(name)
