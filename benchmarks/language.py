@@ -15,7 +15,7 @@ from typing import Any
 
 import roofline
 import torch
-from measuring import WARM_UP, describe_times, pcc, per_layer, say, stages, summary
+from measuring import WARM_UP, describe_times, figures, pcc, say, summary
 
 import tt_dynamo
 from tt_dynamo.devices import Device
@@ -164,7 +164,9 @@ def measure_language(
         "accuracy": accuracy,
         "steps": {
             step: {
-                **figures(report),
+                **figures([report]),
+                "weight_dtypes": report.weight_dtypes,
+                "cache_bytes": report.cache_bytes,
                 "experts_launches_per_layer": EXPERTS[step],
                 "host_seconds": host and host[step],
                 # What bytes and FLOPs say of a model this small is nothing: its kernels take longer to start.
@@ -259,23 +261,6 @@ def checked(name: str, model: Any, device: Device, batch: int, options: dict[str
             raise SystemExit(f"{name} {result}")
         reports += result.reports
     return reports
-
-
-def figures(report: tt_dynamo.GraphReport) -> dict[str, Any]:
-    return {
-        "kernel_launches": report.device_programs,
-        "kernel_launches_per_layer": per_layer([report]),
-        "fallbacks": [f"{item.node} [{item.kind}]: {item.reason}" for item in report.fallbacks],
-        "transfers": len(report.transfers),
-        "bytes_to_device": sum(t.bytes for t in report.transfers if t.direction == "to_device"),
-        "bytes_to_host": sum(t.bytes for t in report.transfers if t.direction == "to_host"),
-        "ttnn_calls": report.calls,
-        "peak_dram_bytes": report.peak_dram_bytes,
-        "weight_bytes": report.weight_bytes,
-        "weight_dtypes": report.weight_dtypes,
-        "cache_bytes": report.cache_bytes,
-        "compile_seconds": stages([report]),
-    }
 
 
 def estimate(step: str, model: Any, batch: int, weight_dtype: str, board: str, fidelity: str) -> dict[str, Any]:

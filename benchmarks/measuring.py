@@ -46,6 +46,23 @@ def per_layer(reports: Sequence[tt_dynamo.GraphReport]) -> int | None:
     return max((count for count in counts if count is not None), default=None)
 
 
+def figures(reports: Sequence[tt_dynamo.GraphReport]) -> dict[str, Any]:
+    """What TTNN counted for a model's graphs, as written to the JSON file; bytes and seconds."""
+    transfers = [transfer for report in reports for transfer in report.transfers]
+    return {
+        "fallbacks": [f"{item.node} [{item.kind}]: {item.reason}" for r in reports for item in r.fallbacks],
+        "transfers": len(transfers),
+        "bytes_to_device": sum(t.bytes for t in transfers if t.direction == "to_device"),
+        "bytes_to_host": sum(t.bytes for t in transfers if t.direction == "to_host"),
+        "ttnn_calls": sum(report.calls for report in reports),
+        "kernel_launches": sum(report.device_programs for report in reports),
+        "kernel_launches_per_layer": per_layer(reports),
+        "peak_dram_bytes": max((report.peak_dram_bytes for report in reports), default=0),
+        "weight_bytes": max((report.weight_bytes for report in reports), default=0),
+        "compile_seconds": stages(reports),
+    }
+
+
 def stages(reports: Sequence[tt_dynamo.GraphReport]) -> dict[str, float]:
     """Seconds of each stage of compilation, over all graphs."""
     total: dict[str, float] = {}

@@ -28,7 +28,7 @@ import torch
 from cases import CASES, SEED, Case, Work
 from language import LANGUAGE_CASES, WEIGHT_DTYPES, LanguageCase, measure_language
 from loguru import logger
-from measuring import describe_times, pcc, per_layer, say, stages, summary, take_turns
+from measuring import describe_times, figures, pcc, say, summary, take_turns
 from overhead import nothing
 from tables import print_language, print_results
 
@@ -53,8 +53,6 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
     say(name, "dry run")
     host = host_times(work, device, runs * DRY_RUNS)
     kept = compile_model(work, device, dry_run=True, disable_passes=["insert_deallocations"])[1]
-    kernels = [operation.programs for report in reports for operation in report.operations]
-    transfers = [transfer for report in reports for transfer in report.transfers]
     return {
         "case": name,
         "about": CASES[name].about,
@@ -68,19 +66,10 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
         "pcc": accuracy,
         "graphs": len(reports),
         "device_share": share(reports),
-        "fallbacks": [f"{item.node} [{item.kind}]: {item.reason}" for r in reports for item in r.fallbacks],
-        "transfers": len(transfers),
-        "bytes_to_device": sum(t.bytes for t in transfers if t.direction == "to_device"),
-        "bytes_to_host": sum(t.bytes for t in transfers if t.direction == "to_host"),
-        "ttnn_calls": len(kernels),
-        "kernel_launches": sum(report.device_programs for report in reports),
-        "kernel_launches_per_layer": per_layer(reports),
-        "peak_dram_bytes": max((report.peak_dram_bytes for report in reports), default=0),
+        **figures(reports),
         "peak_dram_bytes_without_deallocations": max((report.peak_dram_bytes for report in kept), default=0),
         "peak_l1_bytes": max((report.peak_l1_bytes for report in reports), default=0),
-        "weight_bytes": max((report.weight_bytes for report in reports), default=0),
         "first_call_seconds": first_call,
-        "compile_seconds": stages(reports),
         "host_time": host,
     }
 
