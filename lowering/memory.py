@@ -13,6 +13,10 @@ def is_sharded(x):
     return on_device(tensor) and tensor.is_sharded()
 
 
+def _config(x):
+    return getattr(x, "tensor", x).memory_config()
+
+
 def left_its_shards(x):
     """Whether x was moved out of L1, to make room there."""
     node = getattr(x, "node", None)  # a tensor itself says nothing of where it came from
@@ -21,7 +25,7 @@ def left_its_shards(x):
 
 def memory_config(ttnn, x):
     """x's memory configuration, made through the lowering's namespace, so that a program can hold it."""
-    config = getattr(x, "tensor", x).memory_config()
+    config = _config(x)
     if not is_sharded(x):
         return ttnn.L1_MEMORY_CONFIG if config.buffer_type.name == "L1" else ttnn.DRAM_MEMORY_CONFIG
     return _in_shards(ttnn, config, list(config.shard_spec.shape))
@@ -31,7 +35,7 @@ def lies_beside(x, y):
     """Whether x is sharded as y is, each of its rows on the core that has the same row of y."""
     if not is_sharded(x):
         return False
-    one, other = (getattr(tensor, "tensor", tensor).memory_config() for tensor in (x, y))
+    one, other = _config(x), _config(y)
     kinds = [(config.memory_layout, config.buffer_type) for config in (one, other)]
     rows = [(spec.grid, spec.shape[0], spec.orientation) for spec in (one.shard_spec, other.shard_spec)]
     return kinds[0] == kinds[1] and rows[0] == rows[1]
@@ -39,12 +43,12 @@ def lies_beside(x, y):
 
 def cores(x):
     """How many cores x lies on, which is sharded."""
-    return getattr(x, "tensor", x).memory_config().shard_spec.grid.num_cores()
+    return _config(x).shard_spec.grid.num_cores()
 
 
 def across(x):
     """On how many cores each row of x lies, which is sharded by height or in blocks."""
-    config = getattr(x, "tensor", x).memory_config()
+    config = _config(x)
     if config.memory_layout.name != "BLOCK_SHARDED":
         return 1
     size = config.shard_spec.grid.bounding_box().grid_size()
@@ -53,12 +57,12 @@ def across(x):
 
 def shard_width(x):
     """Columns of each shard of x."""
-    return getattr(x, "tensor", x).memory_config().shard_spec.shape[1]
+    return _config(x).shard_spec.shape[1]
 
 
 def beside(ttnn, x, columns):
     """Where as many columns lie whose rows are on the cores of those of x, which is sharded by height or in blocks."""
-    config = getattr(x, "tensor", x).memory_config()
+    config = _config(x)
     width = math.ceil(columns / ttnn.TILE_SIZE / across(x)) * ttnn.TILE_SIZE
     return _in_shards(ttnn, config, [config.shard_spec.shape[0], width])
 
@@ -74,10 +78,10 @@ def blocks(ttnn, shape):
     """[1, 1, pixels, channels] in L1 in blocks: on as many columns of cores as share the channels' tiles evenly."""
     columns, rows = ttnn.settings.grid_size
     pixels, channels = (math.ceil(size / ttnn.TILE_SIZE) for size in shape[-2:])
-    across = max(count for count in range(1, columns + 1) if channels % count == 0)
+    wide = max(count for count in range(1, columns + 1) if channels % count == 0)
     high = math.ceil(pixels / rows)
-    corners = [(0, 0, across - 1, math.ceil(pixels / high) - 1)]
-    block = [high * ttnn.TILE_SIZE, channels // across * ttnn.TILE_SIZE]
+    corners = [(0, 0, wide - 1, math.ceil(pixels / high) - 1)]
+    block = [high * ttnn.TILE_SIZE, channels // wide * ttnn.TILE_SIZE]
     layout = ttnn.TensorMemoryLayout.BLOCK_SHARDED
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, block, ttnn.ShardOrientation.ROW_MAJOR)
 

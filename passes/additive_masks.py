@@ -99,17 +99,16 @@ def _finite(graph: Graph, mask: Node) -> Node:
     keys of both, as the padding before a short prompt may, that is NaN in all that follows, whatever the others found.
     The token reads its own key, so that any number this low masks as well as -inf.
     """
-    numbers = (0.0, float("-inf")) if dtype_of(mask) == torch.bool else mask.args[1:]
-    if dtype_of(mask) == torch.bool or is_call(mask, aten.where.Scalar):
-        condition = mask if dtype_of(mask) == torch.bool else mask.args[0]
+    if dtype_of(mask) == torch.bool:
+        return insert(graph, aten.where.Scalar, (mask, 0.0, -LARGEST), like=mask)
+    if is_call(mask, aten.where.Scalar):
+        condition, *numbers = mask.args
         return insert(graph, aten.where.Scalar, (condition, *(max(x, -LARGEST) for x in numbers)), like=mask)
-    found = condition_of(mask)
-    if found is not None and len(shape_of(found[0])) == len(shape_of(mask)):
-        condition, allows = found
-        return insert(
-            graph, aten.where.Scalar, (condition, *((0.0, -LARGEST) if allows else (-LARGEST, 0.0))), like=mask
-        )
-    return insert(graph, aten.clamp.default, (mask, -LARGEST), like=mask)
+    condition, allows = condition_of(mask) or (None, False)
+    if condition is None or len(shape_of(condition)) != len(shape_of(mask)):
+        return insert(graph, aten.clamp.default, (mask, -LARGEST), like=mask)
+    numbers = (0.0, -LARGEST) if allows else (-LARGEST, 0.0)
+    return insert(graph, aten.where.Scalar, (condition, *numbers), like=mask)
 
 
 def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...], finite: bool) -> Node:

@@ -98,7 +98,7 @@ class _Rows:
         self.first = next(node for node in graph.nodes if node.op == "call_function")
         self.known: dict[Node, Node] = {}
         self.literals: dict[tuple[int, ...], Node] = {}
-        self.masks: dict[tuple[Node, str], Node] = {}
+        self.masks: dict[Node, Node] = {}  # those that are the same for all heads
 
     def attend(self, node: Node) -> None:
         query, key, value, mask = (*node.args[:4], None)[:4]
@@ -140,11 +140,10 @@ class _Rows:
     def _of_all_heads(self, mask: Node) -> Node:
         """An additive mask that is the same for all heads, as [batch or 1, 1, 1, length]."""
         source = _source(mask)
-        key = (source, "of all heads")
-        if key not in self.masks:
+        if source not in self.masks:
             with self.graph.inserting_before(mask):
-                self.masks[key] = self._emit(operators.attention_mask, source, like=mask)
-        return self.masks[key]
+                self.masks[source] = self._emit(operators.attention_mask, source, like=mask)
+        return self.masks[source]
 
     def _seen(self, mask: Node | None) -> tuple[Node | None, int | None]:
         """The position up to which a mask lets a query read, and its window; each None where there is none."""

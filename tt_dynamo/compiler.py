@@ -92,9 +92,10 @@ class Compiler:
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                 found = store_of(self.device).find
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts, found)
-            if not traced.refused and not self._rearrange(traced, back):
+            if traced.refused:
+                self._learn(traced, back)
+            elif not self._rearrange(traced, back):
                 break
-            self._learn(traced, back)
             del traced  # and with it what it allocated, before the next attempt allocates the same
         placed = GraphModule(self.module, graph)
         self.dump.graph("place_and_assign_layouts", placed)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -124,20 +124,18 @@ class Recovery:
         found = find_lowering(node.target)
         assert found is not None
 
-        def attempt(takes_shards: bool) -> Any:
-            def operand_on_device(operand: Node) -> Any:
-                value = known[operand]
-                if isinstance(value, torch.Tensor):
-                    value = known[operand] = upload(self.ttnn, self.handle, value, operand.meta["ttnn"])
-                return value if takes_shards else interleaved(self.ttnn, value)
+        for operand in node.all_input_nodes:
+            if isinstance(known[operand], torch.Tensor):
+                known[operand] = upload(self.ttnn, self.handle, known[operand], operand.meta["ttnn"])
 
-            args, kwargs = device_arguments(node, operand_on_device)
+        def attempt(value_of: Callable[[Node], Any]) -> Any:
+            args, kwargs = device_arguments(node, value_of)
             return found.function(self.ttnn, *args, **kwargs)
 
         if found.sharded and any(is_sharded(known[operand]) for operand in node.all_input_nodes):
             with contextlib.suppress(Exception):
-                return attempt(True)
-        return attempt(False)
+                return attempt(known.__getitem__)
+        return attempt(lambda operand: interleaved(self.ttnn, known[operand]))
 
     def _on_host(self, operand: Node, known: dict[Node, Any]) -> Any:
         value, expected = known[operand], operand.meta["val"]
