@@ -8,20 +8,14 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     data_movement,
     decode,
     elementwise,
-    embedding,
+    images,
     indexing,
     matmul,
     normalization,
-    patches,
     pooling,
-    rearranging,
     reduction,
     rotary,
-    rounding,
-    scans,
-    softmax,
     sorting,
-    upsampling,
 )
 from tt_dynamo.lowering.registry import Lowering, Need, find, lower, operand_name, registered
 

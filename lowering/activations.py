@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.elementwise import lower_unary, require_float
 from tt_dynamo.lowering.registry import lower
 

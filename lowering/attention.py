@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo import operators
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.registry import lower
 from tt_dynamo.lowering.workarounds import TILE

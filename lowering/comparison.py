@@ -6,7 +6,9 @@ import math
 
 import torch
 
-from tt_dynamo.graph import LARGEST, Unsupported, aten
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.lowering.elementwise import is_integer, is_tensor, require_float
 from tt_dynamo.lowering.registry import lower
 

@@ -1,8 +1,9 @@
 """Convolutions of flattened images: fused node → TTNN calls.
 
 Weights and bias arrive as tensors of TTNN on the host, in torch's order: TTNN lays them out for one convolution of one
-shape, by a call of its own that constants take only once (`tt_dynamo.preparation`). A convolution takes its image as it
-lies and leaves its own sharded in L1, so that of several in a row each launches what it computes and nothing else.
+shape, by a call of its own that constants take only once (`tt_dynamo.compiler.prepare`). A convolution takes its image
+as it lies and leaves its own sharded in L1, so that of several in a row each launches what it
+computes and nothing else.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import dataclasses
 import math
 import re
 
-from tt_dynamo import operators_image
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.spec import on_device
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.memory import blocks, is_sharded, memory_config
-from tt_dynamo.lowering.recorder import on_device
 from tt_dynamo.lowering.registry import Need, lower
 
 # TTNN would choose their number by what is free in L1 when it is called, which may be more than its kernels leave it.
@@ -60,7 +62,7 @@ def ways(is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bo
     return found + ([] if is_sharded else sliced)
 
 
-@lower(operators_image.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
+@lower(operators.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
 def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation="", in_blocks=False):
     """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     out, group, *_ = weight.shape
@@ -92,7 +94,7 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
     return result
 
 
-@lower(operators_image.conv_transpose2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
+@lower(operators.conv_transpose2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
 def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, output_padding):
     """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     channels, group, *_ = weight.shape
@@ -215,12 +217,12 @@ def _exceeds_all_cores(ttnn, words):
 
 @lower(aten.convolution.default)
 def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
-    """What `passes/channels_last.py` left: TTNN convolves images and signals of floats."""
+    """What `passes/images/channels_last.py` left: TTNN convolves images and signals of floats."""
     require_float(ttnn, x, weight)
     raise Unsupported(f"a convolution over {len(weight.shape) - 2} dimensions stays on the host")
 
 
-@lower(operators_image.add_activation, sharded=True)
+@lower(operators.add_activation, sharded=True)
 def add_activation(ttnn, x, y, activation, in_blocks=False):
     """The activation of x + y, images or vectors of one shape."""
     where = {"memory_config": blocks(ttnn, x.shape)} if in_blocks and is_sharded(x) and is_sharded(y) else {}

@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from tt_dynamo import operators
-from tt_dynamo.graph import Unsupported, aten, shape_of
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Refused, Unsupported
+from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, left_its_shards, lies_beside
-from tt_dynamo.lowering.recorder import Refused
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 

@@ -5,8 +5,8 @@ Heads lie height sharded in L1, each user's on a core of their own; caches are i
 
 from __future__ import annotations
 
-from tt_dynamo import operators_language
-from tt_dynamo.graph import Unsupported
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
@@ -14,13 +14,13 @@ from tt_dynamo.lowering.workarounds import TILE
 POSITIONS = Need("ROW_MAJOR", "int32")
 
 
-@lower(operators_language.split_heads_decode)
+@lower(operators.split_heads_decode)
 def split_heads_decode(ttnn, x, num_heads, num_kv_heads):
     """x [1, 1, batch, (heads + 2 kv heads) head_dim] → query, key, value [1, batch, heads, head_dim]."""
     return ttnn.experimental.nlp_create_qkv_heads_decode(x, num_heads=num_heads, num_kv_heads=num_kv_heads)
 
 
-@lower(operators_language.by_user, sharded=True)
+@lower(operators.by_user, sharded=True)
 def by_user(ttnn, x):
     """x [1, batch, rows, width], each user's rows on a core of their own."""
     _, batch, rows, width = x.shape
@@ -38,7 +38,7 @@ def by_user(ttnn, x):
     return ttnn.to_memory_config(x, config)
 
 
-@lower(operators_language.rotary_decode, sharded=True)
+@lower(operators.rotary_decode, sharded=True)
 def rotary_decode(ttnn, x, cos, sin):
     """x [1, batch, heads, head_dim] turned by cos, sin [1, batch, 1, head_dim]."""
     return ttnn.experimental.rotary_embedding_hf(
@@ -50,13 +50,13 @@ def rotary_decode(ttnn, x, cos, sin):
     )
 
 
-@lower(operators_language.update_cache_decode, sharded=True, positions=POSITIONS)
+@lower(operators.update_cache_decode, sharded=True, positions=POSITIONS)
 def update_cache_decode(ttnn, cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch], in place."""
     return ttnn.experimental.paged_update_cache(cache, _on_users(ttnn, x), update_idxs_tensor=positions)
 
 
-@lower(operators_language.slide_cache_decode, sharded=True, rows=Need("ROW_MAJOR", "uint32"), positions=POSITIONS)
+@lower(operators.slide_cache_decode, sharded=True, rows=Need("ROW_MAJOR", "uint32"), positions=POSITIONS)
 def slide_cache_decode(ttnn, cache, x, rows, positions):
     """cache [batch, heads, length, head_dim] with its rows [batch heads, length], then x in row positions [batch].
 
@@ -69,7 +69,7 @@ def slide_cache_decode(ttnn, cache, x, rows, positions):
     return update_cache_decode(ttnn, new, x, positions)
 
 
-@lower(operators_language.attention_decode, sharded=True, positions=POSITIONS)
+@lower(operators.attention_decode, sharded=True, positions=POSITIONS)
 def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     """Attention of query [1, batch, heads, head_dim] to key, value [batch, kv heads, length, head_dim].
 
@@ -101,7 +101,7 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     raise AssertionError("the last attempt returns or raises")
 
 
-@lower(operators_language.capped_attention_decode, sharded=True)
+@lower(operators.capped_attention_decode, sharded=True)
 def capped_attention_decode(ttnn, query, key, value, mask, scale, cap):
     """Attention with capped scores of query [1, batch, heads, head_dim], its heads merged.
 
@@ -134,7 +134,7 @@ def _on_users(ttnn, x):
     return x if x.is_sharded() else by_user(ttnn, x)
 
 
-@lower(operators_language.update_cache, sharded=True, positions=POSITIONS)
+@lower(operators.update_cache, sharded=True, positions=POSITIONS)
 def update_cache(ttnn, cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [batch, heads, 1, head_dim] written in place at positions [1]."""
     if cache.shape[0] > 1:
@@ -142,7 +142,7 @@ def update_cache(ttnn, cache, x, positions):
     return update_cache_decode(ttnn, cache, ttnn.permute(x, (2, 0, 1, 3)), positions)
 
 
-@lower(operators_language.fill_cache)
+@lower(operators.fill_cache)
 def fill_cache(ttnn, cache, x):
     """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows, in place."""
     batch, heads, seq, head_dim = x.shape
@@ -155,7 +155,7 @@ def fill_cache(ttnn, cache, x):
     return cache
 
 
-@lower(operators_language.slide_cache)
+@lower(operators.slide_cache)
 def slide_cache(ttnn, cache, x):
     """cache [batch, heads, length, head_dim] without its first row, and x [batch, heads, 1, head_dim] as its last."""
     return ttnn.concat([ttnn.slice(cache, (0, 0, 1, 0), cache.shape), x], 2)

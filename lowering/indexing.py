@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo import operators
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.registry import Need, lower
 
 NUMBERS = Need("ROW_MAJOR", "uint32")
@@ -87,3 +88,13 @@ def scatter_reduce(ttnn, x, dim, index, src, reduce, *, include_self=True):
     if reduce not in REDUCTIONS or not include_self:
         raise Unsupported(f"TTNN has no scatter with reduce={reduce!r}, include_self={include_self}")
     return _scatter(ttnn, x, dim, index, src, reduce)
+
+
+@lower(aten.embedding.default, weight=Need("ROW_MAJOR"), indices=Need("ROW_MAJOR", "uint32"))
+def embedding(ttnn, weight, indices, padding_idx=-1, scale_grad_by_freq=False, sparse=False):
+    """weight [rows, width] at indices [...] → [..., width]. A tiled table would be untilized at every call."""
+    shape = indices.shape
+    if len(shape) != 2:
+        indices = ttnn.reshape(indices, (1, math.prod(shape)))
+    out = ttnn.embedding(indices, weight, layout=ttnn.TILE_LAYOUT)
+    return ttnn.reshape(out, (*shape, weight.shape[-1])) if len(shape) != 2 else out

@@ -8,8 +8,8 @@ as a column it would be moved.
 
 from __future__ import annotations
 
-from tt_dynamo import operators
-from tt_dynamo.graph import aten
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.registry import lower
 
 

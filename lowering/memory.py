@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo.lowering.recorder import on_device
+from tt_dynamo.ir.spec import on_device
 
 
 def is_sharded(x):
     """Whether x is a tensor sharded on the device."""
     tensor = getattr(x, "tensor", x)
     return on_device(tensor) and tensor.is_sharded()
+
+
+def interleaved(ttnn, value):
+    """The value in DRAM where it is sharded, else as it is."""
+    return ttnn.to_memory_config(value, ttnn.DRAM_MEMORY_CONFIG) if is_sharded(value) else value
 
 
 def _config(x):

@@ -2,16 +2,19 @@
 
 TTNN normalizes over the last dimension only; what is normalized together is made one first: trailing dimensions, a
 group of channels, a channel of all images. The weights and biases of channels stand in nodes of their own
-(`passes/pull_out_affine.py`).
+(`passes/images/affine.py`).
 """
 
 from __future__ import annotations
 
 import math
 
-from tt_dynamo import operators, operators_image
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.memory import is_sharded, memory_config
+from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import Need, lower
 
 
@@ -91,11 +94,11 @@ def group_norm(ttnn, x, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enab
     return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape)
 
 
-@lower(operators_image.group_norm, sharded=True)
+@lower(operators.group_norm, sharded=True)
 def group_norm_of_images(ttnn, x, image, groups, eps):
     """x [1, 1, batch * height * width, channels], each group of neighbouring channels of each image by itself.
 
-    TTNN's own, with statistics in float32; channels and pixels fill whole tiles (`passes/pointwise_images.py`).
+    TTNN's own, with statistics in float32; channels and pixels fill whole tiles (`passes/images/pointwise.py`).
     """
     batch, height, width = image
     images = ttnn.reshape(x, (batch, 1, height * width, x.shape[-1]))
@@ -180,3 +183,49 @@ def batch_norm_and_update(ttnn, x, weight, bias, running_mean, running_var, trai
         updated(running_mean, mean, 1.0),
         updated(running_var, variance, count / (count - 1)),
     )
+
+
+def _along(ttnn, operation, dim, *operands):
+    """operation(ttnn, *operands, dim) with a dimension to run along, which single numbers do not have."""
+    require_float(ttnn, *operands)
+    config = ttnn.settings.compute_kernel_config
+    rank = len(operands[0].shape)
+    if rank:
+        return operation(*operands, dim=dim % rank, compute_kernel_config=config)
+    vectors = [ttnn.reshape(x, (1,)) for x in operands]
+    return ttnn.reshape(operation(*vectors, dim=0, compute_kernel_config=config), ())
+
+
+@lower(aten.softmax.int, aten._softmax.default)
+def softmax(ttnn, x, dim, dtype=None):
+    """Softmax over `dim`, with the maximum subtracted first."""
+
+    def stable(x, **options):
+        return ttnn.softmax(x, numeric_stable=True, **options)
+
+    return _along(ttnn, stable, dim, x)
+
+
+@lower(aten._safe_softmax.default)
+def safe_softmax(ttnn, x, dim, dtype=None):
+    """Softmax over `dim`, 0 where all is -inf."""
+    empty = ttnn.eq(amax(ttnn, x, dim, keepdim=True), -math.inf)
+    return ttnn.where(empty, 0.0, softmax(ttnn, x, dim))
+
+
+@lower(aten.log_softmax.int, aten._log_softmax.default)
+def log_softmax(ttnn, x, dim, dtype=None):
+    """x - m - log(sum(exp(x - m))) over `dim`, m the largest element there."""
+    return _along(ttnn, ttnn.moreh_logsoftmax, dim, x)
+
+
+@lower(aten._softmax_backward_data.default)
+def softmax_backward(ttnn, grad_output, output, dim, input_dtype):
+    """Gradient of a softmax over `dim`: output * (grad - sum(grad * output))."""
+    return _along(ttnn, ttnn.moreh_softmax_backward, dim, output, grad_output)
+
+
+@lower(aten._log_softmax_backward_data.default)
+def log_softmax_backward(ttnn, grad_output, output, dim, input_dtype):
+    """Gradient of the logarithm of a softmax over `dim`: grad - exp(output) * sum(grad)."""
+    return _along(ttnn, ttnn.moreh_logsoftmax_backward, dim, output, grad_output)

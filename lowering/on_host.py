@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tt_dynamo.graph import aten
+from tt_dynamo.ir.graph import aten
 
 _GENERATOR = "stays on the host: random numbers come from torch's generator, whose sequence a seed promises"
 _SHAPE = "gives a tensor whose shape depends on values"

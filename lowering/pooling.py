@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo import operators_image
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.registry import Need, lower
 
@@ -23,14 +24,14 @@ def _geometry(image, channels, kernel, stride, padding):
     }
 
 
-@lower(operators_image.max_pool2d, sharded=True, x=Need("any"))
+@lower(operators.max_pool2d, sharded=True, x=Need("any"))
 def max_pool2d(ttnn, x, image, kernel, stride, padding, dilation, ceil_mode):
     """x [1, 1, batch * height * width, channels] → the largest element of each window."""
     windows = _geometry(image, x.shape[-1], kernel, stride, padding)
     return _pool(ttnn, ttnn.max_pool2d, x, **windows, dilation=list(dilation), ceil_mode=ceil_mode)
 
 
-@lower(operators_image.avg_pool2d, sharded=True, x=Need("any"))
+@lower(operators.avg_pool2d, sharded=True, x=Need("any"))
 def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """x [1, 1, batch * height * width, channels] → the mean of each window."""
     if [*kernel] == [*image[1:]] and not any(padding) and divisor_override is None:

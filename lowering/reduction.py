@@ -1,7 +1,7 @@
 """Reductions: ATen node → TTNN calls.
 
 TTNN sums in float32 and rounds once. Counts (sums of booleans) go through float32, which holds every integer up to
-2^24; sums and extremes of other integers stay on the host. `passes/canonicalize_reductions.py` brings every reduction
+2^24; sums and extremes of other integers stay on the host. `passes/normalize/reductions.py` brings every reduction
 to operands of its result's dtype, so an integer `dtype` here means that booleans are counted.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.registry import lower
 from tt_dynamo.lowering.workarounds import exact_sums
@@ -223,3 +224,65 @@ def logsumexp(ttnn, x, dim, keepdim=False):
     powers = ttnn.exp(ttnn.subtract(x, largest, dtype=ttnn.float32))
     result = ttnn.add(ttnn.log(sum_(ttnn, powers, dim, keepdim=True)), largest, dtype=ttnn.bfloat16)
     return result if keepdim else ttnn.reshape(result, without(x.shape, reduced_dims(x, dim)))
+
+
+def _scan(ttnn, name, x, dim, dtype):
+    require_float(ttnn, x)
+    shape = x.shape
+    if not shape:
+        x = ttnn.reshape(x, (1,))
+    if is_count(dtype):
+        require_countable(x.shape[dim])
+    scanned = getattr(ttnn, name)(x, dim, dtype=ttnn.float32)
+    scanned = ttnn.typecast(scanned, ttnn.int32 if is_count(dtype) else ttnn.bfloat16)
+    return scanned if shape else ttnn.reshape(scanned, ())
+
+
+@lower(aten.cumsum.default)
+def cumsum(ttnn, x, dim, dtype=None):
+    """Sums of the elements up to each along `dim`: float, or how many booleans hold so far."""
+    return _scan(ttnn, "cumsum", x, dim, dtype)
+
+
+@lower(aten.cumprod.default)
+def cumprod(ttnn, x, dim, dtype=None):
+    """Products of the elements up to each along `dim`: float, or whether all booleans hold so far."""
+    return _scan(ttnn, "cumprod", x, dim, dtype)
+
+
+@lower(aten.prod.dim_int)
+def prod(ttnn, x, dim, keepdim=False, dtype=None):
+    """Product of the elements along `dim`: float, or whether all booleans hold."""
+    return _product(ttnn, x, [dim], keepdim, dtype)
+
+
+@lower(aten.prod.default)
+def prod_of_all(ttnn, x, dtype=None):
+    """Product of all elements: float, or whether all booleans hold."""
+    return _product(ttnn, x, range(len(x.shape)), False, dtype)
+
+
+def _product(ttnn, x, dims, keepdim, dtype):
+    require_float(ttnn, x)
+    shape, dims = x.shape, [d % max(len(x.shape), 1) for d in dims]
+    if is_count(dtype):
+        return ttnn.typecast(amin(ttnn, x, dims, keepdim), ttnn.int32)
+    if not shape:
+        return ttnn.clone(x)
+    x = ttnn.typecast(x, ttnn.float32)
+    for dim in sorted(dims, reverse=True):
+        x = _last_product(ttnn, x, dim)
+    x = ttnn.typecast(x, ttnn.bfloat16)
+    kept = tuple(1 if d in dims else size for d, size in enumerate(shape))
+    return ttnn.reshape(x, kept) if keepdim else x
+
+
+def _last_product(ttnn, x, dim):
+    """The last of the running products along `dim`, which goes to the front: there no tile's padding is read."""
+    rest = without(x.shape, [dim])
+    size = x.shape[dim]
+    front = ttnn.permute(x, (dim, *(d for d in range(len(x.shape)) if d != dim))) if dim else x
+    front = ttnn.reshape(front, (size, *[1] * (3 - len(rest)), *rest))
+    products = ttnn.cumprod(front, 0)
+    last = ttnn.slice(products, (size - 1, *[0] * (len(front.shape) - 1)), front.shape)
+    return ttnn.reshape(last, rest)

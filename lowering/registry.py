@@ -3,8 +3,8 @@
 A lowering is a plain function (ttnn, *operands, **keywords) that makes TTNN calls and returns their result. Operands
 that are tensors arrive as device values with `shape`, `dtype`, `layout`; everything else arrives as in the ATen node.
 An operand's layout is TILE unless the registration says ROW_MAJOR or "any"; its dtype is that of
-`tt_dynamo.graph.DEVICE_DTYPES` unless it says otherwise. Where the layout depends on shapes or positions, as rows that
-end inside a tile, the registration says a function of the node instead. TTNN itself checks everything else.
+`tt_dynamo.ir.spec.DEVICE_DTYPES` unless it says otherwise. Where the layout depends on shapes or positions, as rows
+that end inside a tile, the registration says a function of the node instead. TTNN itself checks everything else.
 """
 
 from __future__ import annotations

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 
-from tt_dynamo import operators_language
-from tt_dynamo.graph import Unsupported
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering.registry import lower
 from tt_dynamo.lowering.workarounds import TILE
 
 
-@lower(operators_language.rotary)
+@lower(operators.rotary)
 def rotary(ttnn, x, cos, sin):
     """x [batch, heads, seq, head_dim] turned by cos, sin [batch or 1, 1, seq, head_dim], half with half.
 
@@ -28,7 +28,7 @@ def rotary(ttnn, x, cos, sin):
     return _as_one_sequence(ttnn, turned, x, cos, sin)
 
 
-@lower(operators_language.rotary_by_matrix)
+@lower(operators.rotary_by_matrix)
 def rotary_by_matrix(ttnn, x, cos, sin, matrix):
     """x cos + (x @ matrix) sin, where the matrix [1, 1, n, n] is that of a whole head, or of each of its tiles."""
     if matrix.shape[-1] == x.shape[-1] != TILE:

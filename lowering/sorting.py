@@ -6,7 +6,8 @@ torch leaves them; without that, elements of the padding could come among infini
 
 from __future__ import annotations
 
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.reduction import amax, amin

@@ -10,8 +10,7 @@ import logging
 import math
 from typing import Any
 
-from tt_dynamo.graph import Unsupported
-from tt_dynamo.lowering.recorder import Refused
+from tt_dynamo.ir.errors import Refused, Unsupported
 
 log = logging.getLogger(__name__)
 

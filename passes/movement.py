@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from tt_dynamo.graph import Context, aten, is_call, shape_of
+from tt_dynamo.ir.graph import Context, aten, is_call, shape_of
 
 MOVES = frozenset(
     {

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from tt_dynamo import operators
-from tt_dynamo.graph import aten, dtype_of, insert, shape_of
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import aten, dtype_of, insert, shape_of
 
 # What the device holds as bfloat16: integers keep to the host, where they are exact.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.bool)

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import gc
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).parent / "devices"))  # for fresh_process
-
 from fresh_process import BOARD, FreshProcess
 
 

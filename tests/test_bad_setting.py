@@ -15,7 +15,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 
 import tt_dynamo
 from tt_dynamo.devices import BOARDS, DeviceError
-from tt_dynamo.graph import FallbackError
+from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.options import OptionError, Options
 from tt_dynamo.passes import OPTIONAL
 
@@ -112,7 +112,7 @@ def test_a_file_in_place_of_the_dump_folder_is_one_warning(tmp_path: Path, warni
 def test_a_dump_that_fails_anywhere_never_breaks_a_compilation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings_logged: Any
 ) -> None:
-    from tt_dynamo.dump import Dump
+    from tt_dynamo.report.dump import Dump
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

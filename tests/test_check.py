@@ -13,9 +13,9 @@ from torch import nn
 from torch._dynamo.eval_frame import _get_total_cache_entry_count
 
 import tt_dynamo
+from tt_dynamo.capture.without_data import without_data
+from tt_dynamo.compiler.fit import Memory, dram
 from tt_dynamo.devices import DeviceError
-from tt_dynamo.memory import Memory, dram
-from tt_dynamo.meta import without_data
 from tt_dynamo.options import OptionError
 
 transformers = pytest.importorskip("transformers")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tt_dynamo.report import Fallback, GraphReport, Operation, Transfer, record
+from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, record
 
 if TYPE_CHECKING:
     from tt_dynamo.checking import Check, check

@@ -16,15 +16,15 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
-from tt_dynamo.assumptions import Assuming
-from tt_dynamo.compiler import Compiler, copied
-from tt_dynamo.decompositions import decompositions
+from tt_dynamo.capture.decompositions import decompositions
+from tt_dynamo.capture.interpolate import keep_interpolation_whole
+from tt_dynamo.capture.specialize import Specializations, in_eager
+from tt_dynamo.compiler.compile import Compiler, copied
+from tt_dynamo.compiler.weight_dtypes import parameter_name
 from tt_dynamo.devices import Device, open_device
-from tt_dynamo.interpolate import keep_interpolation_whole
 from tt_dynamo.options import Options
-from tt_dynamo.resident import DeviceTensor, unfetched
-from tt_dynamo.shapes import Specializations, in_eager
-from tt_dynamo.weight_dtypes import parameter_name
+from tt_dynamo.runtime.caches import DeviceTensor, unfetched
+from tt_dynamo.runtime.guards import Assuming
 
 log = logging.getLogger(__name__)
 

@@ -18,11 +18,11 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.fx import GraphModule
 
 from tt_dynamo.backend import compile_graph
+from tt_dynamo.capture.without_data import on_host, shapes_alone, without_data
+from tt_dynamo.compiler.fit import DoesNotFit, dram, l1
 from tt_dynamo.devices import Device, open_device
-from tt_dynamo.memory import DoesNotFit, dram, l1
-from tt_dynamo.meta import on_host, shapes_alone, without_data
 from tt_dynamo.options import Options
-from tt_dynamo.report import WIDTH, Fallback, GraphReport, record, row, size_text, table
+from tt_dynamo.report.report import WIDTH, Fallback, GraphReport, record, row, size_text, table
 
 
 @dataclasses.dataclass

@@ -75,7 +75,7 @@ def test_auto_without_hardware_is_an_emulated_n150_and_says_so_once(first: dict[
     assert first["description"] == "n150 (emulated)"
     ours = [line for line in first["log"] if " tt_dynamo" in line]
     assert len(ours) == 1
-    assert ours[0].startswith("INFO tt_dynamo.devices.open opened n150 (emulated)")
+    assert ours[0].startswith("INFO tt_dynamo.devices.device opened n150 (emulated)")
     assert "/dev/tenstorrent" in ours[0]
 
 
@@ -129,7 +129,7 @@ def owned(first: dict[str, Any], fresh: FreshProcess) -> dict[str, Any]:
         import json, os
         from tt_dynamo.devices import DeviceError, open_device
         from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
-        from tt_dynamo.devices.toolchain import mock_environment
+        from tt_dynamo.devices.mock.toolchain import mock_environment
 
         def refusal(choice):
             try:
@@ -274,7 +274,7 @@ def test_ttnn_still_checks_n300_programs_against_the_wrong_grid(fresh: FreshProc
         import dataclasses, json, os
         from pathlib import Path
         from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
-        from tt_dynamo.devices.toolchain import mock_environment
+        from tt_dynamo.devices.mock.toolchain import mock_environment
 
         n300 = dataclasses.replace(BOARD_DESCRIPTIONS["n300"], harvest_mask=0x42)
         Path("../n300.yaml").write_text(n300.cluster_descriptor)

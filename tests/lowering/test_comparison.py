@@ -9,7 +9,8 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tt_dynamo.devices import open_device
-from tt_dynamo.graph import Unsupported, aten
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import comparison, find
 
 INF = float("inf")

@@ -9,9 +9,9 @@ from compiled import BOARD, calls, check, compiled, falls_back, random, rounded
 from torch import nn
 
 import tt_dynamo
+from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering import data_movement
-from tt_dynamo.lowering.recorder import Refused
-from tt_dynamo.program import Program
+from tt_dynamo.runtime.program import Program
 
 MOVES = {
     "flattened": (lambda x: x.reshape(-1), "reshape"),

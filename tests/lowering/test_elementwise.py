@@ -4,7 +4,7 @@ import pytest
 import torch
 from compiled import calls, check, close, compiled, falls_back, positive, random
 
-from tt_dynamo.graph import aten
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import elementwise
 
 # Where functions overflow, have poles, or are not defined; each exact in bfloat16.

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from compiled import calls, check, compiled, random
 
-from tt_dynamo import operators
-from tt_dynamo.graph import Unsupported
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering import registry
 
 SHAPE = (2, 3, 4, 33)

@@ -5,7 +5,7 @@ import torch
 from compiled import calls, check, compiled, random, rounded
 from torch import nn
 
-from tt_dynamo import operators
+from tt_dynamo.ir import operators
 
 
 @pytest.mark.parametrize("shape", [(3, 33), (2, 3, 33), (1, 33), (2, 2, 3, 33), (33,), (64, 33)], ids=str)

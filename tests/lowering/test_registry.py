@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from tt_dynamo import lowering
-from tt_dynamo.graph import aten
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import registry
 from tt_dynamo.lowering.registry import Need, find, lower, operand_name, registered
 

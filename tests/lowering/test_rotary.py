@@ -6,8 +6,8 @@ import pytest
 import torch
 from compiled import calls, check, random
 
-from tt_dynamo import operators_language
-from tt_dynamo.graph import Unsupported
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering import find
 
 
@@ -65,4 +65,4 @@ def test_positions_of_their_own_for_each_of_a_batch_make_one_long_sequence():
 def test_a_head_that_does_not_fill_its_tiles_is_refused_where_ttnn_would_pair_it_wrongly():
     head = types.SimpleNamespace(shape=(1, 3, 7, 16))
     with pytest.raises(Unsupported, match="does not fill its tiles"):
-        find(operators_language.rotary).function(None, head, head, head)
+        find(operators.rotary).function(None, head, head, head)

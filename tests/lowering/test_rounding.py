@@ -4,8 +4,8 @@ import pytest
 import torch
 from compiled import calls, check, positive, random
 
-from tt_dynamo.graph import aten
-from tt_dynamo.lowering import rounding
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.lowering import elementwise as rounding
 
 INF = float("inf")
 HALVES = torch.tensor([[0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.25, -0.75, 0.0, -0.0, 3.0, 100.5, INF, -INF, float("nan")]])

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.recorder import Refused
 
 
 @pytest.mark.parametrize("width", [1, 7, 33, 197])

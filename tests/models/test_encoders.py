@@ -17,7 +17,7 @@ from encoders import ENCODERS, Encoder, enliven, outputs_of
 from live_values import largest_live_set
 
 import tt_dynamo
-from tt_dynamo.program import Program
+from tt_dynamo.runtime.program import Program
 
 TABLE = [pytest.param(name, batch, id=f"{name}-{batch}") for name in ENCODERS for batch in (1, 8)]
 WHOLE = [pytest.param(*row.values, id=row.id, marks=pytest.mark.slow) for row in TABLE]

@@ -18,10 +18,10 @@ from torch._functorch.aot_autograd import aot_function
 from torch.fx import GraphModule
 
 from tt_dynamo.backend import GraphInput, decompositions, describe_inputs
-from tt_dynamo.compiler import Compiler
+from tt_dynamo.compiler.compile import Compiler
 from tt_dynamo.devices import open_device
 from tt_dynamo.options import Options
-from tt_dynamo.report import GraphReport
+from tt_dynamo.report.report import GraphReport
 
 # A process can hold one board; `make test` runs all on this one.
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")

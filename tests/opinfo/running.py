@@ -18,7 +18,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tt_dynamo.graph import DEVICE_DTYPES
+from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.lowering.on_host import IMPOSSIBLE
 
 # How a sample can go here; `workers` adds "crash" and "hang". The first four are right.

@@ -18,7 +18,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 import tt_dynamo.backend
-from tt_dynamo.graph import Context
+from tt_dynamo.ir.graph import Context
 
 Pass = Callable[[Graph, Context], int]
 

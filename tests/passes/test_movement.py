@@ -4,9 +4,9 @@ import pytest
 import torch
 from captured import capture, random
 
-from tt_dynamo.graph import Context
+from tt_dynamo.ir.graph import Context
 from tt_dynamo.passes import movement
-from tt_dynamo.passes.canonicalize import canonicalize
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 BATCH, SEQ, HEADS, DIM = 2, 5, 3, 4
 WIDTH = HEADS * DIM

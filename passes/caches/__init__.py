@@ -1,0 +1,1 @@
+"""KV caches, and one token of each user."""

@@ -1,0 +1,1 @@
+"""Operations that TTNN has whole: attention, projections, norms, rotary embedding, activations."""

@@ -1,0 +1,1 @@
+"""Images: channels last, flattened, with everything that joins a convolution."""

@@ -1,0 +1,70 @@
+"""Compute once what depends on parameters and literals alone.
+
+Before   w = permute(weight)   qkv = cat(wq, wk, wv)   mask = arange(n) >= 0
+After    w = constant_0(weight)   qkv = constant_1(wq, wk, wv)   mask = constant_2()
+
+A constant is a call_module whose module holds the operations, so the graph still runs in eager torch; the weight
+store evaluates it on the host when one of its parameters changed, and uploads the result. Only values that something
+outside the constant part reads become one; a plain parameter needs no folding.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir.graph import Context, constant_nodes, dead_code, is_parameter, subgraph, update_values
+
+
+def fold_constants(graph: Graph, context: Context) -> int:
+    """Replace every constant expression that a computed value or the output reads; returns how many."""
+    constants = constant_nodes(graph)
+    update_values(node for node in graph.nodes if node in constants and node.op == "call_function")
+    folded = 0
+    for node in list(graph.nodes):
+        if node not in constants or node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue
+        if any(user not in constants for user in node.users):
+            _replace_by_module(graph, node)
+            folded += 1
+    dead_code(graph)
+    return folded
+
+
+def _replace_by_module(graph: Graph, node: Node) -> None:
+    parameters = _parameters(node)
+    root = graph.owning_module
+    index = sum(name.startswith("constant_") for name, _ in root.named_children())
+    root.add_submodule(f"constant_{index}", subgraph(node, parameters))
+    with graph.inserting_after(node):
+        call = graph.call_module(f"constant_{index}", tuple(parameters))
+    call.meta.update(node.meta)
+    call.meta["name"] = _name([p.meta.get("name", p.name) for p in parameters]) or f"constant_{index}"
+    node.replace_all_uses_with(call, propagate_meta=False)
+
+
+def _name(names: list[str]) -> str:
+    """What the names of several parameters have in common: `attention_weight` of the query's, key's and value's."""
+    words = [name.split("_") for name in names]
+    start = _common_start(words)
+    end = _common_start([word[len(start) :][::-1] for word in words])
+    return "_".join(start + end[::-1])
+
+
+def _common_start(words: list[list[str]]) -> list[str]:
+    columns = zip(*words, strict=False)
+    return [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, columns)]
+
+
+def _parameters(node: Node) -> list[Node]:
+    """The parameters that a constant depends on, in graph order."""
+    seen: set[Node] = set()
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if current not in seen:
+            seen.add(current)
+            pending.extend(current.all_input_nodes)
+    return [n for n in node.graph.find_nodes(op="placeholder") if n in seen and is_parameter(n)]

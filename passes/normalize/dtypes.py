@@ -1,0 +1,89 @@
+"""Give elementwise operations operands of the dtype that they compute in, and constants their values.
+
+Before   mul(tokens, x)                          add(mask, other)           zeros_like(x)     fill(x, 2)
+After    mul(_to_copy(tokens, float32), x)       logical_or(mask, other)    full([3, 4], 0)   full([3, 4], 2)
+
+torch promotes integers that meet floats inside the operation; as a cast of its own, placement may put it on either
+side. Booleans stay: they are 0.0 and 1.0 on the device, which is what torch promotes them to. Where the result is
+boolean, a sum is a disjunction. What is like a tensor in its shape alone does not depend on that tensor, nor does what
+has no elements.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir.graph import (
+    Context,
+    aten,
+    dtype_of,
+    insert,
+    is_call,
+    is_random,
+    mutates,
+    replace,
+    shape_of,
+    values_of,
+)
+
+FILLED_WITH = {
+    aten.zeros_like.default: 0,
+    aten.ones_like.default: 1,
+    aten.new_zeros.default: 0,
+    aten.new_ones.default: 1,
+}
+FILLED = {aten.full_like.default: 1, aten.fill.Scalar: 1, aten.new_full.default: 2}  # where the number stands
+
+
+def promote_operands(graph: Graph, context: Context) -> int:
+    """Insert the casts, and rewrite sums of booleans and constants; returns how many nodes changed."""
+    changed = 0
+    for node in list(graph.nodes):
+        if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
+            with graph.inserting_before(node):
+                changed += _fill(graph, node) or _cast_operands(graph, node) or _join_booleans(graph, node)
+    return changed
+
+
+def _cast_operands(graph: Graph, node: Node) -> bool:
+    """Cast the integers among the operands of an elementwise operation whose result is a float."""
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) or not dtype_of(node).is_floating_point:
+        return False
+    if is_call(node, aten._to_copy.default):
+        return False
+    condition = node.args[0] if is_call(node, aten.where.self) else None
+    integers = [operand for operand in node.all_input_nodes if _is_integer(operand) and operand is not condition]
+    for operand in integers:
+        cast = insert(graph, aten._to_copy.default, (operand,), {"dtype": dtype_of(node)}, like=node)
+        node.replace_input_with(operand, cast)
+    return bool(integers)
+
+
+def _is_integer(node: Node) -> bool:
+    dtypes = [value.dtype for value in values_of(node)]
+    return bool(dtypes) and all(not d.is_floating_point and not d.is_complex and d != torch.bool for d in dtypes)
+
+
+def _join_booleans(graph: Graph, node: Node) -> bool:
+    """A sum of two booleans is their disjunction."""
+    if not is_call(node, aten.add.Tensor) or dtype_of(node) != torch.bool or node.kwargs:
+        return False
+    if not all(isinstance(operand, Node) for operand in node.args):
+        return False
+    replace(node, insert(graph, aten.logical_or.default, node.args, like=node))
+    return True
+
+
+def _fill(graph: Graph, node: Node) -> bool:
+    """A tensor that is like another in its shape, filled with one number, is a constant; so is one with no elements."""
+    number = FILLED_WITH.get(node.target)
+    if node.target in FILLED:
+        number = node.args[FILLED[node.target]]
+    elif 0 in shape_of(node) and node.all_input_nodes and not (mutates(node) or is_random(node)):
+        number = 0
+    if number is None or isinstance(number, Node) or any(isinstance(size, torch.SymInt) for size in shape_of(node)):
+        return False
+    options = {"dtype": dtype_of(node), "device": node.meta["val"].device}
+    replace(node, insert(graph, aten.full.default, (list(shape_of(node)), number), options, like=node))
+    return True

@@ -1,0 +1,114 @@
+"""A model that is larger than the device is refused before anything goes up, and the error says what would fit."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from comparison import assert_same
+from fresh_process import BOARD
+from small_models import Feedforward
+from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
+
+import tt_dynamo
+from tt_dynamo.compiler.fit import DoesNotFit, Memory, dram
+from tt_dynamo.compiler.measure import dram_or_error
+from tt_dynamo.ir.spec import Spec
+from tt_dynamo.runtime.weights import store_of
+
+pytestmark = pytest.mark.usefixtures("clean_dynamo")
+
+
+class Products(nn.Module):
+    """x [rows, size] -> the same, by `count` weights of `size` squared that take no memory on the host."""
+
+    def __init__(self, count: int, size: int) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(torch.zeros(1).expand(size, size)) for _ in range(count)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for weight in self.weights:
+            x = x @ weight
+        return x
+
+
+class Widened(nn.Module):
+    """x [1, columns] -> [columns], by way of a value that is larger than any device."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.expand(1 << 20, -1) + 1).sum(0)
+
+
+def memory(device: Any) -> Memory:
+    gc.collect()
+    return dram(device.namespace(dry_run=True), device.handle)
+
+
+def refused(model: nn.Module, *inputs: torch.Tensor, **options: Any) -> DoesNotFit:
+    with torch.no_grad(), pytest.raises(BackendCompilerFailed) as raised:
+        torch.compile(model, backend="ttnn", options={"device": BOARD, **options})(*inputs)
+    error = raised.value.inner_exception
+    assert isinstance(error, DoesNotFit) and isinstance(error, MemoryError)
+    return error
+
+
+def test_weights_that_do_not_fit_are_one_error_before_any_of_them_goes_up(board_device: Any, uploads: Any) -> None:
+    before = memory(board_device)
+    size = 16384
+    count = before.total // (2 * size * size) + 1
+    error = refused(Products(count, size), torch.zeros(32, size))
+    assert error.needed == 2 * count * size * size and error.free == before.free < error.needed
+    message = str(error)
+    assert 'weight_dtype="bfloat8_b"' in message and "TTNN: Out of Memory" in message and "p150" in message
+    assert not uploads
+    assert memory(board_device) == before, "an error that is still held holds nothing on the device"
+
+
+def test_activations_that_do_not_fit_are_the_same_error(board_device: Any) -> None:
+    error = refused(Widened(), torch.zeros(1, 1 << 16))
+    assert "smaller batch" in str(error) and "weight_dtype" not in str(error)
+
+
+def test_the_second_graph_of_a_model_needs_no_more_memory_for_its_weights(board_device: Any) -> None:
+    size, count = 2048, 4
+    weights = 2 * size * size * count
+    ttnn = board_device.namespace(dry_run=True)
+    held = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "device": board_device.handle}
+    pieces = (memory(board_device).free - weights * 3 // 2) // (64 * size * size)
+    fillers = [ttnn.empty((32, size, size), **held) for _ in range(pieces)]  # what else lies there may lie between them
+    rest = memory(board_device).free - weights * 3 // 2
+    fillers += [ttnn.empty((size, size), **held) for _ in range(rest // (2 * size * size))]
+    assert weights < memory(board_device).free < 2 * weights
+    model = Products(count, size)
+    compiled = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD})
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        for batch in (1, 2):
+            assert_same(compiled(torch.ones(batch, size)), torch.zeros(batch, size))
+    assert [report.fallbacks for report in reports] == [[], []]
+    error = refused(Products(count + 1, size), torch.ones(1, size))
+    assert "dropping what is on the device already" in str(error)
+    del fillers
+
+
+def test_a_weight_that_lies_there_is_found_by_its_parameters_and_spec(board_device: Any) -> None:
+    store, model, spec = store_of(board_device), Feedforward(), Spec((32, 64), "bfloat16", "TILE")
+    address = model.up.weight.data_ptr()
+    assert store.find(spec, [address]) is None
+    compiled = torch.compile(model, backend="ttnn", options={"device": BOARD})
+    with torch.no_grad():
+        compiled(torch.randn(4, 32))
+    found = store.find(spec, [address])
+    assert tuple(found.shape) == (32, 64) and found.is_allocated()
+    assert store.find(Spec((32, 64), "bfloat8_b", "TILE"), [address]) is None
+    assert store.find(spec, [model.down.weight.data_ptr()]) is None
+
+
+def test_a_full_l1_is_no_full_dram() -> None:
+    words = "Out of Memory: Not enough space to allocate 64 B L1 buffer\n backtrace: slice_in_DRAM()"
+    with pytest.raises(RuntimeError, match="L1 buffer"), dram_or_error():
+        raise RuntimeError(words)
+    with pytest.raises(MemoryError, match="DRAM buffer"), dram_or_error():
+        raise RuntimeError(words.replace("L1", "DRAM"))

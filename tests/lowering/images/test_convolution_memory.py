@@ -1,0 +1,113 @@
+"""Where convolutions find room: in L1 as their image lies, sharded anew, in blocks, or slice by slice in DRAM."""
+
+import contextlib
+import gc
+import types
+import weakref
+
+import pytest
+import torch
+from compiled import BOARD, check, compiled, random, rounded, unsharded
+from torch import nn
+
+import tt_dynamo
+from tt_dynamo.ir.errors import Refused
+from tt_dynamo.lowering import convolution as lowering
+
+MOVED = ["permute", "reshape"]
+
+
+def test_an_image_that_does_not_fit_into_l1_whole_is_convolved_in_blocks():
+    report = check(rounded(nn.Conv2d(3, 16, 3, padding=1)), random(1, 3, 512, 512), cancels=True)
+    assert "act_block_h_override=64" in report.code
+
+
+@pytest.mark.parametrize("batch, layer", [(4, nn.Conv2d(3, 64, 3)), (2, nn.ConvTranspose2d(3, 64, 2, 2))], ids=str)
+def test_images_in_slices_leave_neither_their_number_nor_their_blocks_to_ttnn(batch, layer):
+    """It would choose by what is free in L1 at each call, and blocks that are wrong on silicon (tt-metal#35852)."""
+    torch._dynamo.reset()
+    with tt_dynamo.record() as reports, torch.no_grad():
+        torch.compile(layer, backend="ttnn", options={"device": BOARD, "dry_run": True})(
+            torch.zeros(batch, 3, 512, 512)
+        )
+    assert "num_slices=" in reports[0].code and "slice_config=None" not in reports[0].code
+    assert "act_block_h_override=0" not in reports[0].code
+
+
+@pytest.mark.slow
+def test_images_that_do_not_fit_into_l1_whole_are_pooled_in_slices():
+    model = rounded(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2)))
+    report = check(model, random(8, 3, 224, 224), cancels=True)
+    assert unsharded(report) == [*MOVED, "conv2d", "max_pool2d", "reshape", *reversed(MOVED)]
+
+
+class Narrowing(nn.ModuleList):
+    """A sum of two convolutions, and at last one that has so many weights that it takes its image in blocks."""
+
+    def __init__(self, *between):
+        sides = [nn.Conv2d(128, 512, 1) for _ in range(2)]
+        super().__init__([nn.Conv2d(3, 128, 3, padding=1), *sides, *between, nn.Conv2d(512, 1024, 1, stride=2)])
+
+    def forward(self, x):
+        first, left, right, *others = self
+        x = first(x)
+        x = torch.relu(left(x) + right(x))
+        for other in others:
+            x = other(x)
+        return x
+
+
+@pytest.mark.parametrize("between", [[], [nn.Conv2d(512, 512, 1)]], ids=["read", "convolved and then read"])
+def test_a_sum_lies_in_blocks_where_a_convolution_needs_it_so(between):
+    model = rounded(Narrowing(*between))
+    report = check(model, random(1, 3, 28, 28), roundings=3 + len(between), cancels=True)
+    convolutions = ["conv2d"] * (1 + len(between))
+    assert unsharded(report) == [*MOVED, *["conv2d"] * 3, "add", *convolutions, *reversed(MOVED)]
+    *_, narrow = [operation for operation in report.operations if operation.target == "ttnn.conv2d"]
+    assert narrow.programs == 2  # the halo picks every second pixel; nothing is sharded anew
+    assert "reshard_if_not_optimal" not in report.code
+
+
+def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
+    """An image too large for L1 whole: the second compilation asks TTNN for what the first one found."""
+    ttnn = board_device.namespace(dry_run=True)
+    tried = []
+    convolve = ttnn.conv2d
+
+    def counted(*args, **options):
+        config = options["conv_config"]
+        tried.append((config.act_block_h_override, config.enable_act_double_buffer))
+        return convolve(*args, **options)
+
+    monkeypatch.setattr(ttnn, "conv2d", counted)
+    monkeypatch.setattr(board_device, "found", {}, raising=False)
+    model = rounded(nn.Conv2d(3, 16, 3, padding=1))
+    traced = []
+    for _ in range(2):
+        tried.clear()
+        compiled(model, random(1, 3, 512, 512))
+        traced.append(list(tried))
+    first, second = traced
+    assert first[:3] == [(0, True), (0, False), (64, True)]
+    assert set(second) == {(64, True)} and len(second) == len(first) - 2
+
+
+def test_a_refused_convolution_lets_go_of_its_image_at_once():
+    class Image:
+        pass
+
+    kept = Image()
+    watched = weakref.ref(kept)
+
+    def refuse(way, image=kept):
+        raise Refused("ttnn.conv2d: no room")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(Refused):
+            ttnn = types.SimpleNamespace(settings=types.SimpleNamespace(found={}))
+            lowering._first_accepted(ttnn, refuse, [lowering.Way()], ("an image",))
+        del refuse, kept
+        assert watched() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,47 @@
+"""Masks that attention adds: those of a token that reads a cache hold no infinity."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captured import capture, random
+from torch.fx import Interpreter
+
+from tt_dynamo.ir import operators
+from tt_dynamo.passes.caches.hold import hold_caches
+from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
+
+
+def one_token(mask):
+    """A step that writes its key and value into caches and attends to them, with `mask` of what is allowed."""
+
+    def model(q, k, keys, values, position, allowed):
+        keys.index_copy_(2, position, k)
+        values.index_copy_(2, position, k)
+        return F.scaled_dot_product_attention(q, keys, values, mask(allowed))
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        lambda allowed: allowed,
+        lambda allowed: torch.where(allowed, 0.0, -torch.inf),
+        lambda allowed: torch.zeros(2, 1, 1, 64).masked_fill(~allowed, -torch.inf),
+        lambda allowed: torch.where(allowed, torch.arange(64.0), -torch.inf),
+    ],
+    ids=["boolean", "chosen", "filled", "beside a bias"],
+)
+def test_the_mask_of_a_token_that_reads_a_cache_is_finite(mask):
+    allowed = (torch.arange(64) >= torch.tensor([40, 0])[:, None])[:, None, None]
+    inputs = [random(2, 3, 1, 8), random(2, 3, 1, 8), random(2, 3, 64, 8), random(2, 3, 64, 8), torch.tensor([50])]
+    graph = capture(one_token(mask), *inputs, allowed)
+    for transform in (hold_caches, canonicalize):
+        graph.apply(transform, exact=False)
+    graph.apply(fuse_attention, exact=False)
+    (node,) = graph.calls(operators.attention_mask)
+    interpreter = Interpreter(graph.module, garbage_collect_values=False)
+    interpreter.run(*[x.clone() for x in graph.arguments])
+    value = interpreter.env[node]
+    assert value.isfinite().all() and torch.equal(value > -1e30, allowed.expand(value.shape))

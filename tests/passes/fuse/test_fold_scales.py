@@ -1,0 +1,87 @@
+"""The number that multiplies what a linear gives goes into its weights, and into nothing that others read."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captured import Module, capture, random
+from torch import nn
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.passes.fuse.qkv import fuse_qkv
+from tt_dynamo.passes.fuse.scales import fold_scales
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
+
+
+@pytest.fixture
+def x():
+    return random(2, 5, 24)
+
+
+def folded(forward, *inputs, bias=True, count=1):
+    torch.manual_seed(0)
+    members = [nn.Linear(24, 24, bias=bias) for _ in range(count)]
+    graph = capture(Module(*members, forward=forward), *inputs)
+    graph.apply(canonicalize, exact=False)
+    return graph, graph.apply(fold_scales, exact=False)
+
+
+def heads_of(x):
+    return x.view(x.shape[0], x.shape[1], 3, 8).transpose(1, 2)
+
+
+SPELLINGS = {
+    "multiplied": lambda self, x: self.p0(x) * 0.3,
+    "divided": lambda self, x: self.p0(x) / 3,
+    "behind its heads": lambda self, x: heads_of(self.p0(x)) * 0.3,
+    "before its heads": lambda self, x: heads_of(self.p0(x) * 0.3),
+    "twice": lambda self, x: heads_of(self.p0(x) * 0.3) * 0.5,
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_number_goes_into_the_weights(name, bias, x):
+    graph, changed = folded(SPELLINGS[name], x, bias=bias)
+    assert changed == (2 if name == "twice" else 1)
+    weights = graph.only(operators.linear).args[1:]
+    assert [w is not None and w.target is aten.mul.Tensor for w in weights] == [True, bias][: len(weights)]
+    assert not [n for n in graph.calls(aten.mul.Tensor, aten.div.Tensor) if n not in weights and name != "twice"]
+
+
+def test_a_scaled_query_shares_a_linear_with_key_and_value(x):
+    def forward(self, x):
+        q, k, v = heads_of(self.p0(x) * 0.3), heads_of(self.p1(x)), heads_of(self.p2(x))
+        return F.scaled_dot_product_attention(q, k, v, scale=1.0).transpose(1, 2).flatten(2)
+
+    graph, changed = folded(forward, x, count=3)
+    assert changed == 1
+    assert graph.apply(fuse_qkv, exact=False) == 1
+    assert len(graph.calls(operators.linear)) == 1
+
+
+def read_twice(self, x):
+    y = self.p0(x)
+    return y * 0.3 + y
+
+
+def heads_read_twice(self, x):
+    y = heads_of(self.p0(x))
+    return y * 0.3, y
+
+
+def activated(self, x):
+    return torch.relu(self.p0(x)) * 0.3
+
+
+def by_a_tensor(self, x):
+    return self.p0(x) * x
+
+
+@pytest.mark.parametrize("forward", [read_twice, heads_read_twice, activated, by_a_tensor], ids=lambda f: f.__name__)
+def test_what_others_read_or_compute_on_stays(forward, x):
+    assert folded(forward, x)[1] == 0
+
+
+def test_weights_that_are_inputs_stay(x):
+    assert folded(lambda self, x, w: F.linear(x, w) * 0.3, x, random(7, 24))[1] == 0

@@ -1,0 +1,119 @@
+"""Resized images become pixels that are repeated or picked, or products with torch's own weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captured import Module, capture, random
+from torch import nn
+
+from tt_dynamo.capture.interpolate import whole
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.passes.images.channels_last import channels_last
+from tt_dynamo.passes.images.resize import resize
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
+
+IMAGE = random(2, 6, 9, 11)
+
+
+def rewritten(model, *inputs, exact=False):
+    graph = capture(model, *inputs)
+    return graph, graph.apply(canonicalize, resize, exact=exact)
+
+
+def resized(**options):
+    return lambda x: F.interpolate(x, **options)
+
+
+REPEATED = [{"scale_factor": 2}, {"size": (18, 33)}, {"scale_factor": 3, "mode": "nearest-exact"}]
+PICKED = [{"scale_factor": 1.5}, {"size": (4, 33)}, {"size": (5, 5), "mode": "nearest-exact"}]
+WEIGHED = [{"scale_factor": 1.7}, {"size": (4, 33)}, {"size": (4, 5), "antialias": True}]
+
+
+@pytest.mark.parametrize("options", REPEATED, ids=str)
+def test_pixels_are_repeated(options):
+    graph, changed = rewritten(resized(**options), IMAGE, exact=True)
+    assert changed == 1
+    assert graph.only(operators.repeat_pixels)
+
+
+@pytest.mark.parametrize("options", [{"scale_factor": 2}, {"size": (4, 33)}], ids=str)
+def test_what_follows_takes_the_image_as_it_is_resized(options):
+    model = nn.Sequential(nn.Upsample(**options), nn.ReLU())
+    graph = capture(model, IMAGE)
+    graph.apply(canonicalize, resize, channels_last, exact=True)
+    height, width = model(IMAGE).shape[-2:]
+    assert graph.only(aten.relu.default).meta["val"].shape == (1, 1, 2 * height * width, 6)
+
+
+@pytest.mark.parametrize("options", PICKED, ids=str)
+def test_pixels_are_picked(options):
+    graph, changed = rewritten(resized(**options), IMAGE, exact=True)
+    assert changed == 1
+    assert graph.only(aten.embedding.default)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("options", WEIGHED, ids=str)
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_rows_and_columns_are_weighed(mode, options, align_corners):
+    if align_corners and "scale_factor" in options:
+        options = {**options, "recompute_scale_factor": True}
+    graph, changed = rewritten(resized(mode=mode, align_corners=align_corners, **options), IMAGE)
+    assert changed == 1
+    assert graph.only(operators.resample)
+
+
+def test_what_keeps_its_size_needs_no_weights():
+    graph, _ = rewritten(resized(size=(9, 5), mode="bilinear"), IMAGE)
+    assert graph.only(operators.resample).args[1] is None
+
+
+def test_one_row_or_column_is_no_identity():
+    graph, _ = rewritten(resized(size=(1, 1), mode="bilinear", align_corners=True), IMAGE)
+    assert None not in graph.only(operators.resample).args
+
+
+def test_pools_of_windows_of_different_sizes_are_weighed():
+    graph, changed = rewritten(nn.AdaptiveAvgPool2d((2, 7)), IMAGE)
+    assert changed == 1
+    assert graph.only(operators.resample)
+
+
+@pytest.mark.parametrize(
+    "model, x, target",
+    [
+        (resized(size=(4, 4, 4), mode="trilinear"), IMAGE[None], aten.upsample_trilinear3d.default),
+        (resized(scale_factor=2, mode="bilinear"), IMAGE.double(), aten.upsample_bilinear2d.default),
+        (resized(scale_factor=2), IMAGE.double(), aten.upsample_nearest2d.default),
+    ],
+)
+def test_what_stays_on_the_host_has_its_name_in_aten(model, x, target):
+    graph, _ = rewritten(model, x, exact=True)
+    assert graph.only(target)
+    assert not graph.calls(whole)
+
+
+def test_a_constant_is_resized_once():
+    model = Module(nn.Parameter(IMAGE), forward=lambda s, x: x + F.interpolate(s.p0, scale_factor=2, mode="bicubic"))
+    graph, changed = rewritten(model, random(1))
+    assert changed == 0
+    assert graph.only(whole)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_the_operation_lies_in_memory_as_its_fake_value_says(mode, memory_format):
+    x = IMAGE.to(memory_format=memory_format)
+    with torch._subclasses.FakeTensorMode() as fake:
+        expected = whole(fake.from_tensor(x), [4, 5], mode, False, None)
+    assert whole(x, [4, 5], mode, False, None).stride() == expected.stride()
+
+
+MODES = [("nearest", 3), ("linear", 3), ("bicubic", 4), ("nearest-exact", 5), ("trilinear", 5)]
+
+
+@pytest.mark.parametrize("mode, rank", MODES)
+def test_the_operation_has_torchs_gradients(mode, rank):
+    x = torch.randn(2, 3, *[4] * (rank - 2), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: whole(x, [7] * (rank - 2), mode, False, None), (x,))

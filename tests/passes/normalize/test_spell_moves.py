@@ -1,0 +1,65 @@
+"""Moves and constants in their few spellings, equal to the last bit."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captured import capture, random
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.passes.normalize.moves import spell_moves
+from tt_dynamo.passes.normalize.strides import keep_strides
+
+SPELLED = {
+    "stack": (lambda x: torch.stack([x, x * 2], -1), aten.stack.default),
+    "cat of parts without elements": (lambda x: torch.cat([x, x[:0]]), aten.cat.default),
+    "unsafe_split": (lambda x: torch.unsafe_split(x, 2, 1)[0], aten.unsafe_split.Tensor),
+    "select_scatter": (lambda x: torch.select_scatter(x, x[:, 0], 1, -1), aten.select_scatter.default),
+    "slice_scatter": (lambda x: torch.slice_scatter(x, x[:, 1:], 1, 0, -1), aten.slice_scatter.default),
+    "slice_scatter of all": (lambda x: torch.slice_scatter(x, x * 2, 0), aten.slice_scatter.default),
+    "pad by nothing": (lambda x: F.pad(x, (0, 0)), aten.constant_pad_nd.default),
+    "pad by less": (lambda x: F.pad(x, (-1, -1)), aten.constant_pad_nd.default),
+    "tril": (lambda x: x.tril(1), None),
+    "triu of booleans": (lambda x: (x > 0).triu(), None),
+    "diag_embed": (lambda x: torch.diag_embed(x, -1), None),
+    "zeros_like": (lambda x: x + torch.zeros_like(x), aten.zeros_like.default),
+    "full_like": (lambda x: x + torch.full_like(x, 2), aten.full_like.default),
+    "fill": (lambda x: x + (x * 1).fill_(3), aten.fill.Scalar),
+    "copy": (lambda x: torch.zeros(2, 3, 4).copy_(x), aten.copy.default),
+    "index_fill": (lambda x: x.index_fill(1, torch.tensor([0, 2]), 2.0), aten.index_fill.int_Scalar),
+    "index_add": (lambda x: x.index_add(1, torch.tensor([0, 2]), x[:, :2], alpha=3), aten.index_add.default),
+    "a mask": (lambda x: x.index_put((x[:, 0] > 0,), torch.tensor(3.0)), aten.index_put.default),
+    "accumulation": (lambda x: x.index_put((torch.tensor([0, 0]),), x[:2], accumulate=True), aten.index_put.default),
+    "unfold with padding": (lambda x: F.unfold(x[None, None], (2, 2), padding=1), None),
+    "roll of no dimension": (lambda x: x[0, 0].roll(1), None),
+}
+
+
+@pytest.mark.parametrize("name", SPELLED)
+def test_spelled_otherwise(name):
+    move, gone = SPELLED[name]
+    graph = capture(lambda x: move(torch.relu(x)) * 1, random(3, 4))
+    assert graph.apply(spell_moves) > 0
+    assert gone is None or not graph.calls(gone)
+
+
+@pytest.mark.parametrize(
+    "move", [lambda x, i: x.gather(1, i), lambda x, i: x.scatter(1, i, 2.0), lambda x, i: x.scatter_add(1, i, x)]
+)
+def test_indices_are_checked_on_the_host(move):
+    graph = capture(lambda x, i: move(torch.relu(x), i) * 1, random(3, 4), torch.zeros(3, 2, dtype=torch.int64))
+    graph.apply(spell_moves)
+    assert len(graph.calls(operators.bounded)) == 1
+
+
+def test_positions_of_integers_stay_with_eager_torch():
+    ids = torch.arange(12).view(3, 4)
+    graph = capture(lambda i: i.gather(1, i % 4) + i.tril(), ids)
+    assert spell_moves(graph.graph, graph.context) == 0
+
+
+def test_what_lies_as_its_strides_say_is_not_respelled():
+    graph = capture(lambda x: (torch.relu(x).t() * 2).as_strided((2, 2), (1, 2)) + 1, random(3, 4))
+    graph.apply(keep_strides)
+    assert spell_moves(graph.graph, graph.context) == 0
+    assert len(graph.calls(aten.copy.default)) == 1

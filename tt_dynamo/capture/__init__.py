@@ -1,0 +1,1 @@
+"""Dynamo graphs → functional ATen graphs: inputs, decompositions, dynamic sizes."""

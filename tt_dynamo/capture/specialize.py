@@ -1,0 +1,132 @@
+"""Dynamic shapes: one graph, compiled anew for each concrete set of shapes that it meets.
+
+TTNN programs hold their shapes, and Dynamo marks a size that changed as symbolic. A graph with symbolic sizes is
+therefore kept as Dynamo gave it and specialized at the call, once for each combination of sizes. The same goes for
+Python floats, which such a graph takes as tensors and reads by `item`. Sizes that only a run knows (`nonzero`, where
+Dynamo is told to capture it) leave nothing to specialize: such a graph runs in eager torch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from functorch.compile import make_boxed_func
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
+
+from tt_dynamo.capture.counters import counted, split
+from tt_dynamo.ir.errors import FallbackError
+from tt_dynamo.ir.graph import compute_nodes, values_of
+from tt_dynamo.options import Options
+from tt_dynamo.report.report import Fallback, GraphReport, emit
+
+log = logging.getLogger(__name__)
+
+Compile = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
+
+
+class Specializations:
+    """A graph with symbolic sizes: a callable that compiles for the sizes of its arguments and remembers."""
+
+    def __init__(self, module: GraphModule, compile_: Compile, options: Options) -> None:
+        # Numbers that no size depends on are given as tensors: one program serves all their values.
+        self._counted = counted(module)
+        self._join: Callable[[Sequence[Any], Any], Any] | None = None
+        if self._counted:
+            module, self._join = split(module, self._counted)
+        self._module = module
+        self._compile = compile_
+        self._warn_after = options.warn_after_shapes
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._lock = threading.RLock()
+        self._as_number = [bool(_reads(node)) for node in module.graph.find_nodes(op="placeholder")]
+
+    def __call__(self, *args: Any) -> Any:
+        if self._join is None:
+            return self._call(args)
+        given = [torch.tensor(arg) if i in self._counted else arg for i, arg in enumerate(args)]
+        return self._join(args, self._call(given))
+
+    def _call(self, args: Sequence[Any]) -> Any:
+        key = tuple(map(_signature, args, self._as_number))
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            with self._lock:
+                compiled = self._compiled.get(key)
+                if compiled is None:
+                    compiled = self._compiled[key] = self._specialize(args)
+        return compiled(*args)
+
+    def _specialize(self, args: Sequence[Any]) -> Callable[..., Any]:
+        count = len(self._compiled) + 1
+        if count > self._warn_after:
+            log.warning(
+                "compiling one graph for set of shapes number %d; each takes time and memory. Pad the inputs to fewer "
+                'shapes, or raise options={"warn_after_shapes": ...}',
+                count,
+            )
+        module = _concrete(self._module, args)
+        return self._compile(module, _faked(args) if depends_on_values(self._module) else list(args))
+
+
+def depends_on_values(module: GraphModule) -> bool:
+    """Whether a size or number in a graph is known only when it runs: `nonzero`, `item`."""
+    values = [node.meta.get("val", node.meta.get("example_value")) for node in module.graph.nodes]
+    return any(free_unbacked_symbols(value) for value in values if value is not None)
+
+
+def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Callable[..., Any] | None:
+    """A graph with tensors whose sizes only a run knows, in eager torch as a whole; None for every other graph.
+
+    Raises FallbackError where fallback="error" forbids it. Emits the graph's report.
+    """
+    computing = compute_nodes(graph.graph)
+    unknown = [n for n in computing if any(isinstance(s, torch.SymInt) for value in values_of(n) for s in value.shape)]
+    if not unknown:
+        return None
+    reason = "the size of its result depends on values; a graph with such sizes runs in eager torch"
+    if options.fallback == "error":
+        raise FallbackError(f'{unknown[0].name}: {reason} and fallback="error" forbids it')
+    fallbacks = [Fallback(node.name, "unsupported", reason) for node in unknown]
+    emit(GraphReport(name, device, nodes=len(computing), host_nodes=len(computing), fallbacks=fallbacks))
+    return make_boxed_func(graph.forward)
+
+
+def _faked(args: Sequence[Any]) -> list[Any]:
+    """Fake tensors of the arguments' sizes, in a mode that has symbols for what only a run knows."""
+    environment = ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
+    mode = FakeTensorMode(shape_env=environment)
+    return [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
+
+
+def _reads(placeholder: Node) -> list[Node]:
+    """The nodes that turn an input into a Python number."""
+    return [user for user in placeholder.users if user.op == "call_method" and user.target == "item"]
+
+
+def _signature(argument: Any, as_number: bool) -> Any:
+    if isinstance(argument, torch.Tensor):
+        if as_number:
+            return argument.item(), argument.dtype
+        return tuple(argument.shape), argument.stride(), argument.dtype, argument.requires_grad
+    return argument
+
+
+def _concrete(module: GraphModule, args: Sequence[Any]) -> GraphModule:
+    """A copy of the graph whose symbolic sizes are the numbers of `args`."""
+    graph = torch.fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    for node, argument in zip(graph.find_nodes(op="placeholder"), args, strict=True):
+        if isinstance(argument, (int, float, bool)):
+            node.replace_all_uses_with(argument)  # type: ignore[arg-type]
+        for number in _reads(node):
+            number.replace_all_uses_with(argument.item())
+            graph.erase_node(number)
+    for node in graph.nodes:
+        node.meta.pop("unbacked_bindings", None)  # Dynamo's symbols, which the new trace does not know
+    return GraphModule(module, graph)

@@ -1,0 +1,1 @@
+"""ATen graphs → programs: the loop, tracing, code, and what one run of it takes."""

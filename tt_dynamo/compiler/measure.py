@@ -1,0 +1,116 @@
+"""What one run of a program does on the device, as TTNN's own graph capture counts it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import types
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tt_dynamo.ir.errors import ttnn_reason
+
+
+@dataclasses.dataclass
+class Measurement:
+    """What TTNN counted in one run.
+
+    device_programs: kernel launches. launches: those of each TTNN call, in order. peak_*_bytes: most bytes held at once
+    by what the run allocates, in L1 with the circular buffers of the largest kernel.
+    """
+
+    device_programs: int = 0
+    launches: list[int] = dataclasses.field(default_factory=list)
+    peak_dram_bytes: int = 0
+    peak_l1_bytes: int = 0
+
+
+class MarkedNamespace:
+    """TTNN's module with the start and end of each call written into a running graph capture."""
+
+    def __init__(self, ttnn: Any, module: Any = None, path: str = "ttnn") -> None:
+        self._ttnn, self._module, self._path = ttnn, module or ttnn, path
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        path = f"{self._path}.{name}"
+        if isinstance(found, types.ModuleType):
+            return MarkedNamespace(self._ttnn, found, path)
+        if isinstance(found, type) or not callable(found):
+            return found
+        graph = self._ttnn._ttnn.graph
+
+        def marked(*args: Any, **kwargs: Any) -> Any:
+            graph.track_function_start(path)
+            try:
+                return found(*args, **kwargs)
+            finally:
+                graph.track_function_end()
+
+        return marked
+
+
+@contextlib.contextmanager
+def dram_or_error() -> Iterator[None]:
+    """Raise MemoryError, with TTNN's words, where TTNN raises because the DRAM is full."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "Out of Memory" not in str(error) or "B DRAM buffer" not in str(error):
+            raise
+        raise MemoryError(ttnn_reason(error)) from None
+
+
+def measure(ttnn: Any, run: Callable[[], object]) -> Measurement:
+    """Call `run`, whose TTNN calls go through a MarkedNamespace, twice under capture.
+
+    Once dispatched, for launches and buffers, and once undispatched, for circular buffers. Raises MemoryError where the
+    DRAM is full.
+    """
+    with dram_or_error():
+        events = _captured(ttnn, run, ttnn.graph.RunMode.NORMAL)
+    result = Measurement(
+        device_programs=sum(event["node_type"] == "program_execution" for event in events),
+        launches=_launches(events),
+        peak_dram_bytes=_peak(events, "DRAM"),
+    )
+    undispatched = _captured(ttnn, run, ttnn.graph.RunMode.NO_DISPATCH)
+    result.peak_l1_bytes = max(_peak(events, "L1"), int(ttnn.graph.extract_peak_L1_memory_usage(undispatched)))
+    return result
+
+
+def _captured(ttnn: Any, run: Callable[[], object], mode: Any) -> list[dict]:
+    begin, end = ttnn._ttnn.graph.begin_graph_capture, ttnn._ttnn.graph.end_graph_capture
+    begin(mode)
+    try:
+        run()
+    finally:
+        events = end()
+    return events
+
+
+def _peak(events: list[dict], kind: str) -> int:
+    held = peak = 0
+    for event in events:
+        if event["node_type"] == "buffer_allocate" and event["params"]["type"] == kind:
+            held += int(event["params"]["size"])
+            peak = max(peak, held)
+        elif event["node_type"] == "buffer_deallocate" and event["params"]["type"] == kind:
+            held -= int(event["params"]["size"])
+    return peak
+
+
+def _launches(events: list[dict]) -> list[int]:
+    """Kernel launches within each outermost TTNN call."""
+    launches: list[int] = []
+    depth = 0
+    for event in events:
+        if event["node_type"] == "function_start":
+            if depth == 0 and event["params"]["name"].startswith("ttnn."):
+                launches.append(0)
+            depth += 1
+        elif event["node_type"] == "function_end":
+            depth -= 1
+        elif event["node_type"] == "program_execution" and launches:
+            launches[-1] += 1
+    return launches

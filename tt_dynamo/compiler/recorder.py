@@ -1,0 +1,208 @@
+"""The namespace that a lowering is given at compile time: it makes each TTNN call for real and writes it down.
+
+`recorder.linear(x, w)` (1) calls `ttnn.linear` on tensors that have the right spec and no data, (2) adds an FX node
+whose target is that operation, and (3) returns a value whose shape, dtype and layout are TTNN's answer. A call that
+TTNN refuses raises `Refused` with its words and is not written down, so a lowering may try one way and take another.
+Objects of TTNN (enumerations, grids, configurations) are written down as the Python expression that makes them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import operator
+import types
+from typing import Any
+
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir.errors import Refused, ttnn_reason
+from tt_dynamo.ir.spec import on_device, spec_of
+from tt_dynamo.ir.uses import Settings
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+    """A Python expression in a program and the object that it makes."""
+
+    text: str
+    value: Any = dataclasses.field(compare=False)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+class Value:
+    """A tensor on the device as a lowering sees it at compile time: the node that makes it, and its real spec."""
+
+    __slots__ = ("node", "tensor")
+
+    def __init__(self, node: Node, tensor: Any) -> None:
+        self.node = node
+        self.tensor = tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.tensor.dtype
+
+    @property
+    def layout(self) -> Any:
+        return self.tensor.layout
+
+    def is_sharded(self) -> bool:
+        return bool(self.tensor.is_sharded())
+
+
+class Recorder:
+    """TTNN's module, or a submodule of it, whose operations write themselves down in `graph`."""
+
+    def __init__(self, module: Any, graph: Graph, settings: Settings, path: str = "ttnn", shared: Any = None) -> None:
+        self._module = module
+        self._graph = graph
+        self._path = path
+        self._shared = shared if shared is not None else _Expressions()
+        self.settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._module, name)
+        path = f"{self._path}.{name}"
+        if isinstance(found, types.ModuleType):
+            result: Any = Recorder(found, self._graph, self.settings, path, self._shared)
+        elif isinstance(found, type):
+            result = _Constructor(found, path, self._shared)
+        elif callable(found):
+            result = _Operation(found, path, self)
+        else:
+            self._shared.note(found, path)
+            return found
+        setattr(self, name, result)
+        return result
+
+    def note(self, value: Any, text: str) -> Any:
+        """Remember the expression that stands for `value` in the program."""
+        self._shared.note(value, text)
+        return value
+
+    def record(self, function: Any, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Make the call, write it down, and wrap what it gives."""
+        try:
+            result = function(*_tensors(args), **_tensors(kwargs))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise Refused(f"{path}: {ttnn_reason(error)}") from None
+        name = path.rpartition(".")[2].rstrip("_")
+        written = (self._written(args), self._written(kwargs))
+        node = self._graph.create_node("call_function", function, *written, name=name)
+        node.meta["path"] = path
+        return self._wrap(node, result, _values((args, kwargs)))
+
+    def _wrap(self, node: Node, result: Any, operands: list[Value]) -> Any:
+        if isinstance(result, (tuple, list)):
+            parts = []
+            for index, part in enumerate(result):
+                picked = self._graph.create_node("call_function", operator.getitem, (node, index), name="part")
+                picked.meta["path"] = "getitem"
+                parts.append(self._wrap(picked, part, operands))
+            return tuple(parts)
+        if hasattr(result, "memory_config"):
+            if on_device(result):
+                node.meta["ttnn"] = spec_of(result)
+                node.meta["alias"] = _alias(result, operands)
+            return Value(node, result)
+        return result
+
+    def _written(self, argument: Any) -> Any:
+        if isinstance(argument, Value):
+            return argument.node
+        if isinstance(argument, (tuple, list)):
+            return type(argument)(self._written(item) for item in argument)
+        if isinstance(argument, dict):
+            return {key: self._written(item) for key, item in argument.items()}
+        return self._shared.written(argument)
+
+
+class _Operation:
+    def __init__(self, function: Any, path: str, recorder: Recorder) -> None:
+        self._function, self._path, self._recorder = function, path, recorder
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._recorder.record(self._function, self._path, args, kwargs)
+
+
+class _Constructor:
+    """A class of TTNN: what it constructs is remembered with its expression; members of an enumeration pass."""
+
+    def __init__(self, cls: type, path: str, shared: _Expressions) -> None:
+        self._cls, self._path, self._shared = cls, path, shared
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        value = self._cls(*args, **kwargs)
+        written = [self._shared.written(a) for a in args]
+        named = [f"{key}={self._shared.written(item)!r}" for key, item in kwargs.items()]
+        self._shared.note(value, f"{self._path}({', '.join([*map(repr, written), *named])})")
+        return value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cls, name)
+
+
+class _Expressions:
+    """Which expression makes which object; keeps the objects alive, since it knows them by identity."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Expression] = {}
+
+    def note(self, value: Any, text: str) -> None:
+        self._known.setdefault(id(value), Expression(text, value))
+
+    def written(self, value: Any) -> Any:
+        if id(value) in self._known and not isinstance(value, (bool, int, float, str, type(None))):
+            return self._known[id(value)]
+        if isinstance(value, float) and not math.isfinite(value):
+            return Expression(f'float("{value}")', value)
+        if isinstance(value, (bool, int, float, str, type(None))):
+            return value
+        if isinstance(value, enum.Enum) or hasattr(type(value), "__members__"):
+            return Expression(f"ttnn.{type(value).__name__}.{value.name}", value)
+        if isinstance(value, (tuple, list)):
+            return type(value)(self.written(item) for item in value)
+        raise TypeError(f"a program cannot hold {value!r}: make it through the ttnn namespace of the lowering")
+
+
+def _tensors(argument: Any) -> Any:
+    if isinstance(argument, Value):
+        return argument.tensor
+    if isinstance(argument, (tuple, list)):
+        return type(argument)(_tensors(item) for item in argument)
+    if isinstance(argument, dict):
+        return {key: _tensors(item) for key, item in argument.items()}
+    return argument
+
+
+def _values(argument: Any) -> list[Value]:
+    if isinstance(argument, Value):
+        return [argument]
+    if isinstance(argument, dict):
+        argument = tuple(argument.values())
+    if isinstance(argument, (tuple, list)):
+        return [value for item in argument for value in _values(item)]
+    return []
+
+
+def _alias(result: Any, operands: list[Value]) -> Node | None:
+    """The operand whose buffer the result lives in; equal addresses of tensors that are both alive say so."""
+    address = result.buffer_address()
+    for operand in operands:
+        if not on_device(operand.tensor):
+            continue  # on its way up
+        if operand.tensor.buffer_address() == address and _same_buffer_type(operand.tensor, result):
+            return operand.node
+    return None
+
+
+def _same_buffer_type(one: Any, other: Any) -> bool:
+    return one.memory_config().buffer_type == other.memory_config().buffer_type

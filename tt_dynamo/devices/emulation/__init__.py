@@ -1,0 +1,1 @@
+"""TTNN's operations on its mock device, with values."""

@@ -1,0 +1,1 @@
+"""TTNN's mock cluster: what it needs on disk."""

@@ -1,0 +1,251 @@
+"""The graph vocabulary that passes, lowerings and the compiler share.
+
+FX is the only intermediate representation. `node.meta["val"]` is the fake tensor of a value, `node.meta["ttnn"]` its
+`Spec` on the device, `node.meta["parameter"]` marks a placeholder that holds a parameter or buffer of the model.
+A constant is a value that depends on parameters and literals alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import operator
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import Graph, GraphModule, Node
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.spec import LARGEST
+
+aten = torch.ops.aten
+
+
+def find_fake_mode(graph: Graph) -> FakeTensorMode:
+    """The mode of the graph's fake tensors, or a new one where it has none."""
+    for node in graph.nodes:
+        for value in values_of(node):
+            if isinstance(value, torch._subclasses.FakeTensor):
+                return value.fake_mode
+    return FakeTensorMode()
+
+
+def values_of(node: Node) -> list[torch.Tensor]:
+    """The fake tensors that a node produces, in order."""
+    value = node.meta.get("val")
+    found = value if isinstance(value, (tuple, list)) else [value]
+    return [tensor for tensor in found if isinstance(tensor, torch.Tensor)]
+
+
+def shape_of(node: Node) -> tuple[int, ...]:
+    return tuple(node.meta["val"].shape)
+
+
+def dtype_of(node: Node) -> torch.dtype:
+    return node.meta["val"].dtype
+
+
+def insert(graph: Graph, target: Callable[..., Any], args: tuple, kwargs: dict | None = None, *, like: Node) -> Node:
+    """A new call_function node with its fake value, at the graph's insertion point; source facts copied from `like`."""
+    node = graph.call_function(target, args, kwargs or {})
+    for key in ("nn_module_stack", "stack_trace", "from_node"):
+        if key in like.meta:
+            node.meta[key] = like.meta[key]
+    node.meta["val"] = fake_result(node, like)
+    return node
+
+
+def fake_result(node: Node, like: Node) -> Any:
+    """What the node's operation gives on the fake values of its arguments, in their mode or that of `like`."""
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    leaves = torch.utils._pytree.tree_leaves((args, kwargs, like.meta.get("val")))
+    modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, torch._subclasses.FakeTensor))
+    with next(modes, None) or FakeTensorMode(), torch.no_grad():
+        return node.target(*args, **kwargs)
+
+
+def device_arguments(node: Node, value_of: Callable[[Node], Any]) -> Any:
+    """The node's arguments and keywords for its lowering: values for nodes, and numbers that bfloat16 holds.
+
+    A finite number beyond bfloat16's range becomes its largest: masks are filled with the smallest float32, and as an
+    infinity it would turn rows that are masked whole into NaN.
+    """
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, Node):
+            return value_of(value)
+        if isinstance(value, float) and math.isfinite(value):
+            return min(max(value, -LARGEST), LARGEST)
+        return value
+
+    return torch.fx.node.map_aggregate((node.args, node.kwargs), argument)
+
+
+def update_values(nodes: Iterable[Node]) -> None:
+    """Compute the fake values of nodes anew, in this order: rewrites further up may have changed strides.
+
+    Sizes that depend on values stay as they were traced: computing them anew would give other symbols.
+    """
+    for node in nodes:
+        if not any(isinstance(size, torch.SymInt) for value in values_of(node) for size in value.shape):
+            node.meta["val"] = fake_result(node, like=node)
+
+
+def replace(old: Node, new: Node) -> None:
+    """All users of `old` read `new`; `old` goes if nothing else needs it."""
+    old.replace_all_uses_with(new, propagate_meta=False)
+    if not old.users:
+        old.graph.erase_node(old)
+
+
+def only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def is_call(node: Any, *targets: Any) -> bool:
+    return isinstance(node, Node) and node.op == "call_function" and node.target in targets
+
+
+def is_parameter(node: Node) -> bool:
+    return node.op == "placeholder" and bool(node.meta.get("parameter"))
+
+
+def is_random(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags
+
+
+def mutates(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def constant_nodes(graph: Graph) -> set[Node]:
+    """The values that depend on parameters and literals alone, parameters included."""
+    return _closed(graph, is_parameter)
+
+
+def literal_nodes(graph: Graph) -> set[Node]:
+    """The values that depend on literals alone, so that their contents may steer a rewrite."""
+    return _closed(graph, lambda node: False)
+
+
+def _closed(graph: Graph, is_root: Callable[[Node], bool]) -> set[Node]:
+    found: set[Node] = set()
+    for node in graph.nodes:
+        pure = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
+        pure = pure and node.target is not operators.attention_mask  # its tile padding exists on the device only
+        if node.op == "get_attr" or is_root(node) or (pure and all(n in found for n in node.all_input_nodes)):
+            found.add(node)
+    return found
+
+
+def literal_value(node: Node, literals: set[Node], limit: int = 1 << 24) -> torch.Tensor | None:
+    """The tensor that a literal node stands for; None where it is none or has more than `limit` elements."""
+    value = node.meta.get("val")
+    if node not in literals or not isinstance(value, torch.Tensor) or value.numel() > limit:
+        return None
+    with torch.no_grad():
+        return _evaluate(node, {})
+
+
+def _evaluate(node: Node, known: dict[Node, Any]) -> Any:
+    if node not in known:
+        if node.op == "get_attr":
+            known[node] = getattr(node.graph.owning_module, str(node.target))
+        else:
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _evaluate(n, known))
+            call = getattr(node.graph.owning_module, node.target) if node.op == "call_module" else node.target
+            known[node] = call(*args, **kwargs)
+    return known[node]
+
+
+Sides = dict[Node, str]  # where each node runs: "device" or "host"
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumption:
+    """What a graph was compiled for: the integers that these placeholders hold are `value`, or all one where None."""
+
+    placeholders: tuple[str, ...]
+    value: int | None
+
+
+@dataclasses.dataclass
+class Context:
+    """What a pass may know beside the graph: the options, and a memory shared between the passes of one compile.
+
+    assume: whether the graph may be compiled for some values of its inputs; `assumptions` says for which.
+    """
+
+    disabled: frozenset[str] = frozenset()
+    memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    assume: bool = True
+    assumptions: list[Assumption] = dataclasses.field(default_factory=list)
+
+
+def dead_code(graph: Graph) -> None:
+    """Erase what nothing reads; random operations count as read nowhere, mutations as read."""
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or mutates(node))
+
+
+def compute_nodes(graph: Graph) -> list[Node]:
+    """The nodes that compute: calls, less the picking of one of several results."""
+    return [n for n in graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
+
+
+def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
+    """A module of its own that computes `output` from `inputs`; everything between is copied.
+
+    Equal computations have equal code, whatever their nodes are called: weights are known by it.
+    """
+    graph = Graph()
+    known: dict[Node, Node] = {}
+    for index, node in enumerate(inputs):
+        known[node] = graph.placeholder(f"p{index}")
+        known[node].meta.update(node.meta)
+    attributes: dict[str, Any] = {}
+    stack = [output]
+    while stack:
+        current = stack[-1]
+        missing = [n for n in current.all_input_nodes if n not in known]
+        if missing and current not in known:
+            stack.extend(missing)
+            continue
+        stack.pop()
+        if current in known:
+            continue
+        target = current.target
+        if current.op in ("get_attr", "call_module"):
+            target = f"a{len(attributes)}"
+            attributes[target] = getattr(current.graph.owning_module, str(current.target))
+        args, kwargs = torch.fx.node.map_arg((current.args, current.kwargs), known.__getitem__)
+        known[current] = graph.create_node(current.op, target, args, kwargs, f"v{len(known)}")
+        known[current].meta.update(current.meta)
+    graph.output(known[output])
+    return GraphModule(attributes, graph)
+
+
+def module_path(node: Node) -> str:
+    """Where in the model a node comes from: "encoder.layer.0.attention", "" where torch does not say."""
+    stack = node.meta.get("nn_module_stack") or {}
+    if not stack:
+        return ""
+    path = list(stack.values())[-1][0]
+    path = re.sub(r"\['?([^\]']+)'?\]", r".\1", path)
+    path = path.replace("._modules.", ".").replace("_modules.", "")
+    return re.sub(r"^[LG]\.\w+", "", path).lstrip(".")  # less the variable that holds the model
+
+
+def target_name(node: Node) -> str:
+    """`ttnn.linear`, `torch.ops.aten.add.Tensor`, `checked`: how a call is written."""
+    if "path" in node.meta:
+        return node.meta["path"]
+    if node.target in operators.HOST:
+        return str(operators.FUNCTIONS[node.target].__name__)
+    if isinstance(node.target, torch._ops.OpOverload):
+        return f"torch.ops.{node.target}"
+    return getattr(node.target, "__name__", str(node.target))

@@ -1,0 +1,123 @@
+"""Attention, its heads and its masks, of whole sequences and of one token of each user."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from tt_dynamo.ir.operators.definition import define
+
+
+@define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)", fused=True)
+def split_heads(x, num_heads, num_kv_heads):
+    """x [batch, 1, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value [batch, heads, seq, head_dim]."""
+    batch, _, seq, width = x.shape
+    head_dim = width // (num_heads + 2 * num_kv_heads)
+    heads = x.reshape(batch, seq, num_heads + 2 * num_kv_heads, head_dim).permute(0, 2, 1, 3)
+    query, key, value = heads.split([num_heads, num_kv_heads, num_kv_heads], 1)
+    return query.clone(), key.clone(), value.clone()
+
+
+@define(
+    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale, int? window=None)"
+    " -> Tensor",
+    fused=True,
+)
+def attention(query, key, value, mask, is_causal, scale, window=None):
+    """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, 1, seq, heads head_dim].
+
+    key and value may have fewer heads, each for as many consecutive heads of queries. window: how many keys a causal
+    query reads, the last one at its own place.
+    """
+    if window is not None:
+        near = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        mask, is_causal = near.triu(1 - window), False
+    grouped = query.shape[1] != key.shape[1]
+    out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped)
+    return merge_heads(out)
+
+
+@define("merge_heads(Tensor x) -> Tensor", fused=True)
+def merge_heads(x):
+    """x [batch, heads, seq, head_dim] -> [batch, 1, seq, heads head_dim]."""
+    batch, heads, seq, head_dim = x.shape
+    return x.permute(0, 2, 1, 3).reshape(batch, 1, seq, heads * head_dim)
+
+
+@define(
+    "capped_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap) -> Tensor",
+    fused=True,
+)
+def capped_attention(query, key, value, mask, scale, cap):
+    """softmax(cap tanh(query keyᵀ scale / cap) + mask) value -> [batch, heads, seq, head_dim].
+
+    key and value may have fewer heads, each for as many consecutive heads of queries.
+    Source: Gemma Team 2024, https://arxiv.org/abs/2408.00118
+    """
+    batch, heads, seq, head_dim = query.shape
+    kv_heads = key.shape[1]
+    rows = query.reshape(batch, kv_heads, heads // kv_heads * seq, head_dim)
+    scores = (torch.tanh(torch.matmul(rows, key.mT) * (scale / cap)) * cap).reshape(batch, heads, seq, -1)
+    weights = torch.softmax(scores if mask is None else scores + mask, -1)
+    return torch.matmul(weights.reshape(batch, kv_heads, rows.shape[2], -1), value).reshape(query.shape)
+
+
+@define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor", fused=True)
+def attention_mask(mask, zeros=None):
+    """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key]."""
+    return mask.clone() if zeros is None else mask + zeros
+
+
+@define("split_heads_decode(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)", fused=True)
+def split_heads_decode(x, num_heads, num_kv_heads):
+    """One token of each user, x [1, 1, batch, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value.
+
+    Each [1, batch, heads, head_dim].
+    """
+    heads = x.reshape(1, x.shape[2], num_heads + 2 * num_kv_heads, -1)
+    return tuple(part.clone() for part in heads.split([num_heads, num_kv_heads, num_kv_heads], 2))
+
+
+@define("by_user(Tensor x) -> Tensor", fused=True)
+def by_user(x):
+    """x [1, batch, rows, width] with each user's rows on a core of their own, as the calls of a decode step take it."""
+    return x.clone()
+
+
+@define(
+    "attention_decode(Tensor query, Tensor key, Tensor value, Tensor? positions, Tensor? mask, float? scale, "
+    "int? window) -> Tensor",
+    fused=True,
+)
+def attention_decode(query, key, value, positions, mask, scale, window):
+    """Attention of one token of each user to a cache, query [1, batch, heads, head_dim] -> the same shape.
+
+    key, value [batch, kv heads, length, head_dim]. Each user sees the rows up to positions [batch], of these the last
+    `window`; or all rows through the additive mask [batch or 1, 1, heads, length].
+    """
+    if mask is None:
+        rows = torch.arange(key.shape[2])
+        seen = rows <= positions[:, None]
+        if window is not None:
+            seen = seen & (rows > positions[:, None] - window)
+        mask = seen[:, None, None]
+    else:
+        mask = mask.permute(0, 2, 1, 3)
+    out = F.scaled_dot_product_attention(
+        query.permute(1, 2, 0, 3), key, value, mask, scale=scale, enable_gqa=query.shape[2] != key.shape[1]
+    )
+    return out.permute(2, 0, 1, 3).contiguous()
+
+
+@define(
+    "capped_attention_decode(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap) -> Tensor",
+    fused=True,
+)
+def capped_attention_decode(query, key, value, mask, scale, cap):
+    """`capped_attention` of one token of each user with its heads merged, query [1, batch, heads, head_dim] ->
+    [1, 1, batch, heads head_dim].
+
+    key, value [batch, kv heads, length, head_dim]; mask [batch or 1, 1, 1, length], additive.
+    """
+    out = capped_attention.decompose(query.permute(1, 2, 0, 3), key, value, mask, scale, cap)
+    return merge_heads.decompose(out.permute(2, 1, 0, 3))

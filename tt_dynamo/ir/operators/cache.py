@@ -1,0 +1,44 @@
+"""Writes into KV caches."""
+
+from __future__ import annotations
+
+import torch
+
+from tt_dynamo.ir.operators.definition import define
+
+
+@define("update_cache(Tensor cache, Tensor x, Tensor positions) -> Tensor", fused=True, writes_cache=True)
+def update_cache(cache, x, positions):
+    """cache [batch, heads, length, head_dim] with x [batch, heads, 1, head_dim] in row positions [1]."""
+    return cache.index_copy(2, positions, x)
+
+
+@define("fill_cache(Tensor cache, Tensor x) -> Tensor", fused=True, writes_cache=True)
+def fill_cache(cache, x):
+    """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows."""
+    return torch.cat([x, cache[:, :, x.shape[2] :]], 2)
+
+
+@define("slide_cache(Tensor cache, Tensor x) -> Tensor", fused=True)
+def slide_cache(cache, x):
+    """cache [batch, heads, length, head_dim] without its first row, and x [batch, heads, 1, head_dim] as its last."""
+    return torch.cat([cache[:, :, 1:], x], 2)
+
+
+@define("update_cache_decode(Tensor cache, Tensor x, Tensor positions) -> Tensor", fused=True, writes_cache=True)
+def update_cache_decode(cache, x, positions):
+    """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch]."""
+    users = torch.arange(cache.shape[0])
+    return cache.permute(0, 2, 1, 3).index_put([users, positions.long()], x[0]).permute(0, 2, 1, 3).contiguous()
+
+
+@define(
+    "slide_cache_decode(Tensor cache, Tensor x, Tensor rows, Tensor positions) -> Tensor",
+    fused=True,
+    writes_cache=True,
+)
+def slide_cache_decode(cache, x, rows, positions):
+    """cache [batch, heads, length, head_dim] with its rows [batch heads, length], numbered through all heads, in place
+    of those it has, then x [1, batch, heads, head_dim] in row positions [batch]."""
+    moved = cache.reshape(-1, cache.shape[-1])[rows.long()].reshape(cache.shape)
+    return update_cache_decode.decompose(moved, x, positions)

@@ -1,0 +1,146 @@
+"""Operations on images as TTNN has them: channels last and flattened, [1, 1, batch * height * width, channels].
+
+`image` is (batch, height, width) of what comes in; `padding` is (top, bottom, left, right). Signals of one dimension
+are images of height 1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch.fx import Node
+
+from tt_dynamo.ir.operators.definition import define
+from tt_dynamo.ir.operators.linear import ACTIVATIONS
+
+aten = torch.ops.aten
+
+IMAGE_ACTIVATIONS = {**ACTIVATIONS, "relu6": F.relu6}
+
+
+def to_nchw(x, image):
+    """Flattened [1, 1, batch * height * width, channels] -> [batch, channels, height, width]."""
+    batch, height, width = image
+    return x.reshape(batch, height, width, x.shape[-1]).permute(0, 3, 1, 2)
+
+
+def to_flat(x):
+    """[batch, channels, height, width] -> flattened [1, 1, batch * height * width, channels]."""
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(1, 1, batch * height * width, channels)
+
+
+def _padded(x, padding, value):
+    """x, padded where the sides are unequal, and the padding that is left for the operation itself."""
+    top, bottom, left, right = padding
+    if top == bottom and left == right:
+        return x, [top, left]
+    return F.pad(x, (left, right, top, bottom), value=value), [0, 0]
+
+
+@define(
+    "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
+    " int groups, str activation='', bool in_blocks=False) -> Tensor",
+    fused=True,
+)
+def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation="", in_blocks=False):
+    """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]; then the activation.
+
+    in_blocks: block-sharded in L1, as the convolution that reads it needs that.
+    """
+    x, own = _padded(to_nchw(x, image), padding, 0.0)
+    bias = None if bias is None else bias.reshape(-1)
+    y = to_flat(F.conv2d(x, weight, bias, stride, own, dilation, groups))
+    return IMAGE_ACTIVATIONS[activation](y) if activation else y
+
+
+@define(
+    "conv_transpose2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
+    " int groups, int[] output_padding) -> Tensor",
+    fused=True,
+)
+def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, output_padding):
+    """weight [in, out / groups, kernel height, kernel width], bias [1, 1, 1, out]; padding (height, width)."""
+    bias = None if bias is None else bias.reshape(-1)
+    x = to_nchw(x, image)
+    return to_flat(F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation))
+
+
+@define("add_activation(Tensor x, Tensor y, str activation, bool in_blocks=False) -> Tensor", fused=True)
+def add_activation(x, y, activation, in_blocks=False):
+    """The activation of x + y; in_blocks: block-sharded in L1, as a convolution of it needs that."""
+    return IMAGE_ACTIVATIONS[activation](x + y)
+
+
+@define(
+    "max_pool2d(Tensor x, int[] image, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode)"
+    " -> Tensor",
+    fused=True,
+)
+def max_pool2d(x, image, kernel, stride, padding, dilation, ceil_mode):
+    """The largest element of each window; padding (height, width)."""
+    return to_flat(F.max_pool2d(to_nchw(x, image), kernel, stride, padding, dilation, ceil_mode))
+
+
+@define(
+    "avg_pool2d(Tensor x, int[] image, int[] kernel, int[] stride, int[] padding, bool ceil_mode,"
+    " bool count_include_pad, int? divisor_override) -> Tensor",
+    fused=True,
+)
+def avg_pool2d(x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
+    """The mean of each window; padding (height, width)."""
+    x = to_nchw(x, image)
+    return to_flat(F.avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override))
+
+
+@define("repeat_pixels(Tensor x, int[] image, int height, int width) -> Tensor", fused=True)
+def repeat_pixels(x, image, height, width):
+    """Every pixel height by width times: upsampling by whole numbers to the nearest neighbour."""
+    batch, rows, columns = image
+    x = x.reshape(batch, rows, 1, columns, 1, x.shape[-1]).expand(-1, -1, height, -1, width, -1)
+    return x.reshape(1, 1, batch * rows * height * columns * width, x.shape[-1])
+
+
+@define("rearrange(Tensor x, int[] sizes, int[] order, int[] shape) -> Tensor", fused=True)
+def rearrange(x, sizes, order, shape):
+    """x split into dimensions of these sizes, put into this order, in the shape of another flattened image."""
+    return x.reshape(sizes).permute(order).reshape(shape)
+
+
+@define("group_norm(Tensor x, int[] image, int groups, float eps) -> Tensor", fused=True)
+def group_norm(x, image, groups, eps):
+    """Each group of neighbouring channels of each image, normalized by itself."""
+    return to_flat(F.group_norm(to_nchw(x, image), groups, eps=eps))
+
+
+@define("resample(Tensor x, Tensor? rows, Tensor? columns) -> Tensor", fused=True)
+def resample(x, rows, columns):
+    """x [..., height, width] -> rowsᵀ x columns, with rows [height, new height] and columns [width, new width].
+
+    Each new row is a weighted sum of rows, and so for columns. None leaves a dimension as it is.
+    """
+    if rows is not None:
+        x = torch.matmul(x.transpose(-1, -2), rows).transpose(-1, -2)
+    return x if columns is None else torch.matmul(x, columns)
+
+
+@define("fold_patches(Tensor x, int height, int width) -> Tensor", fused=True)
+def fold_patches(x, height, width):
+    """Images [batch, channels, H, W] -> patches [batch, H/height * W/width, height * width * channels].
+
+    Within a patch the order is row, column, channel.
+    """
+    batch, channels, h, w = x.shape
+    x = x.reshape(batch, channels, h // height, height, w // width, width).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(batch, (h // height) * (w // width), height * width * channels)
+
+
+# What those parts of a fused operation are that are still the whole of it, by its name in ATen.
+WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
+
+
+def can_lie_in_blocks(node: Node) -> bool:
+    """Whether a node can be asked to leave its result in blocks: a sum, and a convolution, whose blocks come of blocks,
+    of a sum."""
+    target, x = node.target, node.args[0]
+    return target is add_activation or (target is conv2d and isinstance(x, Node) and x.target is add_activation)

@@ -1,0 +1,42 @@
+"""Products, and norms of the last dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from tt_dynamo.ir.operators.definition import define
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}
+
+
+@define("linear(Tensor x, Tensor weight, Tensor? bias=None, str activation='') -> Tensor", fused=True)
+def linear(x, weight, bias=None, activation=""):
+    """x [..., in] times weight [in, out] (TTNN's order, the transpose of torch's) plus bias [out], then activation."""
+    out = torch.matmul(x, weight)
+    if bias is not None:
+        out = out + bias
+    return ACTIVATIONS[activation](out) if activation else out
+
+
+@define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor", fused=True)
+def add_layer_norm(x, residual, weight, bias, eps):
+    """Layer norm of x + residual over the last dimension."""
+    return F.layer_norm(x + residual, [x.shape[-1]], weight, bias, eps)
+
+
+@define("rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor", fused=True)
+def rms_norm(x, weight, eps):
+    """x [..., width] over its root mean square along the last dimension, times weight [width]; computed in float32."""
+    exact = x.float()
+    y = (exact * torch.rsqrt(exact.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+    return y if weight is None else y * weight

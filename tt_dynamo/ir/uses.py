@@ -1,0 +1,51 @@
+"""What a program takes beside its inputs: weights, what stays on the device between calls, its device's settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch.fx import Node
+
+from tt_dynamo.ir.spec import Spec
+
+
+@dataclasses.dataclass
+class WeightUse:
+    """A constant that a program reads: the placeholder or folded constant it is, and its spec; None for the host."""
+
+    node: Node
+    spec: Spec | None
+    tensor: Any = None  # an empty tensor of that spec, while the compiler needs one
+
+
+@dataclasses.dataclass(eq=False)
+class StateUse:
+    """An input of a program that stays on the device.
+
+    node: its placeholder. crossing: its to_device. held: whether it is a DeviceTensor. written: whether the graph
+    writes into it. tensor: what stands in for it in tracing. result: the value at its end, set by tracing; None where
+    that was written in place, or not at all.
+    """
+
+    node: Node
+    crossing: Node
+    spec: Spec
+    held: bool
+    written: bool = True
+    tensor: Any = None
+    result: Node | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What lowerings need to know of the device and the options; the same names in every namespace they see."""
+
+    core_grid: Any
+    compute_kernel_config: Any
+    grid_size: tuple[int, int]  # columns, rows of worker cores
+    device: Any = None
+    # What was found by asking TTNN, by what was asked: kept with the device, so that it is asked once.
+    found: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False)
+    # Values that a lowering had to shard anew, and would rather be given in blocks.
+    wanted_in_blocks: list[Any] = dataclasses.field(default_factory=list, compare=False)

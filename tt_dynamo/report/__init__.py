@@ -1,0 +1,1 @@
+"""What a compilation did, as reports, dumps and drawings."""

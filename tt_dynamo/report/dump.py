@@ -1,0 +1,254 @@
+"""What a compilation leaves in a folder: its graph after each pass, the program that runs alone, the report, a drawing.
+
+    DIR/graph_0/00_aten.py, 01_canonicalize.py, ...   the graph as Python, one file for each stage that changed it
+    DIR/graph_0/program.py, weights.pt                `python program.py` runs it with TTNN, without tt_dynamo
+    DIR/graph_0/report.json, report.txt, graph.svg
+
+Each graph has a numbered folder of its own, claimed by creating it, so that two graphs, processes or days never write
+over each other. What must hold: a dump never breaks a compilation. Whatever goes wrong in here (a folder that can't be
+written, a full disk, an object that can't be saved) is logged, the first time as a warning, and the compiler goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from tt_dynamo.report.drawing import draw
+
+if TYPE_CHECKING:
+    from tt_dynamo.report.report import GraphReport
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a program, on the host: its name in `forward`, its shape and its torch dtype."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class WeightSpec:
+    """One weight of a program: its name in `forward`, and how TTNN holds it.
+
+    dtype and layout are written as in a program: "ttnn.bfloat16", "ttnn.TILE_LAYOUT"; without them the weight stays a
+    torch tensor, for an operation on the host. A weight that TTNN wants on the host, such as that of a convolution
+    before it's prepared, has `on_device=False`. prepare: the TTNN call on `weight` that lays it out on the device.
+    """
+
+    name: str
+    dtype: str | None = None
+    layout: str | None = None
+    on_device: bool = True
+    prepare: str = ""
+
+
+class Dump:
+    """The folder of one compiled graph. Without a folder every method does nothing.
+
+    path: where it lies, absolute; None when nothing is dumped, which callers may ask to spare themselves the work.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._stages = itertools.count()
+        self._warned = False
+
+    @classmethod
+    def create(cls, directory: str | os.PathLike[str] | None) -> Dump:
+        """A dump in the next free `graph_N` of `directory`, or one that does nothing where that is None or empty."""
+        dump = cls(None)
+        if directory:
+            with dump._guarded("create a folder in", directory):
+                dump.path = _claim_folder(Path(directory).expanduser().absolute())
+        return dump
+
+    def graph(self, stage: str, graph_module: torch.fx.GraphModule) -> None:
+        """Write the graph as `stage` left it to `NN_stage.py`. `stage`: the name of a pass, "aten", "ttnn"."""
+        name = f"{next(self._stages):02d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', stage)}.py"
+
+        def text() -> str:
+            code = graph_module.print_readable(print_output=False, expanded_def=True)
+            code = code.replace("class <lambda>(", "class Graph(")  # as AOTAutograd names them
+            return f"# The graph after: {stage}\n{code}\n"
+
+        self._write_text(name, text)
+
+    def program(
+        self,
+        source: str,
+        inputs: Sequence[InputSpec],
+        weights: Sequence[WeightSpec],
+        tensors: Mapping[str, torch.Tensor],
+    ) -> None:
+        """Write `program.py` (see `standalone_program`) and beside it `weights.pt` with the tensor of each weight."""
+        self._write_text("program.py", lambda: standalone_program(source, inputs, weights))
+        self._write("weights.pt", lambda path: torch.save({w.name: _compact(tensors[w.name]) for w in weights}, path))
+
+    def report(self, report: GraphReport) -> None:
+        """Write `report.json` with every field, and `report.txt` for people: the table, then a line per TTNN call."""
+        self._write_text("report.json", lambda: json.dumps(report.to_dict(), indent=2) + "\n")
+        self._write_text("report.txt", lambda: f"{report}\n\n{report.operation_table()}\n")
+
+    def drawing(self, graph: torch.fx.Graph) -> None:
+        """Write the final graph as `graph.svg`."""
+        self._write_text("graph.svg", functools.partial(draw, graph))
+
+    def _write_text(self, name: str, text: Callable[[], str]) -> None:
+        self._write(name, lambda path: path.write_text(text(), encoding="utf-8"))
+
+    def _write(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let `write` fill the file `name`. It gets its name once it's whole: half a file never looks like a dump."""
+        if self.path is None:
+            return
+        path = self.path / name
+        unfinished = self.path / f"{name}.unfinished"
+        with self._guarded("write", path):
+            try:
+                write(unfinished)
+                unfinished.replace(path)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+    @contextmanager
+    def _guarded(self, action: str, path: object) -> Iterator[None]:
+        """Log what fails inside; one warning per dump, because a full disk fails every file the same way."""
+        try:
+            yield
+        except Exception as error:  # of any kind: graphs and tensors come from anywhere, and none may end a compile
+            level = logging.DEBUG if self._warned else logging.WARNING
+            self._warned = True
+            log.log(level, "dump: could not %s %s: %s: %s", action, path, type(error).__name__, error)
+            log.debug("dump: traceback", exc_info=True)
+
+
+def _claim_folder(directory: Path) -> Path:
+    """Create the next free `graph_N` in `directory`; creating it is what claims it from other processes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        path = directory / f"graph_{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError("unreachable")
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """A plain copy on the host that holds its own elements: torch.save would write all of a view's storage."""
+    return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def standalone_program(source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec]) -> str:
+    """A Python file that runs `source` alone: it imports torch and ttnn, and nothing of ours.
+
+    source: code that defines `forward(device, *inputs, *weights)`, taking torch tensors and uploaded weights in the
+    order of the two lists and returning one tensor or a tuple of them. It may use `torch`, `ttnn` and `math`, and
+    define what it likes before `forward`, but nothing that needs a device.
+    """
+    source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE)
+    input_lines = [f"    ({spec.name!r}, {tuple(spec.shape)!r}, {spec.dtype}),\n" for spec in inputs]
+    weight_lines = [
+        f"    ({spec.name!r}, {spec.dtype}, {spec.layout}, {spec.on_device}, {_function(spec.prepare)}),\n"
+        for spec in weights
+    ]
+    return (
+        _HEAD
+        + source.strip("\n")
+        + f"\n\n\n# name, shape, dtype\nINPUTS = [\n{''.join(input_lines)}]\n"
+        + "\n# name, dtype and layout (None: stays a torch tensor), whether it's uploaded, how TTNN prepares it\n"
+        + f"WEIGHTS = [\n{''.join(weight_lines)}]\n"
+        + _MAIN
+    )
+
+
+def _function(prepare: str) -> str:
+    return f"lambda weight, device: {prepare}" if prepare else "None"
+
+
+_HEAD = '''\
+"""A program that tt_dynamo compiled. It needs torch, ttnn and the weights.pt beside it.
+
+    python program.py [--save]
+
+runs `forward` once on device 0 with made-up inputs. To run it on others, call `run` with a list of torch tensors.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+import ttnn
+
+FOLDER = Path(__file__).resolve().parent
+
+
+'''
+
+_MAIN = '''
+
+def upload_weights(device):
+    tensors = torch.load(FOLDER / "weights.pt", weights_only=True)
+    weights = []
+    for name, dtype, layout, on_device, prepare in WEIGHTS:
+        weight = tensors[name]
+        if dtype is not None:
+            weight = ttnn.from_torch(weight, dtype=dtype, layout=layout, device=device if on_device else None)
+        weights.append(weight if prepare is None else prepare(weight, device))
+    return weights
+
+
+def example_inputs():
+    """Seeded: standard normal floats; zeros and ones for integers and bools, which any embedding table has rows for."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(shape, generator=generator).to(dtype)
+        if dtype.is_floating_point
+        else torch.randint(0, 2, shape, generator=generator).to(dtype)
+        for _, shape, dtype in INPUTS
+    ]
+
+
+def run(device, inputs):
+    """Outputs of `forward` as a list of torch tensors (None where it has none)."""
+    outputs = forward(device, *inputs, *upload_weights(device))
+    outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    return [ttnn.to_torch(output) if isinstance(output, ttnn.Tensor) else output for output in outputs]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--save", action="store_true", help="write inputs and outputs to outputs.pt beside this file")
+    save = parser.parse_args().save
+    inputs = example_inputs()
+    device = ttnn.open_device(device_id=0, l1_small_size=32768)
+    try:
+        outputs = run(device, inputs)
+    finally:
+        ttnn.close_device(device)
+    for number, output in enumerate(outputs):
+        print(f"output {number}:", "None" if output is None else f"{list(output.shape)} {output.dtype}")
+    if save:
+        torch.save({"inputs": inputs, "outputs": outputs}, FOLDER / "outputs.pt")
+
+
+if __name__ == "__main__":
+    main()
+'''

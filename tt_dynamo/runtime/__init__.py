@@ -1,0 +1,1 @@
+"""What lives between calls: programs, weights, caches, and recovery from a failed call."""

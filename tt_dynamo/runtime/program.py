@@ -1,0 +1,222 @@
+"""A compiled graph: the function that Dynamo calls.
+
+Each call compares the parameters' stamps, calls the generated function, and returns. Everything else (uploading what
+changed, running on after a failure) happens off this path.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import linecache
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tt_dynamo.devices import Device
+from tt_dynamo.ir.errors import FallbackError, ttnn_reason
+from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.uses import StateUse, WeightUse
+from tt_dynamo.report.report import Fallback, GraphReport
+from tt_dynamo.runtime.caches import Copy, fetch, note_views, residents_of
+from tt_dynamo.runtime.recovery import Recovery
+from tt_dynamo.runtime.transfer import download, upload
+from tt_dynamo.runtime.weights import Stamps, Weight, WeightStore
+
+log = logging.getLogger(__name__)
+
+_serial = itertools.count()
+
+
+def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
+    """The `forward` of a program's text, bound to a TTNN namespace; tracebacks show its lines."""
+    name = f"<tt_dynamo program {next(_serial)}>"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+    scope: dict[str, Any] = {"ttnn": namespace}
+    exec(compile(source.replace("import ttnn\n", "\n", 1), name, "exec"), scope)
+    return scope["forward"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Uploaded:
+    """What a program reads of its parameters as they were at `stamps`; `weights` keeps the store from dropping them.
+
+    owners: the parameters themselves, weakly. pointers: where their memory was.
+    """
+
+    stamps: Stamps
+    owners: list[weakref.ref[torch.Tensor]]
+    pointers: tuple[int, ...]
+    weights: list[Weight]
+    tensors: list[Any]
+
+    def survives(self, parameters: Sequence[torch.Tensor]) -> bool:
+        """Whether another module than that of `parameters` lives on with these: not where one took their place."""
+        for owner, pointer, parameter in zip(self.owners, self.pointers, parameters, strict=True):
+            held = owner()
+            if held is None or (held is parameter and parameter.data_ptr() != pointer):
+                return False
+        return self.pointers != pointers_of(parameters)
+
+
+def pointers_of(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    return tuple(tensor.data_ptr() for tensor in tensors)
+
+
+@dataclasses.dataclass(eq=False)
+class Program:
+    """A lowered graph on an open device.
+
+    input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
+    parameters. weights: what the program reads of them, with the arguments each is computed from. held_positions: which
+    are the host's side of a DeviceTensor. state_positions: which stay on the device, by `states`. kept: which of the
+    `results` do, with a fake tensor of each as torch sees it.
+    """
+
+    source: str
+    device: Device
+    dry_run: bool
+    strict: bool
+    input_positions: list[int]
+    parameter_positions: list[int]
+    held_positions: list[int]
+    states: list[StateUse]
+    state_positions: list[int]
+    kept: list[tuple[int, Spec, torch.Tensor]]
+    weights: list[WeightUse]
+    weight_positions: list[list[int]]
+    evaluators: list[tuple[str, Callable[..., torch.Tensor]]]
+    recovery: Recovery
+    report: GraphReport
+    store: WeightStore
+    results: int
+    on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
+
+    def __post_init__(self) -> None:
+        self._namespace = self.device.namespace(self.dry_run)
+        self._forward = load(self.source, self._namespace)
+        self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
+        # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.
+        self._others: dict[tuple[int, ...], Uploaded] = {}
+        self._lock = threading.Lock()
+        self._residents = residents_of(self.device)
+        self._download = functools.partial(download, self._namespace)
+        self._fetched = [position for position in self.held_positions if position not in self.state_positions]
+        self.device.depend(self)
+
+    def __call__(self, args: list[Any]) -> Sequence[Any]:
+        """Run on a list of arguments, which is emptied, as AOTAutograd's boxed calls do."""
+        held = [args[i] for i in self.held_positions]
+        try:
+            return self._call(args)
+        finally:
+            note_views(held)
+
+    def _call(self, args: list[Any]) -> Sequence[Any]:
+        handle = self.device.handle  # raises DeviceError where it was closed
+        parameters = [args[i] for i in self.parameter_positions]
+        try:
+            uploaded = self._current(parameters) or self._refresh(args, parameters)
+            for position in self._fetched:
+                fetch(args[position])
+            inputs = [args[i] for i in self.input_positions]
+            if not (self.states or self.kept):
+                return self._forward(handle, *inputs, *uploaded.tensors)
+            copies = [
+                self._residents.take(args[i], state.spec, self.dry_run, state.held, self._upload, self._download)
+                for i, state in zip(self.state_positions, self.states, strict=True)
+            ]
+            results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
+            return self._settle(list(results), copies)
+        except Exception as error:
+            reason = ttnn_reason(error)
+        self.device.check_open()
+        result = self._recover(args, reason)
+        args.clear()
+        return result
+
+    def _settle(self, results: list[Any], copies: list[Copy]) -> list[Any]:
+        """Note what the call left on the device; its results as the caller gets them."""
+        moved = iter(results[len(results) - sum(state.result is not None for state in self.states) :])
+        for state, copy in zip(self.states, copies, strict=True):
+            if not state.written:
+                continue
+            copy.wrote(copy.tensor if state.result is None else next(moved), on_host_as_well=not state.held)
+        for position, spec, like in self.kept:
+            results[position] = self._residents.give(results[position], spec, self.dry_run, like, self._download)
+        return results[: self.results]
+
+    def release(self) -> None:
+        """Let go of everything on the device, which is being closed: calls raise DeviceError from now on."""
+        del self._namespace, self._forward, self._download, self.recovery
+        self._uploaded = self.on_first_weights = None
+        self._others.clear()
+
+    def _current(self, parameters: list[torch.Tensor]) -> Uploaded | None:
+        """What is uploaded, where that is of these parameters as they are now."""
+        uploaded = self._uploaded
+        return uploaded if uploaded is not None and uploaded.stamps.current(parameters) else None
+
+    def _refresh(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
+        """Upload what is new or changed."""
+        with self._lock:
+            uploaded = self._current(parameters)  # another thread may have done it
+            if uploaded is not None:
+                return uploaded
+            known = [*self._others.values(), *filter(None, [self._uploaded])]
+            self._others = {kept.pointers: kept for kept in known if kept.survives(parameters)}
+            self._uploaded = None  # frees what nothing else holds
+            uploaded = next((kept for kept in known if kept.stamps.current(parameters)), None)
+            if uploaded is None:
+                del known
+                uploaded = self._upload_all(args, parameters)
+                self._note_first_weights(args)
+            self._uploaded = uploaded
+            return uploaded
+
+    def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
+        stamps = self.store.stamp(parameters)  # first: what changes from now on is seen
+        uploaded = Uploaded(stamps, [weakref.ref(p) for p in parameters], pointers_of(parameters), [], [])
+        for use, positions, (expression, evaluate) in zip(
+            self.weights, self.weight_positions, self.evaluators, strict=True
+        ):
+            sources = [args[i] for i in positions]
+            if use.spec is None:
+                with torch.no_grad():
+                    uploaded.tensors.append(evaluate(*sources))
+                continue
+            weight = self.store.get(sources, expression, use.spec, evaluate, self._upload, self.dry_run)
+            uploaded.weights.append(weight)
+            uploaded.tensors.append(weight.tensor)
+        return uploaded
+
+    def _note_first_weights(self, args: list[Any]) -> None:
+        if self.on_first_weights is not None:
+            callback, self.on_first_weights = self.on_first_weights, None
+            pairs = zip(self.evaluators, self.weight_positions, strict=True)
+            with torch.no_grad():
+                callback([evaluate(*(args[i] for i in positions)) for (_, evaluate), positions in pairs])
+
+    def _upload(self, tensor: torch.Tensor, spec: Any) -> Any:
+        return upload(self._namespace, self.device.handle, tensor, spec)
+
+    def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
+        self.device.check()
+        for position in self.held_positions:
+            fetch(args[position])
+        self._uploaded = None  # where the device failed, what was put on it is not trusted
+        if self.strict:
+            raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')
+        outputs = self.recovery.run(args)
+        for node, why in self.recovery.failed:
+            self.report.fallbacks.append(Fallback(node.name, "runtime", why))
+        names = [node.name for node, _ in self.recovery.failed]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        where = f"{', '.join(names[:5])}{more} ran in eager torch" if names else "the second attempt went through"
+        log.warning("%s: a call failed on %s (%s); %s", self.report.name, self.device.description, reason, where)
+        return outputs

@@ -1,0 +1,159 @@
+"""Run a graph node by node after a TTNN call raised, with eager torch for every node that TTNN does not carry out.
+
+A program is straight-line code, so it cannot be resumed in the middle. Its graph can be run again: each node on the
+device through its own lowering, on the device; where that raises, on values read back, by eager torch. The answer is
+eager's whichever call fails, at the price of a slow call. Where nothing can be read back, all of
+it runs in eager torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import FallbackError, ttnn_reason
+from tt_dynamo.ir.graph import Sides, device_arguments, is_call
+from tt_dynamo.ir.helpers import restrided, shared
+from tt_dynamo.ir.uses import Settings
+from tt_dynamo.lowering import find as find_lowering
+from tt_dynamo.lowering.memory import interleaved, is_sharded
+from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
+from tt_dynamo.runtime.transfer import download, upload
+
+log = logging.getLogger(__name__)
+
+
+class LoweringNamespace:
+    """A TTNN namespace with the settings that lowerings read, for making their calls outright."""
+
+    def __init__(self, namespace: Any, settings: Settings) -> None:
+        self._namespace = namespace
+        self.settings = settings
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._namespace, name)
+
+
+class Unreadable(Exception):
+    """A value cannot be read back from the device, and why."""
+
+
+class Recovery:
+    """Runs one placed graph; `failed` collects (node, reason) of the last run."""
+
+    def __init__(self, graph: Graph, sides: Sides, handle: Any, namespace: Any, settings: Settings, strict: bool):
+        self.graph = graph
+        self.sides = sides
+        self.handle = handle
+        self.ttnn = LoweringNamespace(namespace, settings)
+        self.strict = strict
+        self.failed: list[tuple[Node, str]] = []
+
+    def run(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """The graph's outputs for its inputs. Raises FallbackError where `strict` and a node would fall back."""
+        try:
+            return self._run_all(args, self.sides)
+        except Unreadable as error:
+            reason = str(error)
+        if self.strict:
+            raise FallbackError(f'{reason} (fallback="error")')
+        outputs = self._run_all(args, {})
+        self.failed = [(node, reason) for node, side in self.sides.items() if side == "device" and _computes(node)]
+        return outputs
+
+    def _run_all(self, args: Sequence[Any], sides: Sides) -> tuple[Any, ...]:
+        self.failed = []
+        known: dict[Node, Any] = dict(zip(self.graph.find_nodes(op="placeholder"), args, strict=True))
+        remaining = {node: len(node.users) for node in self.graph.nodes}
+        with torch.no_grad():
+            for node in self.graph.nodes:
+                if node.op == "output":
+                    return self._outputs(node, args, known)
+                if node.op != "placeholder":
+                    known[node] = self._run(node, known, sides)
+                for operand in node.all_input_nodes:
+                    remaining[operand] -= 1
+                    if not remaining[operand]:
+                        known.pop(operand, None)
+        raise AssertionError("a graph ends in its output")
+
+    def _outputs(self, output: Node, args: Sequence[Any], known: dict[Node, Any]) -> tuple[Any, ...]:
+        """As the program gives them: in memory as eager torch's."""
+        placeholders = self.graph.find_nodes(op="placeholder")
+        pairs = [(arg, node.meta.get("val")) for arg, node in zip(args, placeholders, strict=True)]
+        owners = {memory_of(arg): memory_of(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
+        results = [known[value] if isinstance(value, Node) else value for value in output.args[0]]
+        for position, (value, result) in enumerate(zip(output.args[0], results, strict=True)):
+            if is_strided(result):
+                is_kept = value.op in ("get_attr", "call_module")
+                results[position] = Result(result, memory_of(result), result.stride(), is_kept)
+        return tuple(arranged(results, output.meta["eager"], owners, restrided, shared))
+
+    def _run(self, node: Node, known: dict[Node, Any], sides: Sides) -> Any:
+        if node.op == "get_attr":
+            return getattr(self.graph.owning_module, str(node.target))
+        if node.op == "call_module":
+            return getattr(self.graph.owning_module, str(node.target))(*(known[a] for a in node.args))
+        if node.target is operator.getitem:
+            return known[node.args[0]][node.args[1]]
+        if is_call(node, operators.to_device):
+            return known[node.args[0]]  # crosses when a node on the device takes it
+        if is_call(node, operators.to_host):
+            return self._on_host(node.args[0], known)
+        if is_call(node, *operators.CACHE_WRITES):
+            _check_positions(node, known)
+        if sides.get(node) == "device":
+            try:
+                return self._on_device(node, known)
+            except Exception as error:  # whatever TTNN raises, eager torch has the answer
+                reason = ttnn_reason(error)
+            if self.strict:
+                raise FallbackError(f'{node.name} ({node.target}): {reason} (fallback="error")')
+            self.failed.append((node, reason))
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self._on_host(operand, known))
+        return node.target(*args, **kwargs)
+
+    def _on_device(self, node: Node, known: dict[Node, Any]) -> Any:
+        found = find_lowering(node.target)
+        assert found is not None
+
+        for operand in node.all_input_nodes:
+            if isinstance(known[operand], torch.Tensor):
+                known[operand] = upload(self.ttnn, self.handle, known[operand], operand.meta["ttnn"])
+
+        def attempt(value_of: Callable[[Node], Any]) -> Any:
+            args, kwargs = device_arguments(node, value_of)
+            return found.function(self.ttnn, *args, **kwargs)
+
+        if found.sharded and any(is_sharded(known[operand]) for operand in node.all_input_nodes):
+            with contextlib.suppress(Exception):
+                return attempt(known.__getitem__)
+        return attempt(lambda operand: interleaved(self.ttnn, known[operand]))
+
+    def _on_host(self, operand: Node, known: dict[Node, Any]) -> Any:
+        value, expected = known[operand], operand.meta["val"]
+        if isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
+            return value
+        try:
+            return download(self.ttnn, value, expected.dtype)
+        except Exception as error:
+            raise Unreadable(ttnn_reason(error)) from None
+
+
+def _check_positions(node: Node, known: dict[Node, Any]) -> None:
+    """Raise IndexError for a write behind the end of a cache, which TTNN does not notice."""
+    length, positions = node.args[0].meta["val"].shape[2], [known[p] for p in node.args[2:3]]
+    for found in positions:
+        if isinstance(found, torch.Tensor) and found.numel() and not 0 <= int(found.max()) < length:
+            raise IndexError(f"position {int(found.max())} is out of range for a cache of {length} tokens")
+
+
+def _computes(node: Node) -> bool:
+    return node.target is not operator.getitem and node.target not in operators.TRANSFERS

@@ -1,0 +1,47 @@
+"""Values across the border: torch tensors up to the device, device tensors down."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.helpers import as_bfloat16, checked
+from tt_dynamo.ir.spec import Spec
+
+INT32 = (-(1 << 31), 1 << 31)
+UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.int32, torch.int64)
+
+
+def upload(ttnn: Any, handle: Any, tensor: torch.Tensor, spec: Spec) -> Any:
+    """A device tensor with the values of `tensor` at `spec`.
+
+    Raises Unsupported for a dtype that TTNN has no way to take (it ends the process on float64), IndexError for
+    integers that the device's 32 bits cannot hold.
+    """
+    if tensor.dtype not in UPLOADABLE:
+        raise Unsupported(f"TTNN takes no {tensor.dtype}")
+    if spec.dtype in ("int32", "uint32"):
+        tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
+    elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
+        tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
+    if spec.prepare:
+        weight = ttnn.from_torch(tensor.detach(), dtype=getattr(ttnn, spec.dtype), layout=ttnn.ROW_MAJOR_LAYOUT)
+        return prepared(ttnn, handle, weight, spec.prepare)
+    return ttnn.from_torch(
+        tensor.detach(),
+        dtype=getattr(ttnn, spec.dtype),
+        layout=getattr(ttnn, f"{spec.layout}_LAYOUT"),
+        device=None if spec.memory == "HOST" else handle,
+    )
+
+
+def prepared(ttnn: Any, handle: Any, weight: Any, call: str) -> Any:
+    """What `call`, TTNN's text that a program would carry, makes of `weight` on the host."""
+    return eval(call, {"ttnn": ttnn, "device": handle, "weight": weight})
+
+
+def download(ttnn: Any, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A torch tensor of `dtype` with the values of a device tensor."""
+    return ttnn.to_torch(tensor, dtype=dtype)

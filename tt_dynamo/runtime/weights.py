@@ -1,0 +1,151 @@
+"""Parameters on the device: each uploaded once, shared by every program that reads it, and never stale.
+
+A weight is a constant expression of parameters at one spec. Programs hold their weights; the store knows them weakly,
+by the memory of the parameters and the expression, so two graphs of one model (or two models of one parameter) hold
+one copy, and a weight goes with the last program that reads it. What was uploaded carries the parameters' version
+counters; before each call a program compares them with the present ones.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence, Set
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from tt_dynamo.ir.spec import Spec
+
+_pointer = torch.Tensor.data_ptr
+_version = operator.attrgetter("_version")
+
+Upload = Callable[[torch.Tensor, Spec], Any]
+
+
+class Stamps:
+    """Whether tensors are still what they were: same memory, same version counter.
+
+    Tensors made under `torch.inference_mode` have no counter; their contents are kept and compared. Steps of optimizers
+    make stamps expire, since fused ones do not count what they write. Other writes that go around the counter (through
+    `.data` or NumPy) cannot be seen.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._pointers = list(map(_pointer, tensors))
+        self._uncounted = [i for i, tensor in enumerate(tensors) if tensor.is_inference()]
+        self._contents = [tensors[i].clone() for i in self._uncounted]
+        self._versions = self._read(tensors)
+        # Holding the memory keeps another tensor from being given the same address.
+        self._held = [tensor.detach() for tensor in tensors]
+        self._expired = False
+
+    def written(self, pointers: Set[int]) -> None:
+        """Note that the memory at `pointers` was written to, whatever the counters say."""
+        self._expired = self._expired or not pointers.isdisjoint(self._pointers)
+
+    def _read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
+        if self._uncounted:
+            return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
+        return list(map(_version, tensors))
+
+    def current(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these are the tensors that were stamped, unchanged since."""
+        if self._expired or list(map(_pointer, tensors)) != self._pointers:
+            return False
+        if not self._uncounted:
+            return list(map(_version, tensors)) == self._versions
+        if any(tensors[i].is_inference() != (i in self._uncounted) for i in range(len(tensors))):
+            return False
+        kept = zip(self._uncounted, self._contents, strict=True)
+        return self._read(tensors) == self._versions and all(torch.equal(tensors[i], kept_) for i, kept_ in kept)
+
+
+class Weight:
+    """One constant on the device, and the stamps of the parameters that it was computed from."""
+
+    def __init__(self, tensor: Any, stamps: Stamps) -> None:
+        self.tensor = tensor
+        self.stamps = stamps
+
+
+class WeightStore:
+    """The weights on one device."""
+
+    def __init__(self) -> None:
+        self._weights: weakref.WeakValueDictionary[Any, Weight] = weakref.WeakValueDictionary()
+        self._lock = threading.Lock()
+        self._stamps: weakref.WeakSet[Stamps] = weakref.WeakSet()
+        hook = register_optimizer_step_post_hook(functools.partial(_stepped, weakref.ref(self)))
+        weakref.finalize(self, hook.remove)
+
+    def stamp(self, tensors: Sequence[torch.Tensor]) -> Stamps:
+        """Stamps of `tensors` as they are now."""
+        stamps = Stamps(tensors)
+        with self._lock:
+            self._stamps.add(stamps)
+        return stamps
+
+    def written(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Note that `tensors` were written to, whatever their version counters say."""
+        pointers = {tensor.data_ptr() for tensor in tensors}
+        with self._lock:
+            for stamps in self._stamps:
+                stamps.written(pointers)
+
+    def find(self, spec: Spec, pointers: Sequence[int]) -> Any:
+        """A weight at `spec` that lies on the device, of the parameters at these addresses; None where there is none.
+
+        For lowering, which reads no contents: so the second graph of a model needs no memory for its weights.
+        """
+        with self._lock:
+            for (memory, _, its_spec, _), weight in list(self._weights.items()):
+                if (
+                    its_spec == spec
+                    and [source[0] for source in memory] == list(pointers)
+                    and weight.tensor is not None
+                ):
+                    return getattr(weight.tensor, "tensor", weight.tensor)  # without its emulated values
+        return None
+
+    def get(
+        self,
+        sources: Sequence[torch.Tensor],
+        expression: str,
+        spec: Spec,
+        evaluate: Callable[..., torch.Tensor],
+        upload: Upload,
+        owner: Any = None,
+    ) -> Weight:
+        """The weight `evaluate(*sources)` at `spec`, uploaded unless it is there and current.
+
+        expression: what identifies `evaluate`; equal texts are taken to compute the same. owner: what else tells
+        weights apart, as the kind of tensor that `upload` makes.
+        """
+        memory = tuple((s.data_ptr(), tuple(s.shape), s.stride(), s.dtype) for s in sources)
+        key = (memory, expression, spec, owner)
+        stamps = self.stamp(sources)  # before the contents are read: a write from then on is seen
+        with self._lock:
+            weight = self._weights.get(key)
+            if weight is None:
+                weight = Weight(upload(evaluate(*sources), spec), stamps)
+                self._weights[key] = weight
+            elif not weight.stamps.current(sources):
+                weight.tensor = None  # freed before its successor is allocated
+                weight.tensor = upload(evaluate(*sources), spec)
+                weight.stamps = stamps  # only now: an upload that fails is tried again
+            return weight
+
+
+def _stepped(store: weakref.ref[WeightStore], optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    found = store()
+    if found is not None:
+        found.written(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def store_of(device: Any) -> WeightStore:
+    """The store of a device, made at its first use; it goes with the device."""
+    return vars(device).setdefault("weights", WeightStore())
