@@ -30,6 +30,7 @@ from tt_dynamo.ir.graph import (
     literal_value,
     mutates,
     only_user,
+    reads_too_late,
     replace,
     shape_of,
 )
@@ -125,10 +126,10 @@ def _rule(*targets: object) -> Callable[[Rule], Rule]:
 
 
 def _same(node: Node) -> Node | None:
-    """The node's first argument, where dropping the node cannot make an output share memory with an input."""
-    if any(user.op == "output" for user in node.users) and node.args[0].op == "placeholder":
-        return None
-    return node.args[0]
+    """The node's first argument, where no output comes to share memory with an input, and nothing reads too late."""
+    source = node.args[0]
+    is_given_away = source.op == "placeholder" and any(user.op == "output" for user in node.users)
+    return None if is_given_away or reads_too_late(node, source) else source
 
 
 @_rule(*COPIES)

@@ -2,8 +2,8 @@
 
 `capture` compiles with backend="ttnn" up to the point where the compiler would run its passes, so that decompositions,
 lifted parameters and their marks are the backend's own. `Captured.apply` runs passes and checks what must hold after
-any of them: the graph lints and runs in eager torch, the outputs keep shape, dtype and values, every node's fake value
-has the shape and dtype of its real one, and a second run finds nothing more to do.
+any of them: the graph lints and runs in eager torch, the outputs and the inputs afterwards keep shape, dtype and
+values, every node's fake value has the shape and dtype of its real one, and a second run finds nothing more to do.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ class Captured:
         return [node.target for node in self.graph.nodes if node.op == "call_function"]
 
     def run(self) -> tuple[Any, ...]:
-        """The outputs in eager torch, random numbers seeded, each node's value held against its fake value."""
+        """The outputs and the inputs afterwards in eager torch, random numbers seeded; fake values are held against
+        real ones."""
         self.module.recompile()
         arguments = [a.clone() if isinstance(a, torch.Tensor) else a for a in self.arguments]
         torch.manual_seed(0)
         with torch.no_grad():
-            return tuple(_Checked(self.module).run(*arguments))
+            return (*_Checked(self.module).run(*arguments), *arguments)
 
     def apply(self, *passes: Pass, exact: bool = True) -> int:
         """Run passes; returns how many places the last one changed.

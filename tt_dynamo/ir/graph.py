@@ -97,10 +97,46 @@ def update_values(nodes: Iterable[Node]) -> None:
 
 
 def replace(old: Node, new: Node) -> None:
-    """All users of `old` read `new`; `old` goes if nothing else needs it."""
+    """All users of `old` read `new`, in memory of its own where they need it; `old` goes if nothing else needs it."""
+    if reads_too_late(old, new):
+        with old.graph.inserting_before(old):
+            new = insert(old.graph, aten.clone.default, (new,), like=old)
     old.replace_all_uses_with(new, propagate_meta=False)
     if not old.users:
         old.graph.erase_node(old)
+
+
+def reads_too_late(old: Node, new: Node) -> bool:
+    """Whether users of `old`, were they to read `new`, would see what the graph writes into an input meanwhile.
+
+    That is so where `new` views the memory of an input, `old` does not, and a write or the caller, who read after that
+    input is written, get `old` or a view of it.
+    """
+    owner = _memory_owner(new)
+    writes = [user for user in owner.users if mutates(user) and user.args[0] is owner]
+    if not writes or _memory_owner(old) is owner:
+        return False
+    viewing = [old]
+    for node in viewing:
+        if any((user.op == "output" or mutates(user)) and not user < writes[0] for user in node.users):
+            return True
+        viewing += [user for user in node.users if _is_view(user)]
+    return False
+
+
+def _memory_owner(node: Node) -> Node:
+    """The value whose memory `node` may view."""
+    while _is_view(node):
+        node = node.args[0]
+    return node
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a call may give a view of its first argument; picking one of several results counts as one."""
+    if node.target is operator.getitem:
+        return True
+    is_pure = isinstance(node.target, torch._ops.OpOverload) and not mutates(node)
+    return is_pure and any(result.alias_info is not None for result in node.target._schema.returns)
 
 
 def only_user(node: Node) -> Node | None:

@@ -33,7 +33,7 @@ def masked(mask, queries=1, position=5, batch=1, fuse=True, **inputs):
 def evaluated(graph, node):
     """The value of a node, which is made an output for it."""
     graph.graph.output_node().args = ((*graph.graph.output_node().args[0], node),)
-    return graph.run()[-1]
+    return graph.run()[-1 - len(graph.arguments)]
 
 
 def keys():

@@ -298,3 +298,40 @@ def test_nothing_to_do_is_said_so(x):
 class _Sine(nn.Module):
     def forward(self, x):
         return torch.sin(x)
+
+
+def written(copied):
+    """A model that gives what `copied` made of its input, and then writes that."""
+
+    def model(x):
+        y = copied(x)
+        x.zero_()
+        return y
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        lambda x: x[1:3].clone(),
+        lambda x: x.t().contiguous(),
+        lambda x: (x + 0).view(-1),
+        lambda x: x[torch.arange(4)[:, None], torch.arange(4)],
+    ],
+)
+def test_what_the_graph_writes_later_is_copied_before(copied):
+    graph = capture(written(copied), random(4, 4))
+    graph.apply(canonicalize, exact=True)
+    assert len(graph.calls(aten.clone.default, aten.add.Tensor)) == 1
+
+
+def test_a_copy_that_is_read_before_the_write_is_dropped():
+    def model(x):
+        y = torch.relu(x.t().clone())
+        x.zero_()
+        return y
+
+    graph = capture(model, random(4, 4))
+    graph.apply(canonicalize, exact=True)
+    assert not graph.calls(aten.clone.default)
