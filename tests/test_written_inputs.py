@@ -152,3 +152,24 @@ def test_recovery_reads_what_was_there_before_the_write(
     monkeypatch.setattr(Recovery, "_on_device", refuse)
     monkeypatch.setattr(Program, "_call", fail)
     check(model, lambda: [torch.randn(32, 32), torch.randn(32, 32)], options={"placement": "device"}, calls=2)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda: torch.arange(0, 10, 2),
+        lambda: torch.arange(5) * 2,
+        lambda: torch.arange(9, -1, -2),
+        lambda: torch.arange(5) + 3,
+        lambda: torch.tensor([4, 0, 2, 7, 1]),
+        lambda: torch.tensor([6]),
+        lambda: torch.arange(1) + 6,
+    ],
+)
+def test_rows_of_a_cache_are_written_where_they_belong(rows: Callable[[], torch.Tensor]) -> None:
+    def model(cache: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        positions = rows()
+        cache.index_copy_(2, positions, torch.relu(x[:, :, : len(positions)]))
+        return cache * 2
+
+    check(model, lambda: [torch.randn(1, 2, 32, 32), torch.randn(1, 2, 5, 32)], calls=2)

@@ -62,7 +62,8 @@ class _Write:
 
 def hold_caches(graph: Graph, context: Context) -> int:
     """Rewrite every write into a cache; returns how many."""
-    writes = [found for node in graph.nodes if (found := _write(node)) is not None]
+    literals = literal_nodes(graph)
+    writes = [found for node in graph.nodes if (found := _write(node, literals)) is not None]
     if context.assume:
         _share_positions([write for write in writes if not write.is_prompt], context)
         _assume_start(graph, [write for write in writes if write.is_prompt], context)
@@ -113,7 +114,7 @@ def _is_last_row(write: Node, roll: Node, literals: set[Node]) -> bool:
     return row is not None and row.shape == (1,) and int(row) in (-1, shape_of(roll)[TOKENS] - 1)
 
 
-def _write(node: Node) -> _Write | None:
+def _write(node: Node, literals: set[Node]) -> _Write | None:
     if not is_call(node, aten.index_copy.default):
         return None
     cache, dim, positions, values = node.args
@@ -121,10 +122,11 @@ def _write(node: Node) -> _Write | None:
         return None
     if not dtype_of(node).is_floating_point or not (_is_zeros(cache) or _is_overwritten(cache, node)):
         return None
-    start, count = _start(positions), shape_of(values)[TOKENS]
-    if start is None or count > shape_of(node)[TOKENS] or (isinstance(start, Node) and start.op != "placeholder"):
+    start, count, length = _start(positions, literals), shape_of(values)[TOKENS], shape_of(node)[TOKENS]
+    if start is None or count > length or (isinstance(start, Node) and start.op != "placeholder"):
         return None
-    return _Write(node, cache, values, positions, count, start)
+    write = _Write(node, cache, values, positions, count, start)
+    return write if isinstance(start, Node) or start in range(1 if write.is_prompt else length) else None
 
 
 def _is_overwritten(cache: Node, node: Node) -> bool:
@@ -138,18 +140,19 @@ def _is_zeros(cache: Node) -> bool:
     return is_call(cache, aten.zeros.default) and len(cache.users) == 1
 
 
-def _start(positions: Node) -> Node | int | None:
-    """Where positions that count upward start: arange(n) + start, or arange(n); a single position is its own start."""
+def _start(positions: Node, literals: set[Node]) -> Node | int | None:
+    """Where positions that count upward by one start: known ones, or those plus a number; one is its own start."""
     if shape_of(positions) == (1,) and positions.op == "placeholder":
         return positions
-    if is_call(positions, aten.arange.default, aten.arange.start, aten.arange.start_step):
-        numbers = [argument for argument in positions.args if isinstance(argument, int)]
-        return 0 if len(numbers) == 1 or numbers[0] == 0 else None
+    known = literal_value(positions, literals)
+    if known is not None:
+        numbers = known.reshape(-1).tolist()
+        return numbers[0] if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) else None
     if not is_call(positions, aten.add.Tensor) or positions.kwargs:
         return None
     for counting, start in (positions.args, positions.args[::-1]):
-        counts = isinstance(counting, Node) and counting.op != "placeholder" and _start(counting) == 0
-        if counts and (isinstance(start, int) or (isinstance(start, Node) and shape_of(start) in ((), (1,)))):
+        counts = isinstance(counting, Node) and _start(counting, literals) == 0
+        if counts and isinstance(start, Node) and shape_of(start) in ((), (1,)):
             return start
     return None
 

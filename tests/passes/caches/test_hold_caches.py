@@ -118,6 +118,64 @@ def test_a_prompt_longer_than_its_cache_is_left_to_eager_torch() -> None:
     assert hold_caches(graph.graph, graph.context) == 0
 
 
+SCATTERED = {
+    "every other row": lambda start: torch.arange(0, 8, 2),
+    "every other row, counted": lambda start: torch.arange(4) * 2,
+    "every other row from a start": lambda start: torch.arange(0, 6, 2)[:2] + start,
+    "backwards": lambda start: torch.arange(3, -1, -1),
+    "flipped": lambda start: torch.arange(4).flip(0),
+    "one row twice": lambda start: torch.tensor([1, 0, 0, 2]),
+    "listed": lambda start: torch.tensor([0, 2, 3, 7]),
+    "below a start": lambda start: start - torch.arange(2),
+    "from a row that is known": lambda start: torch.arange(2, 6),
+    "counted from a row that is known": lambda start: torch.arange(4) + 2,
+    "spread from a start": lambda start: torch.arange(2) * 3 + start,
+    "a start added twice": lambda start: torch.add(torch.arange(2), start, alpha=2),
+    "from a row beside a start": lambda start: torch.arange(1, 3) + start,
+    "a choice": lambda start: torch.where(start > 0, torch.arange(4), torch.arange(4) + 1),
+}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("rows", SCATTERED)
+def test_rows_that_do_not_follow_one_another_are_written_where_they_belong(rows: str, fresh: bool) -> None:
+    def model(keys: torch.Tensor, x: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
+        keys = torch.zeros(2, 3, LENGTH, 4) if fresh else keys
+        positions = SCATTERED[rows](start)
+        return keys.index_copy_(2, positions, x[:, :, : len(positions)])
+
+    graph = captured(model, cache(), random(2, 3, 5, 4), torch.tensor(1))
+    assert graph.apply(hold_caches) == 0
+    assert not graph.context.assumptions
+
+
+FOLLOWING = {
+    "counted": lambda: torch.arange(4),
+    "counted in int32": lambda: torch.arange(4, dtype=torch.int32).long(),
+    "from zero": lambda: torch.arange(0, 4),
+    "by ones": lambda: torch.arange(0, 4, 1),
+    "listed": lambda: torch.tensor([0, 1, 2, 3]),
+    "flipped twice": lambda: torch.arange(3, -1, -1).flip(0),
+}
+
+
+@pytest.mark.parametrize("rows", FOLLOWING)
+def test_a_prompt_at_known_rows_is_written_from_the_first(rows: str) -> None:
+    graph = captured(lambda keys, x: keys.index_copy_(2, FOLLOWING[rows](), x), cache(), random(2, 3, 4, 4))
+    assert graph.apply(hold_caches) == 1
+    assert graph.only(operators.fill_cache)
+    assert not graph.context.assumptions
+
+
+@pytest.mark.parametrize("row", [0, 5])
+def test_one_row_of_a_new_cache(row: int) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(2, 3, LENGTH, 4).index_copy_(2, torch.tensor([row]), x)
+
+    graph = captured(model, random(2, 3, 1, 4))
+    assert graph.apply(hold_caches) == (row == 0)
+
+
 def slide(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """As transformers' sliding cache writes once it is full."""
     rolled = keys.roll(-1, dims=-2)
