@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
-from tt_dynamo.capture import composites_attention, composites_windows  # noqa: F401  (add their own to the composites)
 from tt_dynamo.capture.composites import COMPOSITES
+from tt_dynamo.ir.strides import laid_out, lies_as_computed
 
 aten = torch.ops.aten
 
@@ -93,4 +93,6 @@ TAKEN_APART = (
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """A table for AOTAutograd; a new one at every call."""
-    return {**get_decompositions(TAKEN_APART), **COMPOSITES}
+    table = get_decompositions(TAKEN_APART)
+    table.update({target: laid_out(part, target) for target, part in table.items() if lies_as_computed(target)})
+    return {**table, **COMPOSITES}

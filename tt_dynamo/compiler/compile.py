@@ -28,6 +28,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, find_fake_mode, is_parameter, mutates
 from tt_dynamo.ir.spec import Spec, spec_bytes
+from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.options import Options
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
@@ -68,6 +69,7 @@ class Compiler:
 
     def _compile(self) -> Program:
         self.dump.graph("aten", self.module)
+        correct_strides(self.module.graph)
         output = self.module.graph.output_node()
         # Passes may change strides and what shares memory; the caller gets what eager torch gives.
         output.meta["eager"] = [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]]

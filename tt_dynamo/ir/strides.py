@@ -1,0 +1,112 @@
+"""Fake values that lie in memory as eager torch's results do.
+
+Where operands do not lie plainly, some fake results have other strides than the kernels give: those of torch's Python
+references, or of a decomposition. Torch itself is asked: one call of the operation, on ones.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from tt_dynamo.ir.graph import aten, update_values, values_of
+
+LIMIT = 1 << 24  # elements of memory that an operand spans; larger ones are not worth the memory
+# Besides what is pointwise.
+OTHERS = frozenset(
+    {
+        aten.roll.default,
+        aten.native_batch_norm.default,
+        aten._native_batch_norm_legit_functional.default,
+        aten._native_batch_norm_legit_no_training.default,
+        aten.addr.default,
+        aten.channel_shuffle.default,
+    }
+)
+
+
+def correct_strides(graph: Graph) -> None:
+    """Give every node's fake values eager's strides."""
+    corrected: set[Node] = set()
+    for node in graph.nodes:
+        if not corrected.isdisjoint(node.all_input_nodes) and node.op == "call_function":
+            update_values([node])
+            corrected.add(node)
+        values = values_of(node)
+        strides = _strides_of(node) if lies_as_computed(node.target) else None
+        if strides is not None and strides != [value.stride() for value in values]:
+            made = [_restrided(value, stride) for value, stride in zip(values, strides, strict=True)]
+            node.meta["val"] = made[0] if isinstance(node.meta["val"], Tensor) else tuple(made)
+            corrected.add(node)
+
+
+def lies_as_computed(target: Any) -> bool:
+    """Whether how results lie in memory is for an operation's kernel to decide."""
+    tags = target.tags if isinstance(target, torch._ops.OpOverload) else ()
+    return (torch.Tag.pointwise in tags or target in OTHERS) and torch.Tag.nondeterministic_seeded not in tags
+
+
+def _strides_of(node: Node) -> list[tuple[int, ...]] | None:
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    return _eager_strides(node.target, args, kwargs)
+
+
+def laid_out(decomposition: Callable[..., Any], target: Any) -> Callable[..., Any]:
+    """The decomposition of `target` with a result that has eager's strides."""
+
+    @functools.wraps(decomposition)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = decomposition(*args, **kwargs)
+        strides = _eager_strides(target, args, kwargs)
+        if strides is None or strides == [result.stride()]:
+            return result
+        order = sorted(range(result.ndim), key=lambda d: -strides[0][d])
+        return result.permute(order).contiguous().permute([order.index(d) for d in range(result.ndim)])
+
+    return call
+
+
+def _eager_strides(target: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]] | None:
+    """The strides of what `target` gives; None where operands lie plainly, so that results do too."""
+    operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    if not all(map(_can_be_made, operands)) or all(map(_is_plain, operands)):
+        return None
+    with _disable_current_modes(), torch.no_grad():
+        args, kwargs = tree_map_only(Tensor, _ones, (args, kwargs))
+        return [result.stride() for result in tree_leaves(target(*args, **kwargs)) if isinstance(result, Tensor)]
+
+
+def _can_be_made(x: Tensor) -> bool:
+    known = not any(isinstance(size, torch.SymInt) for size in x.shape)
+    return known and x.layout == torch.strided and x.device.type == "cpu" and _extent(x) <= LIMIT
+
+
+def _extent(x: Tensor) -> int:
+    """Elements of memory from the first to the last of x."""
+    return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether x is contiguous, also in dimensions of one element."""
+    expected = 1
+    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
+        if stride != expected:
+            return False
+        expected *= max(size, 1)
+    return True
+
+
+def _ones(x: Tensor) -> Tensor:
+    return torch.ones(_extent(x), dtype=x.dtype).as_strided(x.shape, x.stride())
+
+
+def _restrided(value: Any, stride: Sequence[int]) -> Tensor:
+    with value.fake_mode:
+        return torch.empty_strided(value.shape, stride, dtype=value.dtype)
