@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from graphs import Builder
-from templates import TEMPLATES, WRITES
+from templates import COPIES, TEMPLATES, WRITES
 
 KINDS = {"f": "float", "i": "integer", "b": "boolean", "x": ""}
 OTHERS = {"g": "float", "j": "integer", "c": "boolean", "y": ""}
@@ -101,7 +101,11 @@ def add_step(builder: Builder, parameters: int) -> None:
     for _ in range(4):
         if builder.chance(14):
             text = fill(builder, builder.pick(WRITES))
-            if text is not None and _writes_to_none_of(builder, text, parameters) and builder.statement(text):
+            if text is None or not _writes_to_none_of(builder, text, parameters):
+                continue
+            copied = COPIES[len(builder.steps) % len(COPIES)]
+            builder.step(copied.format(x=re.split(r"\W", text)[0]))
+            if builder.statement(text):
                 return
             continue
         family = builder.pick(FAMILIES)

@@ -296,3 +296,17 @@ WRITES = [
     "{f}.unsqueeze_(0)",
     "{f}.select(-1, 0).fill_({s})",
 ]
+
+# Of what is written by the next statement: what it was, moved.
+COPIES = [
+    "{x}.clone()",
+    "{x}[1:].clone()",
+    "{x}.t().contiguous()",
+    "({x} + 0).reshape(-1)",
+    "torch.cat([{x}])",
+    "{x}.clone().transpose(0, -1)",
+    "F.pad({x}, (0, 0))",
+    "F.pad({x}, (-1, 0))",
+    "{x}.index_select(0, torch.arange(len({x})))",
+    "{x}.clone().chunk(2, -1)",
+]
