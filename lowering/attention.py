@@ -83,6 +83,7 @@ def capped_attention(ttnn, query, key, value, mask, scale, cap):
 
 def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
     """TTNN's attention with the largest chunks that keep every core busy and that TTNN accepts."""
+    mask = workarounds.pad_mask(ttnn, mask)
     batch, heads, seq, _ = query.shape
     columns, rows = ttnn.settings.grid_size
     busy = [size for size in CHUNK_SIZES if batch * heads * math.ceil(seq / size) >= columns * rows]
@@ -117,7 +118,7 @@ def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
 @lower(operators.attention_mask)
 def attention_mask(ttnn, mask, zeros=None):
     """The additive mask at full query and key length: adding broadcasts in one kernel, where expand takes three."""
-    return workarounds.pad_mask(ttnn, mask if zeros is None else ttnn.add(mask, zeros))
+    return mask if zeros is None else ttnn.add(mask, zeros)
 
 
 @lower(operators.split_heads)

@@ -10,6 +10,7 @@ import logging
 import math
 from typing import Any
 
+from tt_dynamo.compiler.recorder import Value
 from tt_dynamo.ir.errors import Refused, Unsupported
 
 log = logging.getLogger(__name__)
@@ -22,13 +23,16 @@ SLICED_BLOCK_HEIGHTS = (1024, 128, 32)
 
 
 def pad_mask(ttnn: Any, mask: Any) -> Any:
-    """Fill a mask's tile padding with -inf.
+    """A mask whose tile padding holds -inf; filled once, in place, however many calls read it.
 
     scaled_dot_product_attention reads the padding columns of an explicit mask as part of it: zeros there let padding
     keys into the softmax wherever the key length is no multiple of 32. https://github.com/tenstorrent/tt-metal/issues/54833
     """
-    if mask.shape[-1] % TILE == 0:
+    if mask is None or mask.shape[-1] % TILE == 0:
         return mask
+    for user in mask.node.users if isinstance(mask, Value) else ():
+        if user.meta.get("path") == "ttnn.fill_implicit_tile_padding" and "inf" in repr(user.args[1]):
+            return Value(user, mask.tensor)
     return ttnn.fill_implicit_tile_padding(mask, -math.inf)
 
 

@@ -57,10 +57,6 @@ def allowed_keys(mask: Node, lengths: tuple[int, int], literals: set[Node]) -> t
 
     The same for all sequences and heads; None for every other mask.
     """
-    if is_call(mask, operators.attention_mask):
-        if len(mask.args) > 1 and not is_call(mask.args[1], aten.zeros.default):
-            return None
-        mask = mask.args[0]
     value = literal_value(mask, literals)
     if value is None or not value.numel():
         return None

@@ -31,7 +31,7 @@ def attend_to_prompt(graph: Graph, context: Context) -> int:
             continue
         keys, values = key.args[1], value.args[1]
         seq = shape_of(keys)[2]
-        known = literal_value(mask.args[0] if is_call(mask, operators.attention_mask) else mask, literals)
+        known = literal_value(mask, literals)
         if known is None or shape_of(query)[2] != seq or known.shape[-1] <= seq:
             continue
         if known.dtype == torch.bool:

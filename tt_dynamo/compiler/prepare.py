@@ -4,7 +4,7 @@ Before   y = conv2d(x, prepare_conv_weights(w, ...))
 After    y = conv2d(x, w)                                w: a weight that prepare_conv_weights made as it was uploaded
 
 How a weight is prepared depends on the call that reads it, so a lowering makes both calls. A weight that the program
-computes is prepared where it is computed.
+computes is prepared where it is computed. A mask that attention reads is prepared by filling its tile padding.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.uses import WeightUse
 from tt_dynamo.runtime.transfer import prepared
 
+PREPARATIONS = ("ttnn.prepare_", "ttnn.fill_implicit_tile_padding")
+ON_DEVICE = "ttnn.to_device(ttnn.to_layout(weight, ttnn.TILE_LAYOUT), device)"
+
 
 def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any) -> None:
     """Take every preparation of a weight out of a program's graph, and those that nothing came of.
@@ -26,10 +29,10 @@ def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any)
     """
     placeholders = graph.find_nodes(op="placeholder")
     offset = len(placeholders) - len(uses)
-    raw = {node: use for node, use in zip(placeholders[offset:], uses, strict=True) if _on_host(use)}
+    raw = {node: (use, use.spec) for node, use in zip(placeholders[offset:], uses, strict=True) if use.spec}
     made: dict[tuple[Node, str], Node] = {}
     for node in list(graph.nodes):
-        if not node.meta.get("path", "").startswith("ttnn.prepare_"):
+        if not node.meta.get("path", "").startswith(PREPARATIONS):
             continue
         if not node.users:  # for a configuration that TTNN then refused
             graph.erase_node(node)
@@ -37,9 +40,11 @@ def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any)
         (source,) = node.all_input_nodes
         if source not in raw:
             continue
-        use, call = raw[source], inline_call(node, {source: "weight"})
+        use, raw_spec = raw[source]
+        on_host = raw_spec.memory == "HOST"
+        call = inline_call(node, {source: "weight" if on_host else ON_DEVICE})
         if (source, call) not in made:
-            tensor = prepared(ttnn, handle, use.tensor, call)
+            tensor = prepared(ttnn, handle, use.tensor, call) if on_host else use.tensor  # filled in place
             spec = Spec(tuple(tensor.shape), tensor.dtype.name.lower(), tensor.layout.name, prepare=call)
             with graph.inserting_before(source):
                 made[source, call] = graph.placeholder(source.name)
@@ -47,11 +52,7 @@ def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any)
             uses.insert(uses.index(use), WeightUse(use.node, spec, tensor))
         node.replace_all_uses_with(made[source, call], propagate_meta=False)
         graph.erase_node(node)
-    for source, use in raw.items():
+    for source, (use, _) in raw.items():
         if not source.users:
             graph.erase_node(source)
             uses.remove(use)
-
-
-def _on_host(use: WeightUse) -> bool:
-    return use.spec is not None and use.spec.memory == "HOST"

@@ -23,7 +23,7 @@ from tt_dynamo.compiler.recorder import Recorder, Value
 from tt_dynamo.compiler.shards import Shards
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported, ttnn_reason
-from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
+from tt_dynamo.ir.graph import Sides, aten, device_arguments, is_call, is_parameter, module_path, shape_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, spec_bytes
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
@@ -34,6 +34,7 @@ from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 
 log = logging.getLogger(__name__)
 
+ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)
 INT32 = (-(1 << 31), 1 << 31)
 
 
@@ -180,11 +181,12 @@ class _Tracer:
         placeholder.meta["weight"] = True
         use = WeightUse(constant, spec)
         pointers = [n.meta.get("pointer", 0) for n in (constant, *constant.all_input_nodes) if is_parameter(n)]
+        is_mask = any(is_call(user, *ATTENTIONS) for user in crossing.users)  # whose padding is filled in place
         if spec is None:
             placeholder.meta["val"] = constant.meta.get("val")
         else:
             try:
-                use.tensor = self.stand_in(spec, pointers) or self._empty(spec)
+                use.tensor = (not is_mask and self.stand_in(spec, pointers)) or self._empty(spec)
             except RuntimeError as error:
                 self.result.refused[crossing] = ("refused", f"weight of {spec.shape}: {ttnn_reason(error)}")
             if spec.memory != "HOST":

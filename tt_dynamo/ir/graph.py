@@ -173,7 +173,6 @@ def _closed(graph: Graph, is_root: Callable[[Node], bool]) -> set[Node]:
     found: set[Node] = set()
     for node in graph.nodes:
         pure = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
-        pure = pure and node.target is not operators.attention_mask  # its tile padding exists on the device only
         if node.op == "get_attr" or is_root(node) or (pure and all(n in found for n in node.all_input_nodes)):
             found.add(node)
     return found
