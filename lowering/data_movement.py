@@ -19,17 +19,20 @@ from tt_dynamo.lowering.workarounds import TILE
 
 
 def in_layout(ttnn, x, layout):
-    return x if x.layout == layout else ttnn.to_layout(x, layout)
+    """x in a layout of TTNN, where it lies: what is sharded must fill its tiles."""
+    if x.layout == layout:
+        return x
+    if is_sharded(x):
+        workarounds.check_tiles_of_shards(x)
+    return ttnn.to_layout(x, layout)
 
 
 @lower(operators.to_layout, sharded=True, x=Need("any"))
 def to_layout(ttnn, x, layout):
     """x in the layout "TILE" or "ROW_MAJOR"; of what is sharded only rows become tiles where they lie."""
-    if is_sharded(x):
-        workarounds.check_tiles_of_shards(x)
-        if layout == "ROW_MAJOR":
-            raise Refused("ttnn.to_layout: what reads rows takes them interleaved")
-    return ttnn.to_layout(x, ttnn.TILE_LAYOUT if layout == "TILE" else ttnn.ROW_MAJOR_LAYOUT)
+    if is_sharded(x) and layout == "ROW_MAJOR":
+        raise Refused("ttnn.to_layout: what reads rows takes them interleaved")
+    return in_layout(ttnn, x, getattr(ttnn, f"{layout}_LAYOUT"))
 
 
 @lower(aten.reshape.default, aten.view.default, aten._unsafe_view.default, gives="same", self=Need("any"))

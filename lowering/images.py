@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
-from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.memory import across, is_sharded, shard_width
 from tt_dynamo.lowering.registry import Need, lower
@@ -13,10 +12,9 @@ from tt_dynamo.lowering.registry import Need, lower
 @lower(operators.repeat_pixels, gives="ROW_MAJOR", sharded=True, x=Need("any"))
 def repeat_pixels(ttnn, x, image, height, width):
     """x [1, 1, pixels, channels] → [1, 1, height * width * pixels, channels], in shards where x is."""
-    if is_sharded(x):
-        workarounds.check_tiles_of_shards(x)
-        if shard_width(x) * across(x) != x.shape[-1]:  # TTNN takes an equal share of each pixel from every core
-            raise Refused("ttnn.upsample: the cores hold different numbers of channels")
+    if is_sharded(x) and shard_width(x) * across(x) != x.shape[-1]:
+        # TTNN takes an equal share of each pixel from every core.
+        raise Refused("ttnn.upsample: the cores hold different numbers of channels")
     pixels = ttnn.reshape(in_layout(ttnn, x, ttnn.ROW_MAJOR_LAYOUT), (*image, x.shape[-1]))
     where = {} if is_sharded(x) else {"memory_config": ttnn.DRAM_MEMORY_CONFIG}
     larger = ttnn.upsample(pixels, [height, width], mode="nearest", **where)

@@ -54,7 +54,7 @@ def _pool(ttnn, pool, x, **options):
         return _flat(ttnn, pool(input_tensor=x, **options, output_layout=ttnn.TILE_LAYOUT))
     except Exception:
         rows = pool(
-            input_tensor=ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT), **options, memory_config=ttnn.DRAM_MEMORY_CONFIG
+            input_tensor=in_layout(ttnn, x, ttnn.ROW_MAJOR_LAYOUT), **options, memory_config=ttnn.DRAM_MEMORY_CONFIG
         )
         return ttnn.to_layout(_flat(ttnn, rows), ttnn.TILE_LAYOUT)
 
