@@ -16,17 +16,23 @@ import operator
 from torch.fx import Graph, Node
 
 
+def buffers(graph: Graph) -> dict[Node, Node]:
+    """For every tensor on the device, the node that made its buffer."""
+    roots: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if "ttnn" in node.meta:
+            alias = node.meta.get("alias")
+            roots[node] = roots.get(alias, node) if alias is not None else node
+    return roots
+
+
 def insert_deallocations(graph: Graph) -> int:
     """Insert a deallocation for every buffer that the program makes; returns how many.
 
     Reads node.meta["ttnn"] (the node is a tensor on the device), node.meta["alias"] (the operand whose buffer it lives
     in, or None), node.meta["weight"] and node.meta["state"].
     """
-    roots: dict[Node, Node] = {}
-    for node in graph.nodes:
-        if "ttnn" in node.meta:
-            alias = node.meta.get("alias")
-            roots[node] = roots.get(alias, node) if alias is not None else node
+    roots = buffers(graph)
     last: dict[Node, tuple[Node, Node]] = {}  # buffer → (the node that reads it last, the alias it reads)
     for node in graph.nodes:
         for operand in node.all_input_nodes:

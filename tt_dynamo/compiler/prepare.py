@@ -23,7 +23,7 @@ ON_DEVICE = "ttnn.to_device(ttnn.to_layout(weight, ttnn.TILE_LAYOUT), device)"
 
 
 def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any) -> None:
-    """Take every preparation of a weight out of a program's graph, and those that nothing came of.
+    """Take every preparation of a weight out of a program's graph, and every weight that nothing reads.
 
     graph: its placeholders are the inputs, then one for each of `uses`, in that order; stays so.
     """
@@ -33,9 +33,6 @@ def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any)
     made: dict[tuple[Node, str], Node] = {}
     for node in list(graph.nodes):
         if not node.meta.get("path", "").startswith(PREPARATIONS):
-            continue
-        if not node.users:  # for a configuration that TTNN then refused
-            graph.erase_node(node)
             continue
         (source,) = node.all_input_nodes
         if source not in raw:

@@ -30,6 +30,7 @@ from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import math_fidelity
+from tt_dynamo.passes.drop_dead_calls import drop_dead_calls
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ class _Tracer:
                 if not remaining[operand]:
                     self.shards.forget(operand)
         if not self.result.refused:
+            drop_dead_calls(self.graph)
             prepare_weights(self.graph, self.result.weights, self.ttnn, self.handle)
         return self.result
 
