@@ -112,3 +112,67 @@ def test_a_full_l1_is_no_full_dram() -> None:
         raise RuntimeError(words)
     with pytest.raises(MemoryError, match="DRAM buffer"), dram_or_error():
         raise RuntimeError(words.replace("L1", "DRAM"))
+
+
+class Convolved(nn.Module):
+    """An image or volume through convolutions; a weight would take a tile for each of its kernels on the device."""
+
+    def __init__(self, convolutions: list[nn.Module]) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(convolutions)
+        for convolution in convolutions:
+            convolution.weight = nn.Parameter(torch.full((1,), 0.001).expand(convolution.weight.shape))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for convolution in self.convolutions:
+            x = convolution(x)
+        return x.relu()
+
+
+class Masked(nn.Module):
+    """Bits of one number by columns of others, which stay on the host; on the device each would take 4 GiB of tiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in "abcdefgh":
+            self.register_buffer(name, torch.ones(1, dtype=torch.int64).expand(1 << 20, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        masked = [(x & getattr(self, name)).sum() for name in "abcdefgh"]
+        return torch.stack(masked).float().relu()
+
+
+HOST_MODELS: dict[str, tuple[Any, Any]] = {
+    "convolutions of volumes": (
+        lambda: Convolved([nn.Conv3d(512, 512, (3, 1, 1), padding=(1, 0, 0)) for _ in range(10)]),
+        lambda: torch.rand(1, 512, 3, 1, 1),
+    ),
+    "grouped convolutions": (
+        lambda: Convolved([nn.Conv2d(8192, 8192, 3, padding=1, groups=256) for _ in range(2)]),
+        lambda: torch.rand(1, 8192, 2, 2),
+    ),
+    "integers": (Masked, lambda: torch.full((1, 1, 1), 3)),
+}
+
+
+@pytest.mark.parametrize("name", HOST_MODELS)
+def test_weights_that_only_the_host_reads_need_no_memory_of_the_device(board_device: Any, name: str) -> None:
+    make, inputs = HOST_MODELS[name]
+    model, x = make(), inputs()
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        got = torch.compile(model, backend="ttnn", options={"device": BOARD})(x)
+        torch.testing.assert_close(got, model(x), rtol=0.02, atol=0.02)
+    assert reports[0].fallbacks and reports[0].weight_bytes < 1 << 20
+
+
+def test_a_product_that_does_not_fit_is_an_error_beside_what_the_host_computes(board_device: Any) -> None:
+    size = 16384
+    count = memory(board_device).total // (2 * size * size) + 1
+    volume = nn.Conv3d(4, 4, 3, padding=1)
+
+    class Both(Products):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = volume(x.view(1, 4, 4, 4, -1))
+            return super().forward(y.reshape(1, size))
+
+    refused(Both(count, size), torch.zeros(1, size))

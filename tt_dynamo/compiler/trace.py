@@ -23,7 +23,7 @@ from tt_dynamo.compiler.recorder import Recorder, Value
 from tt_dynamo.compiler.shards import Shards
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported, ttnn_reason
-from tt_dynamo.ir.graph import Sides, aten, device_arguments, is_call, is_parameter, module_path, shape_of
+from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, spec_bytes
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
@@ -32,10 +32,10 @@ from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import math_fidelity
 from tt_dynamo.passes.drop_dead_calls import drop_dead_calls
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
+from tt_dynamo.traced_weights import TracedWeights
 
 log = logging.getLogger(__name__)
 
-ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)
 INT32 = (-(1 << 31), 1 << 31)
 
 
@@ -110,10 +110,10 @@ class _Tracer:
         self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wanted_in_blocks=[]))
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
-        self.stand_in = stand_in
+        self.weights = TracedWeights(self.graph, stand_in, self._empty)
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.shards = Shards(self.recorder, self.known)
-        self.result = Trace(self.graph, [], [], [], [], {}, [])
+        self.result = Trace(self.graph, [], self.weights.uses, [], [], {}, [])
         # memory of the program → the memory that eager torch has for it; inputs are the caller's already
         inputs = (memory_of(node.meta.get("val")) for node in graph.find_nodes(op="placeholder"))
         self.owners: dict[int, int] = {memory: memory for memory in inputs if memory}
@@ -125,6 +125,7 @@ class _Tracer:
             before = self._last_node()
             if node.op == "call_function":
                 self.known[node] = self._lower(node)
+                self.weights.settle(node, node in self.result.refused)
             elif node.op == "output":
                 self.graph.output(self._outputs(node))
             self._annotate(before, node)
@@ -160,9 +161,10 @@ class _Tracer:
                 self._make_state(node.meta["state"])
         for node in self.source.nodes:
             if is_call(node, operators.to_device) and self._is_weight(node.args[0]):
-                self._make_weight(node, node.args[0], node.meta["ttnn"])
+                self.known[node] = self.weights.add(node, node.args[0], node.meta["ttnn"])
             elif node.op in ("call_module", "get_attr") and any(not _crosses(user) for user in node.users):
-                self.known[node] = self._make_weight(node, node, None).meta["placeholder"]
+                self.known[node] = self.weights.add_host(node)
+        self.weights.allocate_all()
 
     def _make_state(self, state: StateUse) -> None:
         placeholder = self.graph.placeholder(f"{state.node.meta.get('name', state.node.name)}_on_device")
@@ -244,7 +246,11 @@ class _Tracer:
         try:
             found = find_lowering(node.target)
             assert found is not None
+            self.weights.allocate(node)
             return self.shards.lower(node, found.sharded, functools.partial(self._attempt, node, found))
+        except MemoryError:  # of its weights
+            if not self.result.refused:
+                raise  # else the next trace needs less
         except Refused as error:
             self.result.refused[node] = ("refused", str(error))
         except Unsupported as error:
