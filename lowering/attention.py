@@ -89,30 +89,25 @@ def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
     busy = [size for size in CHUNK_SIZES if batch * heads * math.ceil(seq / size) >= columns * rows]
     q_sizes = [size for size in CHUNK_SIZES if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)]
     k_sizes = [size for size in CHUNK_SIZES if size < 2 * max(key.shape[2], TILE)]
-    attempts = list(dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes))
-    for attempt, (q_size, k_size) in enumerate(attempts):
-        program_config = ttnn.SDPAProgramConfig(
-            compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows),
-            q_chunk_size=q_size,
-            k_chunk_size=k_size,
-            exp_approx_mode=False,
+    chunks = list(dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes))
+
+    def attend(chunk):
+        return ttnn.transformer.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=mask,
+            is_causal=is_causal,
+            scale=scale,
+            program_config=ttnn.SDPAProgramConfig(
+                compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows), **chunk, exp_approx_mode=False
+            ),
+            compute_kernel_config=ttnn.settings.compute_kernel_config,
+            **options,
         )
-        try:
-            return ttnn.transformer.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=mask,
-                is_causal=is_causal,
-                scale=scale,
-                program_config=program_config,
-                compute_kernel_config=ttnn.settings.compute_kernel_config,
-                **options,
-            )
-        except Exception:
-            if attempt == len(attempts) - 1:
-                raise
-    raise AssertionError("the smallest chunk is always tried")
+
+    asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options)
+    return ttnn.choose(asked, [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks], attend)
 
 
 @lower(operators.attention_mask)

@@ -8,12 +8,12 @@ computes and nothing else.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import re
+from typing import Any
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import on_device
 from tt_dynamo.lowering import workarounds
@@ -32,34 +32,28 @@ LARGER = ("BLOCK_SHARDED", "HEIGHT_SHARDED")
 ACTIVATIONS = {"relu6": "RELU6", "relu": "RELU", "silu": "SILU", "tanh": "TANH", "sigmoid": "SIGMOID"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Way:
-    """One way to hold a convolution in memory.
+def candidates(
+    is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bool = False
+) -> list[dict[str, Any]]:
+    """How to hold a convolution in memory, by kernel launches, the length of the blocks, and whether they wait.
 
     block_height: rows at once. double: whether the next blocks of image and weights come while these are computed.
-    sharding: what to change to. slices: into how many its image in DRAM is cut, of which one at a time is in L1.
+    sharding: what to change to, of `shardings`. slices: into how many its image in DRAM is cut, of which one at a time
+    is in L1. in_blocks: a reader needs the result block-sharded.
     """
-
-    block_height: int = 0
-    double: bool = False
-    sharding: str = ""
-    slices: int = 0
-
-
-def ways(is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bool = False) -> list[Way]:
-    """The ways to try, cheapest first: by kernel launches, then by the length of the blocks and whether they wait.
-
-    shardings: those to change to. in_blocks: a reader needs the result block-sharded.
-    """
-    as_it_lies = [Way(height, double) for height in BLOCK_HEIGHTS for double in (True, False)]
+    as_it_lies = [{"block_height": height, "double": double} for height in BLOCK_HEIGHTS for double in (True, False)]
     resharded = [
-        Way(height, double, sharding)
+        {"block_height": height, "double": double, "sharding": sharding}
         for sharding in shardings
         for height, double in ((0, True), (0, False), (32, False))
     ]
-    sliced = [Way(height, slices=count) for count in SLICES for height in workarounds.SLICED_BLOCK_HEIGHTS]
-    found = resharded + as_it_lies if in_blocks else as_it_lies + resharded
-    return found + ([] if is_sharded else sliced)
+    sliced = [
+        {"block_height": height, "double": False, "slices": count}
+        for count in SLICES
+        for height in workarounds.SLICED_BLOCK_HEIGHTS
+    ]
+    whole = resharded + as_it_lies if in_blocks else as_it_lies + resharded
+    return whole + ([] if is_sharded else sliced)
 
 
 @lower(operators.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
@@ -81,17 +75,16 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
         }
         if bias is not None:
             prepared["bias_tensor"] = ttnn.prepare_conv_bias(bias_tensor=bias, **how, **given)
-        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if way.slices else {}
-        return ttnn.conv2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how)
+        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
+        result = ttnn.conv2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how)
+        if way.get("sharding") == "BLOCK_SHARDED" and is_sharded(x):
+            ttnn.settings.wanted_in_blocks.append(x)
+        return result
 
     _check_weights(weight, bias)
-    asked = "conv2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None, activation
     reshard = in_blocks and is_sharded(x) and memory.memory_layout.name != "BLOCK_SHARDED"
-    how = (*image, *stride, *padding, *dilation, groups, *_precision(ttnn), reshard)
-    result, way = _first_accepted(ttnn, convolve, ways(is_sharded(x), in_blocks=reshard), (*asked, *how))
-    if way.sharding == "BLOCK_SHARDED" and is_sharded(x):
-        ttnn.settings.wanted_in_blocks.append(x)
-    return result
+    asked = ("conv2d", x, weight, bias, image, stride, padding, dilation, groups, activation, reshard)
+    return _choose(ttnn, asked, candidates(is_sharded(x), in_blocks=reshard), convolve)
 
 
 @lower(operators.conv_transpose2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
@@ -113,13 +106,12 @@ def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, gr
         }
         if bias is not None:
             prepared["bias_tensor"] = ttnn.prepare_conv_transpose2d_bias(bias_tensor=bias, **how, **given)
-        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if way.slices else {}
+        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
         return ttnn.conv_transpose2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how, **grown)
 
     _check_weights(weight, bias)
-    asked = "conv_transpose2d", str(memory), str(x.layout), tuple(x.shape), tuple(weight.shape), bias is None
-    how = (*image, *stride, *padding, *dilation, groups, *output_padding, *_precision(ttnn))
-    return _first_accepted(ttnn, convolve, ways(is_sharded(x), LARGER), (*asked, *how))[0]
+    asked = ("conv_transpose2d", x, weight, bias, image, stride, padding, dilation, groups, output_padding)
+    return _choose(ttnn, asked, candidates(is_sharded(x), LARGER), convolve)
 
 
 def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dilation, groups):
@@ -142,22 +134,16 @@ def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dila
     }
 
 
-def _precision(ttnn):
-    """What of the compute configuration takes L1, by value: its text names only where the object lies."""
-    config = ttnn.settings.compute_kernel_config
-    return str(config.math_fidelity), config.fp32_dest_acc_en, config.packer_l1_acc
-
-
 def _config(ttnn, image, way, fused):
     sharding = {}
-    if way.sharding:
-        layout = getattr(ttnn.TensorMemoryLayout, way.sharding)
+    if "sharding" in way:
+        layout = getattr(ttnn.TensorMemoryLayout, way["sharding"])
         sharding = {"shard_layout": layout, "reshard_if_not_optimal": True}
     return ttnn.Conv2dConfig(
         weights_dtype=ttnn.bfloat16,
-        act_block_h_override=way.block_height,
-        enable_act_double_buffer=way.double,
-        enable_weights_double_buffer=way.double,
+        act_block_h_override=way["block_height"],
+        enable_act_double_buffer=way["double"],
+        enable_weights_double_buffer=way["double"],
         reallocate_halo_output=False,
         **sharding,
         **fused,
@@ -166,11 +152,11 @@ def _config(ttnn, image, way, fused):
 
 
 def _slices(ttnn, image, way):
-    if not way.slices:
+    if "slices" not in way:
         return ttnn.Op2DL1FullSliceConfig
     _, height, width = image
     kind = ttnn.Op2DDRAMSliceHeight if height >= width else ttnn.Op2DDRAMSliceWidth
-    return ttnn.Op2DSliceConfig(slice_type=kind, num_slices=way.slices)
+    return ttnn.Op2DSliceConfig(slice_type=kind, num_slices=way["slices"])
 
 
 def _activation(ttnn, name):
@@ -182,31 +168,21 @@ def _check_weights(weight, bias):
         raise Unsupported("TTNN prepares the weights of a convolution on the host, and the device computes these")
 
 
-def _first_accepted(ttnn, convolve, tried, asked):
-    """The convolution in the first way that TTNN accepts, kept with the device for others of this shape, and that way.
+def _choose(ttnn, asked, candidates, convolve):
+    """The first convolution that TTNN accepts; not asked for one whole where all cores together have no room."""
+    no_room: list[str] = []
 
-    Raises what TTNN says of the first.
-    """
-    found = ttnn.settings.found
-    known = found.get(asked)
-    first: Exception | None = None
-    fits = True
-    for way in [*([known] if known in tried else []), *tried]:
-        if not (fits or way.slices):
-            continue
+    def attempt(way):
+        if no_room and "slices" not in way:
+            raise Refused(no_room[0])
         try:
-            result = convolve(way)
+            return convolve(way)
         except Exception as error:
-            first = first or type(error)(str(error))  # without its traceback, which would hold buffers in L1
-            fits = fits and not _exceeds_all_cores(ttnn, str(error))
-        else:
-            found.setdefault(asked, way)
-            return result, way
-    assert first is not None
-    try:
-        raise first
-    finally:
-        del first  # its traceback holds this frame: a cycle, in which buffers in L1 would wait for the collector
+            if _exceeds_all_cores(ttnn, str(error)):
+                no_room.append(str(error))
+            raise
+
+    return ttnn.choose(asked, candidates, attempt)
 
 
 def _exceeds_all_cores(ttnn, words):

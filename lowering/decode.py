@@ -84,21 +84,23 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     if window is not None:
         seen["sliding_window_size"] = window
     columns, rows = ttnn.settings.grid_size
-    options: list[dict] = [{}]
     # Chunks of rows must divide the cache as it lies in tiles.
-    for size in (512, 256, 128, 64, 32):
-        if (length + -length % TILE) % size == 0:
-            options.append({"program_config": _chunks(ttnn, columns, rows, size)})
-    for attempt, option in enumerate(options):
-        try:
-            return ttnn.transformer.scaled_dot_product_attention_decode(
-                query, key, value, **seen, scale=scale,
-                compute_kernel_config=ttnn.settings.compute_kernel_config, **option,
-            )  # fmt: skip
-        except Exception:
-            if attempt == len(options) - 1:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    sizes = [size for size in (512, 256, 128, 64, 32) if (length + -length % TILE) % size == 0]
+
+    def attend(chunk):
+        config = {}
+        if chunk:
+            grid = ttnn.CoreCoord(columns, rows)
+            config["program_config"] = ttnn.SDPAProgramConfig(
+                compute_with_storage_grid_size=grid, q_chunk_size=0, **chunk, exp_approx_mode=False
+            )
+        return ttnn.transformer.scaled_dot_product_attention_decode(
+            query, key, value, **seen, scale=scale,
+            compute_kernel_config=ttnn.settings.compute_kernel_config, **config,
+        )  # fmt: skip
+
+    asked = ("scaled_dot_product_attention_decode", query, key, value, seen)
+    return ttnn.choose(asked, [{}, *({"k_chunk_size": size} for size in sizes)], attend)
 
 
 @lower(operators.capped_attention_decode, sharded=True)
@@ -118,15 +120,6 @@ def capped_attention_decode(ttnn, query, key, value, mask, scale, cap):
         scores, dim=3, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config
     )
     return ttnn.reshape(ttnn.matmul(weights, value, **config), (1, 1, batch, heads * head_dim))
-
-
-def _chunks(ttnn, columns, rows, size):
-    return ttnn.SDPAProgramConfig(
-        compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows),
-        q_chunk_size=0,
-        k_chunk_size=size,
-        exp_approx_mode=False,
-    )
 
 
 def _on_users(ttnn, x):

@@ -33,10 +33,12 @@ def resample(ttnn, x, rows, columns):
 
 def _turned(ttnn, x, weights, **options):
     """xᵀ weights, on all cores where TTNN shares them among several matrices, else on those that it takes itself."""
-    try:
-        return ttnn.matmul(x, weights, transpose_a=True, core_grid=ttnn.settings.core_grid, **options)
-    except Refused:
-        return ttnn.matmul(x, weights, transpose_a=True, **options)
+
+    def turn(cores):
+        grid = {"core_grid": ttnn.settings.core_grid} if cores == "all cores" else {}
+        return ttnn.matmul(x, weights, transpose_a=True, **grid, **options)
+
+    return ttnn.choose(("matmul", x, weights), ("all cores", "those that TTNN takes"), turn)
 
 
 @lower(operators.fold_patches, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))

@@ -28,7 +28,7 @@ def _geometry(image, channels, kernel, stride, padding):
 def max_pool2d(ttnn, x, image, kernel, stride, padding, dilation, ceil_mode):
     """x [1, 1, batch * height * width, channels] → the largest element of each window."""
     windows = _geometry(image, x.shape[-1], kernel, stride, padding)
-    return _pool(ttnn, ttnn.max_pool2d, x, **windows, dilation=list(dilation), ceil_mode=ceil_mode)
+    return _pool(ttnn, "max_pool2d", x, {**windows, "dilation": list(dilation), "ceil_mode": ceil_mode})
 
 
 @lower(operators.avg_pool2d, sharded=True, x=Need("any"))
@@ -36,27 +36,27 @@ def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include
     """x [1, 1, batch * height * width, channels] → the mean of each window."""
     if [*kernel] == [*image[1:]] and not any(padding) and divisor_override is None:
         return _whole_mean(ttnn, x, image)
-    return _pool(
-        ttnn,
-        ttnn.avg_pool2d,
-        x,
+    windows = {
         **_geometry(image, x.shape[-1], kernel, stride, padding),
-        ceil_mode=ceil_mode,
-        count_include_pad=count_include_pad,
-        divisor_override=divisor_override,
-        compute_kernel_config=ttnn.settings.compute_kernel_config,
-    )
+        "ceil_mode": ceil_mode,
+        "count_include_pad": count_include_pad,
+        "divisor_override": divisor_override,
+    }
+    return _pool(ttnn, "avg_pool2d", x, windows, compute_kernel_config=ttnn.settings.compute_kernel_config)
 
 
-def _pool(ttnn, pool, x, **options):
+def _pool(ttnn, name, x, windows, **precision):
     """A pool whose result stays in L1, or where TTNN refuses that, goes to DRAM as rows and then as tiles."""
-    try:
-        return _flat(ttnn, pool(input_tensor=x, **options, output_layout=ttnn.TILE_LAYOUT))
-    except Exception:
-        rows = pool(
-            input_tensor=in_layout(ttnn, x, ttnn.ROW_MAJOR_LAYOUT), **options, memory_config=ttnn.DRAM_MEMORY_CONFIG
-        )
-        return ttnn.to_layout(_flat(ttnn, rows), ttnn.TILE_LAYOUT)
+    options = {**windows, **precision}
+
+    def pool(memory):
+        if memory == "L1":
+            return _flat(ttnn, getattr(ttnn, name)(input_tensor=x, **options, output_layout=ttnn.TILE_LAYOUT))
+        rows = in_layout(ttnn, x, ttnn.ROW_MAJOR_LAYOUT)
+        pooled = getattr(ttnn, name)(input_tensor=rows, **options, memory_config=ttnn.DRAM_MEMORY_CONFIG)
+        return ttnn.to_layout(_flat(ttnn, pooled), ttnn.TILE_LAYOUT)
+
+    return ttnn.choose((name, x, windows), ("L1", "DRAM"), pool)
 
 
 def _whole_mean(ttnn, x, image):

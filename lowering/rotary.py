@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering.registry import lower
@@ -41,11 +39,14 @@ def rotary_by_matrix(ttnn, x, cos, sin, matrix):
         return ttnn.add(ttnn.multiply(x, cos), ttnn.multiply(turned, sin))
 
     def turned_by_tiles(x, cos, sin):
-        call = functools.partial(ttnn.experimental.rotary_embedding_llama, x, cos, sin, matrix, is_decode_mode=False)
-        try:
-            return call(compute_kernel_config=ttnn.settings.compute_kernel_config)
-        except Exception:  # long heads fit its registers in bfloat16 only
-            return call(compute_kernel_config=_in_bfloat16(ttnn))
+        def turn(accumulation):
+            config = ttnn.settings.compute_kernel_config if accumulation == "float32" else _in_bfloat16(ttnn)
+            return ttnn.experimental.rotary_embedding_llama(
+                x, cos, sin, matrix, is_decode_mode=False, compute_kernel_config=config
+            )
+
+        # Long heads fit its registers in bfloat16 only.
+        return ttnn.choose(("rotary_embedding_llama", x, cos, sin, matrix), ("float32", "bfloat16"), turn)
 
     return _as_one_sequence(ttnn, turned_by_tiles, x, cos, sin)
 

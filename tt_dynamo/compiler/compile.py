@@ -37,7 +37,7 @@ from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
-from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, emit
+from tt_dynamo.report.report import Choice, Fallback, GraphReport, Operation, Transfer, emit
 from tt_dynamo.runtime.program import Program, load
 from tt_dynamo.runtime.recovery import Recovery
 from tt_dynamo.runtime.weights import store_of
@@ -76,7 +76,7 @@ class Compiler:
         with self._stage("passes"):
             self._run_passes()
         settings, texts = settings_for(self.ttnn, self.device.handle, self.options)
-        settings = dataclasses.replace(settings, found=vars(self.device).setdefault("found", {}))
+        settings = dataclasses.replace(settings, choices=vars(self.device).setdefault("choices", {}))
         while True:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)
@@ -254,6 +254,11 @@ class Compiler:
         report.operations = [
             Operation(n.name, n.meta["path"], n.meta.get("module", ""), count)
             for n, count in zip(calls, launches, strict=True)
+        ]
+        report.choices = [
+            Choice(**n.meta["choice"], node=n.meta["source"], module=n.meta["module"])
+            for n in traced.graph.nodes
+            if "choice" in n.meta
         ]
         report.device_programs = measured.device_programs
         for spec in (use.spec for use in traced.weights if use.spec is not None):

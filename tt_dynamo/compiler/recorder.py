@@ -13,13 +13,18 @@ import enum
 import math
 import operator
 import types
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.errors import Refused, ttnn_reason
+from tt_dynamo.ir.errors import TTNN_ERRORS, Refused, ttnn_reason
 from tt_dynamo.ir.spec import on_device, spec_of
 from tt_dynamo.ir.uses import Settings
+from tt_dynamo.lowering.choose import first_accepted
+
+C = TypeVar("C")
+R = TypeVar("R")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +63,24 @@ class Value:
         return bool(self.tensor.is_sharded())
 
 
+def nodes_after(before: Node) -> Iterator[Node]:
+    """The nodes behind one, to the end of its graph."""
+    node = before._next
+    while node is not before.graph._root:
+        yield node
+        node = node._next
+
+
+def erase_after(before: Node) -> None:
+    """Take back what was written down behind a node."""
+    for node in reversed(list(nodes_after(before))):
+        before.graph.erase_node(node)
+
+
+def last_node(graph: Graph) -> Node:
+    return graph._root._prev
+
+
 class Recorder:
     """TTNN's module, or a submodule of it, whose operations write themselves down in `graph`."""
 
@@ -88,11 +111,41 @@ class Recorder:
         self._shared.note(value, text)
         return value
 
+    def choose(self, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R]) -> R:
+        """The result of `call` for the first of the candidates that TTNN accepts; the others leave nothing behind.
+
+        candidates: the best first, as launches, bytes moved and cores that wait say; an estimate may sort them.
+        key: the operation's name, and what the answer depends on: its tensors and parameters. The device, its free L1
+        and its precision belong to every key, so that a program does not depend on what was compiled before. Raises
+        Refused, with TTNN's words for the first candidate, where all are refused.
+        """
+        asked = (_described(key), self._conditions())
+        chosen, count = self.settings.choices.get(asked, (None, 0))
+        before = last_node(self._graph)
+        ordered = [chosen, *candidates] if chosen in candidates else candidates
+        accepted, result, refused = first_accepted(ordered, call, (Refused,), lambda: erase_after(before))
+        if refused or chosen not in candidates:
+            count = candidates.index(accepted)
+            self.settings.choices[asked] = accepted, count
+        if len(candidates) > 1 and last_node(self._graph) is not before:
+            choice = {"operation": key[0], "candidate": _text(accepted), "refused": count}
+            last_node(self._graph).meta["choice"] = choice
+        return result
+
+    def _conditions(self) -> tuple[Any, ...]:
+        """What of the device decides beside a call itself: free L1 of a bank, and what takes L1 of its precision."""
+        config = self.settings.compute_kernel_config
+        l1 = self._module.get_memory_view(self.settings.device, self._module.BufferType.L1)
+        free = l1.total_bytes_free_per_bank, l1.largest_contiguous_bytes_free_per_bank
+        return *free, str(config.math_fidelity), config.fp32_dest_acc_en, config.packer_l1_acc
+
     def record(self, function: Any, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         """Make the call, write it down, and wrap what it gives."""
         try:
             result = function(*_tensors(args), **_tensors(kwargs))
         except (RuntimeError, TypeError, ValueError) as error:
+            raise Refused(f"{path}: {ttnn_reason(error)}") from None
+        except TTNN_ERRORS as error:
             raise Refused(f"{path}: {ttnn_reason(error)}") from None
         name = path.rpartition(".")[2].rstrip("_")
         written = (self._written(args), self._written(kwargs))
@@ -171,6 +224,22 @@ class _Expressions:
         if isinstance(value, (tuple, list)):
             return type(value)(self.written(item) for item in value)
         raise TypeError(f"a program cannot hold {value!r}: make it through the ttnn namespace of the lowering")
+
+
+def _described(item: Any) -> Any:
+    """What tells calls apart: of a tensor its shape, dtype, layout and memory."""
+    if isinstance(item, Value):
+        memory = str(item.tensor.memory_config()) if on_device(item.tensor) else "HOST"
+        return item.shape, str(item.dtype), str(item.layout), memory
+    if isinstance(item, dict):
+        item = tuple(item.items())
+    return tuple(map(_described, item)) if isinstance(item, (tuple, list)) else item
+
+
+def _text(candidate: Any) -> str:
+    if not isinstance(candidate, dict):
+        return str(candidate)
+    return ", ".join(f"{name}={value}" for name, value in candidate.items()) or "as TTNN chooses"
 
 
 def _tensors(argument: Any) -> Any:

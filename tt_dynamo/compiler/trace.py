@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import logging
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.measure import dram_or_error
 from tt_dynamo.compiler.prepare import prepare_weights
-from tt_dynamo.compiler.recorder import Recorder, Value
+from tt_dynamo.compiler.recorder import Recorder, Value, erase_after, last_node, nodes_after
 from tt_dynamo.compiler.shards import Shards
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported, ttnn_reason
@@ -37,6 +37,7 @@ from tt_dynamo.traced_weights import TracedWeights
 log = logging.getLogger(__name__)
 
 INT32 = (-(1 << 31), 1 << 31)
+ATTENTIONS = (torch.ops.aten.scaled_dot_product_attention.default, operators.attention)
 
 
 @dataclasses.dataclass
@@ -122,7 +123,7 @@ class _Tracer:
         remaining = {node: len(node.users) for node in self.source.nodes}
         self._make_placeholders()
         for node in self.source.nodes:
-            before = self._last_node()
+            before = last_node(self.graph)
             if node.op == "call_function":
                 self.known[node] = self._lower(node)
                 self.weights.settle(node, node in self.result.refused)
@@ -138,12 +139,9 @@ class _Tracer:
             prepare_weights(self.graph, self.result.weights, self.ttnn, self.handle)
         return self.result
 
-    def _last_node(self) -> Node:
-        return self.graph._root._prev
-
     def _annotate(self, before: Node, source: Node) -> None:
         """Tell the new nodes after `before` which module they come from."""
-        for node in _after(before):
+        for node in nodes_after(before):
             node.meta["module"] = module_path(source)
             node.meta["source"] = source.name
 
@@ -263,15 +261,14 @@ class _Tracer:
 
     def _attempt(self, node: Node, found: Lowering, value_of: Callable[[Node], Any]) -> Any:
         args, kwargs = device_arguments(node, value_of)
-        before = self._last_node()
+        before = last_node(self.graph)
         try:
             result = found.function(self.recorder, *args, **kwargs)
             _check_results(node, result)
             self._note_wanted(node)
             return result
         except Exception:
-            for made in reversed(list(_after(before))):
-                self.graph.erase_node(made)
+            erase_after(before)
             raise
 
     def _note_wanted(self, node: Node) -> None:
@@ -347,14 +344,6 @@ class _Tracer:
         if not is_strided(fake):
             return result
         return Result(result, memory_of(fake), fake.stride(), bool(result.meta.get("weight")))
-
-
-def _after(before: Node) -> Iterator[Node]:
-    """The nodes behind one, to the end of its graph."""
-    node = before._next
-    while node is not before.graph._root:
-        yield node
-        node = node._next
 
 
 def _crosses(node: Node) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+TTNN_ERRORS = (RuntimeError, TypeError, ValueError)  # in which TTNN says no
+
 
 class Unsupported(Exception):
     """A node that has no way onto the device, and why, in words for the user."""

@@ -45,7 +45,7 @@ class Settings:
     compute_kernel_config: Any
     grid_size: tuple[int, int]  # columns, rows of worker cores
     device: Any = None
-    # What was found by asking TTNN, by what was asked: kept with the device, so that it is asked once.
-    found: dict[Any, Any] = dataclasses.field(default_factory=dict, compare=False)
+    # The candidates that TTNN accepted, by what that depends on, and how many it refused: kept with the device.
+    choices: dict[Any, tuple[Any, int]] = dataclasses.field(default_factory=dict, compare=False)
     # Values that a lowering had to shard anew, and would rather be given in blocks.
     wanted_in_blocks: list[Any] = dataclasses.field(default_factory=list, compare=False)

@@ -101,9 +101,9 @@ class Dump:
         self._write("weights.pt", lambda path: torch.save({w.name: _compact(tensors[w.name]) for w in weights}, path))
 
     def report(self, report: GraphReport) -> None:
-        """Write `report.json` with every field, and `report.txt` for people: the table, then a line per TTNN call."""
+        """Write `report.json` with every field, and `report.txt` for people: the table, TTNN calls, what was chosen."""
         self._write_text("report.json", lambda: json.dumps(report.to_dict(), indent=2) + "\n")
-        self._write_text("report.txt", lambda: f"{report}\n\n{report.operation_table()}\n")
+        self._write_text("report.txt", lambda: f"{report}\n\n{report.operation_table()}\n\n{report.choice_table()}\n")
 
     def drawing(self, graph: torch.fx.Graph) -> None:
         """Write the final graph as `graph.svg`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +61,21 @@ class Operation:
     programs: int
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which of several TTNN calls that would do was chosen.
+
+    operation: "conv2d". candidate: what tells it from the others. refused: how many candidates before it TTNN refused.
+    node, module: which node of the graph it is for, and where in the model that comes from.
+    """
+
+    operation: str
+    candidate: str
+    refused: int
+    node: str
+    module: str
+
+
 @dataclass
 class GraphReport:
     """What one compiled graph does in one run.
@@ -68,7 +83,8 @@ class GraphReport:
     `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
     counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
-    between calls) are bytes on the device; `transfers` are per call. `notes` say what else a user may want to know.
+    between calls) are bytes on the device; `transfers` are per call. `choices` say which of several calls was taken.
+    `notes` say what else a user may want to know.
     `seconds` holds the compile time of each stage, `code` the program as Python.
     """
 
@@ -87,6 +103,7 @@ class GraphReport:
     cache_bytes: int = 0
     notes: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     code: str = ""
 
@@ -156,6 +173,12 @@ class GraphReport:
         """One line per TTNN call: kernel launches, operation, node, module."""
         rows = [(str(op.programs), op.target, op.name, op.module) for op in self.operations]
         return table(("launches", "operation", "node", "module"), rows, right=(0,))
+
+    def choice_table(self) -> str:
+        """One line for all choices that are alike: how many, operation, candidate, how many were refused before."""
+        alike = Counter((choice.operation, choice.candidate, str(choice.refused)) for choice in self.choices)
+        rows = [(str(count), *choice) for choice, count in alike.items()]
+        return table(("times", "operation", "chosen", "refused before"), rows, right=(0, 3))
 
     def __str__(self) -> str:
         lines = [f"{self.name} on {self.device}", "-" * WIDTH]

@@ -18,11 +18,12 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import FallbackError, ttnn_reason
+from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused, ttnn_reason
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call
 from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import find as find_lowering
+from tt_dynamo.lowering.choose import first_accepted
 from tt_dynamo.lowering.memory import interleaved, is_sharded
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.runtime.transfer import download, upload
@@ -36,6 +37,10 @@ class LoweringNamespace:
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
         self.settings = settings
+
+    def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any]) -> Any:
+        """The result of the first candidate that TTNN accepts; see `Recorder.choose`."""
+        return first_accepted(candidates, call, (Refused, *TTNN_ERRORS))[1]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._namespace, name)

@@ -95,7 +95,7 @@ def test_a_transposed_convolution_takes_its_image_as_it_lies_and_leaves_its_own_
 
 
 def test_a_transposed_convolution_in_slices_leaves_its_image_in_dram(monkeypatch):
-    monkeypatch.setattr(lowering, "ways", lambda *_: [lowering.Way(slices=True)])
+    monkeypatch.setattr(lowering, "candidates", lambda *_: [{"block_height": 0, "double": False, "slices": 1}])
     report = check(rounded(nn.ConvTranspose2d(6, 10, 4)), image(height=17), cancels=True)
     assert calls(report) == [*MOVED, "conv_transpose2d", *reversed(MOVED)]
 

@@ -1,18 +1,12 @@
 """Where convolutions find room: in L1 as their image lies, sharded anew, in blocks, or slice by slice in DRAM."""
 
-import contextlib
-import gc
-import types
-import weakref
-
 import pytest
 import torch
 from compiled import BOARD, check, compiled, random, rounded, unsharded
 from torch import nn
 
 import tt_dynamo
-from tt_dynamo.ir.errors import Refused
-from tt_dynamo.lowering import convolution as lowering
+from tt_dynamo.compiler.fit import l1
 
 MOVED = ["permute", "reshape"]
 
@@ -80,7 +74,7 @@ def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
         return convolve(*args, **options)
 
     monkeypatch.setattr(ttnn, "conv2d", counted)
-    monkeypatch.setattr(board_device, "found", {}, raising=False)
+    monkeypatch.setattr(board_device, "choices", {}, raising=False)
     model = rounded(nn.Conv2d(3, 16, 3, padding=1))
     traced = []
     for _ in range(2):
@@ -92,22 +86,20 @@ def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
     assert set(second) == {(64, True)} and len(second) == len(first) - 2
 
 
-def test_a_refused_convolution_lets_go_of_its_image_at_once():
-    class Image:
-        pass
+def test_a_program_does_not_depend_on_what_was_compiled_before(board_device, monkeypatch):
+    """An image beside others that fill L1, and alone: the room that is left is part of what is remembered."""
+    ttnn = board_device.namespace(dry_run=True)
+    model, x = rounded(nn.Conv2d(32, 32, 3, padding=1)), random(1, 32, 128, 128)
 
-    kept = Image()
-    watched = weakref.ref(kept)
+    def code():
+        return compiled(model, x, dry_run=True)[1].code
 
-    def refuse(way, image=kept):
-        raise Refused("ttnn.conv2d: no room")
-
-    gc.disable()
-    try:
-        with contextlib.suppress(Refused):
-            ttnn = types.SimpleNamespace(settings=types.SimpleNamespace(found={}))
-            lowering._first_accepted(ttnn, refuse, [lowering.Way()], ("an image",))
-        del refuse, kept
-        assert watched() is None
-    finally:
-        gc.enable()
+    monkeypatch.setattr(board_device, "choices", {}, raising=False)
+    alone = code()
+    monkeypatch.setattr(board_device, "choices", {}, raising=False)
+    place = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "device": board_device.handle}
+    rows = l1(ttnn, board_device.handle).free * 9 // 10 // 2048
+    filler = ttnn.empty((rows - rows % 32, 1024), **place, memory_config=ttnn.L1_MEMORY_CONFIG)
+    full = code()
+    del filler
+    assert full != alone and code() == alone
