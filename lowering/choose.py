@@ -19,15 +19,13 @@ def first_accepted(
 
     undo: called after every refusal. Raises the first refusal where there is no such candidate.
     """
-    first: Exception | None = None
+    first: tuple[type[Exception], str] | None = None  # an exception itself would hold buffers in L1
     for refused, candidate in enumerate(candidates):
         try:
             return candidate, call(candidate), refused
         except refusals as error:
-            first = first or type(error)(str(error))  # without its traceback, which would hold buffers in L1
+            first = first or (type(error), str(error))
         undo()
     assert first is not None
-    try:
-        raise first
-    finally:
-        del first  # its traceback holds this frame: a cycle, in which buffers in L1 would wait for the collector
+    kind, text = first
+    raise kind(text)

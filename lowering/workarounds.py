@@ -10,8 +10,8 @@ import logging
 import math
 from typing import Any
 
-from tt_dynamo.compiler.recorder import Value
 from tt_dynamo.ir.errors import Refused, Unsupported
+from tt_dynamo.ir.spec import Value
 
 log = logging.getLogger(__name__)
 

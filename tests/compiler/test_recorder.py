@@ -9,10 +9,10 @@ from compiled import BOARD
 from torch.fx import Graph
 
 from tt_dynamo.compiler.codegen import program_source
-from tt_dynamo.compiler.recorder import Recorder, Value
+from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.devices import open_device
 from tt_dynamo.ir.errors import Refused, ttnn_reason
-from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.spec import Spec, Value
 from tt_dynamo.ir.uses import Settings
 
 

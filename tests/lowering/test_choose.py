@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from compiled import BOARD, compiled, random
 from torch.fx import Graph
 
-from tt_dynamo.compiler.recorder import Recorder, Value
+from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.devices import open_device
 from tt_dynamo.ir.errors import Refused
+from tt_dynamo.ir.spec import Value
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import first_accepted
 from tt_dynamo.report.report import Choice

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused, ttnn_reason
-from tt_dynamo.ir.spec import on_device, spec_of
+from tt_dynamo.ir.spec import Value, on_device, spec_of
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import first_accepted
 
@@ -36,31 +36,6 @@ class Expression:
 
     def __repr__(self) -> str:
         return self.text
-
-
-class Value:
-    """A tensor on the device as a lowering sees it at compile time: the node that makes it, and its real spec."""
-
-    __slots__ = ("node", "tensor")
-
-    def __init__(self, node: Node, tensor: Any) -> None:
-        self.node = node
-        self.tensor = tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensor.shape)
-
-    @property
-    def dtype(self) -> Any:
-        return self.tensor.dtype
-
-    @property
-    def layout(self) -> Any:
-        return self.tensor.layout
-
-    def is_sharded(self) -> bool:
-        return bool(self.tensor.is_sharded())
 
 
 def nodes_after(before: Node) -> Iterator[Node]:

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch.fx import Node
 
-from tt_dynamo.compiler.recorder import Recorder, Value
+from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.ir.errors import Refused
+from tt_dynamo.ir.spec import Value
 from tt_dynamo.lowering.memory import interleaved, is_sharded
 
 # How TTNN says that buffers, or the circular buffers of a kernel, find no room.

@@ -19,25 +19,24 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.measure import dram_or_error
 from tt_dynamo.compiler.prepare import prepare_weights
-from tt_dynamo.compiler.recorder import Recorder, Value, erase_after, last_node, nodes_after
+from tt_dynamo.compiler.recorder import Recorder, erase_after, last_node, nodes_after
 from tt_dynamo.compiler.shards import Shards
+from tt_dynamo.compiler.traced_weights import TracedWeights
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported, ttnn_reason
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
-from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, spec_bytes
+from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import math_fidelity
-from tt_dynamo.passes.drop_dead_calls import drop_dead_calls
+from tt_dynamo.passes.place.dead_calls import drop_dead_calls
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
-from tt_dynamo.traced_weights import TracedWeights
 
 log = logging.getLogger(__name__)
 
 INT32 = (-(1 << 31), 1 << 31)
-ATTENTIONS = (torch.ops.aten.scaled_dot_product_attention.default, operators.attention)
 
 
 @dataclasses.dataclass
@@ -161,7 +160,7 @@ class _Tracer:
             if is_call(node, operators.to_device) and self._is_weight(node.args[0]):
                 self.known[node] = self.weights.add(node, node.args[0], node.meta["ttnn"])
             elif node.op in ("call_module", "get_attr") and any(not _crosses(user) for user in node.users):
-                self.known[node] = self.weights.add_host(node)
+                self.known[node] = self.weights.add(node, node, None)
         self.weights.allocate_all()
 
     def _make_state(self, state: StateUse) -> None:
@@ -177,26 +176,6 @@ class _Tracer:
 
     def _is_weight(self, node: Node) -> bool:
         return is_parameter(node) or node.op in ("call_module", "get_attr")
-
-    def _make_weight(self, crossing: Node, constant: Node, spec: Spec | None) -> Node:
-        placeholder = self.graph.placeholder(constant.meta.get("name", constant.name))
-        placeholder.meta["weight"] = True
-        use = WeightUse(constant, spec)
-        pointers = [n.meta.get("pointer", 0) for n in (constant, *constant.all_input_nodes) if is_parameter(n)]
-        is_mask = any(is_call(user, *ATTENTIONS) for user in crossing.users)  # whose padding is filled in place
-        if spec is None:
-            placeholder.meta["val"] = constant.meta.get("val")
-        else:
-            try:
-                use.tensor = (not is_mask and self.stand_in(spec, pointers)) or self._empty(spec)
-            except RuntimeError as error:
-                self.result.refused[crossing] = ("refused", f"weight of {spec.shape}: {ttnn_reason(error)}")
-            if spec.memory != "HOST":
-                placeholder.meta["ttnn"] = spec
-            self.known[crossing] = Value(placeholder, use.tensor)
-        crossing.meta["placeholder"] = placeholder
-        self.result.weights.append(use)
-        return crossing
 
     def _empty(self, spec: Spec) -> Any:
         if spec.memory == "HOST":
@@ -244,7 +223,7 @@ class _Tracer:
         try:
             found = find_lowering(node.target)
             assert found is not None
-            self.weights.allocate(node)
+            self.weights.allocate(node.all_input_nodes)
             return self.shards.lower(node, found.sharded, functools.partial(self._attempt, node, found))
         except MemoryError:  # of its weights
             if not self.result.refused:

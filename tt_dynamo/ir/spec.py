@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import torch
+from torch.fx import Node
 
 # Of an element, where that is not 16; 16 elements of a block float share an exponent.
 BITS = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b": 4.5}
@@ -54,3 +55,28 @@ def spec_of(tensor: Any) -> Spec:
     """The spec that TTNN reports for a tensor."""
     memory = tensor.memory_config().buffer_type.name
     return Spec(tuple(tensor.shape), tensor.dtype.name.lower(), tensor.layout.name, memory)
+
+
+class Value:
+    """A tensor on the device as a lowering sees it at compile time: the node that makes it, and its real spec."""
+
+    __slots__ = ("node", "tensor")
+
+    def __init__(self, node: Node, tensor: Any) -> None:
+        self.node = node
+        self.tensor = tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    @property
+    def dtype(self) -> Any:
+        return self.tensor.dtype
+
+    @property
+    def layout(self) -> Any:
+        return self.tensor.layout
+
+    def is_sharded(self) -> bool:
+        return bool(self.tensor.is_sharded())
