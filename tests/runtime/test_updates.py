@@ -129,6 +129,19 @@ def test_the_next_call_sees(update: Callable[[Feedforward], None], uploads: list
     assert uploads == [(4, 32)]
 
 
+@pytest.mark.parametrize("write", [write_one_row, lambda model: model.up.weight.mul_(2), swap_data])
+def test_only_what_changed_goes_up(write: Callable[[Feedforward], None], uploads: list) -> None:
+    model = Feedforward()
+    compiled = torch.compile(model, backend="ttnn")
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        compiled(x)
+        write(model)
+        uploads.clear()
+        assert_same(compiled(x), model(x))
+    assert sorted(uploads) == [(4, 32), (32, 64)]
+
+
 def test_every_graph_of_a_model_sees() -> None:
     model = Feedforward()
     compiled = torch.compile(model, backend="ttnn", dynamic=False)

@@ -173,8 +173,12 @@ class Program:
             self._uploaded = None  # frees what nothing else holds
             uploaded = next((kept for kept in known if kept.stamps.current(parameters)), None)
             if uploaded is None:
+                present = set(pointers_of(parameters))
+                # Held meanwhile: the store uploads those that changed in their place, and no others.
+                held = [w for old in known for w in old.weights if present.issuperset(w.stamps.pointers)]
                 del known
                 uploaded = self._upload_all(args, parameters)
+                del held
                 self._note_first_weights(args)
             self._uploaded = uploaded
             return uploaded

@@ -35,7 +35,7 @@ class Stamps:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._pointers = list(map(_pointer, tensors))
+        self.pointers = list(map(_pointer, tensors))
         self._uncounted = [i for i, tensor in enumerate(tensors) if tensor.is_inference()]
         self._contents = [tensors[i].clone() for i in self._uncounted]
         self._versions = self._read(tensors)
@@ -45,7 +45,7 @@ class Stamps:
 
     def written(self, pointers: Set[int]) -> None:
         """Note that the memory at `pointers` was written to, whatever the counters say."""
-        self._expired = self._expired or not pointers.isdisjoint(self._pointers)
+        self._expired = self._expired or not pointers.isdisjoint(self.pointers)
 
     def _read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
         if self._uncounted:
@@ -54,7 +54,7 @@ class Stamps:
 
     def current(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the tensors that were stamped, unchanged since."""
-        if self._expired or list(map(_pointer, tensors)) != self._pointers:
+        if self._expired or list(map(_pointer, tensors)) != self.pointers:
             return False
         if not self._uncounted:
             return list(map(_version, tensors)) == self._versions
