@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from functorch.compile import min_cut_rematerialization_partition
 from torch._dynamo.backends.common import aot_autograd
+from torch._functorch._aot_autograd.descriptors import PlainAOTInput, SubclassGetAttrAOTInput
 from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
@@ -74,25 +75,23 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
-    given = [
-        dataclasses.replace(_described(node), pointer=_pointer(value))
-        for node, value in zip(module.graph.find_nodes(op="placeholder"), inputs, strict=True)
-    ]
+    given = [_described(node) for node in module.graph.find_nodes(op="placeholder")]
 
     keep_interpolation_whole(module)
 
     described: dict[str, GraphInput] = {}
 
     def forward(graph: GraphModule, _: Any) -> Callable[..., Any]:
-        describe_inputs(graph, given)
-        for node in graph.graph.find_nodes(op="placeholder"):
+        placeholders = graph.graph.find_nodes(op="placeholder")
+        described.update((n.name, _part(given, inputs, *source)) for n in placeholders if (source := source_of(n)))
+        describe_inputs(graph, described)
+        for node in placeholders:
             described[node.name] = GraphInput(*(node.meta[key] for key in ("name", "parameter", "parameter_name")))
         return compiler(graph)
 
     def backward(graph: GraphModule, _: Any) -> Callable[..., Any]:
         # Reads inputs that the forward graph saved, under their names there, beside other values and gradients.
-        names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
-        describe_inputs(graph, [described.get(name, GraphInput(name, False)) for name in names])
+        describe_inputs(graph, described)
         return compiler(graph)
 
     def compiler(graph: GraphModule) -> Callable[..., Any]:
@@ -148,19 +147,33 @@ def _writes_rows(graph: GraphModule) -> bool:
     return bool(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.index_copy.default))
 
 
-def _pointer(value: Any) -> int:
-    return value.data_ptr() if isinstance(value, torch.Tensor) and not is_fake(value) else 0
+def source_of(placeholder: Node) -> tuple[int, list[str]] | None:
+    """Which input of the Dynamo graph a placeholder of an ATen graph is: its position, and where that input is a tensor
+    subclass, which AOTAutograd takes apart, the attributes that lead to it. None for what AOTAutograd adds.
+    """
+    described = placeholder.meta.get("desc")
+    attributes: list[str] = []
+    while isinstance(described, SubclassGetAttrAOTInput):
+        attributes.insert(0, described.attr)
+        described = described.base
+    return (described.idx, attributes) if isinstance(described, PlainAOTInput) else None
 
 
-def describe_inputs(graph: GraphModule, given: Sequence[GraphInput]) -> None:
-    """Note on the placeholders of an ATen graph which input of the Dynamo graph each is, where they are the same."""
-    placeholders = graph.graph.find_nodes(op="placeholder")
+def _part(given: Sequence[GraphInput], inputs: Sequence[Any], position: int, attributes: Sequence[str]) -> GraphInput:
+    """The tensor that `attributes` lead to from an input of the Dynamo graph."""
+    source, tensor = given[position], functools.reduce(getattr, attributes, inputs[position])
+    name = source.name if source.held else "_".join([source.name, *attributes])
+    pointer = tensor.data_ptr() if isinstance(tensor, torch.Tensor) and not is_fake(tensor) else 0
+    return dataclasses.replace(source, name=name, pointer=pointer)
+
+
+def describe_inputs(graph: GraphModule, described: Mapping[str, GraphInput]) -> None:
+    """Note on the placeholders of an ATen graph, by their names, which input of the Dynamo graph each is."""
     # Dynamo marks static caches as it does buffers of the model.
     written = {node.args[0] for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)}
-    if len(placeholders) != len(given):
-        given = [GraphInput(node.name, False) for node in placeholders]
     taken: set[str] = set()
-    for node, source in zip(placeholders, given, strict=True):
+    for node in graph.graph.find_nodes(op="placeholder"):
+        source = described.get(node.name, GraphInput(node.name, False))
         node.meta["parameter"] = source.parameter and node not in written
         node.meta["held"] = source.held
         node.meta["parameter_name"] = source.parameter_name

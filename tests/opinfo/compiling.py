@@ -49,7 +49,8 @@ def run_compiled(
 
     def compiler(module: GraphModule, _: Any) -> Callable[..., Any]:
         graph = GraphModule(module, copy.deepcopy(module.graph))
-        describe_inputs(module, [GraphInput(f"input_{i}", i < parameters) for i in range(len(tensors))])
+        names = [node.name for node in module.graph.find_nodes(op="placeholder")]
+        describe_inputs(module, {name: GraphInput(f"input_{i}", i < parameters) for i, name in enumerate(names)})
         compiling = Compiler(module, open_device(parsed.device), parsed, "function")
         call: Any = functools.partial(compiling.compile())
         call._boxed_call = True
