@@ -100,6 +100,18 @@ def test_a_write_into_either_of_its_tensors_is_seen(model: torch.nn.Sequential, 
     assert sorted(uploads) == [(4, 32), (32, 64)]
 
 
+def test_a_write_through_data_into_its_tensors_is_seen_and_a_refresh_reaches_them(model: torch.nn.Sequential) -> None:
+    compiled = torch.compile(model, backend="ttnn")
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        compiled(x)
+        model[0].weight.data8.data.neg_()
+        assert_same(compiled(x), model(x))
+        model[0].weight.data8.data[2].zero_()
+        assert tt_dynamo.refresh(model) == 4
+        assert_same(compiled(x), model(x))
+
+
 def test_two_graphs_share_its_weight(model: torch.nn.Sequential, uploads: list) -> None:
     compiled = torch.compile(model, backend="ttnn", dynamic=False)
     with torch.no_grad():

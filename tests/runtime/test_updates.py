@@ -1,6 +1,6 @@
 """Weights that change between calls: the next call computes with what they are now.
 
-One way is out of reach and documented: writing through `.data` or NumPy, which torch itself cannot see.
+One way is out of reach and documented: writing a few elements through `.data` or NumPy, which torch itself cannot see.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import pytest
 import torch
 from comparison import assert_same, relative_error
 from small_models import Feedforward
+
+import tt_dynamo
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
 
@@ -89,6 +91,31 @@ class WritesThroughData(torch.optim.Optimizer):
                 parameter.data.add_(parameter.grad, alpha=-group["lr"])
 
 
+def add_to_data(model: Feedforward) -> None:
+    model.up.weight.data += 0.5
+
+
+def copy_to_data(model: Feedforward) -> None:
+    model.down.weight.data.copy_(torch.randn(32, 64))
+
+
+def average_data(model: Feedforward) -> None:
+    for parameter in model.parameters():
+        parameter.data.mul_(0.1).add_(torch.randn_like(parameter), alpha=0.9)
+
+
+def write_by_numpy(model: Feedforward) -> None:
+    model.up.weight.detach().numpy()[:] = 2 * torch.randn(64, 32).numpy()
+
+
+def prune(model: Feedforward) -> None:
+    model.up.weight.data[torch.rand(64, 32) < 0.5] = 0
+
+
+def write_a_bias(model: Feedforward) -> None:
+    model.norm.bias.data[-1] = 7
+
+
 @torch.inference_mode()
 def in_inference_mode(model: Feedforward) -> None:
     for parameter in model.parameters():
@@ -106,6 +133,12 @@ UPDATES = {
     "initialization": reset,
     "half and back": to_half_and_back,
     "one vector": from_vector,
+    "adding through .data": add_to_data,
+    "copying through .data": copy_to_data,
+    "averaging through .data": average_data,
+    "NumPy": write_by_numpy,
+    "pruning": prune,
+    "one element of a bias": write_a_bias,
     "in inference mode": in_inference_mode,
     "SGD": step(torch.optim.SGD),
     "Adam, foreach": step(torch.optim.Adam, foreach=True),
@@ -211,14 +244,48 @@ def test_a_buffer_set_from_outside() -> None:
             assert_same(compiled(x), model(x))
 
 
-def test_writing_through_data_is_not_seen_until_something_counts_it() -> None:
-    """The documented limit: `parameter.data.copy_()` advances no counter. Any counted write shows the new contents."""
-    model = Feedforward()
+def test_a_few_elements_written_through_data_are_seen_after_a_refresh(uploads: list) -> None:
+    """The documented limit: the write advances no counter and misses what each call compares."""
+    model, other = Feedforward(), torch.nn.Linear(32, 32)
     compiled = torch.compile(model, backend="ttnn")
     x = torch.randn(4, 32)
     with torch.no_grad():
         before = compiled(x)
-        model.up.weight.data.copy_(torch.randn(64, 32))
+        torch.compile(other, backend="ttnn")(x)
+        model.up.weight.data[2, :] = 9
         assert torch.equal(compiled(x), before)
-        model.up.weight.mul_(1)
+        assert tt_dynamo.refresh(model) == 6
+        uploads.clear()
         assert_same(compiled(x), model(x))
+        assert sorted(uploads) == [(4, 32), (32,), (32,), (32,), (32, 64), (64,), (64, 32)]
+        uploads.clear()
+        assert_same(compiled(x), model(x))
+    assert uploads == [(4, 32)]
+
+
+def test_a_refresh_reaches_every_graph_and_the_weights_that_the_host_reads() -> None:
+    class Positions(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(32, 32)
+            self.register_buffer("rows", torch.arange(256))
+            self.rows: torch.Tensor
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.linear(x), self.rows * 2
+
+    model = Positions()
+    compiled = torch.compile(model, backend="ttnn", dynamic=False)
+    with torch.no_grad():
+        for rows in (4, 8):
+            compiled(torch.randn(rows, 32))
+        model.linear.weight.data[2] = 9
+        model.rows.data[40] = 9
+        assert tt_dynamo.refresh(compiled) == 2
+        for rows in (4, 8):
+            x = torch.randn(rows, 32)
+            assert_same(compiled(x), model(x))
+
+
+def test_a_refresh_of_what_was_never_compiled_finds_nothing() -> None:
+    assert tt_dynamo.refresh(Feedforward()) == 0

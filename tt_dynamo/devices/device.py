@@ -147,6 +147,11 @@ def open_device(choice: Any = "auto") -> Device:
         return _open(choice)
 
 
+def open_devices() -> list[Device]:
+    """Every device that is open in this process."""
+    return list(_devices)
+
+
 def _is_open(handle: Any) -> bool:
     """Whether the TTNN device is open; the user may close theirs at any time."""
     ttnn = import_ttnn()

@@ -302,4 +302,4 @@ class Residents:
 
 def residents_of(device: Any) -> Residents:
     """The residents of a device, made at their first use; they go with the device."""
-    return vars(device).setdefault("residents", Residents(device))
+    return vars(device).get("residents") or vars(device).setdefault("residents", Residents(device))

@@ -3,7 +3,7 @@
 A weight is a constant expression of parameters at one spec. Programs hold their weights; the store knows them weakly,
 by the memory of the parameters and the expression, so two graphs of one model (or two models of one parameter) hold
 one copy, and a weight goes with the last program that reads it. What was uploaded carries the parameters' version
-counters; before each call a program compares them with the present ones.
+counters and a fingerprint; before each call a program compares them with the present ones.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import functools
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from tt_dynamo.devices import open_devices
+from tt_dynamo.fingerprint import Fingerprint
 from tt_dynamo.ir.spec import Spec
 
 _pointer = torch.Tensor.data_ptr
@@ -27,11 +30,11 @@ Upload = Callable[[torch.Tensor, Spec], Any]
 
 
 class Stamps:
-    """Whether tensors are still what they were: same memory, same version counter.
+    """Whether tensors are still what they were: same memory, same version counter, same fingerprint.
 
     Tensors made under `torch.inference_mode` have no counter; their contents are kept and compared. Steps of optimizers
     make stamps expire, since fused ones do not count what they write. Other writes that go around the counter (through
-    `.data` or NumPy) cannot be seen.
+    `.data` or NumPy) are seen by the fingerprint, where they touch what it reads; `refresh` is for all others.
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
@@ -39,8 +42,8 @@ class Stamps:
         self._uncounted = [i for i, tensor in enumerate(tensors) if tensor.is_inference()]
         self._contents = [tensors[i].clone() for i in self._uncounted]
         self._versions = self._read(tensors)
-        # Holding the memory keeps another tensor from being given the same address.
-        self._held = [tensor.detach() for tensor in tensors]
+        # It holds the memory, so that no other tensor is given the same address.
+        self._fingerprint = Fingerprint(tensors)
         self._expired = False
 
     def written(self, pointers: Set[int]) -> None:
@@ -57,7 +60,7 @@ class Stamps:
         if self._expired or list(map(_pointer, tensors)) != self.pointers:
             return False
         if not self._uncounted:
-            return list(map(_version, tensors)) == self._versions
+            return list(map(_version, tensors)) == self._versions and self._fingerprint.is_current()
         if any(tensors[i].is_inference() != (i in self._uncounted) for i in range(len(tensors))):
             return False
         kept = zip(self._uncounted, self._contents, strict=True)
@@ -89,12 +92,13 @@ class WeightStore:
             self._stamps.add(stamps)
         return stamps
 
-    def written(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Note that `tensors` were written to, whatever their version counters say."""
-        pointers = {tensor.data_ptr() for tensor in tensors}
+    def written(self, tensors: Iterable[torch.Tensor]) -> int:
+        """Note that `tensors` were written to, whatever their counters say; how many weights are made of them."""
+        pointers = {part.data_ptr() for tensor in tensors for part in _parts(tensor)}
         with self._lock:
             for stamps in self._stamps:
                 stamps.written(pointers)
+            return sum(not pointers.isdisjoint(weight.stamps.pointers) for weight in self._weights.values())
 
     def find(self, spec: Spec, pointers: Sequence[int]) -> Any:
         """A weight at `spec` that lies on the device, of the parameters at these addresses; None where there is none.
@@ -146,6 +150,25 @@ def _stepped(store: weakref.ref[WeightStore], optimizer: torch.optim.Optimizer, 
         found.written(parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
+def _parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The tensors that a tensor subclass is made of; any other tensor itself."""
+    if is_traceable_wrapper_subclass(tensor):
+        for name in tensor.__tensor_flatten__()[0]:
+            yield from _parts(getattr(tensor, name))
+    else:
+        yield tensor
+
+
+def refresh(model: torch.nn.Module) -> int:
+    """Have the next calls upload the weights of `model` again; returns how many there are on open devices.
+
+    For writes through `.data` or NumPy that change a few elements: such writes advance no version counter, and the few
+    bytes of each parameter that every call compares may not be among those written. All other changes are seen without.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(store_of(device).written(tensors) for device in open_devices())
+
+
 def store_of(device: Any) -> WeightStore:
     """The store of a device, made at its first use; it goes with the device."""
-    return vars(device).setdefault("weights", WeightStore())
+    return vars(device).get("weights") or vars(device).setdefault("weights", WeightStore())
