@@ -6,7 +6,12 @@ Each call of a small model fails in turn, in the emulated namespace, with the wo
 from __future__ import annotations
 
 import copy
+import gc
+import itertools
+import linecache
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,9 +21,11 @@ from small_models import Attention
 
 import tt_dynamo
 from tt_dynamo.devices import Device
-from tt_dynamo.devices.emulation.namespace import Namespace
+from tt_dynamo.devices.emulation.namespace.namespace import Namespace
 from tt_dynamo.ir.errors import FallbackError
+from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import registry
+from tt_dynamo.runtime.recovery import LoweringNamespace
 
 WORDS = "Out of Memory: Not enough space to allocate 4096 B DRAM buffer"
 FATAL = f"TT_FATAL @ /project/tt_metal/impl/allocator/bank_manager.cpp:140: false\ninfo:\n{WORDS}\nbacktrace:\n --- ..."
@@ -276,3 +283,80 @@ def test_what_comes_out_of_a_fault_lies_in_memory_as_eager_s(faults: Faults, war
             assert len(warnings_logged()) == (number > 0)
             for output in (*ours[3:7], *ours[8:]):
                 output.fill_(7)  # belongs to the caller now
+
+
+def test_fifty_calls_that_fail_leave_one_entry_a_node_with_their_count_and_the_last_reason(
+    case: Case, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = case.compiled()
+    with tt_dynamo.record() as reports:
+        call()
+    fallbacks = reports[0].fallbacks
+    raised = itertools.count(1)
+
+    def fail(path: str) -> None:
+        if path == "ttnn.layer_norm":
+            raise RuntimeError(FATAL.replace("4096", str(next(raised))))
+
+    monkeypatch.setattr(faults, "before", fail)
+    for _ in range(50):
+        assert_same(call(), case.eager)
+    (fallback,) = fallbacks
+    assert (fallback.kind, fallback.count) == ("runtime", 50)
+    assert fallback.reason == WORDS.replace("4096", str(next(raised) - 1))
+    assert f"{fallback.node}  [runtime]  in 50 calls" in str(reports[0])
+
+
+def test_threads_that_fail_at_once_report_each_its_own_node(
+    board_device: Device, faults: Faults, warnings_logged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.exp(torch.sin(x))
+
+    compiled = torch.compile(model, backend="ttnn")
+    x = torch.randn(4, 32)
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        compiled(x)
+    mine, barrier = threading.local(), threading.Barrier(2)
+
+    def fail(path: str) -> None:
+        if path == getattr(mine, "fails", ""):
+            barrier.wait(60)  # both are in the program, then both in their recovery
+            raise RuntimeError(FATAL)
+
+    @torch.no_grad()
+    def call(operation: str) -> None:
+        mine.fails = operation
+        assert_same(compiled(x), model(x))
+
+    monkeypatch.setattr(faults, "before", fail)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(call, ("ttnn.exp", "ttnn.sin")))
+    assert sorted((f.node, f.count) for f in reports[0].fallbacks) == [("exp", 1), ("sin", 1)]
+    assert sorted(warning.split("; ")[-1] for warning in warnings_logged()) == [
+        "exp ran in eager torch",
+        "sin ran in eager torch",
+    ]
+
+
+def test_what_a_lowering_notes_for_the_compiler_is_not_kept_by_a_recovery() -> None:
+    settings = Settings(None, None, (8, 8))
+    noted = LoweringNamespace(None, settings).settings.wanted_in_blocks
+    noted.append(object())
+    assert not noted and not settings.wanted_in_blocks
+
+
+def test_the_text_of_a_program_goes_with_it(board_device: Device) -> None:
+    def texts() -> list[str]:
+        gc.collect()
+        return [name for name in linecache.cache if name.startswith("<tt_dynamo program")]
+
+    torch._dynamo.reset()
+    before = texts()
+    compiled = torch.compile(torch.relu, backend="ttnn", dynamic=False)
+    for rows in range(1, 6):
+        compiled(torch.randn(rows, 32))
+    assert len(texts()) == len(before) + 5
+    del compiled
+    torch._dynamo.reset()
+    assert texts() == before

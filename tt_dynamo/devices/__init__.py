@@ -4,8 +4,7 @@ A device never knows what a model is. Importing this package imports neither TTN
 """
 
 from .boards import BOARDS
-from .device import Device, open_device
+from .device import Device, open_device, open_devices
 from .errors import DeviceError, EmulationError
-from .open import Device, open_device, open_devices
 
 __all__ = ["BOARDS", "Device", "DeviceError", "EmulationError", "open_device", "open_devices"]

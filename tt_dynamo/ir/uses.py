@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import MutableSequence
 from typing import Any
 
 from torch.fx import Node
@@ -48,4 +49,4 @@ class Settings:
     # The candidates that TTNN accepted, by what that depends on, and how many it refused: kept with the device.
     choices: dict[Any, tuple[Any, int]] = dataclasses.field(default_factory=dict, compare=False)
     # Values that a lowering had to shard anew, and would rather be given in blocks.
-    wanted_in_blocks: list[Any] = dataclasses.field(default_factory=list, compare=False)
+    wanted_in_blocks: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)

@@ -12,10 +12,10 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 WIDTH = 100  # columns of a printed report; reasons wrap, names don't
 LABEL = 18
@@ -30,12 +30,14 @@ class Fallback:
     """A node that runs in eager torch.
 
     node: its name in the graph. kind: "unsupported" (no lowering), "refused" (TTNN refused the call at compile time) or
-    "runtime" (TTNN raised while the program ran). reason: in TTNN's own words where it gave any.
+    "runtime" (TTNN raised while the program ran). reason: in TTNN's own words where it gave any. count: in how many
+    calls TTNN raised, of which the last gave the reason; 1 for the other kinds.
     """
 
     node: str
     kind: str
     reason: str
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,14 @@ class GraphReport:
         """Most kernel launches of any layer (see `layers`), None for a model without repeated layers."""
         return max(self.layers(prefix).values(), default=None)
 
+    def count_fallbacks(self, found: Iterable[Fallback]) -> None:
+        """Note what fell back in a call; a node that did before is counted and gets the new reason."""
+        known = {(fallback.node, fallback.kind): fallback for fallback in self.fallbacks}
+        for fallback in found:
+            key = fallback.node, fallback.kind
+            known[key] = replace(fallback, count=known[key].count + 1) if key in known else fallback
+        self.fallbacks[:] = known.values()
+
     def to_dict(self) -> dict[str, object]:
         """All fields and the derived numbers, of types that `json.dumps` takes."""
         return {
@@ -203,7 +213,8 @@ class GraphReport:
         lines += row("compile time", stages or "not measured")
         lines += row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
         for fallback in self.fallbacks:
-            lines.append(f"  {fallback.node}  [{fallback.kind}]")
+            calls = f"  in {fallback.count} calls" if fallback.count > 1 else ""
+            lines.append(f"  {fallback.node}  [{fallback.kind}]{calls}")
             lines += textwrap.wrap(fallback.reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
         for note in self.notes:
             lines += row("note", note)

@@ -34,11 +34,12 @@ _serial = itertools.count()
 
 
 def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
-    """The `forward` of a program's text, bound to a TTNN namespace; tracebacks show its lines."""
+    """The `forward` of a program's text, bound to a TTNN namespace; tracebacks show its lines while it lives."""
     name = f"<tt_dynamo program {next(_serial)}>"
     linecache.cache[name] = (len(source), None, source.splitlines(True), name)
     scope: dict[str, Any] = {"ttnn": namespace}
     exec(compile(source.replace("import ttnn\n", "\n", 1), name, "exec"), scope)
+    weakref.finalize(scope["forward"], linecache.cache.pop, name, None)
     return scope["forward"]
 
 
@@ -110,7 +111,7 @@ class Program:
         self.device.depend(self)
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
-        """Run on a list of arguments, which is emptied, as AOTAutograd's boxed calls do."""
+        """Run on a list of arguments, as AOTAutograd's boxed calls do."""
         held = [args[i] for i in self.held_positions]
         try:
             return self._call(args)
@@ -136,9 +137,7 @@ class Program:
         except Exception as error:
             reason = ttnn_reason(error)
         self.device.check_open()
-        result = self._recover(args, reason)
-        args.clear()
-        return result
+        return self._recover(args, reason)
 
     def _settle(self, results: list[Any], copies: list[Copy]) -> list[Any]:
         """Note what the call left on the device; its results as the caller gets them."""
@@ -216,10 +215,10 @@ class Program:
         self._uploaded = None  # where the device failed, what was put on it is not trusted
         if self.strict:
             raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')
-        outputs = self.recovery.run(args)
-        for node, why in self.recovery.failed:
-            self.report.fallbacks.append(Fallback(node.name, "runtime", why))
-        names = [node.name for node, _ in self.recovery.failed]
+        outputs, failed = self.recovery.run(args)
+        with self._lock:
+            self.report.count_fallbacks([Fallback(node.name, "runtime", why) for node, why in failed])
+        names = [node.name for node, _ in failed]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         where = f"{', '.join(names[:5])}{more} ran in eager torch" if names else "the second attempt went through"
         log.warning("%s: a call failed on %s (%s); %s", self.report.name, self.device.description, reason, where)

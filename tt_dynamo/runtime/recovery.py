@@ -8,7 +8,9 @@ it runs in eager torch.
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import logging
 import operator
 from collections.abc import Callable, Sequence
@@ -32,11 +34,14 @@ log = logging.getLogger(__name__)
 
 
 class LoweringNamespace:
-    """A TTNN namespace with the settings that lowerings read, for making their calls outright."""
+    """A TTNN namespace with the settings that lowerings read, for making their calls outright.
+
+    What lowerings note there for the compiler is not kept: it would be tensors of every call.
+    """
 
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
-        self.settings = settings
+        self.settings = dataclasses.replace(settings, wanted_in_blocks=collections.deque(maxlen=0))
 
     def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any]) -> Any:
         """The result of the first candidate that TTNN accepts; see `Recorder.choose`."""
@@ -51,7 +56,7 @@ class Unreadable(Exception):
 
 
 class Recovery:
-    """Runs one placed graph; `failed` collects (node, reason) of the last run."""
+    """Runs one placed graph. Nothing of a run is kept here: threads run at once."""
 
     def __init__(self, graph: Graph, sides: Sides, handle: Any, namespace: Any, settings: Settings, strict: bool):
         self.graph = graph
@@ -59,22 +64,23 @@ class Recovery:
         self.handle = handle
         self.ttnn = LoweringNamespace(namespace, settings)
         self.strict = strict
-        self.failed: list[tuple[Node, str]] = []
 
-    def run(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """The graph's outputs for its inputs. Raises FallbackError where `strict` and a node would fall back."""
+    def run(self, args: Sequence[Any]) -> tuple[tuple[Any, ...], list[tuple[Node, str]]]:
+        """The graph's outputs for its inputs, and which nodes fell back, with the reason of each.
+
+        Raises FallbackError where `strict` and a node would fall back.
+        """
+        failed: list[tuple[Node, str]] = []
         try:
-            return self._run_all(args, self.sides)
+            return self._run_all(args, self.sides, failed), failed
         except Unreadable as error:
             reason = str(error)
         if self.strict:
             raise FallbackError(f'{reason} (fallback="error")')
-        outputs = self._run_all(args, {})
-        self.failed = [(node, reason) for node, side in self.sides.items() if side == "device" and _computes(node)]
-        return outputs
+        outputs = self._run_all(args, {}, [])
+        return outputs, [(node, reason) for node, side in self.sides.items() if side == "device" and _computes(node)]
 
-    def _run_all(self, args: Sequence[Any], sides: Sides) -> tuple[Any, ...]:
-        self.failed = []
+    def _run_all(self, args: Sequence[Any], sides: Sides, failed: list[tuple[Node, str]]) -> tuple[Any, ...]:
         known: dict[Node, Any] = dict(zip(self.graph.find_nodes(op="placeholder"), args, strict=True))
         remaining = {node: len(node.users) for node in self.graph.nodes}
         with torch.no_grad():
@@ -82,7 +88,7 @@ class Recovery:
                 if node.op == "output":
                     return self._outputs(node, args, known)
                 if node.op != "placeholder":
-                    known[node] = self._run(node, known, sides)
+                    known[node] = self._run(node, known, sides, failed)
                 for operand in node.all_input_nodes:
                     remaining[operand] -= 1
                     if not remaining[operand]:
@@ -101,7 +107,7 @@ class Recovery:
                 results[position] = Result(result, memory_of(result), result.stride(), is_kept)
         return tuple(arranged(results, output.meta["eager"], owners, restrided, shared))
 
-    def _run(self, node: Node, known: dict[Node, Any], sides: Sides) -> Any:
+    def _run(self, node: Node, known: dict[Node, Any], sides: Sides, failed: list[tuple[Node, str]]) -> Any:
         if node.op == "get_attr":
             return getattr(self.graph.owning_module, str(node.target))
         if node.op == "call_module":
@@ -121,7 +127,7 @@ class Recovery:
                 reason = ttnn_reason(error)
             if self.strict:
                 raise FallbackError(f'{node.name} ({node.target}): {reason} (fallback="error")')
-            self.failed.append((node, reason))
+            failed.append((node, reason))
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self._on_host(operand, known))
         return node.target(*args, **kwargs)
 
