@@ -13,7 +13,7 @@ from fresh_process import BOARD, FreshProcess
 from small_models import Feedforward
 from torch._dynamo.exc import BackendCompilerFailed
 
-import tt_dynamo
+import tt_dynamo.backend
 from tt_dynamo.devices import BOARDS, DeviceError
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.options import OptionError, Options
@@ -54,6 +54,32 @@ def test_a_wrong_option_names_the_nearest_right_one(what: str) -> None:
     with pytest.raises(BackendCompilerFailed, match=message) as raised:
         compile_with(**options)
     assert isinstance(raised.value.inner_exception, (OptionError, DeviceError))
+
+
+def test_a_mode_that_torch_does_not_have_is_refused_with_those_that_it_has() -> None:
+    valid = "'default', 'lite', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs'"
+    compiled = torch.compile(Feedforward(), backend="ttnn", mode="nonsense")
+    with pytest.raises(BackendCompilerFailed, match=f"unknown mode 'nonsense'; valid are {valid}") as raised:
+        compiled(torch.randn(4, 32))
+    assert isinstance(raised.value.inner_exception, OptionError)
+
+
+@pytest.mark.parametrize("mode", [None, *torch._inductor.list_mode_options()])
+def test_a_mode_of_torch_s_is_one_note_in_each_report_and_one_line_in_the_log(
+    mode: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    tt_dynamo.backend._log_once.cache_clear()
+    model = Feedforward()
+    compiled = torch.compile(model, backend="ttnn", mode=mode, dynamic=False)
+    with caplog.at_level("INFO", logger="tt_dynamo"), torch.no_grad(), tt_dynamo.record() as reports:
+        for rows in (4, 8):
+            x = torch.randn(rows, 32)
+            assert_same(compiled(x), model(x))
+    expected = [] if mode in (None, "default") else [f"mode {mode!r}"]
+    assert [[note.split(":")[0] for note in report.notes] for report in reports] == [expected, expected]
+    assert [r.getMessage() for r in caplog.records if "mode" in r.getMessage() and r.name == "tt_dynamo.backend"] == (
+        reports[0].notes
+    )
 
 
 def test_options_cannot_be_changed() -> None:

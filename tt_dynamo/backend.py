@@ -30,15 +30,25 @@ from tt_dynamo.runtime.guards import Assuming
 log = logging.getLogger(__name__)
 
 _names = itertools.count()
+_log_once = functools.cache(log.info)
 
 
-def ttnn(module: GraphModule, example_inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None, **_: Any):
+def ttnn(
+    module: GraphModule,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+    **_: Any,
+):
     """Compile a Dynamo graph for TTNN.
 
-    Raises OptionError for an unknown option, DeviceError where the device cannot be opened, FallbackError where a node
-    would run in eager torch and options["fallback"] is "error".
+    Raises OptionError for an unknown option or mode, DeviceError where the device cannot be opened, FallbackError where
+    a node would run in eager torch and options["fallback"] is "error".
     """
-    parsed = Options.parse(options)
+    parsed = Options.parse({"mode": mode or "default", **(options or {})})
+    for note in parsed.notes:
+        _log_once(note)
     device = open_device(parsed.device)
     device.check_open()
     if _symbolic(module, example_inputs):

@@ -16,6 +16,15 @@ PLACEMENTS = ("fewest_bytes", "device")
 MATH_FIDELITIES = ("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
 WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
 
+# torch.compile's modes, and what this backend does instead of what torch's own does.
+MODES = {
+    "default": "",
+    "lite": "nothing is left to eager torch that TTNN takes, as in the default mode",
+    "reduce-overhead": "there are no CUDA graphs here; the program is that of the default mode",
+    "max-autotune": "no kernels are timed here; TTNN's answers choose, as in the default mode",
+    "max-autotune-no-cudagraphs": "no kernels are timed here; TTNN's answers choose, as in the default mode",
+}
+
 
 class OptionError(ValueError):
     """An option that does not exist, or a value that it cannot take."""
@@ -50,6 +59,7 @@ class Options:
         (`fnmatch`) is held against the parameter's name in the model and the name of its module.
     cache_dtype: the same three for KV caches.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
+    mode: that of `torch.compile`, of which all give the same program.
     """
 
     device: Any = "auto"
@@ -63,6 +73,12 @@ class Options:
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = "bfloat16"
     warn_after_shapes: int = 4
+    mode: str = "default"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user may want to know of these options."""
+        return [f"mode {self.mode!r}: {MODES[self.mode]}"] if MODES[self.mode] else []
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> Options:
@@ -90,6 +106,8 @@ class Options:
 
         if isinstance(self.device, str):
             _one_of("device", self.device, ("auto", "hardware", *BOARDS))
+        if self.mode not in tuple(MODES):
+            raise OptionError(f"unknown mode {self.mode!r}; valid are {', '.join(map(repr, MODES))}")
         _one_of("fallback", self.fallback, FALLBACKS)
         _one_of("placement", self.placement, PLACEMENTS)
         _one_of("math_fidelity", self.math_fidelity, MATH_FIDELITIES)

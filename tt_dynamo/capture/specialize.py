@@ -93,7 +93,8 @@ def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Ca
     if options.fallback == "error":
         raise FallbackError(f'{unknown[0].name}: {reason} and fallback="error" forbids it')
     fallbacks = [Fallback(node.name, "unsupported", reason) for node in unknown]
-    emit(GraphReport(name, device, nodes=len(computing), host_nodes=len(computing), fallbacks=fallbacks))
+    nodes = len(computing)
+    emit(GraphReport(name, device, nodes=nodes, host_nodes=nodes, fallbacks=fallbacks, notes=options.notes))
     return make_boxed_func(graph.forward)
 
 
