@@ -20,8 +20,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tt_dynamo.devices import open_devices
-from tt_dynamo.fingerprint import Fingerprint
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.runtime.fingerprint import Fingerprint
 
 _pointer = torch.Tensor.data_ptr
 _version = operator.attrgetter("_version")

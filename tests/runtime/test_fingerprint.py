@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tt_dynamo.fingerprint import Fingerprint
+from tt_dynamo.runtime.fingerprint import Fingerprint
 
 TENSORS = {
     "a matrix": torch.ones(300, 200),
