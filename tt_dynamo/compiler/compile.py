@@ -17,7 +17,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tt_dynamo.compiler.codegen import program_source
-from tt_dynamo.compiler.eligible import counts, gives, impossible, is_at_home_on_host, is_read_on_host, needs
+from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import explained
 from tt_dynamo.compiler.measure import MarkedNamespace, Measurement, measure
 from tt_dynamo.compiler.states import find_states, keep_outputs
@@ -80,7 +80,8 @@ class Compiler:
         while True:
             with self._stage("placement"):
                 graph, back = _copied(self.module.graph)
-                sides = place(graph, functools.partial(self._can_run, back=back), self.options.placement != "device")
+                can_run = functools.partial(self._can_run, back=back, host_work=HostWork(graph))
+                sides = place(graph, can_run, self.options.placement != "device")
                 assign_layouts(graph, sides, gives, functools.partial(self._needs, back=back))
                 find_states(graph, sides)
                 keep_outputs(graph, self.options.cache_dtype)
@@ -121,18 +122,19 @@ class Compiler:
                 self.module.recompile()
                 self.dump.graph(transform.__name__, self.module)
 
-    def _can_run(self, node: Node, back: dict[Node, Node]) -> bool:
+    def _can_run(self, node: Node, back: dict[Node, Node], host_work: HostWork) -> bool:
         """Whether the device may be asked about a node; notes why not."""
         if back[node] in self.refused:
             return False
-        if self.options.placement != "device" and counts(node) and node.meta["val"].dtype != torch.bool:
+        is_integer_math = host_work.is_host_integer_math(node) and node.meta["val"].dtype != torch.bool
+        if is_integer_math and self.options.placement != "device":
             return False  # a few bytes go up as whoever reads them wants them
         reason = impossible(node)
         if not reason and is_read_on_host(node):
             if node.target in MOVES:
                 return False
             reason = "TTNN lays out the weights of a convolution on the host, so they are computed there"
-        if reason and not is_at_home_on_host(node):
+        if reason and not host_work.belongs_on_host(node):
             original = back[node]
             self.refused[original] = Fallback(original.name, "unsupported", reason)
         return not reason
@@ -212,10 +214,11 @@ class Compiler:
 
     def _fallbacks(self) -> list[Fallback]:
         """Of what was refused: what work is left of it that belongs on the device."""
+        host_work = HostWork(self.module.graph)
         return [
             fallback
             for node, fallback in self.refused.items()
-            if (node.users or mutates(node)) and not is_at_home_on_host(node)
+            if (node.users or mutates(node)) and not host_work.belongs_on_host(node)
         ]
 
     def _measure(self, source: str, traced: Trace) -> Measurement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import is_call, mutates, target_name, values_of
@@ -32,58 +32,75 @@ def impossible(node: Node) -> str:
     return ""
 
 
-def is_at_home_on_host(node: Node) -> bool:
-    """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64 of
-    rank 0), and what gives or reads no elements."""
-    if node.target in operators.HOST or (counts(node) and _serves(node)):
-        return True
-    if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
-        return node.args[0].op == "placeholder"  # what the caller finds in its tensor
-    results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
-    tensors = results + operands
-    is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
-    return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
+class HostWork:
+    """Which nodes of a graph are work for the host: found by one walk backward and one forward."""
 
+    def __init__(self, graph: Graph) -> None:
+        self._integer_math = _host_integer_math(graph)
+        self._serving: set[Node] = set()
+        for node in reversed(graph.nodes):
+            if any(self._serves(user) for user in node.users):
+                self._serving.add(node)
 
-def _serves(node: Node) -> bool:
-    """Whether counted integers are for other work of the graph or for its counters, not what it was asked for."""
-    for user in node.users:
+    def _serves(self, user: Node) -> bool:
+        """Whether a reader of integers is other work of the graph or its counters, not what it was asked for."""
         if is_call(user, torch.ops.aten.copy_.default) and user.args[0].op == "placeholder":
             return True
-        if user.op != "output" and (not counts(user) or _serves(user)):
+        return user.op != "output" and (user not in self._integer_math or user in self._serving)
+
+    def is_host_integer_math(self, node: Node) -> bool:
+        """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed.
+
+        Floats on the way from integers to integers count as well, as where T5 puts distances into buckets by their
+        logarithm: bfloat16 would round them into other buckets.
+        """
+        return node in self._integer_math
+
+    def belongs_on_host(self, node: Node) -> bool:
+        """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64
+        of rank 0), and what gives or reads no elements."""
+        if node.target in operators.HOST or (node in self._integer_math and node in self._serving):
             return True
-    return False
+        if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
+            return node.args[0].op == "placeholder"  # what the caller finds in its tensor
+        results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
+        tensors = results + operands
+        is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
+        return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
 
 
-def counts(node: Node) -> bool:
-    """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed.
+def _host_integer_math(graph: Graph) -> set[Node]:
+    ending = _ending_in_integers(graph)
+    found: set[Node] = set()
+    for node in graph.nodes:
+        if node.op != "call_function" or isinstance(node.meta.get("val"), (tuple, list)):
+            continue  # several results are no arithmetic
+        operands = node.all_input_nodes
+        if not all(n in found or n.op in ("placeholder", "get_attr", "call_module") for n in operands):
+            continue
+        values = {n: values_of(n) for n in (node, *operands)}
+        if any(value.is_complex() or value.numel() > SMALL for group in values.values() for value in group):
+            continue
+        floats = [n for n, group in values.items() if any(value.is_floating_point() for value in group)]
+        if all(n.op == "call_function" and n in ending for n in floats):
+            found.add(node)
+    return found
 
-    Floats on the way from integers to integers count as well, as where T5 puts distances into buckets by their
-    logarithm: bfloat16 would round them into other buckets.
-    """
-    if isinstance(node.meta.get("val"), (tuple, list)):
-        return False  # several results are no arithmetic
-    values = [value for operand in (node, *node.all_input_nodes) for value in values_of(operand)]
-    if any(value.is_complex() or value.numel() > SMALL for value in values):
-        return False
-    if not all(n.op in ("placeholder", "get_attr", "call_module") or counts(n) for n in node.all_input_nodes):
-        return False
-    floats = [n for n in (node, *node.all_input_nodes) if any(v.is_floating_point() for v in values_of(n))]
-    return all(n.op == "call_function" and _ends_in_integers(n) for n in floats)
 
+def _ending_in_integers(graph: Graph) -> set[Node]:
+    """The values of which all that is computed is integers in the end, or comparisons."""
+    ending: set[Node] = set()
 
-def _ends_in_integers(value: Node) -> bool:
-    """Whether all that is computed from a float is integers in the end, or comparisons."""
-    pending, seen = [value], {value}
-    while pending:
-        for user in pending.pop().users:
-            results = values_of(user)
-            if user.op != "call_function" or not results or any(result.numel() > SMALL for result in results):
-                return False
-            if any(result.is_floating_point() for result in results) and user not in seen:
-                seen.add(user)
-                pending.append(user)
-    return True
+    def ends(user: Node) -> bool:
+        results = values_of(user)
+        if user.op != "call_function" or not results or any(result.numel() > SMALL for result in results):
+            return False
+        return user in ending or not any(result.is_floating_point() for result in results)
+
+    for node in reversed(graph.nodes):
+        if all(map(ends, node.users)):
+            ending.add(node)
+    return ending
 
 
 def is_read_on_host(node: Node) -> bool:
