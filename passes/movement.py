@@ -31,6 +31,7 @@ MOVES = frozenset(
 
 # Index maps of larger tensors are not worth their memory: batches of images share one image's chain anyway.
 LIMIT = 1 << 25
+LONGEST = 32  # moves: whatever a model spells with more is read as that many and a value before them
 
 
 def is_move(node: Any) -> bool:
@@ -49,12 +50,22 @@ def moves_leading(node: Node) -> bool:
 
 
 def chain_of(node: Node) -> list[Node]:
-    """The moves that end in `node`, last one first."""
-    chain = []
-    while is_move(node):
+    """The moves that end in `node`, last one first, at most LONGEST; none where `node` gives several values."""
+    chain: list[Node] = []
+    if not isinstance(node.meta.get("val"), torch.Tensor):
+        return chain
+    while is_move(node) and (len(chain) < LONGEST or is_call(chain[-1], operator.getitem)):
         chain.append(node)
         node = node.args[0]
     return chain
+
+
+def moves_behind(node: Node) -> list[Node]:
+    """The node, and all that moves alone make of it, each behind what it moves."""
+    found = [node]
+    for move in found:
+        found += [user for user in move.users if is_move(user)]
+    return found
 
 
 def source_of(node: Node) -> Node:

@@ -171,9 +171,13 @@ class _Rows:
 
     def of(self, node: Node) -> Node:
         """[batch, heads, 1, head_dim] as [1, batch, heads, head_dim]."""
-        if node not in self.known:
-            with self.graph.inserting_after(node):
-                self.known[node] = self._made(node)
+        chain = [node]
+        while chain[-1] not in self.known and is_call(chain[-1], operators.rotary, operators.rms_norm):
+            chain.append(chain[-1].args[0])
+        for made in reversed(chain):
+            if made not in self.known:
+                with self.graph.inserting_after(made):
+                    self.known[made] = self._made(made)
         return self.known[node]
 
     def _made(self, node: Node) -> Node:

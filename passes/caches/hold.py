@@ -25,6 +25,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import (
     Assumption,
     Context,
+    Literals,
     aten,
     dead_code,
     dtype_of,
@@ -101,7 +102,7 @@ def _slide(graph: Graph) -> int:
     return slid
 
 
-def _is_last_row(write: Node, roll: Node, literals: set[Node]) -> bool:
+def _is_last_row(write: Node, roll: Node, literals: Literals) -> bool:
     """Whether `write` is an index_put that replaces just the last row of what was rolled."""
     if not is_call(write, aten.index_put.default):
         return False
@@ -114,7 +115,7 @@ def _is_last_row(write: Node, roll: Node, literals: set[Node]) -> bool:
     return row is not None and row.shape == (1,) and int(row) in (-1, shape_of(roll)[TOKENS] - 1)
 
 
-def _write(node: Node, literals: set[Node]) -> _Write | None:
+def _write(node: Node, literals: Literals) -> _Write | None:
     if not is_call(node, aten.index_copy.default):
         return None
     cache, dim, positions, values = node.args
@@ -140,7 +141,7 @@ def _is_zeros(cache: Node) -> bool:
     return is_call(cache, aten.zeros.default) and len(cache.users) == 1
 
 
-def _start(positions: Node, literals: set[Node]) -> Node | int | None:
+def _start(positions: Node, literals: Literals) -> Node | int | None:
     """Where positions that count upward by one start: known ones, or those plus a number; one is its own start."""
     if shape_of(positions) == (1,) and positions.op == "placeholder":
         return positions
@@ -151,7 +152,8 @@ def _start(positions: Node, literals: set[Node]) -> Node | int | None:
     if not is_call(positions, aten.add.Tensor) or positions.kwargs:
         return None
     for counting, start in (positions.args, positions.args[::-1]):
-        counts = isinstance(counting, Node) and _start(counting, literals) == 0
+        known = literal_value(counting, literals) if isinstance(counting, Node) else None
+        counts = known is not None and known.reshape(-1).tolist() == list(range(known.numel()))
         if counts and isinstance(start, Node) and shape_of(start) in ((), (1,)):
             return start
     return None

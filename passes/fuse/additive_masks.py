@@ -14,7 +14,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
+from tt_dynamo.ir.graph import Literals, aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
 from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.passes.fuse.masks import allows_all, condition_of
 from tt_dynamo.passes.movement import is_move
@@ -52,7 +52,7 @@ def share_masks(graph: Graph) -> int:
     return len(shared) + flags
 
 
-def allowed_keys(mask: Node, lengths: tuple[int, int], literals: set[Node]) -> torch.Tensor | None:
+def allowed_keys(mask: Node, lengths: tuple[int, int], literals: Literals) -> torch.Tensor | None:
     """Which keys a literal mask allows, [query, key] bool, where it forbids the others and does nothing else.
 
     The same for all sequences and heads; None for every other mask.
@@ -71,7 +71,7 @@ def allowed_keys(mask: Node, lengths: tuple[int, int], literals: set[Node]) -> t
     return value[0].expand(lengths)
 
 
-def _flag(mask: Node, lengths: tuple[int, int], literals: set[Node]) -> str:
+def _flag(mask: Node, lengths: tuple[int, int], literals: Literals) -> str:
     """ "none" for a mask that allows every key, "causal" for one that allows keys up to the query's place, else ""."""
     allowed = allowed_keys(mask, lengths, literals)
     if allowed is None:

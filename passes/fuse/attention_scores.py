@@ -16,7 +16,7 @@ from typing import Any
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
+from tt_dynamo.ir.graph import aten, dtype_of, insert, is_call, literal_value, literals_behind, shape_of
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
 SCALINGS = (aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar)
@@ -35,12 +35,12 @@ class Scores:
     leading: tuple[int, ...] | None = None
 
 
-def read_scores(graph: Graph, node: Node) -> Scores | None:
+def read_scores(graph: Graph, node: Node, steps: int = 16) -> Scores | None:
     """What gives the scores `node`, each step of which nothing else reads; None where it is anything else.
 
-    Masks are put together at the graph's insertion point.
+    Masks are put together at the graph's insertion point. steps: how many there may be.
     """
-    if len(node.users) != 1:
+    if len(node.users) != 1 or not steps:
         return None
     if is_call(node, *PRODUCTS):
         query, keys = node.args
@@ -52,7 +52,7 @@ def read_scores(graph: Graph, node: Node) -> Scores | None:
         scores = Scores(query, keys, float(node.kwargs.get("alpha", 1)))
         return _masked(graph, scores, node, mask)
     step = _STEPS.get(node.target) if node.op == "call_function" else None
-    found = step(graph, node) if step is not None else None
+    found = step(graph, node, steps - 1) if step is not None else None
     if found is not None and found.leading is None and _leading(node) is not None:
         found = dataclasses.replace(found, leading=_leading(node))
     return found
@@ -82,37 +82,37 @@ def uncast(node: Node) -> Node:
     return node
 
 
-def _scaled(graph: Graph, node: Node) -> Scores | None:
+def _scaled(graph: Graph, node: Node, steps: int) -> Scores | None:
     inner, scale = split_scale(node)
     if inner is node:
         return None
     if is_call(inner, aten.tanh.default):
-        return _capped(graph, inner, scale)
-    scores = read_scores(graph, inner)
+        return _capped(graph, inner, scale, steps)
+    scores = read_scores(graph, inner, steps)
     if scores is None or scores.mask is not None or scores.cap is not None:
         return None
     return dataclasses.replace(scores, scale=scores.scale * scale)
 
 
-def _capped(graph: Graph, tanh: Node, cap: float) -> Scores | None:
+def _capped(graph: Graph, tanh: Node, cap: float, steps: int) -> Scores | None:
     """cap * tanh(scores / cap)."""
     inner, divisor = split_scale(tanh.args[0])
     if len(tanh.users) != 1 or len(tanh.args[0].users) != 1 or abs(divisor * cap - 1.0) > 1e-6:
         return None
-    scores = read_scores(graph, inner)
+    scores = read_scores(graph, inner, steps)
     if scores is None or scores.mask is not None or scores.cap is not None:
         return None
     return dataclasses.replace(scores, cap=cap)
 
 
-def _added(graph: Graph, node: Node) -> Scores | None:
+def _added(graph: Graph, node: Node, steps: int) -> Scores | None:
     """scores + mask, whichever side the scores stand on."""
     if node.kwargs or not all(isinstance(argument, Node) for argument in node.args):
         return None
     for scored, mask in (node.args, node.args[::-1]):
         if scored.op != "call_function" or shape_of(scored) != shape_of(node):
             continue
-        scores = read_scores(graph, scored)
+        scores = read_scores(graph, scored, steps)
         if scores is not None:
             return _masked(graph, scores, node, mask)
     return None
@@ -136,15 +136,14 @@ def _ranked(graph: Graph, mask: Node, scores: Node) -> Node:
     return insert(graph, aten.reshape.default, (mask, [*[1] * (rank - len(have)), *have]), like=mask)
 
 
-def _filled(graph: Graph, node: Node) -> Scores | None:
+def _filled(graph: Graph, node: Node, steps: int) -> Scores | None:
     """where(condition, -inf, scores) or where(condition, scores, -inf)."""
     condition, *choices = node.args
-    literals = literal_nodes(graph)
     for index, scored in enumerate(choices):
-        number = _number(choices[1 - index], literals)
+        number = _number(choices[1 - index])
         if number is None or not number < LOWEST or not isinstance(scored, Node) or shape_of(scored) != shape_of(node):
             continue
-        scores = read_scores(graph, scored)
+        scores = read_scores(graph, scored, steps)
         if scores is None or len(shape_of(condition)) < 2:
             return None
         numbers = (0.0, number) if index == 0 else (number, 0.0)
@@ -153,20 +152,22 @@ def _filled(graph: Graph, node: Node) -> Scores | None:
     return None
 
 
-def _number(choice: Any, literals: set[Node]) -> float | None:
+def _number(choice: Any) -> float | None:
     if isinstance(choice, (int, float)):
         return float(choice)
-    value = literal_value(choice, literals, limit=1)
-    return None if value is None or not value.numel() else float(value)
+    if choice.meta["val"].numel() != 1:
+        return None
+    value = literal_value(choice, literals_behind(choice))
+    return None if value is None else float(value)
 
 
-def _reshaped(graph: Graph, node: Node) -> Scores | None:
+def _reshaped(graph: Graph, node: Node, steps: int) -> Scores | None:
     """A reshape of the leading dimensions, before or after masks."""
     source = node.args[0]
     before, after = shape_of(source), shape_of(node)
     if before[-2:] != after[-2:] or not {len(before), len(after)} <= {3, 4}:
         return None
-    scores = read_scores(graph, source)
+    scores = read_scores(graph, source, steps)
     if scores is None or scores.mask is None:
         return scores
     have = shape_of(scores.mask)
@@ -177,9 +178,9 @@ def _reshaped(graph: Graph, node: Node) -> Scores | None:
     return dataclasses.replace(scores, mask=mask)
 
 
-def _cast(graph: Graph, node: Node) -> Scores | None:
+def _cast(graph: Graph, node: Node, steps: int) -> Scores | None:
     source = uncast(node)
-    return None if source is node else read_scores(graph, source)
+    return None if source is node else read_scores(graph, source, steps)
 
 
 _STEPS = {

@@ -55,13 +55,18 @@ def _times(key: Node) -> list[int]:
 
 def _stripped(graph: Graph, x: Node, times: int) -> Node | None:
     """y where x [batch, heads, seq, head_dim] is y [batch, heads / times, seq, head_dim] with every head repeated."""
-    if is_call(x, operators.rotary):
-        turned, *tables = x.args
-        if any(shape_of(table)[1] != 1 for table in tables):
-            return None
-        y = _stripped(graph, turned, times)
-        return y and insert(graph, operators.rotary, (y, *tables), like=x)
-    chain = []
+    turns = []
+    while is_call(x, operators.rotary) and all(shape_of(table)[1] == 1 for table in x.args[1:]):
+        turns.append(x)
+        x = x.args[0]
+    y = _unrepeated(graph, x, times)
+    for turn in reversed(turns):
+        y = y and insert(graph, operators.rotary, (y, *turn.args[1:]), like=turn)
+    return y
+
+
+def _unrepeated(graph: Graph, x: Node, times: int) -> Node | None:
+    chain: list[Node] = []
     node = x
     while is_move(node) or is_call(node, *REPEATS):
         if not isinstance(node.meta.get("val"), torch.Tensor) or torch.Size(shape_of(node)).numel() > LIMIT:

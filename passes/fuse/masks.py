@@ -18,11 +18,26 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
+from tt_dynamo.ir.graph import (
+    Literals,
+    aten,
+    dtype_of,
+    insert,
+    is_call,
+    literal_nodes,
+    literal_value,
+    literals_behind,
+    needed_for,
+    shape_of,
+    values_of,
+)
 
 INTEGERS = (torch.int32, torch.int64)
 RESHAPES = (aten.reshape.default, aten.view.default, aten.unsqueeze.default)
 CONJUNCTIONS = (aten.bitwise_and.Tensor, aten.logical_and.default, aten.mul.Tensor)
+ADDITIONS = (aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar)
+SUMMED = (*ADDITIONS, *RESHAPES, aten.expand.default, aten._to_copy.default)  # what a sum is read through
+MOST_LEAVES = 8
 DISJUNCTIONS = (aten.bitwise_or.Tensor, aten.logical_or.default)
 NEGATIONS = (aten.bitwise_not.default, aten.logical_not.default)
 # A comparison of a with b as the sign and the summand of sign * (a - b) + summand <= 0.
@@ -64,7 +79,7 @@ class Reach(NamedTuple):
 def allows_all(mask: Node) -> bool:
     """Whether a mask lets every query read every key, whatever values the graph is run with."""
     found = condition_of(mask)
-    literals = literal_nodes(mask.graph)
+    literals = literals_behind(mask)
     return found is not None and all(_always(part, allows, literals) for part, allows in _conjuncts(*found))
 
 
@@ -96,7 +111,7 @@ def condition_of(mask: Node) -> tuple[Node, bool] | None:
 
     A boolean mask is its own condition. None for a mask that adds anything else.
     """
-    literals = literal_nodes(mask.graph)
+    literals = literals_behind(mask)
     node, allows = mask, True
     while True:
         if is_call(node, aten.where.Scalar, aten.where.self):
@@ -110,7 +125,7 @@ def condition_of(mask: Node) -> tuple[Node, bool] | None:
             return (node, allows) if dtype_of(node) == torch.bool else None
 
 
-def _number(choice: Any, literals: set[Node]) -> float | None:
+def _number(choice: Any, literals: Literals) -> float | None:
     """The one number that a choice of `where` is."""
     if isinstance(choice, (int, float)):
         return float(choice)
@@ -149,7 +164,7 @@ def _reach(mask: Node) -> Reach | None:
     found = condition_of(mask)
     if found is None or len(shape) < 2 or any(isinstance(size, torch.SymInt) for size in shape):
         return None
-    literals = literal_nodes(mask.graph)
+    literals = literals_behind(mask)
     bounds = []
     for part, allows in _conjuncts(*found):
         if _always(part, allows, literals):
@@ -168,15 +183,27 @@ def _reach(mask: Node) -> Reach | None:
 
 def _conjuncts(condition: Node, allows: bool) -> list[tuple[Node, bool]]:
     """Conditions that must all be as given (true where they allow) for a condition to allow a key."""
-    operands = [a for a in condition.args if isinstance(a, Node) and dtype_of(a) == torch.bool]
-    if len(operands) == 2 and is_call(condition, *(CONJUNCTIONS if allows else DISJUNCTIONS)):
-        return [part for operand in operands for part in _conjuncts(operand, allows)]
-    if is_call(condition, *NEGATIONS) and len(operands) == 1:
-        return _conjuncts(operands[0], not allows)
-    return _conjuncts(operands[0], allows) if _broadcasts(condition) else [(condition, allows)]
+    pending, found = [(condition, allows)], {}
+    while pending:
+        part = pending.pop()
+        if part in found:
+            continue
+        found[part] = True
+        condition, allows = part
+        operands = [a for a in condition.all_input_nodes if values_of(a) and values_of(a)[0].dtype == torch.bool]
+        if len(operands) == 2 and is_call(condition, *(CONJUNCTIONS if allows else DISJUNCTIONS)):
+            pending += [(operand, allows) for operand in operands]
+        elif is_call(condition, *NEGATIONS) and len(operands) == 1:
+            pending.append((operands[0], not allows))
+        elif _broadcasts(condition):
+            pending.append((operands[0], allows))
+        else:
+            continue
+        found[part] = False
+    return [part for part, is_last in found.items() if is_last]
 
 
-def _always(part: Node, allows: bool, literals: set[Node]) -> bool:
+def _always(part: Node, allows: bool, literals: Literals) -> bool:
     """Whether a condition is `allows` everywhere: by its contents, or as both sides count from the same number."""
     known = literal_value(part, literals)
     if known is not None:
@@ -185,7 +212,7 @@ def _always(part: Node, allows: bool, literals: set[Node]) -> bool:
     return compared is not None and not compared.leaves and bool((compared.literal <= 0).all())
 
 
-def _compared(node: Node, allows: bool, literals: set[Node]) -> Sum | None:
+def _compared(node: Node, allows: bool, literals: Literals) -> Sum | None:
     """A comparison that is `allows` where the sum is not above 0; numbers on both sides cancel."""
     if not is_call(node, *COMPARISONS) or node.kwargs:
         return None
@@ -206,7 +233,7 @@ def _compared(node: Node, allows: bool, literals: set[Node]) -> Sum | None:
 
 
 def _bound(
-    node: Node, allows: bool, shape: tuple[int, ...], literals: set[Node]
+    node: Node, allows: bool, shape: tuple[int, ...], literals: Literals
 ) -> tuple[Leaf, torch.Tensor, bool] | None:
     """A comparison as a bound of the keys: leaf + offsets [query] is the last key read (or the first)."""
     queries, keys = shape
@@ -235,8 +262,19 @@ def _one_for_each(shape: tuple[int, ...], queries: int) -> bool:
     return torch.Size(shape).numel() == queries and len(shape) >= 2 and shape[-2] == queries
 
 
-def _sum(value: Any, literals: set[Node]) -> Sum | None:
-    """An integer value as a literal and leaves; None for what is no integer or counts in another way."""
+def _sum(value: Any, literals: Literals, sums: dict[Node, Sum | None] | None = None) -> Sum | None:
+    """An integer value as a literal and leaves; None for what is no integer or counts in another way.
+
+    sums: those known already, and those found on the way.
+    """
+    sums = {} if sums is None else sums
+    if isinstance(value, Node):
+        for node in needed_for(value, lambda n: n in sums or n in literals or not is_call(n, *SUMMED)):
+            sums[node] = _sum_of_parts(node, literals, sums)
+    return sums[value] if value in sums else _summand(value, literals)
+
+
+def _summand(value: Any, literals: Literals) -> Sum | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return Sum(torch.tensor(value), ())
     if not isinstance(value, Node) or not isinstance(value.meta.get("val"), torch.Tensor):
@@ -244,19 +282,24 @@ def _sum(value: Any, literals: set[Node]) -> Sum | None:
     if dtype_of(value) not in INTEGERS:
         return None
     known = literal_value(value, literals)
-    if known is not None:
-        return Sum(known.long(), ())
-    if is_call(value, aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar) and not value.kwargs:
-        a, b = (_sum(argument, literals) for argument in value.args[:2])
-        if a is not None and b is not None and len(value.args) == 2:
-            sign = 1 if value.target in (aten.add.Tensor, aten.add.Scalar) else -1
-            negated = tuple(leaf._replace(sign=sign * leaf.sign) for leaf in b.leaves)
-            return Sum(a.literal + sign * b.literal, a.leaves + negated)
-    widens = is_call(value, aten._to_copy.default) and dtype_of(value) == torch.int64
-    if widens or is_call(value, *RESHAPES, aten.expand.default):
-        inner = _sum(value.args[0], literals)
-        return inner if widens or inner is None else _shaped(inner, value)
-    return Sum(torch.tensor(0), (Leaf(value, 1, shape_of(value)),))
+    return Sum(torch.tensor(0), (Leaf(value, 1, shape_of(value)),)) if known is None else Sum(known.long(), ())
+
+
+def _sum_of_parts(node: Node, literals: Literals, sums: dict[Node, Sum | None]) -> Sum | None:
+    whole = _summand(node, literals)
+    if whole is None or not whole.leaves or not is_call(node, *SUMMED):
+        return whole
+    a, *rest = (sums[part] if part in sums else _summand(part, literals) for part in node.args[:2])
+    if is_call(node, *ADDITIONS):
+        b = rest[0]
+        if a is None or b is None or node.kwargs or len(node.args) != 2 or len(a.leaves + b.leaves) > MOST_LEAVES:
+            return whole
+        sign = 1 if node.target in (aten.add.Tensor, aten.add.Scalar) else -1
+        negated = tuple(leaf._replace(sign=sign * leaf.sign) for leaf in b.leaves)
+        return Sum(a.literal + sign * b.literal, a.leaves + negated)
+    if is_call(node, aten._to_copy.default):
+        return a if dtype_of(node) == torch.int64 else whole
+    return a if a is None else _shaped(a, node)
 
 
 def _shaped(inner: Sum, node: Node) -> Sum | None:
@@ -295,6 +338,7 @@ def _plus(graph: Graph, x: Node, offsets: torch.Tensor, like: Node) -> Node:
 
 def _existing(graph: Graph, mask: Node, reach: Reach) -> Node | None:
     literals = literal_nodes(graph)
+    sums: dict[Node, Sum | None] = {}
     wanted = tuple(reach.last.shape)
     pending, seen = [reach.leaf.node], set()
     while pending:
@@ -302,7 +346,7 @@ def _existing(graph: Graph, mask: Node, reach: Reach) -> Node | None:
         if node in seen or not isinstance(node.meta.get("val"), torch.Tensor) or not node < mask:
             continue
         seen.add(node)
-        value = _sum(node, literals)
+        value = _sum(node, literals, sums)
         if value is None or [leaf.node for leaf in value.leaves] != [reach.leaf.node] or value.leaves[0].sign != 1:
             continue
         if shape_of(node) == wanted and torch.equal(value.literal.expand(wanted), reach.last):

@@ -14,7 +14,16 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, insert, literal_nodes, only_user, replace, shape_of
+from tt_dynamo.ir.graph import (
+    Context,
+    aten,
+    dead_code,
+    insert,
+    literals_behind,
+    only_user,
+    replace,
+    shape_of,
+)
 from tt_dynamo.passes.fuse.additive_masks import allowed_keys
 from tt_dynamo.passes.movement import is_move, merges_heads
 
@@ -69,7 +78,7 @@ def _merged(attention: Node, context: Context) -> Node | None:
 
 def _window(mask: Node, lengths: tuple[int, int]) -> int | None:
     """How many keys a query reads by a literal mask, the last one at its own place; None where it is another mask."""
-    allowed = allowed_keys(mask, lengths, literal_nodes(mask.graph))
+    allowed = allowed_keys(mask, lengths, literals_behind(mask))
     if allowed is None or lengths[0] != lengths[1]:
         return None
     window = int(allowed[-1].sum())

@@ -17,7 +17,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, insert, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.movement import head_columns, is_move, merges_heads, source_of
+from tt_dynamo.passes.movement import head_columns, is_move, merges_heads, moves_behind, source_of
 from tt_dynamo.passes.rows import literal
 
 sdpa = aten.scaled_dot_product_attention.default
@@ -58,10 +58,8 @@ def _makes_heads(attention: Node, constants: set[Node], context: Context) -> boo
 
 def _ends(node: Node, operands: set[Node]) -> set[Node]:
     """What the moves of a value end in: those of `operands`, and whatever else reads it."""
-    ends: set[Node] = set()
-    for user in node.users:
-        ends |= {user} if user in operands or not is_move(user) else _ends(user, operands)
-    return ends
+    inner = [n for n in moves_behind(node) if n not in operands]
+    return {user for n in inner for user in n.users if user in operands or not is_move(user)}
 
 
 def _reader(attention: Node, constants: set[Node], context: Context) -> Node | None:

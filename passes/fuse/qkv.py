@@ -19,8 +19,19 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, insert, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.movement import MOVES, chain_of, head_columns, is_move, source_of
+from tt_dynamo.ir.graph import (
+    Context,
+    aten,
+    constant_nodes,
+    dead_code,
+    insert,
+    is_call,
+    needed_for,
+    only_user,
+    replace,
+    shape_of,
+)
+from tt_dynamo.passes.movement import MOVES, chain_of, head_columns, is_move, moves_behind, source_of
 from tt_dynamo.passes.rows import literal
 
 sdpa = aten.scaled_dot_product_attention.default
@@ -69,20 +80,19 @@ def fuse_qkv(graph: Graph, context: Context) -> int:
 def _projections(linear: Node, context: Context) -> list[_Projection] | None:
     """The heads that moves of what `linear` gives make, where these are all that reads it."""
 
-    def ends(node: Node) -> list[_Projection] | None:
-        found: list[_Projection] = []
-        for user in node.users:
-            below = ends(user) if is_move(user) else None
-            if below is None:
-                whole = is_move(user) and isinstance(user.meta["val"], torch.Tensor) and source_of(user) is linear
-                columns = head_columns(user, context) if whole else None
-                if columns is None:
-                    return None
-                below = [_Projection(linear, columns, user)]
-            found += below
-        return found
+    ends: dict[Node, list[_Projection] | None] = {}  # of a value and its moves
 
-    return ends(linear)
+    def of(user: Node) -> list[_Projection] | None:
+        if ends.get(user) is not None:
+            return ends[user]
+        whole = is_move(user) and source_of(user) is linear
+        columns = head_columns(user, context) if whole else None
+        return None if columns is None else [_Projection(linear, columns, user)]
+
+    for node in reversed(moves_behind(linear)):
+        parts = [of(user) for user in node.users]
+        ends[node] = None if None in parts else [projection for part in parts if part for projection in part]
+    return ends[linear]
 
 
 def _in_order(projections: list[_Projection]) -> list[_Projection] | None:
@@ -166,11 +176,9 @@ def _fuse(graph: Graph, projections: list[_Projection], constants: set[Node]) ->
 
 def _hoist(constant: Node | None, before: Node) -> None:
     """Compute a constant before that node, and first what it is made of."""
-    if constant is None or constant < before:
-        return
-    for source in constant.all_input_nodes:
-        _hoist(source, before)
-    before.prepend(constant)
+    if constant is not None and not constant < before:
+        for node in needed_for(constant, lambda n: n < before):
+            before.prepend(node)
 
 
 def _take_scale(graph: Graph, query: Node, constants: set[Node]) -> float | None:

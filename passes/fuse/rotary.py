@@ -88,14 +88,15 @@ def _moves_columns(node: Node) -> bool:
     return is_call(node, aten.cat.default, aten.reshape.default)
 
 
-def _columns(node: Node, x: Node) -> torch.Tensor | None:
+def _columns(node: Node, x: Node, steps: int = 12) -> torch.Tensor | None:
     """What `node` makes of the columns of x when these are 1 … head_dim; None where it does more than move and negate.
 
     What is moved may have several dimensions in place of the last one, as neighbours have on their way into pairs.
+    steps: how many operations may lie between.
     """
     if node is x:
         return torch.arange(1, shape_of(x)[-1] + 1)
-    if not isinstance(node, Node) or node.op != "call_function":
+    if not isinstance(node, Node) or node.op != "call_function" or not steps:
         return None
     leading = len(shape_of(x)) - 1
 
@@ -105,16 +106,16 @@ def _columns(node: Node, x: Node) -> torch.Tensor | None:
     if is_call(node, aten.cat.default):
         operand = node.args[0][0]
         dim = trailing(node.args[1] if len(node.args) > 1 else 0)
-        parts = [_columns(part, x) for part in node.args[0]] if dim >= 0 else [None]
+        parts = [_columns(part, x, steps - 1) for part in node.args[0]] if dim >= 0 else [None]
         return None if any(part is None for part in parts) else torch.cat(parts, dim)  # type: ignore[arg-type]
     if is_call(node, operator.getitem) and is_call(node.args[0], aten.split.Tensor, aten.split_with_sizes.default):
         operand, sizes, *rest = node.args[0].args
-        dim, columns = trailing(rest[0] if rest else 0), _columns(operand, x)
+        dim, columns = trailing(rest[0] if rest else 0), _columns(operand, x, steps - 1)
         return None if columns is None or dim < 0 else columns.split(sizes, dim)[node.args[1]]
     if not is_call(node, aten.neg.default, aten.slice.Tensor, aten.reshape.default):
         return None
     operand, *rest = node.args
-    columns = _columns(operand, x)
+    columns = _columns(operand, x, steps - 1)
     if columns is None:
         return None
     if is_call(node, aten.neg.default):

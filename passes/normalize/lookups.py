@@ -21,6 +21,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import (
     Context,
+    Literals,
     aten,
     constant_nodes,
     dead_code,
@@ -93,7 +94,7 @@ def look_up_rows(graph: Graph, context: Context) -> int:
     return changed
 
 
-def _replacement(node: Node, literals: set[Node]) -> Node | None:
+def _replacement(node: Node, literals: Literals) -> Node | None:
     if node.target is aten.as_strided.default:
         return _read_by_strides(node)
     if node.target in ROW_MOVES or node.target in INDEXING:
@@ -108,7 +109,7 @@ def _replacement(node: Node, literals: set[Node]) -> Node | None:
 # --- positions that are known ----------------------------------------------------------------------------------------
 
 
-def _run(node: Node, literals: set[Node]) -> Any:
+def _run(node: Node, literals: Literals) -> Any:
     """A function that does to numbers what `node` does to its operand; None where its indices are not known."""
     values = {}
     for operand in node.all_input_nodes[1:]:
@@ -232,13 +233,13 @@ def _longest(node: Node, numbers: torch.Tensor) -> tuple[Node, Node, torch.Tenso
     source, end = node.args[0], node
     user = only_user(end)
     while user is not None and user.target in ALONGSIDE and user.args[0] is end and movable(user):
-        further = _numbers(user, _run(user, set()))
+        further = _numbers(user, _run(user, Literals(())))
         if further is None or rows_of(further, shape_of(end)[-1]) is None:
             break
         numbers = numbers.reshape(-1)[further]
         end, user = user, only_user(user)
     while source.target in ALONGSIDE and only_user(source) is not None and movable(source):
-        before = _numbers(source, _run(source, set()))
+        before = _numbers(source, _run(source, Literals(())))
         if before is None or rows_of(before, shape_of(source.args[0])[-1]) is None:
             break
         numbers = before.reshape(-1)[numbers]

@@ -33,7 +33,7 @@ def counted(module: GraphModule) -> frozenset[int]:
         for index, node in enumerate(placeholders)
         if isinstance(_value(node), torch.SymInt)
         and not sizes & _value(node).node.expr.free_symbols
-        and all(_counts(user) for user in node.users)
+        and _is_counted(node)
     )
 
 
@@ -41,16 +41,24 @@ def _value(node: Node) -> Any:
     return node.meta.get("val", node.meta.get("example_value"))
 
 
-def _counts(user: Node) -> bool:
-    """Whether a reader of a number is arithmetic, of tensors with it or of numbers that end as results."""
-    if user.op == "output":
-        return True
-    if user.op != "call_function":
-        return False
-    if isinstance(_value(user), torch.Tensor):
-        return user.target in WITH_TENSORS and not user.kwargs
-    known = user.target in ARITHMETIC or _settled(user) is not None
-    return known and all(_counts(reader) for reader in user.users)
+def _is_counted(number: Node) -> bool:
+    """Whether all that reads a number is arithmetic, of tensors with it or of numbers that end as results."""
+    pending, seen = [number], {number}
+    while pending:
+        for user in pending.pop().users:
+            if user.op == "output" or user in seen:
+                continue
+            if user.op != "call_function":
+                return False
+            if isinstance(_value(user), torch.Tensor):
+                if user.target not in WITH_TENSORS or user.kwargs:
+                    return False
+            elif user.target in ARITHMETIC or _settled(user) is not None:
+                seen.add(user)
+                pending.append(user)
+            else:
+                return False
+    return True
 
 
 def _settled(node: Node) -> Any:

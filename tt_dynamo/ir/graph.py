@@ -161,41 +161,66 @@ def mutates(node: Node) -> bool:
 
 def constant_nodes(graph: Graph) -> set[Node]:
     """The values that depend on parameters and literals alone, parameters included."""
-    return _closed(graph, is_parameter)
+    return _closed(graph.nodes, is_parameter)
 
 
-def literal_nodes(graph: Graph) -> set[Node]:
-    """The values that depend on literals alone, so that their contents may steer a rewrite."""
-    return _closed(graph, lambda node: False)
+class Literals(set[Node]):
+    """Values that depend on literals alone, so that their contents may steer a rewrite; each is computed once."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        super().__init__(_closed(nodes, lambda node: False))
+        self.values: dict[Node, Any] = {}
 
 
-def _closed(graph: Graph, is_root: Callable[[Node], bool]) -> set[Node]:
+def literal_nodes(graph: Graph) -> Literals:
+    return Literals(graph.nodes)
+
+
+def literals_behind(node: Node) -> Literals:
+    """Those among what a node is computed from, and the node itself."""
+    return Literals(needed_for(node))
+
+
+def _closed(nodes: Iterable[Node], is_root: Callable[[Node], bool]) -> set[Node]:
     found: set[Node] = set()
-    for node in graph.nodes:
+    for node in nodes:
         pure = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
         if node.op == "get_attr" or is_root(node) or (pure and all(n in found for n in node.all_input_nodes)):
             found.add(node)
     return found
 
 
-def literal_value(node: Node, literals: set[Node], limit: int = 1 << 24) -> torch.Tensor | None:
+def needed_for(output: Node, is_known: Callable[[Node], bool] = lambda node: False) -> list[Node]:
+    """What a node is computed from and the node itself, inputs first; not what is known nor what only that needs."""
+    found: dict[Node, None] = {}
+    stack = [output]
+    while stack:
+        missing = [n for n in stack[-1].all_input_nodes if n not in found and not is_known(n)]
+        if missing:
+            stack.extend(missing)
+        else:
+            found.setdefault(stack.pop())
+    return list(found)
+
+
+def literal_value(node: Node, literals: Literals, limit: int = 1 << 24) -> torch.Tensor | None:
     """The tensor that a literal node stands for; None where it is none or has more than `limit` elements."""
     value = node.meta.get("val")
     if node not in literals or not isinstance(value, torch.Tensor) or value.numel() > limit:
         return None
+    values = literals.values
     with torch.no_grad():
-        return _evaluate(node, {})
+        for needed in [] if node in values else needed_for(node, values.__contains__):
+            values[needed] = _evaluate(needed, values)
+    return values[node]
 
 
-def _evaluate(node: Node, known: dict[Node, Any]) -> Any:
-    if node not in known:
-        if node.op == "get_attr":
-            known[node] = getattr(node.graph.owning_module, str(node.target))
-        else:
-            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: _evaluate(n, known))
-            call = getattr(node.graph.owning_module, node.target) if node.op == "call_module" else node.target
-            known[node] = call(*args, **kwargs)
-    return known[node]
+def _evaluate(node: Node, values: dict[Node, Any]) -> Any:
+    root = node.graph.owning_module
+    if node.op == "get_attr":
+        return getattr(root, str(node.target))
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+    return (getattr(root, str(node.target)) if node.op == "call_module" else node.target)(*args, **kwargs)
 
 
 Sides = dict[Node, str]  # where each node runs: "device" or "host"
@@ -243,16 +268,7 @@ def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
         known[node] = graph.placeholder(f"p{index}")
         known[node].meta.update(node.meta)
     attributes: dict[str, Any] = {}
-    stack = [output]
-    while stack:
-        current = stack[-1]
-        missing = [n for n in current.all_input_nodes if n not in known]
-        if missing and current not in known:
-            stack.extend(missing)
-            continue
-        stack.pop()
-        if current in known:
-            continue
+    for current in needed_for(output, known.__contains__):
         target = current.target
         if current.op in ("get_attr", "call_module"):
             target = f"a{len(attributes)}"
