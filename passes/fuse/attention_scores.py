@@ -64,11 +64,11 @@ def _leading(node: Node) -> tuple[int, ...] | None:
 
 
 def split_scale(node: Node) -> tuple[Node, float]:
-    """x, s of x * s or x / (1 / s) with a number s; node, 1.0 otherwise."""
+    """x, s of x * s or x / (1 / s) with a finite number s; node, 1.0 otherwise."""
     if is_call(node, *SCALINGS) and not node.kwargs:
         x, number = node.args
-        if isinstance(number, (int, float)) and isinstance(x, Node):
-            divides = node.target in (aten.div.Tensor, aten.div.Scalar)
+        divides = node.target in (aten.div.Tensor, aten.div.Scalar)
+        if isinstance(number, (int, float)) and isinstance(x, Node) and (number or not divides):
             return x, 1.0 / number if divides else float(number)
     return node, 1.0
 
