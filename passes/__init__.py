@@ -97,6 +97,11 @@ REQUIRED = frozenset(
     }
 )
 
+# Where one of these raises, its graph runs in eager torch: without them the device might compute other values.
+NEEDED_FOR_VALUES = frozenset(
+    {"keep_strides", "spell_moves", "promote_operands", "canonicalize_reductions", "rotary_tables"}
+)
+
 OPTIONAL: tuple[str, ...] = (
     *(p.__name__ for p in PASSES if p.__name__ not in REQUIRED),
     "insert_deallocations",

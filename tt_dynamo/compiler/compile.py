@@ -19,23 +19,33 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import explained
-from tt_dynamo.compiler.measure import MarkedNamespace, Measurement, measure
+from tt_dynamo.compiler.measure import MarkedNamespace, Measurement, give_host_values, measure, zeros
 from tt_dynamo.compiler.states import find_states, keep_outputs
 from tt_dynamo.compiler.trace import Trace, settings_for, trace
 from tt_dynamo.compiler.weight_dtypes import WeightDtypes
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, find_fake_mode, is_parameter, mutates
+from tt_dynamo.ir.graph import (
+    Context,
+    Sides,
+    compute_nodes,
+    constant_nodes,
+    copy_graph,
+    find_fake_mode,
+    is_parameter,
+    mutates,
+)
 from tt_dynamo.ir.spec import Spec, spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.options import Options
-from tt_dynamo.passes import PASSES
+from tt_dynamo.passes import NEEDED_FOR_VALUES
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.place import MOVES, place
+from tt_dynamo.pipeline import run_passes
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, Fallback, GraphReport, Operation, Transfer, emit
 from tt_dynamo.runtime.program import Program, load
@@ -59,6 +69,7 @@ class Compiler:
         self.report = GraphReport(name=name, device=device.description)
         self.dump = Dump.create(options.dump)
         self.refused: dict[Node, Fallback] = {}
+        self.raised: dict[str, str] = {}  # pass → what it raised
         self.weight_dtypes = WeightDtypes(options)
 
     def compile(self) -> Program:
@@ -79,7 +90,7 @@ class Compiler:
         settings = dataclasses.replace(settings, choices=vars(self.device).setdefault("choices", {}))
         while True:
             with self._stage("placement"):
-                graph, back = _copied(self.module.graph)
+                graph, back = copy_graph(self.module.graph)
                 can_run = functools.partial(self._can_run, back=back, host_work=HostWork(graph))
                 sides = place(graph, can_run, self.options.placement != "device")
                 assign_layouts(graph, sides, gives, functools.partial(self._needs, back=back))
@@ -98,7 +109,7 @@ class Compiler:
         with self._stage("codegen"):
             program = self._program(placed, sides, traced, settings)
         with self._stage("measure"), explained(graph, self.device, self.ttnn):
-            measured = self._measure(program.source, traced)
+            measured = self._measure(traced)
         self._fill_report(graph, sides, traced, measured, program)
         self._finish(program, traced)
         return program
@@ -110,17 +121,14 @@ class Compiler:
         self.report.seconds[name] = self.report.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def _run_passes(self) -> None:
-        for transform in PASSES:
-            if transform.__name__ in self.options.disable_passes:
-                continue
-            started = time.perf_counter()
-            changed = transform(self.module.graph, self.context)
-            logging.getLogger(transform.__module__).debug(
-                "%s: %d places in %.3f s", transform.__name__, changed, time.perf_counter() - started
-            )
-            if changed and self.dump.path is not None:
-                self.module.recompile()
-                self.dump.graph(transform.__name__, self.module)
+        disabled = self.options.disable_passes
+        self.context, self.raised = run_passes(self.module, disabled, self.context.assume, self.dump)
+        for name, error in self.raised.items():
+            self.report.notes.append(f"the pass {name} was left out: it raised {error}")
+            if name in NEEDED_FOR_VALUES:
+                reason = f"the pass {name}, without which the device may compute other values, raised {error}"
+                for node in compute_nodes(self.module.graph):
+                    self.refused[node] = Fallback(node.name, "unsupported", reason)
 
     def _can_run(self, node: Node, back: dict[Node, Node], host_work: HostWork) -> bool:
         """Whether the device may be asked about a node; notes why not."""
@@ -161,7 +169,8 @@ class Compiler:
                         self.refused[part] = Fallback(part.name, kind, reason)
             else:
                 self.refused[original] = Fallback(original.name, kind, reason)
-        fold_constants(self.module.graph, self.context)  # those that parts have among them
+        if "fold_constants" not in self.raised:
+            fold_constants(self.module.graph, self.context)  # those that parts have among them
 
     def _rearrange(self, traced: Trace, back: dict[Node, Node]) -> bool:
         """Have values lie in blocks where a reader had to shard them anew; whether there is one that did not yet."""
@@ -221,15 +230,17 @@ class Compiler:
             if (node.users or mutates(node)) and not host_work.belongs_on_host(node)
         ]
 
-    def _measure(self, source: str, traced: Trace) -> Measurement:
-        """One run on zeros, counted by TTNN; nothing of it survives."""
-        forward = load(source, MarkedNamespace(self.ttnn))
+    def _measure(self, traced: Trace) -> Measurement:
+        """One run of the TTNN calls on zeros, counted by TTNN; nothing of it survives."""
+        graph, _ = copy_graph(traced.graph)
+        given = give_host_values(graph)
+        forward = load(program_source(graph), MarkedNamespace(self.ttnn))
         with torch.no_grad():
-            inputs = [_zeros(node.meta["val"]) for node in traced.inputs]
+            inputs = [zeros(node.meta["val"]) for node in traced.inputs]
             states = [state.tensor for state in traced.states]
-            weights = [use.tensor if use.spec else _zeros(use.node.meta["val"]) for use in traced.weights]
+            weights = [use.tensor if use.spec else zeros(use.node.meta["val"]) for use in traced.weights]
             try:
-                return measure(self.ttnn, lambda: forward(self.device.handle, *inputs, *states, *weights))
+                return measure(self.ttnn, lambda: forward(self.device.handle, *inputs, *states, *weights, *given))
             except MemoryError:
                 raise
             except Exception as error:
@@ -247,6 +258,7 @@ class Compiler:
         report.host_nodes = report.nodes - report.device_nodes
         report.fallbacks = self._fallbacks()
         report.notes = self.options.notes + self.weight_dtypes.notes(list(self.refused))
+        report.notes += self.weight_dtypes.notes(list(self.refused))
         calls = [n for n in traced.graph.nodes if n.meta.get("path", "").startswith("ttnn.")]
         report.calls = len(calls)
         for node in calls:
@@ -319,18 +331,7 @@ def _weight_spec(name: str, spec: Spec | None) -> WeightSpec:
 
 def copied(module: GraphModule) -> GraphModule:
     """The module of a graph once more, for another compilation."""
-    return GraphModule(module, _copied(module.graph)[0])
-
-
-def _copied(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
-    """A copy of a graph to place, and for each of its nodes the original."""
-    copy = Graph(graph.owning_module)
-    forward: dict[Node, Node] = {}
-    outputs = copy.graph_copy(graph, forward)
-    copy.output(outputs).meta = dict(graph.output_node().meta)
-    for old, new in forward.items():
-        new.meta = dict(old.meta)
-    return copy, {new: old for old, new in forward.items()}
+    return GraphModule(module, copy_graph(module.graph)[0])
 
 
 def _take_apart(node: Node) -> list[Node]:
@@ -377,7 +378,3 @@ def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torc
 def _digest(literal: torch.Tensor) -> str:
     contents = literal.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return f"{literal.dtype} {tuple(literal.shape)} {hashlib.sha256(contents).hexdigest()}"
-
-
-def _zeros(value: Any) -> Any:
-    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0

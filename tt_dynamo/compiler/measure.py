@@ -8,6 +8,9 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+from torch.fx import Graph
+
 from tt_dynamo.ir.errors import ttnn_reason
 
 
@@ -59,6 +62,32 @@ def dram_or_error() -> Iterator[None]:
         if "Out of Memory" not in str(error) or "B DRAM buffer" not in str(error):
             raise
         raise MemoryError(ttnn_reason(error)) from None
+
+
+def zeros(value: Any) -> Any:
+    """Zeros like a fake tensor; 0 for what is none."""
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0
+
+
+def give_host_values(graph: Graph) -> list[torch.Tensor]:
+    """Make the values that a program computes on the host its last arguments; returns zeros for them.
+
+    On zeros the operations behind them may raise. What the program gives on the host goes.
+    """
+    output = graph.output_node()
+    output.args = ([node for node in output.all_input_nodes if "ttnn" in node.meta],)
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    on_host = [node for node in graph.nodes if node.op == "call_function" and "path" not in node.meta]
+    given = []
+    for node in on_host:
+        if isinstance(node.meta.get("val"), torch.Tensor):
+            with graph.inserting_before(first):
+                node.replace_all_uses_with(graph.placeholder(node.name), propagate_meta=False)
+            given.append(zeros(node.meta["val"]))
+    for node in reversed(on_host):
+        if not node.users:
+            graph.erase_node(node)
+    return given
 
 
 def measure(ttnn: Any, run: Callable[[], object]) -> Measurement:

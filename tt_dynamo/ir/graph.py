@@ -159,6 +159,17 @@ def mutates(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
+def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
+    """A copy of a graph, and for each of its nodes the original."""
+    copy = Graph(graph.owning_module)
+    forward: dict[Node, Node] = {}
+    outputs = copy.graph_copy(graph, forward)
+    copy.output(outputs).meta = dict(graph.output_node().meta)
+    for old, new in forward.items():
+        new.meta = dict(old.meta)
+    return copy, {new: old for old, new in forward.items()}
+
+
 def constant_nodes(graph: Graph) -> set[Node]:
     """The values that depend on parameters and literals alone, parameters included."""
     return _closed(graph.nodes, is_parameter)
