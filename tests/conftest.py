@@ -27,6 +27,22 @@ def clean_dynamo() -> Iterator[None]:
     gc.collect()
 
 
+@pytest.fixture(autouse=True)
+def passes_that_raised() -> Iterator[list[str]]:
+    """What passes raised during a test. The compiler goes on without them; a test fails unless it empties the list."""
+    raised: list[str] = []
+
+    class Collecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raised.append(self.format(record))
+
+    handler, log = Collecting(logging.WARNING), logging.getLogger("tt_dynamo.passes")
+    log.addHandler(handler)
+    yield raised
+    log.removeHandler(handler)
+    assert not raised, raised[0]
+
+
 @pytest.fixture(scope="session")
 def board_device() -> Any:
     """The board under test, emulated: the device that every program in this process runs on."""
