@@ -311,8 +311,8 @@ def divide_rounded(ttnn, a, b, rounding_mode=None):
     The quotient is float32 until it is rounded: 764 / 255 = 2.996 would be 3.0 in bfloat16 before it is rounded down.
     """
     require_float(ttnn, a, b)
-    if rounding_mode is None:
-        return ttnn.divide(a, b)
+    if rounding_mode is None or (rounding_mode == "floor" and not is_tensor(b) and b == 0):
+        return ttnn.divide(a, b)  # by zero, eager torch rounds nothing
     quotient = ttnn.divide(a, b, dtype=ttnn.float32)
     rounded = ttnn.typecast(getattr(ttnn, rounding_mode)(quotient), ttnn.bfloat16)
     if rounding_mode == "trunc":

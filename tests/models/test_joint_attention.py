@@ -63,10 +63,7 @@ class JointBlock(nn.Module):
         q, k, v = (torch.cat(both, 1) for both in zip(*heads, strict=True))
         q, k, v = (x.transpose(1, 2) for x in (turned(q, cos, sin), turned(k, cos, sin), v))
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
-        if self.merge_first:
-            parts = self.parts(out.flatten(2))
-        else:
-            parts = [part.flatten(2) for part in self.parts(out)]
+        parts = self.parts(out.flatten(2)) if self.merge_first else [part.flatten(2) for part in self.parts(out)]
         finished = [s.finish(x, a, *g) for (s, x), a, g in zip(streams, parts, gates, strict=True)]
         return finished[1], finished[0]
 
