@@ -20,6 +20,7 @@ from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import explained
 from tt_dynamo.compiler.measure import MarkedNamespace, Measurement, give_host_values, measure, zeros
+from tt_dynamo.compiler.pipeline import run_passes
 from tt_dynamo.compiler.states import find_states, keep_outputs
 from tt_dynamo.compiler.trace import Trace, settings_for, trace
 from tt_dynamo.compiler.weight_dtypes import WeightDtypes
@@ -45,7 +46,6 @@ from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.place import MOVES, place
-from tt_dynamo.pipeline import run_passes
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, Fallback, GraphReport, Operation, Transfer, emit
 from tt_dynamo.runtime.program import Program, load
