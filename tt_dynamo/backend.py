@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
 from tt_dynamo.capture.decompositions import decompositions
+from tt_dynamo.capture.higher_order import regularize
 from tt_dynamo.capture.interpolate import keep_interpolation_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager
 from tt_dynamo.compiler.compile import Compiler, copied
@@ -109,6 +110,7 @@ def compile_graph(
         eager = in_eager(graph, name, device.description, options)
         if eager is not None:
             return eager
+        regularize(graph)
         pristine = copied(graph) if _writes_rows(graph) else None
         made = Compiler(graph, device, options, name)
         program: Any = made.compile()

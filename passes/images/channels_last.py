@@ -18,7 +18,7 @@ from typing import Any
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, replace, shape_of, values_of
 from tt_dynamo.passes.images.pointwise import rule_of
 from tt_dynamo.passes.images.writer import FLOATS, Flat, ImageWriter
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
@@ -55,7 +55,7 @@ def _rewritten(write: ImageWriter, node: Node) -> Node | None:
 def result_of(node: Node) -> Node | None:
     """The value that a node gives: of several results the first; None where something reads the others, or none."""
     if not isinstance(node.meta["val"], (tuple, list)):
-        return node if node.users else None
+        return node if node.users and values_of(node) else None
     picks = list(node.users)
     only_first = len(picks) == 1 and is_call(picks[0], operator.getitem) and picks[0].args[1] == 0
     return picks[0] if only_first else None

@@ -17,6 +17,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.passes.normalize.strides import BY_STRIDES
 from tt_dynamo.passes.rows import indices_of, movable
 
 Rule = Callable[[Node], "Node | None"]
@@ -217,7 +218,7 @@ def _new_full(node: Node) -> Node:
 def _copy(node: Node) -> Node | None:
     """The second operand in the shape and dtype of the first; not where its strides are what counts (keep_strides)."""
     x, values = node.args[:2]
-    if is_call(x, aten.new_empty_strided.default):
+    if is_call(x, aten.new_empty_strided.default) and any(n.target in BY_STRIDES for n in node.graph.nodes):
         return None
     if dtype_of(values) != dtype_of(x):
         values = _emit(node, aten._to_copy.default, values, dtype=dtype_of(x))

@@ -14,7 +14,9 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, insert, shape_of
 
-BY_STRIDES = frozenset({aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default})
+BY_STRIDES = frozenset(
+    {aten.as_strided.default, aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default}
+)
 
 
 def keep_strides(graph: Graph, context: Context) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from comparison import assert_same
+from comparison import assert_same, check
 from small_models import Attention, Feedforward
 
 import tt_dynamo
@@ -127,6 +127,27 @@ def test_a_number_that_depends_on_values_leaves_the_rest_on_the_device() -> None
     with torch._dynamo.config.patch(CAPTURED), tt_dynamo.record() as reports:
         torch.compile(scale_by_a_sum, backend="ttnn", dynamic=True)(torch.ones(4, 8))
     assert reports[0].device_nodes > 0
+
+
+def scaled_by_a_count(x: torch.Tensor) -> torch.Tensor:
+    count = (x > 0).sum().item()
+    torch._check(count >= 0)
+    return torch.relu(x) * (count + 1)
+
+
+def returned_with_a_count(x: torch.Tensor) -> tuple[torch.Tensor, Any]:
+    count = (x > 0).sum().item()
+    torch._check(count >= 0)
+    return x @ x + count, count
+
+
+@pytest.mark.parametrize("model", [scaled_by_a_count, returned_with_a_count])
+@pytest.mark.parametrize("dynamic", [None, True], ids=["static", "dynamic"])
+def test_what_reads_a_number_of_the_run_is_eager_s_and_the_rest_is_not(model, dynamic: bool | None) -> None:
+    with torch._dynamo.config.patch(CAPTURED):
+        (report,) = check(model, lambda: (torch.randn(8, 8),), dynamic=dynamic)
+    assert any("reads a number that only a run knows" in fallback.reason for fallback in report.fallbacks)
+    assert report.device_nodes
 
 
 def test_forbidden_fallback_names_the_size_that_depends_on_values() -> None:

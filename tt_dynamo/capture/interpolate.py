@@ -99,7 +99,10 @@ def _each(value: Any, count: int) -> list[Any]:
 
 
 def keep_interpolation_whole(module: GraphModule) -> None:
-    """Let a Dynamo graph call `interpolate` for F.interpolate."""
+    """Let a Dynamo graph, and those that it calls, call `interpolate` for F.interpolate."""
+    for _, part in module.named_children():
+        if isinstance(part, GraphModule):
+            keep_interpolation_whole(part)
     nodes = module.graph.find_nodes(op="call_function", target=F.interpolate)
     for node in nodes:
         node.target = interpolate

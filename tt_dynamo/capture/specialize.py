@@ -3,7 +3,7 @@
 TTNN programs hold their shapes, and Dynamo marks a size that changed as symbolic. A graph with symbolic sizes is
 therefore kept as Dynamo gave it and specialized at the call, once for each combination of sizes. The same goes for
 Python floats, which such a graph takes as tensors and reads by `item`. Sizes that only a run knows (`nonzero`, where
-Dynamo is told to capture it) leave nothing to specialize: such a graph runs in eager torch.
+Dynamo is told to capture it) and those of nested tensors leave nothing to specialize: such a graph runs in eager torch.
 """
 
 from __future__ import annotations
@@ -71,13 +71,18 @@ class Specializations:
                 count,
             )
         module = _concrete(self._module, args)
-        return self._compile(module, _faked(args) if depends_on_values(self._module) else list(args))
+        return self._compile(module, _faked(args) if _makes_symbols(self._module) else list(args))
 
 
-def depends_on_values(module: GraphModule) -> bool:
-    """Whether a size or number in a graph is known only when it runs: `nonzero`, `item`."""
+def _makes_symbols(module: GraphModule) -> bool:
+    """Whether tracing makes symbols: for what is known only when the graph runs (`nonzero`, `item`), in the bodies of
+    higher-order operators, and for nested tensors."""
     values = [node.meta.get("val", node.meta.get("example_value")) for node in module.graph.nodes]
-    return any(free_unbacked_symbols(value) for value in values if value is not None)
+    if any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes):
+        return True
+    return any(
+        getattr(value, "is_nested", False) or free_unbacked_symbols(value) for value in values if value is not None
+    )
 
 
 def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Callable[..., Any] | None:
@@ -86,10 +91,12 @@ def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Ca
     Raises FallbackError where fallback="error" forbids it. Emits the graph's report.
     """
     computing = compute_nodes(graph.graph)
-    unknown = [n for n in computing if any(isinstance(s, torch.SymInt) for value in values_of(n) for s in value.shape)]
+    sized = ((node, size) for node in graph.graph.nodes for value in values_of(node) for size in value.shape)
+    found = list(dict.fromkeys(node for node, size in sized if isinstance(size, torch.SymInt)))
+    unknown = [node for node in found if node.op != "placeholder"] or found
     if not unknown:
         return None
-    reason = "the size of its result depends on values; a graph with such sizes runs in eager torch"
+    reason = "its size depends on values; a graph with such sizes runs in eager torch"
     if options.fallback == "error":
         raise FallbackError(f'{unknown[0].name}: {reason} and fallback="error" forbids it')
     fallbacks = [Fallback(node.name, "unsupported", reason) for node in unknown]

@@ -11,10 +11,11 @@ import re
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.compiler.recorder import Expression
-from tt_dynamo.ir.graph import target_name
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import function_name, target_name
 from tt_dynamo.ir.helpers import HELPERS
 
 
@@ -26,10 +27,29 @@ def program_source(graph: Graph) -> str:
         if graph.find_nodes(op="call_function", target=helper):
             lines += ["", text]
     lines += [f"{name} = {text}" for text, name in shared.items()]
+    lines += _functions(graph)
     parameters = ["device", *(node.name for node in graph.find_nodes(op="placeholder"))]
     lines += ["", "", "def forward(", *(f"    {name}," for name in parameters), "):"]
     lines += [f"    {line}" for line in _body(graph, shared)]
-    return "\n".join(lines) + "\n"
+    imports = ["import operator"] if any(" = operator." in line for line in lines) else []
+    return "\n".join(imports + lines) + "\n"
+
+
+def _functions(graph: Graph) -> list[str]:
+    """The functions that higher-order operators call, each once, those that it calls itself before it."""
+    lines: list[str] = []
+    for node in graph.nodes:
+        for body in _bodies(node):
+            head = f"def {body.meta['name']}({', '.join(n.name for n in body.graph.find_nodes(op='placeholder'))}):"
+            if head not in lines:
+                lines += [*_functions(body.graph), "", "", head, *(f"    {line}" for line in _body(body.graph, {}))]
+    return lines
+
+
+def _bodies(node: Node) -> list[GraphModule]:
+    if not isinstance(node.target, operators.HostCall):
+        return []
+    return [x for x in torch.utils._pytree.tree_leaves(node.target.arguments(node.args)) if isinstance(x, GraphModule)]
 
 
 def _body(graph: Graph, shared: dict[str, str]) -> list[str]:
@@ -38,7 +58,8 @@ def _body(graph: Graph, shared: dict[str, str]) -> list[str]:
     module = None
     for node in graph.nodes:
         if node.op == "output":
-            lines.append(f"return {_text(tuple(node.args[0]), shared)}")
+            results = node.args[0]
+            lines.append(f"return {_text(results if isinstance(results, Node) else tuple(results), shared)}")
             continue
         if node.op == "placeholder":
             continue
@@ -68,8 +89,14 @@ def _last_uses(graph: Graph) -> dict[Node, list[Node]]:
 def _call(node: Node, shared: dict[str, str]) -> str:
     if node.target is operator.getitem:
         return f"{_text(node.args[0], shared)}[{node.args[1]}]"
-    arguments = [_text(argument, shared) for argument in node.args]
-    arguments += [f"{key}={_text(argument, shared)}" for key, argument in node.kwargs.items()]
+    if node.op == "get_attr":
+        value = getattr(node.graph.owning_module, str(node.target))
+        return f"torch.tensor({_text(value.tolist(), {})}, dtype={value.dtype}).reshape({list(value.shape)})"
+    args, kwargs = node.args, node.kwargs
+    if isinstance(node.target, operators.HostCall):
+        args, kwargs = node.target.arguments(args)
+    arguments = [_text(argument, shared) for argument in args]
+    arguments += [f"{key}={_text(argument, shared)}" for key, argument in kwargs.items()]
     if node.op == "call_method":
         return f"{arguments[0]}.{node.target}({', '.join(arguments[1:])})"
     return f"{target_name(node)}({', '.join(arguments)})"
@@ -97,6 +124,16 @@ def _text(argument: Any, shared: dict[str, str]) -> str:
         return f"[{', '.join(_text(item, shared) for item in argument)}]"
     if isinstance(argument, slice):
         return f"slice({argument.start}, {argument.stop}, {argument.step})"
+    if isinstance(argument, GraphModule):
+        return str(argument.meta["name"])
+    if isinstance(argument, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
+        return function_name(argument)
+    if isinstance(argument, GraphModule):
+        return str(argument.meta["name"])
+    if isinstance(argument, torch._ops.OpOverload):
+        return f"torch.ops.{argument}"
+    if isinstance(argument, torch._ops.HigherOrderOperator):
+        return f"torch.ops.higher_order.{argument.name()}"
     if isinstance(argument, torch.device):
         return f"torch.device({str(argument)!r})"
     if isinstance(argument, float) and argument != argument or argument in (float("inf"), float("-inf")):

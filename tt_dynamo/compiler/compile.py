@@ -36,6 +36,7 @@ from tt_dynamo.ir.graph import (
     find_fake_mode,
     is_parameter,
     mutates,
+    splice,
 )
 from tt_dynamo.ir.spec import Spec, spec_bytes
 from tt_dynamo.ir.strides import correct_strides
@@ -336,7 +337,6 @@ def copied(module: GraphModule) -> GraphModule:
 
 def _take_apart(node: Node) -> list[Node]:
     """Replace a fused operation by the ATen operations of its torch implementation, and return those."""
-    graph = node.graph
     operands = list(node.all_input_nodes)
 
     def call(*values: torch.Tensor) -> Any:
@@ -344,25 +344,11 @@ def _take_apart(node: Node) -> list[Node]:
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: known[n])
         return node.target.decompose(*args, **kwargs)
 
-    with find_fake_mode(graph):
+    with find_fake_mode(node.graph):
         inner = make_fx(call)(*(n.meta["val"] for n in operands))
     if node.target is not operators.linear:  # which would be made of its parts again
         canonicalize(inner.graph, Context())
-    known = dict(zip(inner.graph.find_nodes(op="placeholder"), operands, strict=True))
-    with graph.inserting_before(node):
-        result = graph.graph_copy(inner.graph, known)
-    parts = [new for new in known.values() if new not in operands]
-    for new in parts:
-        if "nn_module_stack" in node.meta:
-            new.meta.setdefault("nn_module_stack", node.meta["nn_module_stack"])
-    if isinstance(result, (tuple, list)):
-        for user in list(node.users):
-            user.replace_all_uses_with(result[user.args[1]], propagate_meta=False)
-            graph.erase_node(user)
-    else:
-        node.replace_all_uses_with(result, propagate_meta=False)
-    graph.erase_node(node)
-    return parts
+    return splice(node, inner, operands)
 
 
 def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torch.Tensor]]:

@@ -18,7 +18,8 @@ SMALL = 1 << 16  # elements
 def impossible(node: Node) -> str:
     """Why a node cannot even be asked about on the device; empty where it can."""
     if find_lowering(node.target) is None:
-        return f"{target_name(node)} {IMPOSSIBLE.get(node.target) or 'has no lowering to TTNN'}"
+        reason = node.target.reason if isinstance(node.target, operators.HostCall) else IMPOSSIBLE.get(node.target)
+        return f"{target_name(node)} {reason or 'has no lowering to TTNN'}"
     if mutates(node):
         return f"{target_name(node)} writes into its operand"
     tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
@@ -57,14 +58,16 @@ class HostWork:
         return node in self._integer_math
 
     def belongs_on_host(self, node: Node) -> bool:
-        """Whether a node has no work for the device: checks of indices, Python numbers (which torch passes as float64
-        of rank 0), and what gives or reads no elements."""
+        """Whether a node has no work for the device: checks of indices, Python numbers (some of which torch passes as
+        float64 of rank 0), and what gives or reads no elements."""
         if node.target in operators.HOST or (node in self._integer_math and node in self._serving):
             return True
         if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
             return node.args[0].op == "placeholder"  # what the caller finds in its tensor
         results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
         tensors = results + operands
+        if not tensors:
+            return True
         is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
         return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
 

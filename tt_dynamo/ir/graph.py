@@ -156,7 +156,10 @@ def is_random(node: Node) -> bool:
 
 
 def mutates(node: Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+    """Whether a call may do more than give its results."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        return node.target._schema.is_mutable
+    return isinstance(node.target, operators.HostCall)
 
 
 def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
@@ -268,6 +271,32 @@ def compute_nodes(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.op == "call_function" and n.target is not operator.getitem]
 
 
+def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
+    """Replace a call by the operations of a graph that computes it from `operands`; returns those."""
+    graph, root = node.graph, node.graph.owning_module
+    known = dict(zip(inner.graph.find_nodes(op="placeholder"), operands, strict=True))
+    with graph.inserting_before(node):
+        result = graph.graph_copy(inner.graph, known)
+    parts = [new for new in known.values() if isinstance(new, Node) and new not in operands]
+    for new in parts:
+        if "nn_module_stack" in node.meta:
+            new.meta.setdefault("nn_module_stack", node.meta["nn_module_stack"])
+        if new.op == "get_attr":
+            value = getattr(inner, str(new.target))
+            new.target = f"{new.name}_of_{node.name}"
+            setattr(root, new.target, value)
+            if isinstance(value, torch.Tensor):
+                new.meta["val"] = find_fake_mode(graph).from_tensor(value, static_shapes=True)
+    if isinstance(result, (tuple, list)):
+        for user in list(node.users):
+            user.replace_all_uses_with(result[user.args[1]], propagate_meta=False)
+            graph.erase_node(user)
+    else:
+        node.replace_all_uses_with(result, propagate_meta=False)
+    graph.erase_node(node)
+    return parts
+
+
 def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
     """A module of its own that computes `output` from `inputs`; everything between is copied.
 
@@ -308,6 +337,15 @@ def target_name(node: Node) -> str:
         return node.meta["path"]
     if node.target in operators.HOST:
         return str(operators.FUNCTIONS[node.target].__name__)
-    if isinstance(node.target, torch._ops.OpOverload):
-        return f"torch.ops.{node.target}"
-    return getattr(node.target, "__name__", str(node.target))
+    return function_name(node.target.function if isinstance(node.target, operators.HostCall) else node.target)
+
+
+def function_name(function: Any) -> str:
+    """How a program names a function of torch: `torch.ops.aten.add.Tensor`, `operator.add`."""
+    if isinstance(function, torch._ops.OpOverload):
+        return f"torch.ops.{function}"
+    if isinstance(function, torch._ops.HigherOrderOperator):
+        return f"torch.ops.higher_order.{function.name()}"
+    name = getattr(function, "__name__", str(function))
+    module = next((module for module in (operator, torch) if getattr(module, name, None) is function), None)
+    return f"{module.__name__.strip('_')}.{name}" if module else name

@@ -17,6 +17,7 @@ from tt_dynamo.ir.operators.attention import (
 )
 from tt_dynamo.ir.operators.cache import fill_cache, slide_cache, slide_cache_decode, update_cache, update_cache_decode
 from tt_dynamo.ir.operators.definition import CACHE_WRITES, FUNCTIONS, FUSED, HOST, TRANSFERS, define, library
+from tt_dynamo.ir.operators.host_call import HostCall
 from tt_dynamo.ir.operators.image import (
     IMAGE_ACTIVATIONS,
     WHOLE,

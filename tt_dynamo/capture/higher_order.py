@@ -1,0 +1,114 @@
+"""Higher-order operators in ATen graphs: a body that runs once is inlined, every other operator becomes a plain call.
+
+Before   y = invoke_subgraph(subgraph_0, "subgraph_0", x);   z = cond(p, true_graph_0, false_graph_0, (y,))
+After    the operations of subgraph_0 on x;                  z = HostCall(cond, ...)(p, y)
+
+What reads a number that only a run knows, as a loop's count, becomes such a call as well. What must hold afterwards:
+every value has its fake value, no value is a graph, and ATen operations read tensors alone. So passes, placement and
+tracing know these calls as they know any operation without a lowering.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch._C import DispatchKey
+from torch._higher_order_ops.associative_scan import associative_scan_op
+from torch._higher_order_ops.flex_attention import flex_attention
+from torch._higher_order_ops.hints_wrap import hints_wrapper
+from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
+from torch._higher_order_ops.strict_mode import strict_mode_op
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_leaves
+
+from tt_dynamo.capture.decompositions import decompositions
+from tt_dynamo.ir.graph import find_fake_mode, splice, update_values, values_of
+from tt_dynamo.ir.operators import HostCall
+
+# The operands of the body, which is the first argument and runs once.
+INLINED: dict[Any, Callable[..., Any]] = {
+    invoke_subgraph: lambda body, name, *operands: operands,
+    hints_wrapper: lambda body, operands, *_, **hints: operands,
+    strict_mode_op: lambda body, operands: operands,
+}
+# What torch itself computes by operations of ATen.
+DECOMPOSED = (associative_scan_op, flex_attention)
+
+
+def regularize(module: GraphModule, prefix: str = "") -> None:
+    """Inline what can be inlined, and make calls of the host of the other higher-order operators.
+
+    prefix: begins the names that the bodies of those get.
+    """
+    for node in module.graph.nodes:
+        node.meta.setdefault("val", None)  # of what only raises
+    pending = [node for node in module.graph.nodes if _is_irregular(node)]
+    for node in pending:
+        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: _body(operand) or operand)
+        if node.target in INLINED:
+            parts = splice(node, args[0], list(INLINED[node.target](*args, **kwargs)))
+            update_values(part for part in parts if part.op == "call_function" and not _is_irregular(part))
+            pending += [part for part in parts if _is_irregular(part)]
+        elif node.target in DECOMPOSED:
+            splice(node, *_decomposed(node, args, kwargs))
+        else:
+            _make_host_call(node, args, kwargs, prefix)
+    for node in module.graph.find_nodes(op="get_attr"):
+        if _body(node) is not None and not node.users:
+            module.graph.erase_node(node)
+    if pending:
+        module.recompile()
+
+
+def _is_irregular(node: Node) -> bool:
+    """Whether a call is of a higher-order operator, or reads a number that only a run knows."""
+    if isinstance(node.target, HigherOrderOperator):
+        return True
+    is_call = node.op == "call_function" and node.target is not operator.getitem
+    return is_call and any(n.op == "call_function" and not values_of(n) for n in node.all_input_nodes)
+
+
+def _body(node: Node) -> GraphModule | None:
+    value = getattr(node.graph.owning_module, str(node.target)) if node.op == "get_attr" else None
+    return value if isinstance(value, GraphModule) else None
+
+
+def _decomposed(node: Node, args: Any, kwargs: Any) -> tuple[GraphModule, list[Node]]:
+    """The operations that torch computes an operator by, and their operands."""
+    operands = list(dict.fromkeys(n for n in node.all_input_nodes if _body(n) is None))
+    compute = node.target.py_kernels[DispatchKey.CompositeExplicitAutograd]
+
+    def call(*values: Any) -> Any:
+        known = dict(zip(operands, values, strict=True))
+        given, named = torch.fx.node.map_arg((args, kwargs), known.__getitem__)
+        return compute(*given, **named)
+
+    with find_fake_mode(node.graph), torch.no_grad():
+        made = make_fx(torch.func.functionalize(call), decompositions())(*(n.meta["val"] for n in operands))
+    return made, operands
+
+
+def _make_host_call(node: Node, args: Any, kwargs: Any, prefix: str) -> None:
+    operands = [n for n in node.all_input_nodes if _body(n) is None]
+    bodies: list[GraphModule] = []
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, GraphModule) and "name" not in value.meta:
+            value.meta["name"] = f"{prefix}{node.name}_{len(bodies)}"
+            bodies.append(value)
+        return HostCall.Operand(operands.index(value)) if isinstance(value, Node) else value
+
+    given, named = torch.fx.node.map_aggregate((args, kwargs), argument)
+    functions = [str(x) for x in tree_leaves(given) if isinstance(x, OpOverload)]
+    reason = f"calls {', '.join(functions) or 'functions of the model'}: these run in eager torch"
+    if not isinstance(node.target, HigherOrderOperator):
+        reason = "reads a number that only a run knows"
+    node.target = HostCall(node.target, given, named, reason)
+    node.args, node.kwargs = tuple(operands), {}
+    for body in bodies:
+        regularize(body, f"{body.meta['name']}_")

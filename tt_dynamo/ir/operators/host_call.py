@@ -1,0 +1,39 @@
+"""Calls that only eager torch makes, as those of higher-order operators."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+
+class HostCall:
+    """A call that eager torch makes, whose operands are tensors and numbers and whose other arguments may be functions.
+
+    arguments: those of `function`, in which each `Operand` stands for the operand of that position. reason: why the
+    device does not make it; completes a sentence that begins with the function.
+    """
+
+    @dataclasses.dataclass(frozen=True)
+    class Operand:
+        position: int
+
+    def __init__(self, function: Callable[..., Any], args: tuple, kwargs: Mapping[str, Any], reason: str) -> None:
+        self.function = function
+        self.reason = reason
+        self._arguments = args, kwargs
+        self.__name__ = getattr(function, "__name__", str(function))
+
+    def arguments(self, operands: Sequence[Any]) -> tuple[tuple, dict[str, Any]]:
+        """The arguments of `function` with these operands among them."""
+
+        def argument(value: Any) -> Any:
+            return operands[value.position] if isinstance(value, self.Operand) else value
+
+        return torch.fx.node.map_aggregate(self._arguments, argument)
+
+    def __call__(self, *operands: Any) -> Any:
+        args, kwargs = self.arguments(operands)
+        return self.function(*args, **kwargs)
