@@ -58,11 +58,13 @@ def ttnn(
 
 
 def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
-    """Whether the graph has a size that Dynamo does not hold fixed."""
-    if any(isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) for value in example_inputs):
-        return True
+    """Whether the graph has a size that Dynamo does not hold fixed; not where it takes tensors of several sizes."""
     examples = [node.meta.get("example_value") for node in module.graph.find_nodes(op="placeholder")]
     tensors = [value for value in examples if isinstance(value, torch.Tensor)]
+    if any(value.is_nested for value in tensors):
+        return False
+    if any(isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) for value in example_inputs):
+        return True
     return any(isinstance(size, torch.SymInt) for value in tensors for size in value.shape)
 
 
