@@ -19,6 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import explained
+from tt_dynamo.compiler.float_positions import float_position_math
 from tt_dynamo.compiler.measure import MarkedNamespace, Measurement, give_host_values, measure, zeros
 from tt_dynamo.compiler.pipeline import run_passes
 from tt_dynamo.compiler.states import find_states, keep_outputs
@@ -92,7 +93,8 @@ class Compiler:
         while True:
             with self._stage("placement"):
                 graph, back = copy_graph(self.module.graph)
-                can_run = functools.partial(self._can_run, back=back, host_work=HostWork(graph))
+                exact = float_position_math(graph) if self.options.placement != "device" else set()
+                can_run = functools.partial(self._can_run, back=back, host_work=HostWork(graph), exact=exact)
                 sides = place(graph, can_run, self.options.placement != "device")
                 assign_layouts(graph, sides, gives, functools.partial(self._needs, back=back))
                 find_states(graph, sides)
@@ -131,9 +133,9 @@ class Compiler:
                 for node in compute_nodes(self.module.graph):
                     self.refused[node] = Fallback(node.name, "unsupported", reason)
 
-    def _can_run(self, node: Node, back: dict[Node, Node], host_work: HostWork) -> bool:
-        """Whether the device may be asked about a node; notes why not."""
-        if back[node] in self.refused:
+    def _can_run(self, node: Node, back: dict[Node, Node], host_work: HostWork, exact: set[Node]) -> bool:
+        """Whether the device may be asked about a node, which `exact` nodes are not; notes why not."""
+        if back[node] in self.refused or node in exact:
             return False
         is_integer_math = host_work.is_host_integer_math(node) and node.meta["val"].dtype != torch.bool
         if is_integer_math and self.options.placement != "device":
