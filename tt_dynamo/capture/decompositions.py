@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch._decomp import get_decompositions
 
+from tt_dynamo.capture import composites_attention, composites_windows  # noqa: F401  (add their own to the composites)
 from tt_dynamo.capture.composites import COMPOSITES
 from tt_dynamo.ir.strides import laid_out, lies_as_computed
 
