@@ -36,6 +36,7 @@ from tt_dynamo.ir.graph import (
     copy_graph,
     find_fake_mode,
     is_parameter,
+    is_random,
     mutates,
     splice,
 )
@@ -350,7 +351,17 @@ def _take_apart(node: Node) -> list[Node]:
         inner = make_fx(call)(*(n.meta["val"] for n in operands))
     if node.target is not operators.linear:  # which would be made of its parts again
         canonicalize(inner.graph, Context())
-    return splice(node, inner, operands)
+    return [part for part in splice(node, inner, operands) if not _merged(part)]
+
+
+def _merged(part: Node) -> bool:
+    """Whether another node computes the same already, and takes its place: layers read one mask, moved in one way."""
+    for twin in part.all_input_nodes[0].users if part.all_input_nodes and not is_random(part) else ():
+        if twin < part and (twin.target, twin.args, twin.kwargs) == (part.target, part.args, part.kwargs):
+            part.replace_all_uses_with(twin, propagate_meta=False)
+            part.graph.erase_node(part)
+            return True
+    return False
 
 
 def _evaluator(node: Node, placed: GraphModule) -> tuple[str, Callable[..., torch.Tensor]]:
