@@ -49,7 +49,7 @@ def from_the_end(x: Node, place: int, like: Node) -> Node:
 def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
     """A node that stands for `numbers`, at the graph's insertion point; those of one name are one constant."""
     root = node.graph.owning_module
-    name = name or f"numbers_{sum(key.startswith('numbers_') for key, _ in root.named_buffers())}"
+    name = name or f"numbers_{len(root._buffers)}"
     held = numbers.clone(memory_format=torch.contiguous_format)
     root.register_buffer(name, held)
     found = node.graph.get_attr(name)

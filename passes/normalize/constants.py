@@ -15,33 +15,32 @@ import itertools
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import Context, constant_nodes, dead_code, is_parameter, subgraph, update_values
+from tt_dynamo.ir.graph import Context, constant_nodes, dead_code, is_parameter, needed_for, subgraph, update_values
 
 
 def fold_constants(graph: Graph, context: Context) -> int:
     """Replace every constant expression that a computed value or the output reads; returns how many."""
     constants = constant_nodes(graph)
     update_values(node for node in graph.nodes if node in constants and node.op == "call_function")
+    known = sum(name.startswith("constant_") for name, _ in graph.owning_module.named_children())
     folded = 0
     for node in list(graph.nodes):
         if node not in constants or node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
             continue
         if any(user not in constants for user in node.users):
-            _replace_by_module(graph, node)
+            _replace_by_module(graph, node, f"constant_{known + folded}")
             folded += 1
     dead_code(graph)
     return folded
 
 
-def _replace_by_module(graph: Graph, node: Node) -> None:
-    parameters = _parameters(node)
-    root = graph.owning_module
-    index = sum(name.startswith("constant_") for name, _ in root.named_children())
-    root.add_submodule(f"constant_{index}", subgraph(node, parameters))
+def _replace_by_module(graph: Graph, node: Node, name: str) -> None:
+    parameters = sorted(filter(is_parameter, needed_for(node)))
+    graph.owning_module.add_submodule(name, subgraph(node, parameters))
     with graph.inserting_after(node):
-        call = graph.call_module(f"constant_{index}", tuple(parameters))
+        call = graph.call_module(name, tuple(parameters))
     call.meta.update(node.meta)
-    call.meta["name"] = _name([p.meta.get("name", p.name) for p in parameters]) or f"constant_{index}"
+    call.meta["name"] = _name([p.meta.get("name", p.name) for p in parameters]) or name
     node.replace_all_uses_with(call, propagate_meta=False)
 
 
@@ -56,15 +55,3 @@ def _name(names: list[str]) -> str:
 def _common_start(words: list[list[str]]) -> list[str]:
     columns = zip(*words, strict=False)
     return [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, columns)]
-
-
-def _parameters(node: Node) -> list[Node]:
-    """The parameters that a constant depends on, in graph order."""
-    seen: set[Node] = set()
-    pending = [node]
-    while pending:
-        current = pending.pop()
-        if current not in seen:
-            seen.add(current)
-            pending.extend(current.all_input_nodes)
-    return [n for n in node.graph.find_nodes(op="placeholder") if n in seen and is_parameter(n)]

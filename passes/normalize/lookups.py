@@ -150,7 +150,12 @@ def _move(node: Node, numbers: torch.Tensor) -> Node | None:
     assert rows is not None
     with node.graph.inserting_before(end):
         new = insert(node.graph, operators.look_up, (source, literal(node, rows)), like=end)
+    chain = [end]
+    while chain[-1].args[0] is not source:
+        chain.append(chain[-1].args[0])
     replace(end, new)
+    for link in chain[1:]:  # the rest of a long chain is not to be looked at again, move by move
+        node.graph.erase_node(link)
     return new
 
 

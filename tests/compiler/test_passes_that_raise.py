@@ -16,7 +16,7 @@ BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 
 
 class Model(nn.Module):
-    """Attention with a split of its heads' rows, a convolution, a gather, a cache's index and reductions."""
+    """Attention, a convolution, a gather, a cache's index and reductions."""
 
     def __init__(self):
         super().__init__()
