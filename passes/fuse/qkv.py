@@ -229,8 +229,6 @@ def _gather(graph: Graph, projections: list[_Projection], argument: int, query_s
         if index == 0 and query_scale is not None:
             part = insert(graph, aten.mul.Tensor, (part, query_scale), like=linear)
         parts.append(part)
-    if parts[0] is parts[1] is parts[2]:
-        return parts[0]
     return insert(graph, aten.cat.default, (parts, -1), like=projections[0].linear)
 
 

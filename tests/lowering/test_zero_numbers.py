@@ -24,9 +24,7 @@ WITH_A_ZERO = {
     "of heads": lambda x, zero: F.linear(x, torch.ones(6, 6)).view(1, 32, 2, 3).transpose(1, 2) / zero,
     "of scores": lambda x, zero: torch.softmax(x @ x.mT / zero, -1) @ x,
     "of capped scores": lambda x, zero: torch.softmax(torch.tanh(x @ x.mT / zero) * zero, -1) @ x,
-    "of a scale": lambda x, zero: F.scaled_dot_product_attention(
-        x[None, None], x[None, None], x[None, None], scale=zero
-    ),
+    "of a scale": lambda x, zero: F.scaled_dot_product_attention(*[x[None, None]] * 3, scale=zero),
     "in a gelu": lambda x, zero: x * 0.5 * (1 + torch.erf(x / zero)),
     "in a norm": lambda x, zero: x * torch.rsqrt((x * x).mean(-1, keepdim=True) + zero),
     "norm": lambda x, zero: torch.linalg.vector_norm(x, zero, -1),

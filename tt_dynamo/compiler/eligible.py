@@ -66,18 +66,17 @@ class HostWork:
             return node.args[0].op == "placeholder"  # what the caller finds in its tensor
         results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
         tensors = results + operands
-        if not tensors:
-            return True
         is_number = all(not value.shape for value in tensors) and any(value.dtype == torch.float64 for value in tensors)
-        return is_number or any(part and not any(v.numel() for v in part) for part in (results, operands))
+        reads_nothing = bool(operands) and not any(value.numel() for value in operands)
+        return is_number or reads_nothing or not any(value.numel() for value in results)
 
 
 def _host_integer_math(graph: Graph) -> set[Node]:
     ending = _ending_in_integers(graph)
     found: set[Node] = set()
     for node in graph.nodes:
-        if node.op != "call_function" or isinstance(node.meta.get("val"), (tuple, list)):
-            continue  # several results are no arithmetic
+        if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+            continue  # several results are no arithmetic, and a Python number never goes up
         operands = node.all_input_nodes
         if not all(n in found or n.op in ("placeholder", "get_attr", "call_module") for n in operands):
             continue

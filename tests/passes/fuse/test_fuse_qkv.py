@@ -324,3 +324,15 @@ def test_attention_of_inputs_is_left_alone(x):
     q = random(BATCH, HEADS, SEQ, DIM)
     _, changed = fused(lambda s, q: F.scaled_dot_product_attention(q, q, q), inputs=[q])
     assert changed == 0
+
+
+def test_attention_of_one_projection_to_itself(x):
+    """Query, key and value are the same columns."""
+
+    def forward(self, x):
+        y = self.p0(x)
+        return torch.softmax(y @ y.mT / 8, -1) @ y
+
+    graph, changed = fused(forward, nn.Linear(WIDTH, WIDTH), inputs=[x])
+    assert changed
+    assert_fused(graph, heads=1, kv_heads=1, dim=WIDTH)
