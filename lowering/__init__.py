@@ -12,7 +12,6 @@ from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it
     indexing,
     matmul,
     normalization,
-    pooling,
     reduction,
     rotary,
     sorting,

@@ -168,7 +168,7 @@ def test_what_ttnn_refuses_in_a_block_float_it_gets_in_bfloat16(monkeypatch: pyt
     def choosy(ttnn: Any, x: Any, weight: Any, *rest: Any) -> Any:
         asked.append(weight.dtype.name)
         if weight.dtype.name == "BFLOAT8_B" and weight.shape[0] == 64:
-            raise tt_dynamo.ir.graph.Unsupported("no block floats of 64 rows")
+            raise tt_dynamo.ir.errors.Unsupported("no block floats of 64 rows")
         return found.function(ttnn, x, weight, *rest)
 
     lowering = registry.Lowering(choosy, found.needs, found.gives)

@@ -261,8 +261,7 @@ class Compiler:
         report.device_nodes = sum(sides.get(node) == "device" for node in computing)
         report.host_nodes = report.nodes - report.device_nodes
         report.fallbacks = self._fallbacks()
-        report.notes = self.options.notes + self.weight_dtypes.notes(list(self.refused))
-        report.notes += self.weight_dtypes.notes(list(self.refused))
+        report.notes += [*self.options.notes, *self.weight_dtypes.notes(list(self.refused))]
         calls = [n for n in traced.graph.nodes if n.meta.get("path", "").startswith("ttnn.")]
         report.calls = len(calls)
         for node in calls:

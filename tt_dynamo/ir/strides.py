@@ -40,7 +40,8 @@ def correct_strides(graph: Graph) -> None:
             update_values([node])
             corrected.add(node)
         values = values_of(node)
-        strides = _strides_of(node) if lies_as_computed(node.target) else None
+        is_known = lies_as_computed(node.target) and all(map(_can_be_made, values))
+        strides = _strides_of(node) if is_known else None
         if strides is not None and strides != [value.stride() for value in values]:
             made = [_restrided(value, stride) for value, stride in zip(values, strides, strict=True)]
             node.meta["val"] = made[0] if isinstance(node.meta["val"], Tensor) else tuple(made)
@@ -64,7 +65,7 @@ def laid_out(decomposition: Callable[..., Any], target: Any) -> Callable[..., An
     @functools.wraps(decomposition)
     def call(*args: Any, **kwargs: Any) -> Any:
         result = decomposition(*args, **kwargs)
-        strides = _eager_strides(target, args, kwargs)
+        strides = _eager_strides(target, args, kwargs) if _can_be_made(result) else None
         if strides is None or strides == [result.stride()]:
             return result
         order = sorted(range(result.ndim), key=lambda d: -strides[0][d])
@@ -85,7 +86,7 @@ def _eager_strides(target: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]]
 
 def _can_be_made(x: Tensor) -> bool:
     known = not any(isinstance(size, torch.SymInt) for size in x.shape)
-    return known and x.layout == torch.strided and x.device.type == "cpu" and _extent(x) <= LIMIT
+    return known and x.layout == torch.strided and x.device.type == "cpu" and max(_extent(x), x.numel()) <= LIMIT
 
 
 def _extent(x: Tensor) -> int:
