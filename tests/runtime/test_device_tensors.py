@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -134,3 +135,28 @@ def test_another_compiler_reads_the_contents(board: Board) -> None:
     assert held is not None
     held.wrote(torch.full((2, 4), 9.0), on_host_as_well=False)
     assert compiled(cache)[0, 0] == 18
+
+
+READINGS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "arithmetic": lambda x: x * 2,
+    "a view": lambda x: x[0],
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.numpy(),
+    "data": lambda x: x.data,
+    "deepcopy": copy.deepcopy,
+}
+
+
+@pytest.mark.parametrize("read", READINGS.values(), ids=READINGS)
+def test_dynamo_traces_what_it_does_of_any_tensor(board: Board, read: Callable[[torch.Tensor], Any]) -> None:
+    def model(x: torch.Tensor) -> Any:
+        torch._dynamo.graph_break()
+        return read(x)
+
+    graphs = []
+    for x in (torch.full((2, 4), 7.0), board.give(7.0)):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        torch.compile(model, backend="eager")(x)
+        graphs.append(dict(torch._dynamo.utils.counters["frames"]))
+    assert graphs[0] == graphs[1]

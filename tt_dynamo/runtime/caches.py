@@ -105,7 +105,7 @@ class DeviceTensor(torch.Tensor):
     """A tensor whose contents are on the device until torch asks for them.
 
     It is a wrapper around a tensor on the host, as `torch.compile` traces them: graphs see that tensor. Views of one
-    share its contents.
+    share its contents. Dynamo calls for what runs between two graphs, and is told to trace none of this.
     """
 
     _host: torch.Tensor
@@ -136,12 +136,13 @@ class DeviceTensor(torch.Tensor):
             fetch(self._host)
         return self._host
 
+    @torch.compiler.disable
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         """The attribute with the contents, for AOTAutograd, whose programs of any backend compute with them.
 
         Dynamo's guards read what they are told here at every call; they look at shapes, for which nothing is fetched.
         """
-        asking = sys._getframe(1).f_globals.get("__name__", "")
+        asking = sys._getframe(2).f_globals.get("__name__", "")  # 1 is what keeps Dynamo out
         return ["host" if asking.startswith("torch._functorch.") else "_host"], None
 
     @staticmethod
@@ -150,6 +151,7 @@ class DeviceTensor(torch.Tensor):
         return DeviceTensor(host)
 
     @classmethod
+    @torch.compiler.disable
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
@@ -177,24 +179,30 @@ class DeviceTensor(torch.Tensor):
 
         return tree_map(held, result)
 
+    @torch.compiler.disable
     def plain(self) -> torch.Tensor:
         """The contents as an ordinary tensor that shares this one's memory on the host, as it is now."""
         return self.host
 
+    @torch.compiler.disable
     def numpy(self, *, force: bool = False) -> Any:
         return self.host.numpy(force=force)
 
+    @torch.compiler.disable
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         return self.host.__array__(*args, **kwargs)
 
+    @torch.compiler.disable
     def tolist(self) -> Any:
         return self.host.tolist()
 
     @property
+    @torch.compiler.disable
     def data(self) -> torch.Tensor:  # type: ignore[override]
         return self.detach()
 
     @data.setter
+    @torch.compiler.disable
     def data(self, value: torch.Tensor) -> None:
         if (value.shape, value.dtype) != (self.shape, self.dtype):
             raise RuntimeError(
@@ -204,15 +212,19 @@ class DeviceTensor(torch.Tensor):
         with torch.no_grad():
             self.copy_(value)
 
+    @torch.compiler.disable
     def data_ptr(self) -> int:
         return self.host.data_ptr()
 
+    @torch.compiler.disable
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"DeviceTensor({self.host!r})"
 
+    @torch.compiler.disable
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
         return self.host.clone()
 
+    @torch.compiler.disable
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.host.clone().__reduce_ex__(protocol)
 
