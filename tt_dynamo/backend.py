@@ -113,16 +113,15 @@ def compile_graph(
         if eager is not None:
             return eager
         regularize(graph)
-        pristine = copied(graph) if _writes_rows(graph) else None
         made = Compiler(graph, device, options, name)
         program: Any = made.compile()
-        if pristine is not None and made.context.assumptions:
+        if made.context.assumptions:
             names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
             program = Assuming(
                 program,
                 names,
                 made.context.assumptions,
-                lambda: Compiler(pristine, device, options, f"{name}_general", assume=False).compile(),
+                lambda: Compiler(copied(made.eager), device, options, f"{name}_general", assume=False).compile(),
             )
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(instead(graph) if instead else program)
@@ -154,11 +153,6 @@ def _described(placeholder: Node) -> GraphInput:
     source = getattr(placeholder, "_dynamo_source", None)
     held = isinstance(placeholder.meta.get("example_value"), DeviceTensor)
     return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "", held)
-
-
-def _writes_rows(graph: GraphModule) -> bool:
-    """Whether a graph writes rows by their numbers, of which alone anything is assumed."""
-    return bool(graph.graph.find_nodes(op="call_function", target=torch.ops.aten.index_copy.default))
 
 
 def source_of(placeholder: Node) -> tuple[int, list[str]] | None:

@@ -9,8 +9,8 @@ rounded when it goes up; the positions stay integers, and a lookup of a few rows
 positions are literals all of it is a constant anyway. TTNN's embedding is given no row that the table has not: such
 positions raise IndexError on the host, and eager torch computes that call.
 
-A table has as many rows as the KV cache that the graph writes, since a position beyond is no row of the cache either;
-where the graph writes none, ROWS.
+A table has MORE rows than the KV cache that the graph writes, whose last token may stand past its last row: the
+positions of PaliGemma begin at 1. Where the graph writes none, ROWS.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_o
 
 # Longer than the text that fits next to a model in the memory of one board, and 8 MiB a table at a head_dim of 128.
 ROWS = 1 << 15
+MORE = 256
 INTEGERS = (torch.int64, torch.int32)
 SINES = (aten.cos.default, aten.sin.default)
 # What may follow the angles of a position and changes nothing but its row.
@@ -55,7 +56,7 @@ def rotary_tables(graph: Graph, context: Context) -> int:
 def _rows(graph: Graph) -> int:
     caches = [n.args[0] for n in graph.nodes if is_call(n, operators.update_cache)]
     caches += [n.args[0] for n in graph.nodes if is_call(n, aten.index_copy.default) and n.args[1] % 4 == 2]
-    return max((shape_of(cache)[2] for cache in caches if len(shape_of(cache)) == 4), default=ROWS)
+    return max((shape_of(cache)[2] + MORE for cache in caches if len(shape_of(cache)) == 4), default=ROWS)
 
 
 def _positions_of(angles: Node, constants: set[Node]) -> Node | None:

@@ -66,6 +66,7 @@ class Compiler:
     ) -> None:
         self.context = Context(assume=assume)
         self.module = module
+        self.eager = copied(module)
         self.device = device
         self.options = options
         self.ttnn = device.namespace(dry_run=True)  # the module itself: every call at compile time is a real one
@@ -220,7 +221,7 @@ class Compiler:
             weights=traced.weights,
             weight_positions=weight_positions,
             evaluators=evaluators,
-            recovery=Recovery(placed.graph, sides, self.device.handle, namespace, settings, strict),
+            recovery=Recovery(placed.graph, self.eager, sides, self.device.handle, namespace, settings, strict),
             report=self.report,
             store=store_of(self.device),
         )

@@ -4,6 +4,9 @@ A program is straight-line code, so it cannot be resumed in the middle. Its grap
 device through its own lowering, on the device; where that raises, on values read back, by eager torch. The answer is
 eager's whichever call fails, at the price of a slow call. Where nothing can be read back, all of
 it runs in eager torch.
+
+An index may be out of range of a table that a pass made, and in range for eager torch: such a call runs in eager torch
+as a whole, on the graph as it was before all passes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused, ttnn_reason
@@ -58,8 +61,18 @@ class Unreadable(Exception):
 class Recovery:
     """Runs one placed graph. Nothing of a run is kept here: threads run at once."""
 
-    def __init__(self, graph: Graph, sides: Sides, handle: Any, namespace: Any, settings: Settings, strict: bool):
+    def __init__(
+        self,
+        graph: Graph,
+        eager: GraphModule,
+        sides: Sides,
+        handle: Any,
+        namespace: Any,
+        settings: Settings,
+        strict: bool,
+    ) -> None:
         self.graph = graph
+        self.eager = eager
         self.sides = sides
         self.handle = handle
         self.ttnn = LoweringNamespace(namespace, settings)
@@ -73,11 +86,15 @@ class Recovery:
         failed: list[tuple[Node, str]] = []
         try:
             return self._run_all(args, self.sides, failed), failed
-        except Unreadable as error:
-            reason = str(error)
+        except (Unreadable, IndexError) as error:
+            reason, in_range = str(error), not isinstance(error, IndexError)
         if self.strict:
             raise FallbackError(f'{reason} (fallback="error")')
-        outputs = self._run_all(args, {}, [])
+        if in_range:
+            outputs = self._run_all(args, {}, [])
+        else:
+            with torch.no_grad():
+                outputs = tuple(self.eager(*args))
         return outputs, [(node, reason) for node, side in self.sides.items() if side == "device" and _computes(node)]
 
     def _run_all(self, args: Sequence[Any], sides: Sides, failed: list[tuple[Node, str]]) -> tuple[Any, ...]:
