@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
 from tt_dynamo.capture.decompositions import decompositions
+from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import regularize
 from tt_dynamo.capture.interpolate import keep_interpolation_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager
@@ -25,6 +26,7 @@ from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.compiler.weight_dtypes import parameter_name
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.options import Options
+from tt_dynamo.report.report import Fallback, GraphReport, emit
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
 from tt_dynamo.runtime.guards import Assuming
 
@@ -53,8 +55,24 @@ def ttnn(
     device = open_device(parsed.device)
     device.check_open()
     if _symbolic(module, example_inputs):
-        return Specializations(module, lambda graph, inputs: compile_graph(graph, inputs, device, parsed), parsed)
+        return _compile_symbolic(module, device, parsed)
     return compile_graph(module, example_inputs, device, parsed)
+
+
+def _compile_symbolic(module: GraphModule, device: Device, options: Options) -> Callable[..., Any]:
+    def specialize(part: GraphModule) -> Specializations:
+        return Specializations(part, lambda graph, inputs: compile_graph(graph, inputs, device, options), options)
+
+    split = split_growing(module, specialize) if options.fallback != "error" else None
+    if split is None:
+        return specialize(module)
+    whole, eager = split
+    reason = "it reads a cache that grows with every call; a static cache stays on the device"
+    fallbacks = [Fallback(node.name, "unsupported", reason) for node in eager]
+    name = f"graph_{next(_names)}"
+    emit(GraphReport(name, device.description, nodes=len(eager), host_nodes=len(eager), fallbacks=fallbacks))
+    log.warning("%s: %d nodes run in eager torch, the first of them %s: %s", name, len(eager), eager[0].name, reason)
+    return whole.forward
 
 
 def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
