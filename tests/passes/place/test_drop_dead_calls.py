@@ -15,7 +15,7 @@ import tt_dynamo
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.lowering import pooling
+from tt_dynamo.lowering import images as pooling
 from tt_dynamo.passes.place.dead_calls import drop_dead_calls
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
