@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tt_dynamo.devices import EmulationError
-from tt_dynamo.devices.emulation.namespace import namespace as emulation_module
+from tt_dynamo.devices.emulation import namespace as emulation_module
 
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]

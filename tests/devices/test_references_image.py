@@ -44,7 +44,7 @@ def test_conv_transpose2d(ttnn: Any, emulated: Any, upload: Any, random: Any, de
 
 
 def test_conv_transpose2d_with_unequal_padding_has_no_reference() -> None:
-    from tt_dynamo.devices.emulation.namespace.references.elementwise import REFERENCES
+    from tt_dynamo.devices.emulation.references.elementwise import REFERENCES
 
     compute = REFERENCES["ttnn.conv_transpose2d"].compute
     shape = {"in_channels": 1, "out_channels": 1, "batch_size": 1, "input_height": 2, "input_width": 2}

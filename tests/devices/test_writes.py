@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tt_dynamo.devices import EmulationError
-from tt_dynamo.devices.emulation.namespace import namespace as emulation_module
-from tt_dynamo.devices.emulation.namespace.writes import UNDEFINED_PADDING, WRITES
+from tt_dynamo.devices.emulation import namespace as emulation_module
+from tt_dynamo.devices.emulation.writes import UNDEFINED_PADDING, WRITES
 
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]

@@ -21,7 +21,7 @@ from small_models import Attention
 
 import tt_dynamo
 from tt_dynamo.devices import Device
-from tt_dynamo.devices.emulation.namespace.namespace.namespace import Namespace
+from tt_dynamo.devices.emulation.namespace import Namespace
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import registry
