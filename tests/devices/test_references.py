@@ -18,11 +18,6 @@ Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]
 
 
-def rotated(x: torch.Tensor) -> torch.Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((-second, first), dim=-1)
-
-
 def heads(x: torch.Tensor, count: int) -> torch.Tensor:
     """[batch, seq, hidden] → [batch, heads, seq, head_dim]."""
     return x.reshape(x.shape[0], x.shape[1], count, -1).transpose(1, 2)
@@ -172,15 +167,6 @@ def test_nlp_create_qkv_heads(emulated: Any, upload: Upload, random: Random, tra
         check(tensor, expected.mT if transpose and tensor is found[1] else expected)
 
 
-def test_nlp_create_qkv_heads_with_keys_and_values_apart(emulated: Any, upload: Upload, random: Random) -> None:
-    x, kv = random(2, 1, 50, 128), random(2, 1, 50, 256)
-    found = emulated.experimental.nlp_create_qkv_heads(
-        upload(x), upload(kv), num_heads=4, num_kv_heads=4, transpose_k_heads=False
-    )
-    for tensor, expected in zip(found, (x[:, 0], *kv[:, 0].chunk(2, dim=-1)), strict=True):
-        check(tensor, heads(expected, 4))
-
-
 @pytest.mark.parametrize("transpose", [False, True])
 def test_split_query_key_value_and_split_heads(emulated: Any, upload: Upload, random: Random, transpose: bool) -> None:
     x = random(2, 50, 3 * 128)
@@ -197,21 +183,6 @@ def test_heads_are_joined(emulated: Any, upload: Upload, random: Random) -> None
     check(emulated.experimental.nlp_concat_heads(upload(x)), joined[:, None])
 
 
-@pytest.mark.parametrize("length", [64, 50])
-def test_rotary_embedding_of_a_whole_sequence(emulated: Any, upload: Upload, random: Random, length: int) -> None:
-    x, cos, sin = random(1, 4, length, 64), random(1, 1, 64, 64), random(1, 1, 64, 64)
-    found = emulated.experimental.rotary_embedding(upload(x), upload(cos), upload(sin))
-    assert tuple(found.shape) == (1, 4, 64, 64), "TTNN gives whole tiles"
-    expected = x * cos[:, :, :length] + rotated(x) * sin[:, :, :length]
-    check(emulated.slice(found, [0, 0, 0, 0], [1, 4, length, 64]), expected)
-
-
-def test_rotary_embedding_of_one_position(emulated: Any, upload: Upload, random: Random) -> None:
-    x, cos, sin = random(1, 1, 32, 64), random(1, 1, 64, 64), random(1, 1, 64, 64)
-    found = emulated.experimental.rotary_embedding(upload(x), upload(cos), upload(sin), 3)
-    check(found, x * cos[:, :, 3:4] + rotated(x) * sin[:, :, 3:4])
-
-
 # --- moving and making ----------------------------------------------------------------------------------------------
 
 
@@ -223,32 +194,11 @@ def test_what_only_changes_layout_or_place_keeps_the_values(
     rows = emulated.to_layout(tiles, ttnn.ROW_MAJOR_LAYOUT)
     results = [
         rows, emulated.to_layout(rows, ttnn.TILE_LAYOUT), emulated.to_memory_config(tiles, ttnn.L1_MEMORY_CONFIG),
-        emulated.clone(tiles), emulated.reallocate(upload(x)), emulated.fill_implicit_tile_padding(tiles, 0.0),
-        emulated.to_device(emulated.from_device(tiles), device.handle), emulated.untilize(upload(x)),
-        emulated.tilize_with_zero_padding(rows), emulated.move(upload(x)),
-        emulated.tilize_with_val_padding(rows, ttnn.Shape([2, 64, 96]), 0.0),
+        emulated.clone(tiles), emulated.fill_implicit_tile_padding(tiles, 0.0),
+        emulated.to_device(emulated.from_torch(x, ttnn.bfloat16), device.handle),
     ]  # fmt: skip
     for found in results:
         check(found, x)
-
-
-def test_sharding_keeps_the_values(ttnn: Any, emulated: Any, upload: Upload, random: Random) -> None:
-    x = random(1, 1, 64, 64)
-    by_height, by_width = (
-        ttnn.create_sharded_memory_config((1, 1, 64, 64), core_grid=ttnn.CoreGrid(y=1, x=2), strategy=strategy)
-        for strategy in (ttnn.ShardStrategy.HEIGHT, ttnn.ShardStrategy.WIDTH)
-    )
-    check(emulated.tilize(upload(x, layout=ttnn.ROW_MAJOR_LAYOUT)), x)
-    sharded = emulated.interleaved_to_sharded(upload(x), by_height)
-    check(sharded, x)
-    check(emulated.reshard(sharded, by_width), x)
-    check(emulated.sharded_to_interleaved(sharded, ttnn.DRAM_MEMORY_CONFIG), x)
-
-
-def test_a_tensor_on_the_host_changes_its_dtype(ttnn: Any, emulated: Any) -> None:
-    found = emulated.to_dtype(emulated.from_torch(torch.full((32, 32), 1 / 3)), ttnn.bfloat16)
-    assert found.dtype == ttnn.bfloat16
-    check(found, torch.full((32, 32), 1 / 3).bfloat16())
 
 
 def test_a_layout_change_that_also_changes_the_dtype_rounds(ttnn: Any, emulated: Any, upload: Upload) -> None:
@@ -263,11 +213,6 @@ def test_reshapes_follow_torch(emulated: Any, ttnn: Any, upload: Upload, random:
     a = upload(x)
     check(emulated.reshape(a, (-1, 64)), x.reshape(-1, 64))
     check(emulated.reshape(a, ttnn.Shape([4, 16, 64])), x.reshape(4, 16, 64))
-    check(emulated.view(a, [1, 2, 32, 64]), x[None])
-    check(emulated.experimental.view(a, [1, 2, 32, 64]), x[None])
-    check(emulated.unsqueeze(a, 1), x.unsqueeze(1))
-    check(emulated.squeeze(emulated.unsqueeze(a, 1), 1), x)
-    check(emulated.unsqueeze_to_4D(a), x[None])
     check(emulated.permute(a, (2, 0, 1)), x.permute(2, 0, 1))
     check(emulated.transpose(a, 0, 2), x.transpose(0, 2))
 
@@ -277,12 +222,10 @@ def test_pad_slice_concat_expand_and_repeat_follow_torch(emulated: Any, upload: 
     a = upload(x)
     check(emulated.pad(a, [(0, 0), (0, 3), (0, 5)], 0.0), functional.pad(x, (0, 5, 0, 3)))
     check(emulated.pad(a, [(0, 3), (0, 5)], value=0.1), functional.pad(x, (0, 5, 0, 3), value=0.1))
-    square = emulated.unsqueeze(a, 0)
+    square = emulated.reshape(a, (1, 2, 32, 64))
     check(emulated.pad(square, [1, 2, 40, 64], [0, 0, 0, 0], 1.0), functional.pad(x[None], (0, 0, 0, 8), value=1.0))
     check(emulated.slice(a, [0, 0, 2], [2, 31, 64]), x[:, :31, 2:])
     check(emulated.slice(a, [0, 0, 0], [2, 32, 64], [1, 2, 1]), x[:, ::2])
-    check(a[:, 0], x[:, 0])
-    check(a[0, 3:7], x[0, 3:7])
     check(emulated.concat([a, a], dim=-1), torch.cat([x, x], -1))
     check(emulated.expand(upload(x[:1]), [3, 32, 64]), x[:1].expand(3, 32, 64))
     check(emulated.repeat(a, [1, 2, 1]), x.repeat(1, 2, 1))
@@ -310,15 +253,8 @@ def test_tensors_are_made_with_their_values(ttnn: Any, emulated: Any, device: An
     options = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "device": device.handle}
     check(emulated.full((2, 3), 1.5, **options), torch.full((2, 3), 1.5))
     check(emulated.full((2, 3), fill_value=0.1, **options), torch.full((2, 3), 0.1))
-    check(emulated.zeros((2, 3), **options), torch.zeros(2, 3))
     check(emulated.ones((2, 3), **options), torch.ones(2, 3))
     check(emulated.arange(0, 10, 2, dtype=ttnn.int32, device=device.handle), torch.arange(0, 10, 2))
-    empty = emulated.empty((2, 3), **options)
-    assert tuple(empty.value.shape) == tuple(emulated.empty_like(empty).value.shape) == (2, 3)
-    allocated = emulated.allocate_tensor_on_device(
-        ttnn.Shape([2, 3]), ttnn.bfloat16, ttnn.TILE_LAYOUT, device.handle, ttnn.DRAM_MEMORY_CONFIG
-    )
-    assert tuple(allocated.value.shape) == (2, 3)
 
 
 @pytest.mark.parametrize("target", ["float32", "bfloat16", "int32", "uint32", "uint16"])
@@ -392,4 +328,4 @@ def test_every_reference_is_tested() -> None:
     text = "".join(path.read_text() for path in sorted(Path(__file__).parent.glob("test_references*.py")))
     names = {name: name.removeprefix("ttnn.") for name in REFERENCES}
     called = [name for name, short in names.items() if f"emulated.{short}(" in text or f'"{short}"' in text]
-    assert set(REFERENCES) - set(called) == {"ttnn.Tensor.__getitem__"}, "called by its symbol"
+    assert set(REFERENCES) == set(called)

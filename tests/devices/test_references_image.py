@@ -43,15 +43,6 @@ def test_conv_transpose2d(ttnn: Any, emulated: Any, upload: Any, random: Any, de
     torch.testing.assert_close(found.value[0, 0], expected, rtol=1 / 256, atol=1e-5)
 
 
-def test_conv_transpose2d_with_unequal_padding_has_no_reference() -> None:
-    from tt_dynamo.devices.emulation.references.elementwise import REFERENCES
-
-    compute = REFERENCES["ttnn.conv_transpose2d"].compute
-    shape = {"in_channels": 1, "out_channels": 1, "batch_size": 1, "input_height": 2, "input_width": 2}
-    with pytest.raises(NotImplementedError, match="unequal padding"):
-        compute(input_tensor=torch.ones(4), weight_tensor=torch.ones(1, 1, 1, 1), **shape, padding=(0, 1, 0, 0))
-
-
 def flat(image: torch.Tensor) -> torch.Tensor:
     """[batch, C, H, W] → [1, 1, batch * H * W, C], as TTNN takes and gives images."""
     return image.permute(0, 2, 3, 1).reshape(1, 1, -1, image.shape[1])
@@ -76,20 +67,19 @@ def test_conv2d(
     padding: tuple[int, ...], groups: int, stride: int,
 ) -> None:  # fmt: skip
     weight, bias = random(64, 32 // groups, 3, 3), random(1, 1, 1, 64)
-    found, size = emulated.conv2d(
+    found = emulated.conv2d(
         input_tensor=image_on_device, weight_tensor=emulated.from_torch(weight, dtype=ttnn.bfloat16),
         bias_tensor=emulated.from_torch(bias, dtype=ttnn.bfloat16), device=device.handle, **SIZES, groups=groups,
-        kernel_size=(3, 3), stride=(stride, stride), padding=padding, return_output_dim=True,
+        kernel_size=(3, 3), stride=(stride, stride), padding=padding,
     )  # fmt: skip
     top, bottom, left, right = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
     expected = functional.conv2d(
         functional.pad(image, (left, right, top, bottom)), weight, bias.flatten(), stride, groups=groups
     )
-    assert list(size) == list(expected.shape[2:])
     check(found, flat(expected))
 
 
-def test_conv2d_takes_the_weights_that_it_or_ttnn_prepared(
+def test_conv2d_takes_the_weights_that_ttnn_prepared(
     ttnn: Any, emulated: Any, random: Random, device: Any, image: torch.Tensor, image_on_device: Any
 ) -> None:
     weight, bias = random(64, 32, 3, 3), random(1, 1, 1, 64)
@@ -97,62 +87,27 @@ def test_conv2d_takes_the_weights_that_it_or_ttnn_prepared(
     options = {**SIZES, "device": device.handle, "kernel_size": (3, 3), "stride": (1, 1), "padding": (1, 1)}
     config = ttnn.Conv2dConfig(weights_dtype=ttnn.bfloat16, activation=ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU))
     expected = flat(functional.relu(functional.conv2d(image, weight, bias.flatten(), padding=1)))
-    first, by_conv = emulated.conv2d(
-        input_tensor=image_on_device, weight_tensor=host, bias_tensor=bias_on_host, **options, conv_config=config,
-        return_weights_and_bias=True,
-    )  # fmt: skip
-    check(first, expected)
     place = {
         "input_memory_config": ttnn.DRAM_MEMORY_CONFIG, "input_layout": ttnn.ROW_MAJOR_LAYOUT, "dilation": (1, 1),
         "groups": 1, "input_dtype": ttnn.bfloat16, "conv_config": config,
     }  # fmt: skip
-    by_ttnn = (
+    weights, its_bias = (
         emulated.prepare_conv_weights(weight_tensor=host, weights_format="OIHW", has_bias=True, **options, **place),
         emulated.prepare_conv_bias(bias_tensor=bias_on_host, **options, **place),
     )
-    for weights, its_bias in (by_conv, by_ttnn):
-        assert weights.tensor.device() is not None
-        again = emulated.conv2d(
-            input_tensor=image_on_device, weight_tensor=weights, bias_tensor=its_bias, **options, conv_config=config
-        )
-        check(again, expected)
+    assert weights.tensor.device() is not None
+    found = emulated.conv2d(
+        input_tensor=image_on_device, weight_tensor=weights, bias_tensor=its_bias, **options, conv_config=config
+    )
+    check(found, expected)
 
 
-def test_conv2d_without_bias_returns_none_for_it(
-    ttnn: Any, emulated: Any, random: Random, device: Any, image_on_device: Any
-) -> None:
-    _, (_, no_bias) = emulated.conv2d(
-        input_tensor=image_on_device, weight_tensor=emulated.from_torch(random(64, 32, 3, 3), dtype=ttnn.bfloat16),
-        **SIZES, device=device.handle, kernel_size=(3, 3), return_weights_and_bias=True,
-    )  # fmt: skip
-    assert no_bias is None
-
-
-@pytest.mark.parametrize("padding", [[0, 0], [1, 1], [1, 0, 1, 0]])
+@pytest.mark.parametrize("padding", [[0, 0], [1, 1], [1, 0]])
 def test_pools(emulated: Any, image: torch.Tensor, image_on_device: Any, padding: list[int]) -> None:
-    top, bottom, left, right = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
-    sides = (left, right, top, bottom)
     found = emulated.max_pool2d(image_on_device, 2, 8, 10, 32, [3, 3], [2, 2], padding, [1, 1])
-    check(found, flat(functional.max_pool2d(functional.pad(image, sides, value=-torch.inf), 3, 2)))
+    check(found, flat(functional.max_pool2d(image, 3, 2, padding)))
     found = emulated.avg_pool2d(image_on_device, 2, 8, 10, 32, [3, 3], [2, 2], padding)
-    check(found, flat(functional.avg_pool2d(functional.pad(image, sides), 3, 2)))
-
-
-def test_max_pool2d_gives_indices(ttnn: Any, emulated: Any, image: torch.Tensor, image_on_device: Any) -> None:
-    found = emulated.max_pool2d(image_on_device, 2, 8, 10, 32, [2, 2], [2, 2], [0, 0], [1, 1], return_indices=True)
-    for tensor, expected in zip(found, functional.max_pool2d(image, 2, return_indices=True), strict=True):
-        check(tensor, flat(expected))
-
-
-def test_pools_to_a_given_size(
-    ttnn: Any, emulated: Any, upload: Upload, image: torch.Tensor, image_on_device: Any
-) -> None:
-    found = emulated.adaptive_avg_pool2d(image_on_device, 2, 8, 10, 32, [4, 5])
-    check(found, flat(functional.adaptive_avg_pool2d(image, (4, 5))))
-    found = emulated.adaptive_max_pool2d(image_on_device, 2, 8, 10, 32, [4, 5])
-    check(found, flat(functional.adaptive_max_pool2d(image, (4, 5))))
-    found = emulated.global_avg_pool2d(upload(image.permute(0, 2, 3, 1)))
-    check(found, image.mean((2, 3)).reshape(2, 1, 1, 32))
+    check(found, flat(functional.avg_pool2d(image, 3, 2, padding)))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])

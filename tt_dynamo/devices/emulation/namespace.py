@@ -17,11 +17,11 @@ from .goldens import by_golden
 from .numerics import as_held, converted, round_to, to_torch_dtype
 from .references import REFERENCES, Opaque
 from .tensor import Buffer, EmulatedTensor, Memory, replace
-from .writes import WRITES, Writing
+from .writes import WRITES
 
 # Operations that write to an argument, besides those of `writes` and those whose names or goldens say so.
 _WRITING = {
-    "ttnn.copy_host_to_device_tensor_partial", "ttnn.experimental.slice_write",
+    "ttnn.copy_host_to_device_tensor_partial", "ttnn.experimental.slice_write", "ttnn.update_cache", "ttnn.plus_one",
     "ttnn.experimental.indexed_fused_update_cache", "ttnn.scale_causal_mask_hw_dims_softmax_in_place",
     "ttnn.scale_mask_softmax_in_place", "ttnn.softmax_in_place",
 }  # fmt: skip
@@ -49,8 +49,6 @@ class Namespace:
         return resolved
 
     def __resolve(self, name: str) -> Any:
-        if name == "Tensor.__getitem__":
-            return _operation(self.__ttnn, f"ttnn.{name}", self.__ttnn.Tensor.__getitem__)
         real = getattr(self.__module, name)
         if isinstance(real, ModuleType):
             ours = real.__name__.split(".")[0] == "ttnn"
@@ -98,7 +96,7 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
     named_so = name.endswith("_") and not name.endswith("__")
     finish: _Finish
     if name in WRITES:
-        finish = _by_writes(ttnn, name, WRITES[name])
+        finish = _by_writes(ttnn, WRITES[name])
     elif named_so or name in _WRITING or getattr(golden, "_ttnn_mutates_global_inputs", False):
         return _refuse(f"{name} writes to its argument, which the emulated device does not support")
     elif name not in REFERENCES and golden is None:
@@ -172,32 +170,17 @@ def _by_values(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> _Finish
     return finish
 
 
-def _by_writes(ttnn: ModuleType, name: str, writing: Writing) -> _Finish:
-    """Write to arguments; the results are tensors of the same buffers."""
+def _by_writes(ttnn: ModuleType, write: Callable[..., tuple[Any, torch.Tensor]]) -> _Finish:
+    """Write to the first tensor; the result is a tensor of the same buffer."""
 
     def finish(args: Any, kwargs: dict[str, Any], result: Any, inputs: list[EmulatedTensor]) -> Any:
         named = {key: replace(argument, _value) for key, argument in kwargs.items()}
-        bound = writing.signature.bind_partial(*args, **kwargs).arguments
-        if writing.takes_padding:
-            named["padding"] = bound["input_tensor"].padding
-        # All is computed before anything is written: what is written may come from the tensor itself.
-        for write in list(writing.compute(*[replace(argument, _value) for argument in args], **named)):
-            target = bound[write.into]
-            target.write(write.index, round_to(ttnn, write.value, target.dtype))
-        return _written(name, result, inputs)
+        target, source = inputs[:2]
+        index, value = write(*[replace(argument, _value) for argument in args], **named, padding=source.padding)
+        target.write(index, round_to(ttnn, value, target.dtype))
+        return EmulatedTensor(result, target._value, target.buffer)
 
     return finish
-
-
-def _written(name: str, result: Any, inputs: list[EmulatedTensor]) -> Any:
-    if result is None:
-        return None
-    if isinstance(result, (list, tuple)):
-        return type(result)([_written(name, item, inputs) for item in result])
-    target = _viewed(result, inputs)
-    if target is None or tuple(target.shape) != tuple(result.shape):
-        raise EmulationError(f"{name} gives something else than the tensor that it writes to")
-    return EmulatedTensor(result, target._value, target.buffer)
 
 
 def _same_padding(_result: EmulatedTensor, source: EmulatedTensor, *_: Any) -> float | None:
@@ -223,8 +206,6 @@ _PADDING: dict[str, Callable[..., float | None]] = {
     "ttnn.fill_implicit_tile_padding": _filled_padding,
     "ttnn.slice": _sliced_padding,
     "ttnn.to_memory_config": _same_padding,
-    "ttnn.interleaved_to_sharded": _same_padding,
-    "ttnn.sharded_to_interleaved": _same_padding,
     "ttnn.typecast": _zero_padding,
     "ttnn.experimental.nlp_create_qkv_heads": _same_padding,
     "ttnn.experimental.rotary_embedding_hf": _zero_padding,

@@ -122,37 +122,14 @@ class EmulatedTensor:
 
     def deallocate(self, force: bool = False) -> None:
         """Free the memory; without `force`, only if no other tensor holds it."""
-        _operation("deallocate")(self, force=force)
+        import ttnn
 
-    def __getitem__(self, index: Any) -> Any:
-        return _operation("Tensor.__getitem__")(self, index)
+        from .namespace import emulated_namespace
+
+        emulated_namespace(ttnn).deallocate(self, force=force)
 
     def __repr__(self) -> str:
         return f"EmulatedTensor({tuple(self.shape)}, {self.dtype}, {self.layout}, {self.memory_config()})"
-
-    __hash__ = object.__hash__
-
-
-def _operation(name: str) -> Callable[..., Any]:
-    import ttnn
-
-    from .namespace import emulated_namespace
-
-    return getattr(emulated_namespace(ttnn), name)
-
-
-def _operator(name: str, swapped: bool = False) -> Callable[[EmulatedTensor, Any], Any]:
-    def apply(self: EmulatedTensor, other: Any) -> Any:
-        return _operation(name)(other, self) if swapped else _operation(name)(self, other)
-
-    return apply
-
-
-for _symbol, _name in {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide"}.items():
-    setattr(EmulatedTensor, f"__{_symbol}__", _operator(_name))
-    setattr(EmulatedTensor, f"__r{_symbol}__", _operator(_name, swapped=True))
-for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
-    setattr(EmulatedTensor, f"__{_name}__", _operator(_name))
 
 
 def replace(argument: Any, part: Callable[[EmulatedTensor], Any], seen: list[EmulatedTensor] | None = None) -> Any:

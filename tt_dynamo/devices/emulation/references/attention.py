@@ -29,80 +29,37 @@ def scaled_dot_product_attention(
     is_causal: bool = True,
     scale: float | None = None,
     sliding_window_size: int | None = None,
-    attention_sink: Tensor | None = None,
-    cu_window_seqlens: Tensor | None = None,
     output_concat_heads: bool = False,
-    **options: Any,
+    program_config: Any = None,
+    compute_kernel_config: Any = None,
 ) -> Tensor:
     """softmax(q k^T * scale + mask) v; q [batch, heads, seq, head_dim]; k and v may have fewer heads.
 
-    A causal window lets a position read itself and the sliding_window_size - 1 before it, another one half of that on
-    each side. attention_sink [1, heads, 1, 1] is one more score of each row, scaled too (tt-metal#40470), of no value.
+    A causal window lets a position read itself and the sliding_window_size - 1 before it.
     """
     query, key, value = input_tensor_q, input_tensor_k, input_tensor_v
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    if cu_window_seqlens is not None:
-        import ttnn
-
-        golden = ttnn.get_golden_function(ttnn.transformer.scaled_dot_product_attention)
-        options.update(cu_window_seqlens=cu_window_seqlens, is_causal=is_causal, scale=scale)
-        output = golden(query, key, value, **options)
-    else:
-        if sliding_window_size is not None:
-            rows, columns = torch.arange(query.shape[-2])[:, None], torch.arange(key.shape[-2])
-            reach = sliding_window_size if is_causal else sliding_window_size // 2 + 1
-            visible = columns > rows - reach
-            visible &= columns <= rows if is_causal else columns < rows + reach
-            attn_mask, is_causal = _and(attn_mask, visible), False
-        if attention_sink is not None:
-            # One more key of zeros, whose score the mask sets to that of the sink, with a value of zeros.
-            key, value = (functional.pad(x, (0, 0, 0, 1)) for x in (key, value))
-            shape = (query.shape[0], query.shape[1], query.shape[2], key.shape[2] - 1)
-            mask = torch.zeros(shape) if attn_mask is None else _additive(attn_mask).expand(shape)
-            mask = mask + torch.full(shape[-2:], -torch.inf).triu(1) if is_causal else mask
-            sink = attention_sink.reshape(1, -1, 1, 1).expand(*shape[:-1], 1) * scale
-            attn_mask, is_causal = torch.cat([mask, sink], dim=-1), False
-        grouped = query.shape[1] != key.shape[1]
-        output = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=grouped
-        )
+    if sliding_window_size is not None:
+        if attn_mask is not None or not is_causal:
+            raise NotImplementedError("scaled_dot_product_attention of a window has no reference unless causal alone")
+        positions = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool)
+        attn_mask, is_causal = positions.tril().triu(1 - sliding_window_size), False
+    grouped = query.shape[1] != key.shape[1]
+    output = functional.scaled_dot_product_attention(
+        query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=grouped
+    )
     return nlp_concat_heads(output) if output_concat_heads else output
-
-
-def _additive(mask: Tensor) -> Tensor:
-    return torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else mask
-
-
-def _and(mask: Tensor | None, visible: Tensor) -> Tensor:
-    return visible if mask is None else mask.masked_fill(~visible, -torch.inf)
 
 
 # TTNN has no golden.
 @reference("ttnn.experimental.nlp_create_qkv_heads", moves=True)
 def nlp_create_qkv_heads(
-    input: Tensor,
-    input_kv: Tensor | None = None,
-    *,
-    num_heads: int,
-    num_kv_heads: int | None = None,
-    transpose_k_heads: bool = True,
-    kv_tied: bool = False,
-    **_: Any,
+    input: Tensor, *, num_heads: int, num_kv_heads: int | None = None, transpose_k_heads: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[batch, 1, seq, hidden], hidden being (q | k | v), → each [batch, heads, seq, head_dim], k transposed if so."""
-    if kv_tied:
-        raise NotImplementedError("nlp_create_qkv_heads with kv_tied has no reference")
     kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-    batch, _one, sequence, width = input.shape
-    if input_kv is None:
-        size = width // (num_heads + 2 * kv_heads)
-        sections = input.split([num_heads * size, kv_heads * size, kv_heads * size], dim=-1)
-    else:
-        sections = (input, *input_kv.chunk(2, dim=-1))
-    query, key, value = (
-        section.reshape(batch, sequence, heads, -1).transpose(1, 2)
-        for section, heads in zip(sections, (num_heads, kv_heads, kv_heads), strict=True)
-    )
+    size = input.shape[-1] // (num_heads + 2 * kv_heads)
+    sections = input.split([num_heads * size, kv_heads * size, kv_heads * size], dim=-1)
+    query, key, value = (section[:, 0].unflatten(-1, (-1, size)).transpose(1, 2) for section in sections)
     return query, key.mT if transpose_k_heads else key, value
 
 
@@ -110,14 +67,7 @@ def nlp_create_qkv_heads(
 @reference("ttnn.experimental.nlp_concat_heads", moves=True)
 def nlp_concat_heads(input_tensor: Tensor, **_: Any) -> Tensor:
     """[batch, heads, seq, head_dim] → [batch, 1, seq, heads * head_dim]."""
-    return concatenate_heads(input_tensor).unsqueeze(1)
-
-
-# TTNN's golden copies the tensor three times.
-@reference("ttnn.transformer.concatenate_heads", moves=True)
-def concatenate_heads(input_tensor: Tensor, **_: Any) -> Tensor:
-    """[batch, heads, seq, head_dim] → [batch, seq, heads * head_dim]."""
-    return input_tensor.transpose(1, 2).flatten(2)
+    return input_tensor.transpose(1, 2).flatten(2).unsqueeze(1)
 
 
 # --- decode ---------------------------------------------------------------------------------------------------------
@@ -134,27 +84,25 @@ def scaled_dot_product_attention_decode(
     attn_mask: Tensor | None = None,
     cur_pos: Sequence[int] = (),
     cur_pos_tensor: Tensor | None = None,
-    attention_sink: Tensor | None = None,
     scale: float | None = None,
     sliding_window_size: int | None = None,
-    share_cache: bool | None = None,
-    **_: Any,
+    program_config: Any = None,
+    compute_kernel_config: Any = None,
 ) -> Tensor:
     """softmax((q k^T + mask) * scale) v of one token a user.
 
     q [1, batch, heads, head_dim]; k and v [batch, kv heads, length, head_dim]. Causal: each user reads rows up to its
     position, of which a window leaves the last sliding_window_size; a position of -1 gives zeros. Not causal: all rows,
-    with attn_mask [batch or 1, 1, heads, length] if given. attention_sink [heads, 32] has its score in column 0.
+    with attn_mask [batch or 1, 1, heads, length] if given.
     """
     name = "scaled_dot_product_attention_decode"
     _one, batch, heads, head_dim = input_tensor_q.shape
     length = input_tensor_k.shape[-2]
     scale = head_dim**-0.5 if scale is None else scale
-    if share_cache or input_tensor_k.shape[0] != batch:
+    if input_tensor_k.shape[0] != batch:
         raise NotImplementedError(f"{name} of a cache that users share has no reference")
     if is_causal:
-        listed = torch.as_tensor(cur_pos) if cur_pos_tensor is None else cur_pos_tensor.reshape(-1)
-        positions = torch.where(listed == (1 << 32) - 1, -1, listed)[:batch]  # -1 of an unsigned tensor
+        positions = (torch.as_tensor(cur_pos) if cur_pos_tensor is None else cur_pos_tensor.reshape(-1))[:batch]
         last = int(positions.max())
         if last >= length:
             raise NotImplementedError(f"{name} at position {last} of a cache that has {length} rows has no reference")
@@ -183,32 +131,17 @@ def scaled_dot_product_attention_decode(
         hidden = (rows > positions[:, None]) | (rows <= positions[:, None] - window)
         if hidden.any():
             scores = scores.masked_fill(hidden[:, None, None], -torch.inf)
-    if attention_sink is None:
-        weights = scores.softmax(-1)
-    else:
-        sink = (attention_sink[:, 0] * scale).unflatten(0, query.shape[1:3])[..., None].expand(*scores.shape[:-1], 1)
-        weights = torch.cat([scores, sink], dim=-1).softmax(-1)[..., :-1]
-    output = (weights @ value).flatten(1, 2)
+    output = (scores.softmax(-1) @ value).flatten(1, 2)
     return output.masked_fill((positions < 0)[:, None, None], 0.0).unsqueeze(0)
 
 
 # TTNN has no golden.
 @reference("ttnn.experimental.nlp_create_qkv_heads_decode", moves=True)
 def nlp_create_qkv_heads_decode(
-    input_tensor: Tensor, *, num_heads: int, num_kv_heads: int | None = None, batch_offset: Any = None, **_: Any
+    input_tensor: Tensor, *, num_heads: int, num_kv_heads: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[1, 1, batch, hidden], hidden being (q | k | v), → each [1, batch, heads, head_dim]."""
-    if batch_offset is not None:
-        raise NotImplementedError("nlp_create_qkv_heads_decode with batch_offset has no reference")
     kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     heads = input_tensor[0].unflatten(-1, (num_heads + 2 * kv_heads, -1))
     query, key, value = heads.split([num_heads, kv_heads, kv_heads], dim=-2)
     return query, key, value
-
-
-# TTNN has no golden.
-@reference("ttnn.experimental.nlp_concat_heads_decode", moves=True)
-def nlp_concat_heads_decode(input_tensor: Tensor, *, num_heads: int, result: Any = None, **_: Any) -> Tensor:
-    """[1, batch, heads, head_dim] → [1, 1, 32, heads * head_dim]; rows beyond the batch are undefined, NaN here."""
-    rows = input_tensor[:, :, :num_heads].flatten(2)[None]
-    return functional.pad(rows, (0, 0, 0, result.shape[-2] - rows.shape[-2]), value=torch.nan)

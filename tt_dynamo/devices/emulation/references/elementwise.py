@@ -121,57 +121,14 @@ def gelu(input_tensor: Tensor, *, variant: Any = None, **_: Any) -> Tensor:
     return functional.gelu(input_tensor, approximate="tanh" if tanh else "none")
 
 
-# TTNN's golden demands a token index and reads one position of the cache, which is the decode form alone.
-@reference("ttnn.experimental.rotary_embedding")
-def rotary_embedding(
-    input_tensor: Tensor,
-    cos_cache: Tensor,
-    sin_cache: Tensor,
-    token_index: int | None = None,
-    *,
-    result: Any = None,
-    **_: Any,
-) -> Tensor:
-    """Su et al. 2021, https://arxiv.org/abs/2104.09864, pairing the halves of head_dim.
-
-    input [1 or batch, heads, seq, head_dim], caches [1, 1, at least seq, head_dim]. The result has its sequence rounded
-    up to whole tiles; what stands in the rows added is undefined, zero here.
-    """
-    rows = slice(0, input_tensor.shape[-2]) if token_index is None else slice(token_index, token_index + 1)
-    first, second = input_tensor.chunk(2, dim=-1)
-    rotated = torch.cat((-second, first), dim=-1)
-    output = input_tensor * cos_cache[..., rows, :] + rotated * sin_cache[..., rows, :]
-    return functional.pad(output, (0, 0, 0, result.shape[-2] - output.shape[-2]))
-
-
 # TTNN's goldens copy, or round in the old dtype; nothing happens to the logical elements here but a change of dtype.
-@reference(
-    "ttnn.to_layout", "ttnn.to_memory_config", "ttnn.to_device", "ttnn.from_device", "ttnn.to_dtype", "ttnn.clone",
-    "ttnn.reallocate", "ttnn.move", "ttnn.tilize", "ttnn.tilize_with_zero_padding", "ttnn.tilize_with_val_padding",
-    "ttnn.untilize", "ttnn.fill_implicit_tile_padding", "ttnn.interleaved_to_sharded", "ttnn.sharded_to_interleaved",
-    "ttnn.reshard",
-    moves=True,
-)  # fmt: skip
+@reference("ttnn.to_layout", "ttnn.to_memory_config", "ttnn.to_device", "ttnn.clone", moves=True)
+@reference("ttnn.fill_implicit_tile_padding", moves=True)
 def identity(*args: Any, **kwargs: Any) -> Tensor:
     return args[0] if args else next(iter(kwargs.values()))
 
 
-# TTNN's goldens of some of these copy twice, and its own rules resolve the shape (-1, Shape, padded shape) anyway.
-@reference(
-    "ttnn.reshape", "ttnn.view", "ttnn.squeeze", "ttnn.unsqueeze", "ttnn.unsqueeze_to_4D", "ttnn.experimental.view",
-    moves=True,
-)  # fmt: skip
+# TTNN's golden copies twice, and its own rules resolve the shape (-1, Shape, padded shape) anyway.
+@reference("ttnn.reshape", moves=True)
 def reshape(input_tensor: Tensor, *_: Any, result: Any = None, **__: Any) -> Tensor:
     return input_tensor.reshape(tuple(result.shape))
-
-
-# TTNN has no golden for the uninitialized ones, whose contents are undefined: zeros here.
-@reference("ttnn.zeros", "ttnn.empty", "ttnn.empty_like", "ttnn.allocate_tensor_on_device")
-def zeros(*_: Any, result: Any = None, **__: Any) -> Tensor:
-    return torch.zeros(tuple(result.shape))
-
-
-# TTNN's golden reads `tensor[index]`, but TTNN registers no name for it on the tensor.
-@reference("ttnn.Tensor.__getitem__")
-def getitem(input_tensor: Tensor, index: Any) -> Tensor:
-    return input_tensor[index]

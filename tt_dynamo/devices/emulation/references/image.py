@@ -18,19 +18,10 @@ def _to_flat(image: Tensor) -> Tensor:
     return image.permute(0, 2, 3, 1).reshape(1, 1, batch * height * width, channels)
 
 
-def _sides(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    """TTNN's padding, one number, (height, width) or (top, bottom, left, right), as (top, bottom, left, right)."""
-    if isinstance(padding, int):
-        return (padding,) * 4
-    if len(padding) == 2:
-        return padding[0], padding[0], padding[1], padding[1]
-    top, bottom, left, right = padding
-    return top, bottom, left, right
-
-
-def _pad(image: Tensor, padding: int | Sequence[int], value: float) -> Tensor:
-    top, bottom, left, right = _sides(padding)
-    return functional.pad(image, (left, right, top, bottom), value=value)
+def _pad(image: Tensor, padding: Sequence[int]) -> Tensor:
+    """Zeros around an image; padding is (height, width) or (top, bottom, left, right)."""
+    top, bottom, left, right = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
+    return functional.pad(image, (left, right, top, bottom))
 
 
 # TTNN has no golden: prepared weights are laid out for its kernels. The value kept is that of the original weights.
@@ -45,7 +36,7 @@ def prepare_conv_bias(*, bias_tensor: Tensor, **_: Any) -> Opaque:
     return Opaque(bias_tensor)
 
 
-# TTNN's golden can't take prepared weights, nor return them or the size of the output.
+# TTNN's golden can't take prepared weights.
 @reference("ttnn.conv2d")
 def conv2d(
     *,
@@ -57,30 +48,18 @@ def conv2d(
     input_height: int,
     input_width: int,
     stride: Sequence[int] = (1, 1),
-    padding: int | Sequence[int] = (0, 0),
+    padding: Sequence[int] = (0, 0),
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     bias_tensor: Tensor | None = None,
     conv_config: Any = None,
-    return_output_dim: bool = False,
-    return_weights_and_bias: bool = False,
     **_: Any,
-) -> Any:
+) -> Tensor:
     """Weights [out, in / groups, kernel height, kernel width], as given or prepared; bias [1, 1, 1, out]."""
     image = _to_nchw(input_tensor, batch_size, input_height, input_width, in_channels)
     bias = None if bias_tensor is None else bias_tensor.reshape(-1)[:out_channels]
-    output = functional.conv2d(
-        _pad(image, padding, 0.0), weight_tensor, bias, tuple(stride), 0, tuple(dilation), groups
-    )
-    flat = _to_flat(activate(output, getattr(conv_config, "activation", None)))
-    if not return_output_dim and not return_weights_and_bias:
-        return flat
-    results: list[Any] = [flat]
-    if return_output_dim:
-        results.append(list(output.shape[2:]))
-    if return_weights_and_bias:
-        results.append([Opaque(weight_tensor), None if bias_tensor is None else Opaque(bias_tensor)])
-    return results
+    output = functional.conv2d(_pad(image, padding), weight_tensor, bias, tuple(stride), 0, tuple(dilation), groups)
+    return _to_flat(activate(output, getattr(conv_config, "activation", None)))
 
 
 # TTNN's golden can't take prepared weights.
@@ -95,7 +74,7 @@ def conv_transpose2d(
     input_height: int,
     input_width: int,
     stride: Sequence[int] = (1, 1),
-    padding: int | Sequence[int] = (0, 0),
+    padding: Sequence[int] = (0, 0),
     output_padding: Sequence[int] = (0, 0),
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
@@ -104,13 +83,10 @@ def conv_transpose2d(
     **_: Any,
 ) -> Tensor:
     """Weights [in, out / groups, kernel height, kernel width], as given or prepared; bias [1, 1, 1, out]."""
-    top, bottom, left, right = _sides(padding)
-    if (top, left) != (bottom, right):
-        raise NotImplementedError("conv_transpose2d with unequal padding has no reference")
     image = _to_nchw(input_tensor, batch_size, input_height, input_width, in_channels)
     bias = None if bias_tensor is None else bias_tensor.reshape(-1)[:out_channels]
     output = functional.conv_transpose2d(
-        image, weight_tensor, bias, tuple(stride), (top, left), tuple(output_padding), groups, tuple(dilation)
+        image, weight_tensor, bias, tuple(stride), tuple(padding), tuple(output_padding), groups, tuple(dilation)
     )
     return _to_flat(activate(output, getattr(conv_config, "activation", None)))
 
@@ -132,26 +108,16 @@ def max_pool2d(
     channels: int,
     kernel_size: Sequence[int],
     stride: Sequence[int],
-    padding: int | Sequence[int],
+    padding: Sequence[int],
     dilation: Sequence[int] = (1, 1),
     ceil_mode: bool = False,
     *,
-    return_indices: bool = False,
     result: Any = None,
     **_: Any,
-) -> Any:
-    """Indices count from the start of each unpadded image, as torch's do."""
+) -> Tensor:
     image = _to_nchw(input_tensor, batch_size, input_h, input_w, channels)
-    top, bottom, left, right = _sides(padding)
-    own = (top, left)
-    if (top, left) != (bottom, right):
-        if return_indices:
-            raise NotImplementedError("max_pool2d with indices and unequal padding has no reference")
-        image, own = _pad(image, padding, float("-inf")), (0, 0)
-    output, indices = functional.max_pool2d(
-        image, tuple(kernel_size), tuple(stride), own, tuple(dilation), ceil_mode, return_indices=True
-    )
-    return [_to_flat(output), _to_flat(indices)] if return_indices else _pooled(output, result)
+    output = functional.max_pool2d(image, tuple(kernel_size), tuple(stride), tuple(padding), tuple(dilation), ceil_mode)
+    return _pooled(output, result)
 
 
 @reference("ttnn.avg_pool2d")
@@ -163,7 +129,7 @@ def avg_pool2d(
     channels: int,
     kernel_size: Sequence[int],
     stride: Sequence[int],
-    padding: int | Sequence[int],
+    padding: Sequence[int],
     ceil_mode: bool = False,
     count_include_pad: bool = True,
     divisor_override: int | None = None,
@@ -172,38 +138,7 @@ def avg_pool2d(
     **_: Any,
 ) -> Tensor:
     image = _to_nchw(input_tensor, batch_size, input_h, input_w, channels)
-    top, bottom, left, right = _sides(padding)
-    own = (top, left)
-    if (top, left) != (bottom, right):
-        if ceil_mode or not count_include_pad:
-            raise NotImplementedError("avg_pool2d with unequal padding that isn't counted has no reference")
-        image, own = _pad(image, padding, 0.0), (0, 0)
     output = functional.avg_pool2d(
-        image, tuple(kernel_size), tuple(stride), own, ceil_mode, count_include_pad, divisor_override
+        image, tuple(kernel_size), tuple(stride), tuple(padding), ceil_mode, count_include_pad, divisor_override
     )
     return _pooled(output, result)
-
-
-@reference("ttnn.adaptive_avg_pool2d")
-def adaptive_avg_pool2d(
-    input_tensor: Tensor, batch_size: int, input_h: int, input_w: int, channels: int, output_size: tuple[int, int],
-    **_: Any,
-) -> Tensor:  # fmt: skip
-    image = _to_nchw(input_tensor, batch_size, input_h, input_w, channels)
-    return _to_flat(functional.adaptive_avg_pool2d(image, output_size))
-
-
-@reference("ttnn.adaptive_max_pool2d")
-def adaptive_max_pool2d(
-    input_tensor: Tensor, batch_size: int, input_h: int, input_w: int, channels: int, output_size: tuple[int, int],
-    **_: Any,
-) -> Tensor:  # fmt: skip
-    image = _to_nchw(input_tensor, batch_size, input_h, input_w, channels)
-    return _to_flat(functional.adaptive_max_pool2d(image, output_size))
-
-
-# TTNN's golden takes no keyword but its tensor.
-@reference("ttnn.global_avg_pool2d")
-def global_avg_pool2d(input_tensor: Tensor, **_: Any) -> Tensor:
-    """[batch, height, width, channels] → [batch, 1, 1, channels]."""
-    return input_tensor.mean(dim=(-3, -2), keepdim=True)

@@ -1,4 +1,4 @@
-"""References of operations of language models, which have no golden in TTNN."""
+"""References of rotary embedding, moves by index and spreads, whose TTNN golden is missing or wrong for our calls."""
 
 from typing import Any
 
@@ -8,7 +8,10 @@ from torch.nn import functional
 
 from .elementwise import reference
 
+REDUCTIONS = {"add": "sum", "multiply": "prod"}
 
+
+# TTNN has no golden.
 @reference("ttnn.experimental.rotary_embedding_hf")
 def rotary_embedding_hf(
     input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, *, is_decode_mode: bool = False, **_: Any
@@ -24,6 +27,7 @@ def rotary_embedding_hf(
     return input_tensor * cos_cache + torch.cat((-second, first), dim=-1) * sin_cache
 
 
+# TTNN has no golden.
 @reference("ttnn.experimental.rotary_embedding_llama")
 def rotary_embedding_llama(
     input_tensor: Tensor, cos_cache: Tensor, sin_cache: Tensor, trans_mat: Tensor, **_: Any
@@ -37,3 +41,34 @@ def rotary_embedding_llama(
     tiles = functional.pad(input_tensor, (0, -head_dim % size)).unflatten(-1, (-1, size))
     turned = (tiles @ trans_mat).flatten(-2)[..., :head_dim]
     return input_tensor * cos_cache[..., :seq, :] + turned * sin_cache[..., :seq, :]
+
+
+# TTNN's golden knows no reduction.
+@reference("ttnn.scatter")
+def scatter(input: Tensor, dim: int, index: Tensor, src: Tensor, *, reduce: str | None = None, **_: Any) -> Tensor:
+    """Reductions begin with what the input holds and are carried out in float32."""
+    if reduce is None:
+        return input.scatter(dim, index.long(), src)
+    return input.scatter_reduce(dim, index.long(), src, REDUCTIONS[reduce])
+
+
+# TTNN's golden gives back a number of rank 0, whose variance the device knows to be 0, or NaN with the correction.
+@reference("ttnn.var")
+def var(
+    input_tensor: Tensor,
+    dim: int | tuple[int, ...] | None = None,
+    keepdim: bool = False,
+    *,
+    correction: bool = True,
+    compute_kernel_config: Any = None,
+) -> Tensor:
+    """Variance over `dim`; `correction` is 0 or 1."""
+    dims = None if dim is None or not input_tensor.ndim else dim
+    return torch.var(input_tensor, dim=dims, correction=int(correction), keepdim=keepdim)
+
+
+# As above.
+@reference("ttnn.std")
+def std(input_tensor: Tensor, dim: Any = None, keepdim: bool = False, **options: Any) -> Tensor:
+    """The root of the variance."""
+    return var(input_tensor, dim, keepdim, **options).sqrt()

@@ -1,4 +1,4 @@
-"""Reductions, scans, sorting and softmax as programs call them on the emulated device, against torch."""
+"""Rotary embedding, moves by index, reductions, scans, sorting and softmax on the emulated device, against torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +9,59 @@ from rounded_once import check
 
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]
+
+
+def tables(seq: int, head_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """cos and sin [1, 1, seq, head_dim] of halves that turn together, in bfloat16's numbers."""
+    angles = torch.arange(seq)[:, None] * 0.1 ** torch.arange(head_dim // 2)
+    return tuple(f(torch.cat((angles, angles), -1))[None, None].bfloat16().float() for f in (torch.cos, torch.sin))
+
+
+def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, pairs: list[tuple[int, int]]) -> torch.Tensor:
+    """(a, b) of each pair as (a cos - b sin, b cos + a sin)."""
+    y = x * cos
+    for a, b in pairs:
+        y[..., a] -= x[..., b] * sin[..., a]
+        y[..., b] += x[..., a] * sin[..., b]
+    return y
+
+
+@pytest.mark.parametrize("seq", [32, 50])
+def test_halves_turn_together(emulated: Any, upload: Upload, random: Random, seq: int) -> None:
+    x = random(2, 3, seq, 64)
+    cos, sin = tables(seq, 64)
+    result = emulated.experimental.rotary_embedding_hf(upload(x), upload(cos), upload(sin), is_decode_mode=False)
+    expected = turned(x, cos, sin, [(i, i + 32) for i in range(32)])
+    torch.testing.assert_close(emulated.to_torch(result).float(), expected, rtol=2**-7, atol=2**-7)
+
+
+def test_neighbours_turn_together_by_a_matrix(emulated: Any, upload: Upload, random: Random) -> None:
+    x = random(1, 3, 32, 64)
+    cos, sin = tables(32, 64)
+    matrix = torch.zeros(1, 1, 32, 32)
+    for i in range(0, 32, 2):
+        matrix[0, 0, i + 1, i], matrix[0, 0, i, i + 1] = -1, 1
+    result = emulated.experimental.rotary_embedding_llama(
+        upload(x), upload(cos), upload(sin), upload(matrix), is_decode_mode=False
+    )
+    expected = turned(x, cos, sin, [(i, i + 1) for i in range(0, 64, 2)])
+    torch.testing.assert_close(emulated.to_torch(result).float(), expected, rtol=2**-7, atol=2**-7)
+
+
+@pytest.mark.parametrize("reduce", [None, "add", "multiply"])
+def test_scatter_combines_what_meets_at_one_place(
+    emulated: Any, ttnn: Any, upload: Upload, random: Random, reduce: str | None
+) -> None:
+    x, source, index = random(3, 8), random(3, 5), torch.tensor([[0, 7, 7, 2, 1]] * 3)
+    expected = x.clone()
+    for row in range(3):
+        for column, place in enumerate(index[row].tolist()):
+            old, new = expected[row, place].item(), source[row, column].item()
+            expected[row, place] = new if reduce is None else old + new if reduce == "add" else old * new
+    rows = ttnn.ROW_MAJOR_LAYOUT
+    operands = upload(x, layout=rows), 1, upload(index, ttnn.uint32, rows), upload(source, layout=rows)
+    found = emulated.scatter(*operands, reduce=reduce)
+    torch.testing.assert_close(found.value, expected, rtol=1 / 256, atol=1e-6)
 
 
 @pytest.mark.parametrize("dim", [None, 1, (0, 2), (0, 1, 2)])
@@ -52,14 +105,6 @@ def test_scans_in_float32_are_not_rounded(ttnn: Any, emulated: Any, upload: Uplo
     x = random(3, 40)
     found = getattr(emulated, name)(upload(x), 1, dtype=ttnn.float32)
     assert found.dtype == ttnn.float32 and torch.equal(found.value, getattr(torch, name)(x, 1))
-
-
-def test_scans_in_bfloat16_are_rounded_at_every_step(emulated: Any, upload: Upload) -> None:
-    x = torch.full((1, 600), 1.0)
-    assert emulated.cumsum(upload(x), 1).value.max() == 256  # where 1 is less than half of a last bit
-    assert emulated.cumsum(upload(x), 1, reverse_order=True).value[0, 0] == 256
-    x = torch.full((1, 3), 1 + 2**-7)
-    assert emulated.cumprod(upload(x), -1).value.tolist() == [[1 + 2**-7, 1 + 2**-6, 1 + 3 * 2**-7]]
 
 
 @pytest.mark.parametrize("dim", [0, 1, 2])
