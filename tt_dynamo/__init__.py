@@ -20,6 +20,7 @@ __all__ = ["Check", "Fallback", "GraphReport", "Operation", "Transfer", "check",
 def __getattr__(name: str) -> Any:
     if name not in ("Check", "check", "refresh"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tt_dynamo import checking, weights  # only now: they take torch and the compiler, which reports do without
+    from tt_dynamo import checking  # only now: they take torch and the compiler, which reports do without
+    from tt_dynamo.runtime import weights
 
     return getattr(weights if name == "refresh" else checking, name)
