@@ -29,41 +29,22 @@ def without_data(*objects: Any) -> tuple[Any, ...]:
     `pickle` raises for what cannot be copied, as an open file.
     """
     kept: dict[int, tuple[Any, Any]] = {}
-    written = io.BytesIO()
-    _Writer(written, kept).dump(objects)
-    written.seek(0)
-    return _Reader(written, kept).load()
 
-
-class _Writer(pickle.Pickler):
-    """Writes everything but tensors and devices, for which it notes ones without data, and code, which it notes."""
-
-    def __init__(self, file: Any, kept: dict[int, tuple[Any, Any]]) -> None:
-        super().__init__(file)
-        self._kept = kept
-
-    def persistent_id(self, value: Any) -> int | None:
-        if id(value) in self._kept:
-            return id(value)
+    def note(value: Any) -> int | None:
+        """What stands for a tensor, a device or code, which alone is not written."""
         if isinstance(value, torch.Tensor):
-            result: Any = _shape_of(value)
-        elif isinstance(value, torch.device):
-            result = META
-        elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
-            result = value
-        else:
-            return None
-        self._kept[id(value)] = (result, value)  # the original as well, or another may take its id
-        return id(value)
+            kept.setdefault(id(value), (_shape_of(value), value))  # the original as well, or another may take its id
+        elif isinstance(value, (torch.device, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
+            kept[id(value)] = (META if isinstance(value, torch.device) else value, value)
+        return id(value) if id(value) in kept else None
 
-
-class _Reader(pickle.Unpickler):
-    def __init__(self, file: Any, kept: dict[int, tuple[Any, Any]]) -> None:
-        super().__init__(file)
-        self._kept = kept
-
-    def persistent_load(self, key: int) -> Any:
-        return self._kept[key][0]
+    written = io.BytesIO()
+    writer = pickle.Pickler(written)
+    writer.persistent_id = note  # type: ignore[method-assign]
+    writer.dump(objects)
+    reader = pickle.Unpickler(io.BytesIO(written.getvalue()))
+    reader.persistent_load = lambda key: kept[key][0]  # type: ignore[method-assign]
+    return reader.load()
 
 
 def _shape_of(tensor: torch.Tensor) -> torch.Tensor:
