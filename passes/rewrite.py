@@ -1,0 +1,264 @@
+"""Rules that replace one node of a graph each: patterns as data, and one driver for all rules.
+
+A pattern reads as the expression that it matches, last operation outermost:
+
+    x, eps = Var("x"), Var("eps", is_number)
+    root = call(aten.rsqrt.default, call(aten.add.Tensor, call(aten.mean.dim, call(MUL, x, x), [-1], True), eps))
+
+Operands of sums and products match in either order, and numbers within 1e-5. Arguments that a pattern leaves out must
+have their defaults. The same variable must stand for the same value everywhere. `cast(p)` is p with or without a cast
+of floats behind it, `once(p)` is p where one node alone reads it, and `p | q` is p, or else q: q may leave out p's last
+step. Rules that have such last steps are asked about the last node first.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir.graph import (
+    aten,
+    dead_code,
+    dtype_of,
+    insert,
+    is_call,
+    is_parameter,
+    is_random,
+    mutates,
+    needed_for,
+    replace,
+)
+
+FLOATS = {torch.float32, torch.bfloat16, torch.float16}
+COMMUTE = {aten.add.Tensor, aten.mul.Tensor}
+MUL, DIV = (aten.mul.Tensor, aten.mul.Scalar), (aten.div.Tensor, aten.div.Scalar)
+ADD = (aten.add.Tensor, aten.add.Scalar)
+MAX_SWEEPS = 32  # each is linear in the graph; chains of rewrites end in a few
+
+log = logging.getLogger(__name__)
+
+Found = dict[str, Any]
+Rule = Callable[[Node], "Node | None"]
+
+
+def emit(like: Node, target: Any, *args: Any, **kwargs: Any) -> Node:
+    """A new call at the graph's insertion point, with the source facts of `like`."""
+    return insert(like.graph, target, args, kwargs, like=like)
+
+
+def argument(node: Node, position: int, default: Any = None) -> Any:
+    """An argument by its place in the schema, however it was given."""
+    if len(node.args) > position:
+        return node.args[position]
+    return node.kwargs.get(node.target._schema.arguments[position].name, default)
+
+
+# --- patterns --------------------------------------------------------------------------------------------------------
+
+
+class Pattern:
+    """What a value may look like. `matches` yields the variables of every way in which it does."""
+
+    targets: frozenset[Any] = frozenset()  # what the last operation may be
+
+    def matches(self, value: Any, found: Found) -> Iterator[Found]:
+        raise NotImplementedError
+
+    def __or__(self, other: Pattern) -> Pattern:
+        return _Either(self, other)
+
+
+def is_anything(value: Any) -> bool:
+    return True
+
+
+def is_node(value: Any) -> bool:
+    return isinstance(value, Node)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether a value depends on parameters and literals alone; None does too."""
+    behind = needed_for(value, is_parameter) if isinstance(value, Node) else []
+    bound = (node.op == "placeholder" and not is_parameter(node) or is_random(node) or mutates(node) for node in behind)
+    return not any(bound)
+
+
+class Var(Pattern):
+    """Any value for which `of` holds; a node unless told otherwise."""
+
+    def __init__(self, name: str, of: Callable[[Any], bool] = is_node) -> None:
+        self.name, self.of = name, of
+
+    def matches(self, value: Any, found: Found) -> Iterator[Found]:
+        if self.name in found:
+            if found[self.name] is value:
+                yield found
+        elif self.of(value):
+            yield {**found, self.name: value} if self.name else found
+
+
+ANY = Var("", is_anything)
+
+
+class _Either(Pattern):
+    def __init__(self, *parts: Pattern) -> None:
+        self.parts, self.targets = parts, frozenset().union(*(part.targets for part in parts))
+
+    def matches(self, value: Any, found: Found) -> Iterator[Found]:
+        for part in self.parts:
+            yield from part.matches(value, found)
+
+
+class _Once(Pattern):
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern, self.targets = pattern, pattern.targets
+
+    def matches(self, value: Any, found: Found) -> Iterator[Found]:
+        if isinstance(value, Node) and len(value.users) == 1:
+            yield from self.pattern.matches(value, found)
+
+
+class _Cast(Pattern):
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern, self.targets = pattern, pattern.targets | {aten._to_copy.default}
+
+    def matches(self, value: Any, found: Found) -> Iterator[Found]:
+        if is_call(value, aten._to_copy.default) and {dtype_of(value), dtype_of(value.args[0])} <= FLOATS:
+            yield from self.pattern.matches(value.args[0], found)
+        yield from self.pattern.matches(value, found)
+
+
+class _Call(Pattern):
+    def __init__(self, targets: tuple[Any, ...], args: tuple[Any, ...], kwargs: Found) -> None:
+        self.targets, self.args, self.kwargs = frozenset(targets), args, kwargs
+
+    def matches(self, value: Any, found: Found) -> Iterator[Found]:
+        if not is_call(value, *self.targets):
+            return
+        wanted, given = _arguments(value, self.args, self.kwargs), _arguments(value, value.args, value.kwargs)
+        if wanted.keys() != given.keys():
+            return
+        yield from _all([*wanted.values()], [*given.values()], found)
+        if value.target in COMMUTE:
+            one, other, *rest = given.values()
+            yield from _all([*wanted.values()], [other, one, *rest], found)
+
+
+def _arguments(node: Node, args: Iterable[Any], kwargs: Found) -> Found:
+    """Every argument by its name in the schema, defaults included; by its place where there is no schema."""
+    schema = getattr(node.target, "_schema", None)
+    named = {argument.name: argument.default_value for argument in schema.arguments} if schema else {}
+    return {**named, **dict(zip(named or itertools.count(), args, strict=False)), **kwargs}
+
+
+def _all(patterns: list[Any], values: list[Any], found: Found) -> Iterator[Found]:
+    if not patterns:
+        yield found
+        return
+    for one in _matches(patterns[0], values[0], found):
+        yield from _all(patterns[1:], values[1:], one)
+
+
+def _matches(pattern: Any, value: Any, found: Found) -> Iterator[Found]:
+    if isinstance(pattern, Pattern):
+        yield from pattern.matches(value, found)
+    elif math.isclose(value, pattern, rel_tol=1e-5) if is_number(pattern) and is_number(value) else value == pattern:
+        yield found
+
+
+def call(targets: Any, *args: Any, **kwargs: Any) -> Pattern:
+    """A call of one of `targets` with these arguments."""
+    return _Call(targets if isinstance(targets, tuple) else (targets,), args, kwargs)
+
+
+def scaled(x: Any, factor: float) -> Pattern:
+    """x times a number, or over its reciprocal."""
+    return call(MUL, x, factor) | call(DIV, x, 1 / factor)
+
+
+def once(pattern: Pattern) -> Pattern:
+    return _Once(pattern)
+
+
+def cast(pattern: Pattern) -> Pattern:
+    return _Cast(pattern)
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+class Rules:
+    """Rules by the operation of the node that each replaces; the first that gives a node another one is applied.
+
+    last_first: ask about the last node first, for patterns with steps that may be absent.
+    """
+
+    def __init__(self, last_first: bool = False) -> None:
+        self.last_first = last_first
+        self.by_target: dict[Any, list[Rule]] = collections.defaultdict(list)
+
+    def on(self, *targets: Any) -> Callable[[Rule], Rule]:
+        """Register a function of a node that gives what replaces it, or None; of any call, where no target is named."""
+
+        def register(rule: Rule) -> Rule:
+            for target in targets or (None,):
+                self.by_target[target].append(rule)
+            return rule
+
+        return register
+
+    def add(self, name: str, pattern: Pattern, build: Callable[..., Node | None]) -> None:
+        """Replace what matches by build(node, **variables); where that gives None, the next match counts."""
+
+        def rule(node: Node) -> Node | None:
+            new = (build(node, **found) for found in pattern.matches(node, {}))
+            return next((node for node in new if node is not None), None)
+
+        rule.__name__ = name
+        self.on(*pattern.targets)(rule)
+
+    def apply(self, graph: Graph, leave: Callable[[Graph], Collection[Node]] = lambda graph: ()) -> int:
+        """Apply the rules until nothing changes; returns how many nodes they replaced. leave: what no rule replaces."""
+        counts: collections.Counter[Rule] = collections.Counter()
+        seconds: dict[Rule, float] = collections.defaultdict(float)
+        for _ in range(MAX_SWEEPS):
+            before, left = counts.total(), leave(graph)
+            for node in reversed(list(graph.nodes)) if self.last_first else list(graph.nodes):
+                if self.last_first and not node.users and node.op == "call_function" and not mutates(node):
+                    graph.erase_node(node)  # what it alone reads is matched no more
+                elif node.op == "call_function" and node not in left:
+                    self._rewrite(node, counts, seconds)
+            dead_code(graph)
+            if counts.total() == before:
+                break
+        else:
+            log.warning("no fixed point in %d sweeps of %s", MAX_SWEEPS, ", ".join(rule.__name__ for rule in counts))
+        for rule, count in counts.items():
+            log.debug("%s: %d places in %.3f s", rule.__name__, count, seconds[rule])
+        return counts.total()
+
+    def _rewrite(self, node: Node, counts: collections.Counter[Rule], seconds: dict[Rule, float]) -> None:
+        for rule in (*self.by_target.get(node.target, ()), *self.by_target.get(None, ())):
+            if not node.users:
+                return
+            started = time.perf_counter()
+            with node.graph.inserting_before(node):
+                new = rule(node)
+            if new is not None and new is not node:
+                replace(node, new)
+                counts[rule] += 1
+            seconds[rule] += time.perf_counter() - started
+            if new is not None:
+                return
