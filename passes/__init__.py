@@ -16,20 +16,18 @@ from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import hold_caches
 from tt_dynamo.passes.caches.rank_3 import carry_rank_4
 from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.gelu import fuse_gelu
 from tt_dynamo.passes.fuse.grouped_query import fuse_grouped_query
-from tt_dynamo.passes.fuse.linear_activation import fuse_linear_activation
 from tt_dynamo.passes.fuse.merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.prompt import attend_to_prompt
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.residual_norm import fuse_residual_norm
 from tt_dynamo.passes.fuse.rms_norm import fuse_rms_norm
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_scales
 from tt_dynamo.passes.fuse.split_linears import divide_linears
-from tt_dynamo.passes.images.activation import fuse_image_activation
 from tt_dynamo.passes.images.affine import pull_out_affine
 from tt_dynamo.passes.images.batch_norm import fold_batch_norm
 from tt_dynamo.passes.images.channels_last import channels_last

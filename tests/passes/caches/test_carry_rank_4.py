@@ -10,8 +10,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.caches.rank_3 import carry_rank_4
-from tt_dynamo.passes.fuse.linear_activation import fuse_linear_activation
-from tt_dynamo.passes.fuse.residual_norm import fuse_residual_norm
+from tt_dynamo.passes.fuse.epilogues import fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 BATCH, SEQ, WIDTH = 2, 5, 12

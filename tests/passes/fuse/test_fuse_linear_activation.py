@@ -8,7 +8,7 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.linear_activation import fuse_linear_activation
+from tt_dynamo.passes.fuse.epilogues import fuse_linear_activation
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 

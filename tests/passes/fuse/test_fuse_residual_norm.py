@@ -7,7 +7,7 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.residual_norm import fuse_residual_norm
+from tt_dynamo.passes.fuse.epilogues import fuse_residual_norm
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 

@@ -8,7 +8,7 @@ from captured import Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir import operators
-from tt_dynamo.passes.images.activation import fuse_image_activation
+from tt_dynamo.passes.fuse.epilogues import fuse_image_activation
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
