@@ -17,114 +17,60 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.movement import is_move, moves_leading
+from tt_dynamo.passes.rewrite import ADD, ANY, FLOATS, MUL, Rules, Var, call, cast, emit, is_anything, is_number, once
 
-PRODUCTS = (aten.mul.Tensor, aten.mul.Scalar)
-SUMS = (aten.add.Tensor, aten.add.Scalar)
-FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-
-
-def fuse_rms_norm(graph: Graph, context: Context) -> int:
-    """Fuse every norm that matches; returns how many."""
-    fused = 0
-    for node in list(graph.nodes):
-        found = _normalized(node)
-        if found is None:
-            continue
-        x, dims, eps = found
-        last, weight = _weighted(node, len(dims))
-        with graph.inserting_before(last):
-            replace(last, _rms_norm(graph, x, dims, weight, eps, last))
-        fused += 1
-    for norm in graph.find_nodes(op="call_function", target=operators.rms_norm):
-        fused += _move_down(graph, norm)
-    if fused:
-        dead_code(graph)
-    return fused
+x, weight, dims, eps = Var("x"), Var("weight"), Var("dims", is_anything), Var("eps", is_number)
+SQUARE = call(aten.pow.Tensor_Scalar, x, 2) | call(aten.mul.Tensor, x, x)
+TOTAL = call(ADD, call(aten.mean.dim, SQUARE, dims, True), eps)
+NORM = call(MUL, x, call(aten.rsqrt.default, TOTAL)) | call(aten.div.Tensor, x, call(aten.sqrt.default, TOTAL))
+RULES = Rules(last_first=True)
 
 
-def _move_down(graph: Graph, norm: Node) -> bool:
-    """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole."""
-    x, weight, eps = norm.args
-    user = only_user(norm)
-    if user is None or not is_move(x) or not moves_leading(user):
-        return False
-    with graph.inserting_before(user):
-        moved = insert(graph, user.target, (x, *user.args[1:]), like=user)
-        replace(user, insert(graph, operators.rms_norm, (moved, weight, eps), like=norm))
-    graph.erase_node(norm)
-    return True
-
-
-def _normalized(node: Node) -> tuple[Node, list[int], float] | None:
-    """x, the dimensions and eps of a node that is x over its root mean square; None where it is anything else."""
-    if not node.users or not is_call(node, aten.mul.Tensor, aten.div.Tensor):
+def _rms_norm(node: Node, x: Node, dims: list[int], eps: float, weight: Node | None = None) -> Node | None:
+    shape = shape_of(x)
+    if not dims or sorted(d % len(shape) for d in dims) != list(range(len(shape) - len(dims), len(shape))):
         return None
-    if is_call(node, aten.div.Tensor):
-        pairs = [(node.args[0], _argument_of(node.args[1], aten.sqrt.default))]
-    else:
-        a, b = node.args
-        pairs = [(x, _argument_of(root, aten.rsqrt.default)) for x, root in ((a, b), (b, a))]
-    for x, total in pairs:
-        found = _mean_square(total)
-        if isinstance(x, Node) and found is not None and found[0] is x and shape_of(node) == shape_of(x):
-            return (_uncast(x), *found[1:])
-    return None
-
-
-def _argument_of(node: object, target: object) -> Node | None:
-    return node.args[0] if isinstance(node, Node) and is_call(node, target) else None
-
-
-def _mean_square(total: Node | None) -> tuple[Node, list[int], float] | None:
-    """x, the trailing dimensions and eps of mean(x ** 2) + eps."""
-    if total is None or not is_call(total, *SUMS) or total.kwargs:
+    if weight is not None and shape_of(weight) != shape[-len(dims) :]:
         return None
-    mean, eps = total.args
-    if not isinstance(eps, (int, float)) or not is_call(mean, aten.mean.dim) or mean.kwargs.get("dtype"):
-        return None
-    square, dims, *keepdim = mean.args
-    rank = len(shape_of(mean))
-    if not dims or keepdim != [True] or sorted(d % rank for d in dims) != list(range(rank - len(dims), rank)):
-        return None
-    if is_call(square, aten.pow.Tensor_Scalar) and square.args[1] == 2:
-        return square.args[0], list(dims), float(eps)
-    if is_call(square, aten.mul.Tensor) and square.args[0] is square.args[1]:
-        return square.args[0], list(dims), float(eps)
-    return None
+    width = math.prod(shape[-len(dims) :])
+    x = _uncast(x)
+    if len(dims) > 1:
+        x = emit(node, aten.reshape.default, x, [*shape[: -len(dims)], width])
+        weight = weight and emit(node, aten.reshape.default, weight, [width])
+    y = emit(node, operators.rms_norm, x, weight, float(eps))
+    if len(dims) > 1:
+        y = emit(node, aten.reshape.default, y, list(shape))
+    return y if dtype_of(y) == dtype_of(node) else emit(node, aten._to_copy.default, y, dtype=dtype_of(node))
 
 
 def _uncast(x: Node) -> Node:
     """x before it was made float32 from a smaller float: the device computes either in float32."""
-    if is_call(x, aten._to_copy.default) and dtype_of(x) == torch.float32 and dtype_of(x.args[0]) in FLOATS:
-        return x.args[0]
-    return x
+    widened = is_call(x, aten._to_copy.default) and dtype_of(x) == torch.float32 and dtype_of(x.args[0]) in FLOATS
+    return x.args[0] if widened else x
 
 
-def _weighted(node: Node, trailing: int) -> tuple[Node, Node | None]:
-    """The last node of the norm, and its weight: a product with a vector of the width may follow, after a cast."""
-    last = node
-    user = only_user(last)
-    if user is not None and is_call(user, aten._to_copy.default) and dtype_of(user) in FLOATS:
-        last, user = user, only_user(user)
-    if user is not None and is_call(user, *PRODUCTS):
-        for x, weight in (user.args, user.args[::-1]):
-            if x is last and isinstance(weight, Node) and shape_of(weight) == shape_of(node)[-trailing:]:
-                return user, weight
-    return last, None
+def _move_down(node: Node, x: Node, weight: Node | None, eps: float) -> Node | None:
+    """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole."""
+    if not is_move(x) or not moves_leading(node):
+        return None
+    moved = emit(node, node.target, x, *node.args[1:])
+    return emit(node.args[0], operators.rms_norm, moved, weight, eps)
 
 
-def _rms_norm(graph: Graph, x: Node, dims: list[int], weight: Node | None, eps: float, like: Node) -> Node:
-    def emit(target, *args, **kwargs):
-        return insert(graph, target, args, kwargs, like=like)
+RULES.add("rms_norm", call(MUL, once(cast(once(NORM))), weight) | cast(once(NORM)) | NORM, _rms_norm)
+RULES.add(
+    "rms_norm_of_moved",
+    call(
+        (aten.permute.default, aten.reshape.default),
+        once(call(operators.rms_norm, x, Var("weight", is_anything), eps)),
+        ANY,
+    ),
+    _move_down,
+)
 
-    shape = shape_of(x)
-    width = math.prod(shape[-len(dims) :])
-    if len(dims) > 1:
-        x = emit(aten.reshape.default, x, [*shape[: -len(dims)], width])
-        weight = weight and emit(aten.reshape.default, weight, [width])
-    y = emit(operators.rms_norm, x, weight, eps)
-    if len(dims) > 1:
-        y = emit(aten.reshape.default, y, list(shape))
-    return y if dtype_of(y) == dtype_of(like) else emit(aten._to_copy.default, y, dtype=dtype_of(like))
+
+def fuse_rms_norm(graph: Graph, context: Context) -> int:
+    """Fuse every norm that matches; returns how many places changed."""
+    return RULES.apply(graph)
