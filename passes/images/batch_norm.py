@@ -10,50 +10,34 @@ stays one multiplication and one addition (`passes/images/affine.py`).
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import (
-    Context,
-    aten,
-    constant_nodes,
-    dead_code,
-    dtype_of,
-    insert,
-    is_call,
-    only_user,
-    replace,
-    shape_of,
+from tt_dynamo.ir.graph import Context, aten, dtype_of, insert, shape_of
+from tt_dynamo.passes.rewrite import ANY, Rules, Var, call, is_constant, is_number, once
+
+RULES = Rules()
+WEIGHTS = [Var(name, is_constant) for name in ("weight", "bias", "gain", "shift", "mean", "variance")]
+CONVOLUTION = call(aten.convolution.default, Var("x"), *WEIGHTS[:2], *[ANY] * 6)
+NORM = call(
+    aten._native_batch_norm_legit_no_training.default, once(CONVOLUTION), *WEIGHTS[2:], ANY, Var("eps", is_number)
 )
 
 
 def fold_batch_norm(graph: Graph, context: Context) -> int:
     """Fold every batch norm behind a convolution; returns how many."""
-    constants = constant_nodes(graph)
-    folded = 0
-    for norm in graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default):
-        convolution, pick = norm.args[0], only_user(norm)
-        if pick is None or pick.target is not operator.getitem or pick.args[1] != 0:
-            continue
-        if not isinstance(convolution, Node) or not is_call(convolution, aten.convolution.default):
-            continue
-        read = [*convolution.args[1:3], *norm.args[1:5]]
-        if len(convolution.users) != 1:
-            continue
-        if any(node is not None and node not in constants for node in read):
-            continue
-        with graph.inserting_before(norm):
-            replace(pick, _folded(graph, convolution, norm))
-        folded += 1
-    if folded:
-        dead_code(graph)
-    return folded
+    return RULES.apply(graph)
 
 
-def _folded(graph: Graph, convolution: Node, norm: Node) -> Node:
+def _folded(node: Node, x: Node, weight: Node, mean: Node, variance: Node, eps: float, **optional: Any) -> Node:
+    bias, gain, shift = optional["bias"], optional["gain"], optional["shift"]
+    convolution = node.args[0].args[0]
+    geometry = convolution.args[3:]
+
     def emit(target, *args, **kwargs) -> Node:
-        return insert(graph, target, args, kwargs, like=convolution)
+        return insert(node.graph, target, args, kwargs, like=convolution)
 
     def exact(node: Node) -> Node:
         return node if dtype_of(node) == torch.float32 else emit(aten._to_copy.default, node, dtype=torch.float32)
@@ -62,8 +46,6 @@ def _folded(graph: Graph, convolution: Node, norm: Node) -> Node:
         same = dtype_of(weight) == torch.float32
         return node if same else emit(aten._to_copy.default, node, dtype=dtype_of(weight))
 
-    x, weight, bias, *geometry = convolution.args
-    gain, shift, mean, variance, _, eps = norm.args[1:7]
     scale = emit(aten.rsqrt.default, emit(aten.add.Tensor, exact(variance), eps))
     if gain is not None:
         scale = emit(aten.mul.Tensor, scale, exact(gain))
@@ -86,3 +68,6 @@ def _scaled(emit, weight: Node, scale: Node, groups: int) -> Node:
     grouped = emit(aten.reshape.default, weight, [groups, shape[0] // groups, *shape[1:]])
     by_channel = emit(aten.reshape.default, scale, [groups, 1, shape[1], *ones])
     return emit(aten.reshape.default, emit(aten.mul.Tensor, grouped, by_channel), list(shape))
+
+
+RULES.add("batch_norm", call(operator.getitem, once(NORM), 0), _folded)
