@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 
 from tt_dynamo.ir.graph import (
     Context,
     aten,
     dtype_of,
-    insert,
     is_call,
     is_random,
     mutates,
-    replace,
     shape_of,
     values_of,
 )
+from tt_dynamo.passes.rewrite import Rules, emit
 
 FILLED_WITH = {
     aten.zeros_like.default: 0,
@@ -36,28 +36,12 @@ FILLED_WITH = {
 FILLED = {aten.full_like.default: 1, aten.fill.Scalar: 1, aten.new_full.default: 2}  # where the number stands
 
 
+RULES = Rules()
+
+
 def promote_operands(graph: Graph, context: Context) -> int:
     """Insert the casts, and rewrite sums of booleans and constants; returns how many nodes changed."""
-    changed = 0
-    for node in list(graph.nodes):
-        if node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
-            with graph.inserting_before(node):
-                changed += _fill(graph, node) or _cast_operands(graph, node) or _join_booleans(graph, node)
-    return changed
-
-
-def _cast_operands(graph: Graph, node: Node) -> bool:
-    """Cast the integers among the operands of an elementwise operation whose result is a float."""
-    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) or not dtype_of(node).is_floating_point:
-        return False
-    if is_call(node, aten._to_copy.default):
-        return False
-    condition = node.args[0] if is_call(node, aten.where.self) else None
-    integers = [operand for operand in node.all_input_nodes if _is_integer(operand) and operand is not condition]
-    for operand in integers:
-        cast = insert(graph, aten._to_copy.default, (operand,), {"dtype": dtype_of(node)}, like=node)
-        node.replace_input_with(operand, cast)
-    return bool(integers)
+    return RULES.apply(graph)
 
 
 def _is_integer(node: Node) -> bool:
@@ -65,25 +49,41 @@ def _is_integer(node: Node) -> bool:
     return bool(dtypes) and all(not d.is_floating_point and not d.is_complex and d != torch.bool for d in dtypes)
 
 
-def _join_booleans(graph: Graph, node: Node) -> bool:
-    """A sum of two booleans is their disjunction."""
-    if not is_call(node, aten.add.Tensor) or dtype_of(node) != torch.bool or node.kwargs:
-        return False
-    if not all(isinstance(operand, Node) for operand in node.args):
-        return False
-    replace(node, insert(graph, aten.logical_or.default, node.args, like=node))
-    return True
-
-
-def _fill(graph: Graph, node: Node) -> bool:
+@RULES.on()
+def _fill(node: Node) -> Node | None:
     """A tensor that is like another in its shape, filled with one number, is a constant; so is one with no elements."""
+    if not isinstance(node.meta.get("val"), torch.Tensor):
+        return None
     number = FILLED_WITH.get(node.target)
     if node.target in FILLED:
         number = node.args[FILLED[node.target]]
     elif 0 in shape_of(node) and node.all_input_nodes and not (mutates(node) or is_random(node)):
         number = 0
     if number is None or isinstance(number, Node) or any(isinstance(size, torch.SymInt) for size in shape_of(node)):
-        return False
-    options = {"dtype": dtype_of(node), "device": node.meta["val"].device}
-    replace(node, insert(graph, aten.full.default, (list(shape_of(node)), number), options, like=node))
-    return True
+        return None
+    device = node.meta["val"].device
+    return emit(node, aten.full.default, list(shape_of(node)), number, dtype=dtype_of(node), device=device)
+
+
+@RULES.on()
+def _cast_operands(node: Node) -> Node | None:
+    """Cast the integers among the operands of an elementwise operation whose result is a float."""
+    if torch.Tag.pointwise not in getattr(node.target, "tags", ()) or not isinstance(node.meta["val"], torch.Tensor):
+        return None
+    if not dtype_of(node).is_floating_point or is_call(node, aten._to_copy.default):
+        return None
+    condition = node.args[0] if is_call(node, aten.where.self) else None
+    integers = [operand for operand in node.all_input_nodes if _is_integer(operand) and operand is not condition]
+    if not integers:
+        return None
+    casts = {operand: emit(node, aten._to_copy.default, operand, dtype=dtype_of(node)) for operand in integers}
+    args, kwargs = map_arg((node.args, node.kwargs), lambda operand: casts.get(operand, operand))
+    return emit(node, node.target, *args, **kwargs)
+
+
+@RULES.on(aten.add.Tensor)
+def _join_booleans(node: Node) -> Node | None:
+    """A sum of two booleans is their disjunction."""
+    if dtype_of(node) != torch.bool or node.kwargs or not all(isinstance(operand, Node) for operand in node.args):
+        return None
+    return emit(node, aten.logical_or.default, *node.args)

@@ -14,7 +14,8 @@ import operator
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import Context, aten, dtype_of, insert, is_call, replace
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call
+from tt_dynamo.passes.rewrite import Rules, emit
 
 SUMS = frozenset({
     aten.sum.default, aten.sum.dim_IntList, aten.nansum.default, aten.mean.default, aten.mean.dim, aten.prod.default,
@@ -30,73 +31,64 @@ EXTREMES = {
 }
 
 
+RULES = Rules()
+
+
 def canonicalize_reductions(graph: Graph, context: Context) -> int:
     """Respell each reduction that is not so yet; returns how many were."""
-    changed = 0
-    for node in list(graph.nodes):
-        if node.op != "call_function" or not node.users:
-            continue
-        with graph.inserting_before(node):
-            if node.target in SUMS:
-                new = _in_own_dtype(graph, node)
-            elif node.target in LOGIC and dtype_of(node) == torch.bool:
-                new = _of_booleans(graph, node)
-            elif node.target in COUNTS:
-                new = _count(graph, node)
-            elif node.target is operator.getitem and is_call(node.args[0], *EXTREMES):
-                new = _one_of_two(graph, node)
-            else:
-                continue
-        if new is not None:
-            replace(node, new)
-            changed += 1
-    return changed
+    return RULES.apply(graph)
 
 
-def _in_own_dtype(graph: Graph, node: Node) -> Node | None:
+@RULES.on(*SUMS)
+def _in_own_dtype(node: Node) -> Node | None:
     x, wanted = node.args[0], dtype_of(node)
     given = node.kwargs.get("dtype")
     kwargs = {key: value for key, value in node.kwargs.items() if key != "dtype"}
     if dtype_of(x) == torch.bool and wanted in (torch.int64, torch.int32):
         if node.target is aten.nansum.default:
             dim, keepdim = (*node.args[1:], None, False)[:2]
-            return insert(graph, aten.sum.dim_IntList, (x, dim or [], keepdim), {"dtype": wanted}, like=node)
+            return emit(node, aten.sum.dim_IntList, x, dim or [], keepdim, dtype=wanted)
         if given is None:
-            return insert(graph, node.target, node.args, {**kwargs, "dtype": wanted}, like=node)
+            return emit(node, node.target, *node.args, **kwargs, dtype=wanted)
         return None
     if given is None or not (wanted.is_floating_point or dtype_of(x).is_floating_point):
         return None  # integers alone would be summed in int64
     if dtype_of(x) != wanted:
-        x = insert(graph, aten._to_copy.default, (x,), {"dtype": wanted}, like=node)
+        x = emit(node, aten._to_copy.default, x, dtype=wanted)
     kept = kwargs if wanted.is_floating_point else node.kwargs
-    return insert(graph, node.target, (x, *node.args[1:]), dict(kept), like=node)
+    return emit(node, node.target, x, *node.args[1:], **kept)
 
 
-def _booleans(graph: Graph, x: Node, like: Node) -> Node:
-    return x if dtype_of(x) == torch.bool else insert(graph, aten.ne.Scalar, (x, 0), like=like)
+def _booleans(x: Node, like: Node) -> Node:
+    return x if dtype_of(x) == torch.bool else emit(like, aten.ne.Scalar, x, 0)
 
 
-def _of_booleans(graph: Graph, node: Node) -> Node | None:
-    x = node.args[0]
-    if dtype_of(x) == torch.bool:
+@RULES.on(*LOGIC)
+def _of_booleans(node: Node) -> Node | None:
+    x, *rest = node.args
+    if dtype_of(x) == torch.bool or dtype_of(node) != torch.bool:
         return None
-    return insert(graph, node.target, (_booleans(graph, x, node), *node.args[1:]), dict(node.kwargs), like=node)
+    return emit(node, node.target, _booleans(x, node), *rest, **node.kwargs)
 
 
-def _count(graph: Graph, node: Node) -> Node:
+@RULES.on(*COUNTS)
+def _count(node: Node) -> Node:
     x, *dims = node.args
     dim = dims[0] if dims else node.kwargs.get("dim")
     dim = [] if dim is None else [dim] if isinstance(dim, int) else dim
-    return insert(graph, aten.sum.dim_IntList, (_booleans(graph, x, node), dim), {"dtype": torch.int64}, like=node)
+    return emit(node, aten.sum.dim_IntList, _booleans(x, node), dim, dtype=torch.int64)
 
 
-def _one_of_two(graph: Graph, node: Node) -> Node | None:
+@RULES.on(operator.getitem)
+def _one_of_two(node: Node) -> Node | None:
     """Where nothing reads both the extremes and their places."""
     call, index = node.args
+    if not is_call(call, *EXTREMES):
+        return None
     x, dim, keepdim = (*call.args, False)[:3]
     if any(user.args[1] != index for user in call.users) or (index == 1 and dtype_of(x) == torch.bool):
         return None  # torch has no place of the largest boolean
     extreme, place = EXTREMES[call.target]
     if index == 1:
-        return insert(graph, place, (x, dim, keepdim), like=node)
-    return insert(graph, extreme, (x, [dim], keepdim), like=node)
+        return emit(node, place, x, dim, keepdim)
+    return emit(node, extreme, x, [dim], keepdim)

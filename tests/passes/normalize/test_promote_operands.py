@@ -61,3 +61,7 @@ def test_what_a_tensor_gives_no_contents_to_is_a_constant(model):
 
 def test_what_has_no_elements_may_still_be_summed():
     assert aten.sum.default in targets(lambda x: x[:0].sum(), random(3, 5))
+
+
+def test_an_elementwise_operation_of_two_results_is_left_as_it_is():
+    assert targets(lambda x: torch.frexp(x)[0], random(1, 3))[0] == aten.frexp.Tensor
