@@ -1,13 +1,15 @@
-"""The passes, in the order in which they run: this list is the whole pipeline on ATen graphs.
+"""The passes in named phases, in the order in which they run: this table is the whole pipeline on ATen graphs.
 
 A pass is a function (graph, context) -> how many places it changed. After every pass the graph still runs in eager
-torch and gives what it gave before. Placement, layouts and deallocations need the device's answers and are called by
-the compiler with them; they stand in files of their own here as well.
+torch and gives what it gave before. Where a pass stands for a reason, `after` names the passes that must run first, and
+why. Placement, layouts and deallocations need the device's answers and are called by the compiler with them; they
+stand in files of their own here as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 
 from torch.fx import Graph
 
@@ -44,63 +46,91 @@ from tt_dynamo.passes.normalize.strides import keep_strides
 
 Pass = Callable[[Graph, Context], int]
 
-PASSES: tuple[Pass, ...] = (
-    hold_caches,
-    keep_strides,
-    spell_moves,
-    look_up_rows,
-    write_rows,
-    promote_operands,
-    canonicalize,
-    canonicalize_reductions,
-    fold_batch_norm,
-    fold_patch_embedding,
-    pull_out_affine,
-    resize,
-    channels_last,
-    fuse_image_activation,
-    fuse_rotary,
-    rotary_tables,
-    fuse_rms_norm,
-    fuse_attention,
-    fold_scales,
-    fuse_grouped_query,
-    attend_to_prompt,
-    pad_heads,
-    fuse_qkv,
-    fuse_merge_heads,
-    divide_linears,
-    fuse_gelu,
-    fuse_linear_activation,
-    fuse_residual_norm,
-    decode_rows,
-    carry_rank_4,
-    fold_constants,
-)
 
-REQUIRED = frozenset(
-    {
-        "keep_strides",
-        "promote_operands",
-        "canonicalize",
-        "canonicalize_reductions",
-        "fold_constants",
-        "channels_last",
-        "resize",
-        "spell_moves",
-        "look_up_rows",
-        "write_rows",
-        "pull_out_affine",
-        "rotary_tables",
-    }
-)
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A pass and its place.
 
-# Where one of these raises, its graph runs in eager torch: without them the device might compute other values.
-NEEDED_FOR_VALUES = frozenset(
-    {"keep_strides", "spell_moves", "promote_operands", "canonicalize_reductions", "rotary_tables"}
-)
+    after: the passes that must run first, and why
+    required: `disable_passes` may not name it
+    for_values: without it the device might compute other values. Where it raises, its graph runs in eager torch.
+    """
 
-OPTIONAL: tuple[str, ...] = (
-    *(p.__name__ for p in PASSES if p.__name__ not in REQUIRED),
-    "insert_deallocations",
-)
+    run: Pass
+    after: Mapping[Pass, str] = dataclasses.field(default_factory=dict)
+    required: bool = False
+    for_values: bool = False
+
+
+PHASES: dict[str, tuple[Step, ...]] = {
+    "normalize": (
+        Step(hold_caches),
+        Step(keep_strides, required=True, for_values=True),
+        Step(
+            spell_moves,
+            {keep_strides: "copies into strided memory lose their strides"},
+            required=True,
+            for_values=True,
+        ),
+        Step(look_up_rows, {hold_caches: "the roll of a sliding cache becomes a lookup"}, required=True),
+        Step(write_rows, {hold_caches: "writes into a cache become lookups"}, required=True),
+        Step(promote_operands, required=True, for_values=True),
+        Step(canonicalize, {hold_caches: "the copy into a cache is dropped"}, required=True),
+        Step(canonicalize_reductions, required=True, for_values=True),
+    ),
+    "images": (
+        Step(fold_batch_norm),
+        Step(fold_patch_embedding),
+        Step(pull_out_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
+        Step(resize, required=True),
+        Step(
+            channels_last,
+            {
+                fold_patch_embedding: "it takes the convolution of the patches",
+                pull_out_affine: "it takes group norms without weights only",
+                resize: "it joins the moves around what is resized",
+            },
+            required=True,
+        ),
+        Step(fuse_image_activation, {channels_last: "it reads conv2d"}),
+    ),
+    "fuse": (
+        Step(fuse_rotary),
+        Step(rotary_tables, {hold_caches: "the caches say how long tables are"}, required=True, for_values=True),
+        Step(fuse_rms_norm),
+        Step(fuse_attention),
+        Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
+        Step(fuse_grouped_query, {fuse_attention: "it reads attention", fuse_rotary: "it looks through rotary"}),
+        Step(attend_to_prompt, {hold_caches: "it reads fill_cache", fuse_attention: "it reads attention"}),
+        Step(pad_heads, {fuse_attention: "it reads attention"}),
+        Step(
+            fuse_qkv,
+            {
+                fuse_rms_norm: "the scale goes into the weight of the query's norm",
+                fold_scales: "a scaled query keeps a projection of its own",
+                pad_heads: "it pads the three linears",
+            },
+        ),
+        Step(
+            fuse_merge_heads,
+            dict.fromkeys(
+                (fuse_grouped_query, attend_to_prompt, pad_heads), "it reads attention that does not merge its heads"
+            ),
+        ),
+        Step(divide_linears, {fuse_qkv: "it divides the projection of the heads too"}),
+        Step(fuse_gelu),
+        Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", divide_linears: "parts take their activations"}),
+        Step(fuse_residual_norm),
+    ),
+    "caches": (
+        Step(decode_rows, {hold_caches: "it reads update_cache", fuse_qkv: "it reads split_heads"}),
+        Step(carry_rank_4, {fuse_residual_norm: "it reads add_layer_norm", decode_rows: "tokens are rows by then"}),
+    ),
+    "constants": (Step(fold_constants, required=True),),  # last: whatever a pass makes of weights is folded
+}
+
+STEPS = tuple(step for phase in PHASES.values() for step in phase)
+PASSES: tuple[Pass, ...] = tuple(step.run for step in STEPS)
+REQUIRED = frozenset(step.run.__name__ for step in STEPS if step.required)
+NEEDED_FOR_VALUES = frozenset(step.run.__name__ for step in STEPS if step.for_values)
+OPTIONAL = (*(step.run.__name__ for step in STEPS if not step.required), "insert_deallocations")

@@ -11,7 +11,7 @@ import tt_dynamo
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.options import OptionError, Options
-from tt_dynamo.passes import OPTIONAL, PASSES, REQUIRED
+from tt_dynamo.passes import OPTIONAL, PASSES, REQUIRED, STEPS
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 
@@ -58,6 +58,15 @@ def test_every_pass_is_required_or_optional():
     assert len(set(names)) == len(names)
     assert set(names) | {"insert_deallocations"} == set(OPTIONAL) | REQUIRED
     assert not REQUIRED.intersection(OPTIONAL)
+
+
+def test_every_pass_runs_after_those_that_it_needs():
+    late = [(s.run, p, why) for i, s in enumerate(STEPS) for p, why in s.after.items() if p not in PASSES[:i]]
+    assert not late
+
+
+def test_constants_are_folded_last():
+    assert PASSES[-1].__name__ == "fold_constants"
 
 
 @pytest.mark.parametrize("name", OPTIONAL)
