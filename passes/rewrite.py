@@ -2,7 +2,7 @@
 
 A pattern reads as the expression that it matches, last operation outermost:
 
-    x, eps = Var("x"), Var("eps", is_number)
+    x, eps = variable("x"), variable("eps", is_number)
     root = call(aten.rsqrt.default, call(aten.add.Tensor, call(aten.mean.dim, call(MUL, x, x), [-1], True), eps))
 
 Operands of sums and products match in either order, and numbers within 1e-5. Arguments that a pattern leaves out must
@@ -14,6 +14,7 @@ step. Rules that have such last steps are asked about the last node first.
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import logging
 import math
@@ -64,16 +65,23 @@ def argument(node: Node, position: int, default: Any = None) -> Any:
 # --- patterns --------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
 class Pattern:
-    """What a value may look like. `matches` yields the variables of every way in which it does."""
+    """What a value may look like.
 
-    targets: frozenset[Any] = frozenset()  # what the last operation may be
+    matches: a value and the variables found so far -> the variables of every way in which the value matches
+    targets: what its last operation may be
+    """
 
-    def matches(self, value: Any, found: Found) -> Iterator[Found]:
-        raise NotImplementedError
+    matches: Callable[[Any, Found], Iterator[Found]]
+    targets: frozenset[Any] = frozenset()
 
     def __or__(self, other: Pattern) -> Pattern:
-        return _Either(self, other)
+        def matches(value: Any, found: Found) -> Iterator[Found]:
+            yield from self.matches(value, found)
+            yield from other.matches(value, found)
+
+        return Pattern(matches, self.targets | other.targets)
 
 
 def is_anything(value: Any) -> bool:
@@ -95,65 +103,35 @@ def is_constant(value: Any) -> bool:
     return not any(bound)
 
 
-class Var(Pattern):
-    """Any value for which `of` holds; a node unless told otherwise."""
+def variable(name: str, of: Callable[[Any], bool] = is_node) -> Pattern:
+    """Any value for which `of` holds, a node unless told otherwise; without a name, another one in each place."""
 
-    def __init__(self, name: str, of: Callable[[Any], bool] = is_node) -> None:
-        self.name, self.of = name, of
+    def matches(value: Any, found: Found) -> Iterator[Found]:
+        if found[name] is value if name in found else of(value):
+            yield {**found, name: value} if name else found
 
-    def matches(self, value: Any, found: Found) -> Iterator[Found]:
-        if self.name in found:
-            if found[self.name] is value:
-                yield found
-        elif self.of(value):
-            yield {**found, self.name: value} if self.name else found
+    return Pattern(matches)
 
 
-ANY = Var("", is_anything)
+ANY = variable("", is_anything)
 
 
-class _Either(Pattern):
-    def __init__(self, *parts: Pattern) -> None:
-        self.parts, self.targets = parts, frozenset().union(*(part.targets for part in parts))
+def call(targets: Any, *args: Any, **kwargs: Any) -> Pattern:
+    """A call of one of `targets` with these arguments."""
+    targets = targets if isinstance(targets, tuple) else (targets,)
 
-    def matches(self, value: Any, found: Found) -> Iterator[Found]:
-        for part in self.parts:
-            yield from part.matches(value, found)
-
-
-class _Once(Pattern):
-    def __init__(self, pattern: Pattern) -> None:
-        self.pattern, self.targets = pattern, pattern.targets
-
-    def matches(self, value: Any, found: Found) -> Iterator[Found]:
-        if isinstance(value, Node) and len(value.users) == 1:
-            yield from self.pattern.matches(value, found)
-
-
-class _Cast(Pattern):
-    def __init__(self, pattern: Pattern) -> None:
-        self.pattern, self.targets = pattern, pattern.targets | {aten._to_copy.default}
-
-    def matches(self, value: Any, found: Found) -> Iterator[Found]:
-        if is_call(value, aten._to_copy.default) and {dtype_of(value), dtype_of(value.args[0])} <= FLOATS:
-            yield from self.pattern.matches(value.args[0], found)
-        yield from self.pattern.matches(value, found)
-
-
-class _Call(Pattern):
-    def __init__(self, targets: tuple[Any, ...], args: tuple[Any, ...], kwargs: Found) -> None:
-        self.targets, self.args, self.kwargs = frozenset(targets), args, kwargs
-
-    def matches(self, value: Any, found: Found) -> Iterator[Found]:
-        if not is_call(value, *self.targets):
+    def matches(value: Any, found: Found) -> Iterator[Found]:
+        if not is_call(value, *targets):
             return
-        wanted, given = _arguments(value, self.args, self.kwargs), _arguments(value, value.args, value.kwargs)
+        wanted, given = _arguments(value, args, kwargs), _arguments(value, value.args, value.kwargs)
         if wanted.keys() != given.keys():
             return
         yield from _all([*wanted.values()], [*given.values()], found)
         if value.target in COMMUTE:
             one, other, *rest = given.values()
             yield from _all([*wanted.values()], [other, one, *rest], found)
+
+    return Pattern(matches, frozenset(targets))
 
 
 def _arguments(node: Node, args: Iterable[Any], kwargs: Found) -> Found:
@@ -178,22 +156,29 @@ def _matches(pattern: Any, value: Any, found: Found) -> Iterator[Found]:
         yield found
 
 
-def call(targets: Any, *args: Any, **kwargs: Any) -> Pattern:
-    """A call of one of `targets` with these arguments."""
-    return _Call(targets if isinstance(targets, tuple) else (targets,), args, kwargs)
-
-
 def scaled(x: Any, factor: float) -> Pattern:
     """x times a number, or over its reciprocal."""
     return call(MUL, x, factor) | call(DIV, x, 1 / factor)
 
 
 def once(pattern: Pattern) -> Pattern:
-    return _Once(pattern)
+    """What one node alone reads."""
+
+    def matches(value: Any, found: Found) -> Iterator[Found]:
+        return pattern.matches(value, found) if isinstance(value, Node) and len(value.users) == 1 else iter(())
+
+    return Pattern(matches, pattern.targets)
 
 
 def cast(pattern: Pattern) -> Pattern:
-    return _Cast(pattern)
+    """A value, or a cast of it from float to float."""
+
+    def matches(value: Any, found: Found) -> Iterator[Found]:
+        if is_call(value, aten._to_copy.default) and {dtype_of(value), dtype_of(value.args[0])} <= FLOATS:
+            yield from pattern.matches(value.args[0], found)
+        yield from pattern.matches(value, found)
+
+    return Pattern(matches, pattern.targets | {aten._to_copy.default})
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

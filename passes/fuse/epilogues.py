@@ -19,11 +19,11 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
-from tt_dynamo.passes.rewrite import ANY, Pattern, Rules, Var, call, emit, is_anything, once
+from tt_dynamo.passes.rewrite import ANY, Pattern, Rules, call, emit, is_anything, once, variable
 
 LINEARS, IMAGES, NORMS = Rules(), Rules(), Rules()
-x, y = Var("x"), Var("y")
-weight, bias, eps = (Var(name, is_anything) for name in ("weight", "bias", "eps"))
+x, y = variable("x"), variable("y")
+weight, bias, eps = (variable(name, is_anything) for name in ("weight", "bias", "eps"))
 
 ACTIVATIONS: dict[str, Callable[[Pattern], Pattern]] = {
     "relu": partial(call, aten.relu.default),

@@ -13,9 +13,9 @@ import math
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
-from tt_dynamo.passes.rewrite import ADD, MUL, Pattern, Rules, Var, call, emit, scaled
+from tt_dynamo.passes.rewrite import ADD, MUL, Pattern, Rules, call, emit, scaled, variable
 
-x = Var("x")
+x = variable("x")
 CUBIC = call(ADD, x, scaled(call(aten.pow.Tensor_Scalar, x, 3), 0.044715))
 EXACT = call(aten.erf.default, scaled(x, math.sqrt(0.5)))
 TANH = call(aten.tanh.default, scaled(CUBIC, math.sqrt(2 / math.pi)))

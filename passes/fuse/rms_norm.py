@@ -19,9 +19,22 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.movement import is_move, moves_leading
-from tt_dynamo.passes.rewrite import ADD, ANY, FLOATS, MUL, Rules, Var, call, cast, emit, is_anything, is_number, once
+from tt_dynamo.passes.rewrite import (
+    ADD,
+    ANY,
+    FLOATS,
+    MUL,
+    Rules,
+    call,
+    cast,
+    emit,
+    is_anything,
+    is_number,
+    once,
+    variable,
+)
 
-x, weight, dims, eps = Var("x"), Var("weight"), Var("dims", is_anything), Var("eps", is_number)
+x, weight, dims, eps = variable("x"), variable("weight"), variable("dims", is_anything), variable("eps", is_number)
 SQUARE = call(aten.pow.Tensor_Scalar, x, 2) | call(aten.mul.Tensor, x, x)
 TOTAL = call(ADD, call(aten.mean.dim, SQUARE, dims, True), eps)
 NORM = call(MUL, x, call(aten.rsqrt.default, TOTAL)) | call(aten.div.Tensor, x, call(aten.sqrt.default, TOTAL))
@@ -64,7 +77,7 @@ RULES.add(
     "rms_norm_of_moved",
     call(
         (aten.permute.default, aten.reshape.default),
-        once(call(operators.rms_norm, x, Var("weight", is_anything), eps)),
+        once(call(operators.rms_norm, x, variable("weight", is_anything), eps)),
         ANY,
     ),
     _move_down,

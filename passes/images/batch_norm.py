@@ -10,19 +10,21 @@ stays one multiplication and one addition (`passes/images/affine.py`).
 from __future__ import annotations
 
 import operator
+from functools import partial
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import Context, aten, dtype_of, insert, shape_of
-from tt_dynamo.passes.rewrite import ANY, Rules, Var, call, is_constant, is_number, once
+from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
+from tt_dynamo.passes import rewrite
+from tt_dynamo.passes.rewrite import ANY, Rules, call, is_constant, is_number, once, variable
 
 RULES = Rules()
-WEIGHTS = [Var(name, is_constant) for name in ("weight", "bias", "gain", "shift", "mean", "variance")]
-CONVOLUTION = call(aten.convolution.default, Var("x"), *WEIGHTS[:2], *[ANY] * 6)
+WEIGHTS = [variable(name, is_constant) for name in ("weight", "bias", "gain", "shift", "mean", "variance")]
+CONVOLUTION = call(aten.convolution.default, variable("x"), *WEIGHTS[:2], *[ANY] * 6)
 NORM = call(
-    aten._native_batch_norm_legit_no_training.default, once(CONVOLUTION), *WEIGHTS[2:], ANY, Var("eps", is_number)
+    aten._native_batch_norm_legit_no_training.default, once(CONVOLUTION), *WEIGHTS[2:], ANY, variable("eps", is_number)
 )
 
 
@@ -34,10 +36,7 @@ def fold_batch_norm(graph: Graph, context: Context) -> int:
 def _folded(node: Node, x: Node, weight: Node, mean: Node, variance: Node, eps: float, **optional: Any) -> Node:
     bias, gain, shift = optional["bias"], optional["gain"], optional["shift"]
     convolution = node.args[0].args[0]
-    geometry = convolution.args[3:]
-
-    def emit(target, *args, **kwargs) -> Node:
-        return insert(node.graph, target, args, kwargs, like=convolution)
+    geometry, emit = convolution.args[3:], partial(rewrite.emit, convolution)
 
     def exact(node: Node) -> Node:
         return node if dtype_of(node) == torch.float32 else emit(aten._to_copy.default, node, dtype=torch.float32)

@@ -13,53 +13,44 @@ from __future__ import annotations
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.rewrite import ANY, Rules, call, emit, is_constant, variable
+
+RULES = Rules()
 
 
 def fold_patch_embedding(graph: Graph, context: Context) -> int:
     """Rewrite every patch embedding; returns how many."""
-    constants = constant_nodes(graph)
-    rewritten = 0
-    for node in graph.find_nodes(op="call_function", target=aten.convolution.default):
-        if _is_patch_embedding(node, constants):
-            with graph.inserting_before(node):
-                replace(node, _rewrite(graph, node))
-            rewritten += 1
+    rewritten = RULES.apply(graph)
     if rewritten:
-        dead_code(graph)
         canonicalize(graph, context)  # the moves behind the convolution now meet those of the linear
     return rewritten
-
-
-def _is_patch_embedding(node: Node, constants: set[Node]) -> bool:
-    x, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
-    kernel = list(shape_of(weight)[2:])
-    if transposed or groups != 1 or len(kernel) != 2 or not dtype_of(node).is_floating_point:
-        return False
-    if weight not in constants or (bias is not None and bias not in constants):
-        return False
-    same = _pair(stride) == kernel and _pair(padding) == [0, 0] and _pair(dilation) == [1, 1]
-    return same and kernel != [1, 1] and len(shape_of(x)) == 4
 
 
 def _pair(values: list[int]) -> list[int]:
     return list(values) * 2 if len(values) == 1 else list(values)
 
 
-def _rewrite(graph: Graph, node: Node) -> Node:
-    def emit(target, *args):
-        return insert(graph, target, args, like=node)
-
-    x, weight, bias = node.args[:3]
+def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | None:
+    stride, padding, dilation = map(_pair, node.args[3:6])
+    kernel = list(shape_of(weight)[2:])
+    if not stride == kernel != [1, 1] or (padding, dilation) != ([0, 0], [1, 1]):
+        return None
+    if len(shape_of(x)) != 4 or not dtype_of(node).is_floating_point:
+        return None
     batch, out, rows, columns = shape_of(node)
     _, channels, height, width = shape_of(weight)
     for dim, size in ((2, rows * height), (3, columns * width)):
         if shape_of(x)[dim] != size:
-            x = emit(aten.slice.Tensor, x, dim, 0, size)
-    patches = emit(operators.fold_patches, x, height, width)
-    weight = emit(aten.permute.default, weight, [2, 3, 1, 0])
-    weight = emit(aten.reshape.default, weight, [height * width * channels, out])
-    y = emit(operators.linear, patches, weight, bias)
-    y = emit(aten.permute.default, y, [0, 2, 1])
-    return emit(aten.reshape.default, y, [batch, out, rows, columns])
+            x = emit(node, aten.slice.Tensor, x, dim, 0, size)
+    patches = emit(node, operators.fold_patches, x, height, width)
+    weight = emit(node, aten.permute.default, weight, [2, 3, 1, 0])
+    weight = emit(node, aten.reshape.default, weight, [height * width * channels, out])
+    y = emit(node, operators.linear, patches, weight, bias)
+    y = emit(node, aten.permute.default, y, [0, 2, 1])
+    return emit(node, aten.reshape.default, y, [batch, out, rows, columns])
+
+
+WEIGHTS = variable("weight", is_constant), variable("bias", is_constant)
+RULES.add("patches", call(aten.convolution.default, variable("x"), *WEIGHTS, ANY, ANY, ANY, False, ANY, 1), _patches)

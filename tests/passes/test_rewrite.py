@@ -9,9 +9,22 @@ import torch
 from captured import Module, capture, parameter, random
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.rewrite import ADD, DIV, MUL, Rules, Var, call, cast, emit, is_constant, is_number, once, scaled
+from tt_dynamo.passes.rewrite import (
+    ADD,
+    DIV,
+    MUL,
+    Rules,
+    call,
+    cast,
+    emit,
+    is_constant,
+    is_number,
+    once,
+    scaled,
+    variable,
+)
 
-x, y = Var("x"), Var("y")
+x, y = variable("x"), variable("y")
 EXP = aten.exp.default
 
 
@@ -46,8 +59,8 @@ def test_a_variable_stands_for_one_value():
 
 def test_a_variable_holds_what_its_condition_allows():
     model = Module(parameter(3), forward=lambda m, a: a * (m.p0 + 1) + a * a)
-    assert count(call(MUL, x, Var("w", is_constant)), None, random(2, 3), model=model) == 1
-    assert count(call(ADD, x, Var("c", is_number)), lambda a, b: (a + 2) + b) == 1
+    assert count(call(MUL, x, variable("w", is_constant)), None, random(2, 3), model=model) == 1
+    assert count(call(ADD, x, variable("c", is_number)), lambda a, b: (a + 2) + b) == 1
 
 
 def test_arguments_that_a_pattern_leaves_out_have_their_defaults():
