@@ -15,22 +15,22 @@ from torch.fx import Graph
 
 from tt_dynamo.ir.graph import Context
 from tt_dynamo.passes.caches.decode_rows import decode_rows
-from tt_dynamo.passes.caches.hold import hold_caches
-from tt_dynamo.passes.caches.rank_3 import carry_rank_4
+from tt_dynamo.passes.caches.hold import cache_writes_in_place
+from tt_dynamo.passes.caches.rank_3 import sink_rank3_reshapes
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.gelu import fuse_gelu
 from tt_dynamo.passes.fuse.grouped_query import fuse_grouped_query
 from tt_dynamo.passes.fuse.merge_heads import fuse_merge_heads
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
-from tt_dynamo.passes.fuse.prompt import attend_to_prompt
+from tt_dynamo.passes.fuse.prompt import attention_to_prompt
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rms_norm import fuse_rms_norm
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_scales
-from tt_dynamo.passes.fuse.split_linears import divide_linears
-from tt_dynamo.passes.images.affine import pull_out_affine
+from tt_dynamo.passes.fuse.split_linears import split_linears
+from tt_dynamo.passes.images.affine import split_norm_affine
 from tt_dynamo.passes.images.batch_norm import fold_batch_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
@@ -38,10 +38,10 @@ from tt_dynamo.passes.images.resize import resize
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
-from tt_dynamo.passes.normalize.lookups import look_up_rows
-from tt_dynamo.passes.normalize.moves import spell_moves
+from tt_dynamo.passes.normalize.lookups import index_to_embedding
+from tt_dynamo.passes.normalize.moves import normalize_moves
 from tt_dynamo.passes.normalize.reductions import canonicalize_reductions
-from tt_dynamo.passes.normalize.row_writes import write_rows
+from tt_dynamo.passes.normalize.row_writes import index_put_to_embedding
 from tt_dynamo.passes.normalize.strides import keep_strides
 
 Pass = Callable[[Graph, Context], int]
@@ -64,30 +64,30 @@ class Step:
 
 PHASES: dict[str, tuple[Step, ...]] = {
     "normalize": (
-        Step(hold_caches),
+        Step(cache_writes_in_place),
         Step(keep_strides, required=True, for_values=True),
         Step(
-            spell_moves,
+            normalize_moves,
             {keep_strides: "copies into strided memory lose their strides"},
             required=True,
             for_values=True,
         ),
-        Step(look_up_rows, {hold_caches: "the roll of a sliding cache becomes a lookup"}, required=True),
-        Step(write_rows, {hold_caches: "writes into a cache become lookups"}, required=True),
+        Step(index_to_embedding, {cache_writes_in_place: "rolls of caches become lookups"}, required=True),
+        Step(index_put_to_embedding, {cache_writes_in_place: "writes into a cache become lookups"}, required=True),
         Step(promote_operands, required=True, for_values=True),
-        Step(canonicalize, {hold_caches: "the copy into a cache is dropped"}, required=True),
+        Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
         Step(canonicalize_reductions, required=True, for_values=True),
     ),
     "images": (
         Step(fold_batch_norm),
         Step(fold_patch_embedding),
-        Step(pull_out_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
+        Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
         Step(resize, required=True),
         Step(
             channels_last,
             {
                 fold_patch_embedding: "it takes the convolution of the patches",
-                pull_out_affine: "it takes group norms without weights only",
+                split_norm_affine: "it takes group norms without weights only",
                 resize: "it joins the moves around what is resized",
             },
             required=True,
@@ -96,12 +96,12 @@ PHASES: dict[str, tuple[Step, ...]] = {
     ),
     "fuse": (
         Step(fuse_rotary),
-        Step(rotary_tables, {hold_caches: "the caches say how long tables are"}, required=True, for_values=True),
+        Step(rotary_tables, {cache_writes_in_place: "caches say how long tables are"}, required=True, for_values=True),
         Step(fuse_rms_norm),
         Step(fuse_attention),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(fuse_grouped_query, {fuse_attention: "it reads attention", fuse_rotary: "it looks through rotary"}),
-        Step(attend_to_prompt, {hold_caches: "it reads fill_cache", fuse_attention: "it reads attention"}),
+        Step(attention_to_prompt, {cache_writes_in_place: "it reads fill_cache", fuse_attention: "it reads attention"}),
         Step(pad_heads, {fuse_attention: "it reads attention"}),
         Step(
             fuse_qkv,
@@ -114,17 +114,20 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(
             fuse_merge_heads,
             dict.fromkeys(
-                (fuse_grouped_query, attend_to_prompt, pad_heads), "it reads attention that does not merge its heads"
+                (fuse_grouped_query, attention_to_prompt, pad_heads), "it reads attention that does not merge its heads"
             ),
         ),
-        Step(divide_linears, {fuse_qkv: "it divides the projection of the heads too"}),
+        Step(split_linears, {fuse_qkv: "it divides the projection of the heads too"}),
         Step(fuse_gelu),
-        Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", divide_linears: "parts take their activations"}),
+        Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),
         Step(fuse_residual_norm),
     ),
     "caches": (
-        Step(decode_rows, {hold_caches: "it reads update_cache", fuse_qkv: "it reads split_heads"}),
-        Step(carry_rank_4, {fuse_residual_norm: "it reads add_layer_norm", decode_rows: "tokens are rows by then"}),
+        Step(decode_rows, {cache_writes_in_place: "it reads update_cache", fuse_qkv: "it reads split_heads"}),
+        Step(
+            sink_rank3_reshapes,
+            {fuse_residual_norm: "it moves past add_layer_norm", decode_rows: "it reads tokens as rows"},
+        ),
     ),
     "constants": (Step(fold_constants, required=True),),  # last: whatever a pass makes of weights is folded
 }

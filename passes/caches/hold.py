@@ -61,7 +61,7 @@ class _Write:
         return self.is_fresh or self.count > 1
 
 
-def hold_caches(graph: Graph, context: Context) -> int:
+def cache_writes_in_place(graph: Graph, context: Context) -> int:
     """Rewrite every write into a cache; returns how many."""
     literals = literal_nodes(graph)
     writes = [found for node in graph.nodes if (found := _write(node, literals)) is not None]

@@ -31,7 +31,7 @@ ROWS = {
 }
 
 
-def carry_rank_4(graph: Graph, context: Context) -> int:
+def sink_rank3_reshapes(graph: Graph, context: Context) -> int:
     """Move every such reshape as far down as it goes; returns past how many operations."""
     carried = 0
     for node in list(graph.nodes):

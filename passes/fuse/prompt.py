@@ -19,7 +19,7 @@ SDPA = aten.scaled_dot_product_attention.default
 FORBIDDEN = torch.finfo(torch.bfloat16).min / 2  # and below: counts for nothing beside any other score
 
 
-def attend_to_prompt(graph: Graph, context: Context) -> int:
+def attention_to_prompt(graph: Graph, context: Context) -> int:
     """Rewrite every such attention; returns how many."""
     literals = literal_nodes(graph)
     changed = 0

@@ -19,7 +19,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, insert, is_call, replace, shape_of
 
 
-def divide_linears(graph: Graph, context: Context) -> int:
+def split_linears(graph: Graph, context: Context) -> int:
     """Divide every linear that only slices of its columns read; returns how many."""
     constants = constant_nodes(graph)
     divided = 0

@@ -19,7 +19,7 @@ from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, insert, is_ca
 TRAINING = (aten._native_batch_norm_legit.no_stats, aten._native_batch_norm_legit_functional.default)
 
 
-def pull_out_affine(graph: Graph, context: Context) -> int:
+def split_norm_affine(graph: Graph, context: Context) -> int:
     """Rewrite every norm over channels; returns how many."""
     rewritten = 0
     for node in list(graph.nodes):

@@ -80,7 +80,7 @@ ALONGSIDE = ROW_MOVES | {
 INDEXING = frozenset({aten.index.Tensor, aten._unsafe_index.Tensor, aten.index_select.default, aten.take.default})
 
 
-def look_up_rows(graph: Graph, context: Context) -> int:
+def index_to_embedding(graph: Graph, context: Context) -> int:
     """Replace each such operation; returns how many."""
     constants, literals = constant_nodes(graph), literal_nodes(graph)
     changed = 0

@@ -23,7 +23,7 @@ from tt_dynamo.passes.rows import indices_of, movable
 RULES = Rules()
 
 
-def spell_moves(graph: Graph, context: Context) -> int:
+def normalize_moves(graph: Graph, context: Context) -> int:
     """Apply the rules until nothing changes; returns how many nodes were rewritten."""
     return RULES.apply(graph, leave=constant_nodes)
 

@@ -33,7 +33,7 @@ from tt_dynamo.passes.rows import (
 RULES = Rules()
 
 
-def write_rows(graph: Graph, context: Context) -> int:
+def index_put_to_embedding(graph: Graph, context: Context) -> int:
     """Replace each such operation; returns how many."""
     return RULES.apply(graph, leave=constant_nodes)
 

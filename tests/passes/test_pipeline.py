@@ -87,16 +87,16 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         changed = transform(graph.graph, graph.context)
         graph.graph.lint()
         same(graph.run(), before, exact=False)
-        moves = ("spell_moves", "look_up_rows", "write_rows")
-        absent = ("channels_last", "resize", "fuse_gelu", "fuse_rms_norm", "pull_out_affine", "fold_batch_norm")
+        moves = ("normalize_moves", "index_to_embedding", "index_put_to_embedding")
+        absent = ("channels_last", "resize", "fuse_gelu", "fuse_rms_norm", "split_norm_affine", "fold_batch_norm")
         absent += ("fuse_image_activation", "pad_heads", "fold_scales")
         language = (
-            "attend_to_prompt",
-            "hold_caches",
+            "attention_to_prompt",
+            "cache_writes_in_place",
             "fuse_rotary",
             "fuse_grouped_query",
             "rotary_tables",
-            "divide_linears",
+            "split_linears",
             "decode_rows",
         )
         spelled = ("keep_strides", "promote_operands", "canonicalize_reductions")

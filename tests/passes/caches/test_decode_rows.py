@@ -12,7 +12,7 @@ from captured import Captured, Module, capture, random
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.passes.caches.decode_rows import USERS, decode_rows
-from tt_dynamo.passes.caches.hold import hold_caches
+from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.grouped_query import fuse_grouped_query
 from tt_dynamo.passes.fuse.merge_heads import fuse_merge_heads
@@ -24,7 +24,7 @@ HEADS, KV_HEADS, DIM, LENGTH = 4, 2, 32, 16
 WIDTH = HEADS * DIM
 POSITION = 11
 BEFORE = (
-    hold_caches, canonicalize, fuse_rotary, fuse_attention, fuse_grouped_query, fuse_qkv, fuse_merge_heads,
+    cache_writes_in_place, canonicalize, fuse_rotary, fuse_attention, fuse_grouped_query, fuse_qkv, fuse_merge_heads,
 )  # fmt: skip
 
 

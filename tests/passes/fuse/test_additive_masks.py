@@ -7,7 +7,7 @@ from captured import capture, random
 from torch.fx import Interpreter
 
 from tt_dynamo.ir import operators
-from tt_dynamo.passes.caches.hold import hold_caches
+from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
@@ -37,7 +37,7 @@ def test_the_mask_of_a_token_that_reads_a_cache_is_finite(mask):
     allowed = (torch.arange(64) >= torch.tensor([40, 0])[:, None])[:, None, None]
     inputs = [random(2, 3, 1, 8), random(2, 3, 1, 8), random(2, 3, 64, 8), random(2, 3, 64, 8), torch.tensor([50])]
     graph = capture(one_token(mask), *inputs, allowed)
-    for transform in (hold_caches, canonicalize):
+    for transform in (cache_writes_in_place, canonicalize):
         graph.apply(transform, exact=False)
     graph.apply(fuse_attention, exact=False)
     (node,) = graph.calls(operators.attention_mask)

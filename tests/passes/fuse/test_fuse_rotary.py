@@ -8,7 +8,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.normalize.moves import spell_moves
+from tt_dynamo.passes.normalize.moves import normalize_moves
 
 BATCH, HEADS, SEQ = 2, 3, 5
 
@@ -37,7 +37,7 @@ def inputs(width, table=None, batch=1):
 
 def fused(forward, *arguments):
     graph = capture(Module(forward=forward), *arguments)
-    graph.apply(spell_moves)
+    graph.apply(normalize_moves)
     graph.apply(canonicalize)
     return graph, graph.apply(fuse_rotary, exact=False)
 

@@ -10,7 +10,7 @@ from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import MORE, ROWS, rotary_tables
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
-from tt_dynamo.passes.normalize.moves import spell_moves
+from tt_dynamo.passes.normalize.moves import normalize_moves
 
 HALF = 16
 
@@ -27,7 +27,7 @@ def cosines(self, positions, join=lambda angles: torch.cat((angles, angles), -1)
 
 def looked_up(forward, *inputs):
     graph = capture(Module(frequencies(), forward=forward), *inputs)
-    for transform in (spell_moves, canonicalize, fuse_rotary):
+    for transform in (normalize_moves, canonicalize, fuse_rotary):
         graph.apply(transform, exact=False)
     return graph, graph.apply(rotary_tables)
 

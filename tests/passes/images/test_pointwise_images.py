@@ -10,7 +10,7 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.images.affine import pull_out_affine
+from tt_dynamo.passes.images.affine import split_norm_affine
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
@@ -26,7 +26,7 @@ def between(function, *members, image=IMAGE):
     with torch.no_grad():
         model(image)
     graph = capture(model, image)
-    graph.apply(canonicalize, pull_out_affine, channels_last, exact=False)
+    graph.apply(canonicalize, split_norm_affine, channels_last, exact=False)
     graph.apply(fold_constants, exact=False)
     return graph
 
@@ -122,7 +122,7 @@ def test_a_group_norm_flows_where_channels_and_pixels_fill_tiles(channels, side)
         nn.Conv2d(3, channels, 1), nn.GroupNorm(1 + channels % 2 * 2, channels), nn.ReLU(), nn.Conv2d(channels, 4, 1)
     )
     graph = capture(model, random(2, 3, side, side))
-    graph.apply(canonicalize, pull_out_affine, channels_last, exact=False)
+    graph.apply(canonicalize, split_norm_affine, channels_last, exact=False)
     flows = channels % 32 == 0 and side == 8
     assert len(graph.calls(operators.group_norm)) == flows
     assert moves(graph) == 2 + 2 * (not flows)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes import PASSES
-from tt_dynamo.passes.caches.rank_3 import carry_rank_4
+from tt_dynamo.passes.caches.rank_3 import sink_rank3_reshapes
 from tt_dynamo.passes.fuse.epilogues import fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
@@ -21,7 +21,7 @@ def carried(model, *inputs):
     graph = capture(model, *inputs)
     for transform in (canonicalize, fuse_linear_activation, fuse_residual_norm):
         graph.apply(transform, exact=False)
-    return graph, graph.apply(carry_rank_4, exact=False)
+    return graph, graph.apply(sink_rank3_reshapes, exact=False)
 
 
 def from_rank_4(x):
@@ -77,4 +77,4 @@ def test_what_is_left_alone(name):
 
 def test_it_runs_before_constants_are_folded_so_reshaped_constants_cost_nothing():
     names = [transform.__name__ for transform in PASSES]
-    assert names.index("carry_rank_4") < names.index("fold_constants")
+    assert names.index("sink_rank3_reshapes") < names.index("fold_constants")

@@ -7,7 +7,7 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.normalize.moves import spell_moves
+from tt_dynamo.passes.normalize.moves import normalize_moves
 from tt_dynamo.passes.normalize.strides import keep_strides
 
 SPELLED = {
@@ -39,7 +39,7 @@ SPELLED = {
 def test_spelled_otherwise(name):
     move, gone = SPELLED[name]
     graph = capture(lambda x: move(torch.relu(x)) * 1, random(3, 4))
-    assert graph.apply(spell_moves) > 0
+    assert graph.apply(normalize_moves) > 0
     assert gone is None or not graph.calls(gone)
 
 
@@ -48,18 +48,18 @@ def test_spelled_otherwise(name):
 )
 def test_indices_are_checked_on_the_host(move):
     graph = capture(lambda x, i: move(torch.relu(x), i) * 1, random(3, 4), torch.zeros(3, 2, dtype=torch.int64))
-    graph.apply(spell_moves)
+    graph.apply(normalize_moves)
     assert len(graph.calls(operators.bounded)) == 1
 
 
 def test_positions_of_integers_stay_with_eager_torch():
     ids = torch.arange(12).view(3, 4)
     graph = capture(lambda i: i.gather(1, i % 4) + i.tril(), ids)
-    assert spell_moves(graph.graph, graph.context) == 0
+    assert normalize_moves(graph.graph, graph.context) == 0
 
 
 def test_what_lies_as_its_strides_say_is_not_respelled():
     graph = capture(lambda x: (torch.relu(x).t() * 2).as_strided((2, 2), (1, 2)) + 1, random(3, 4))
     graph.apply(keep_strides)
-    assert spell_moves(graph.graph, graph.context) == 0
+    assert normalize_moves(graph.graph, graph.context) == 0
     assert len(graph.calls(aten.copy.default)) == 1

@@ -6,15 +6,15 @@ from captured import Module, capture, parameter, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.normalize.lookups import look_up_rows
-from tt_dynamo.passes.normalize.row_writes import write_rows
+from tt_dynamo.passes.normalize.lookups import index_to_embedding
+from tt_dynamo.passes.normalize.row_writes import index_put_to_embedding
 
 look_up, pick = operators.look_up, operators.pick
 
 
 def looked_up(model, *inputs):
     graph = capture(model, *inputs)
-    graph.apply(look_up_rows)
+    graph.apply(index_to_embedding)
     return graph
 
 
@@ -90,13 +90,13 @@ def test_computed_indices_become_numbers_of_rows(index):
 
 def test_integers_stay_as_they_are():
     graph = capture(lambda i: i.roll(1, 0) + i.flip(1), torch.arange(12).view(3, 4))
-    assert look_up_rows(graph.graph, graph.context) == 0
+    assert index_to_embedding(graph.graph, graph.context) == 0
 
 
 def test_constants_stay_as_they_are():
     table = Module(parameter(3, 4), forward=lambda s, x: torch.relu(x) @ s.p0.roll(1, 0))
     graph = capture(table, random(2, 3))
-    assert look_up_rows(graph.graph, graph.context) == 0
+    assert index_to_embedding(graph.graph, graph.context) == 0
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_constants_stay_as_they_are():
 def test_writes_read_rows_from_what_is_written(write):
     inputs = random(3, 4, 5), torch.tensor([2, 0]), random(2, 4, 5)
     graph = capture(lambda x, i, v: torch.relu(write(torch.relu(x), i, v)), *inputs)
-    graph.apply(write_rows)
+    graph.apply(index_put_to_embedding)
     assert len(graph.calls(operators.put_numbers, aten.cat.default, look_up)) == 3
 
 
@@ -121,4 +121,4 @@ def test_sums_are_no_writes():
         return torch.relu(x).index_put((i,), v, accumulate=True) * 1
 
     graph = capture(model, random(3, 4), torch.tensor([2, 2]), random(2, 4))
-    assert write_rows(graph.graph, graph.context) == 0
+    assert index_put_to_embedding(graph.graph, graph.context) == 0

@@ -9,7 +9,7 @@ from torch import nn
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, constant_nodes
 from tt_dynamo.passes.fuse.epilogues import fuse_linear_activation
-from tt_dynamo.passes.fuse.split_linears import divide_linears
+from tt_dynamo.passes.fuse.split_linears import split_linears
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 WIDTH = 12
@@ -23,7 +23,7 @@ def projection(bias, out=2 * WIDTH):
 def divided(forward, *members):
     graph = capture(Module(*members, forward=forward), random(2, 5, WIDTH))
     graph.apply(canonicalize, exact=False)
-    return graph, graph.apply(divide_linears, exact=False)
+    return graph, graph.apply(split_linears, exact=False)
 
 
 def phi3(self, x):

@@ -8,7 +8,7 @@ from captured import Captured, capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Assumption, aten
-from tt_dynamo.passes.caches.hold import hold_caches
+from tt_dynamo.passes.caches.hold import cache_writes_in_place
 
 LENGTH = 8
 
@@ -29,7 +29,7 @@ def captured(model, *inputs) -> Captured:
 
 def test_one_token_is_written_at_its_position() -> None:
     graph = captured(write, cache(), random(2, 3, 1, 4), torch.tensor(5))
-    assert graph.apply(hold_caches) == 1
+    assert graph.apply(cache_writes_in_place) == 1
     update = graph.only(operators.update_cache)
     assert not graph.calls(aten.index_copy.default)
     assert graph.only(aten.copy_.default).args[1] is update
@@ -38,7 +38,7 @@ def test_one_token_is_written_at_its_position() -> None:
 
 def test_a_prompt_is_taken_to_start_at_the_first_row() -> None:
     graph = captured(write, cache(), random(2, 3, 5, 4), torch.tensor(0))
-    assert graph.apply(hold_caches) == 1
+    assert graph.apply(cache_writes_in_place) == 1
     assert graph.only(operators.fill_cache)
     (assumption,) = graph.context.assumptions
     assert assumption.value == 0 and len(assumption.placeholders) == 1
@@ -47,7 +47,7 @@ def test_a_prompt_is_taken_to_start_at_the_first_row() -> None:
 def test_a_prompt_is_left_alone_where_nothing_may_be_assumed() -> None:
     graph = captured(write, cache(), random(2, 3, 5, 4), torch.tensor(2))
     graph.context.assume = False
-    assert graph.apply(hold_caches) == 0
+    assert graph.apply(cache_writes_in_place) == 0
     assert graph.only(aten.index_copy.default)
 
 
@@ -57,7 +57,7 @@ def test_a_prompt_reads_its_own_keys_where_it_slices_them_off() -> None:
         return keys[:, :, :5] * 2
 
     graph = captured(model, cache(), random(2, 3, 5, 4), torch.tensor(0))
-    graph.apply(hold_caches)
+    graph.apply(cache_writes_in_place)
     assert not graph.calls(aten.slice.Tensor)
 
 
@@ -66,7 +66,7 @@ def test_layers_share_the_position_of_the_first() -> None:
         return write(a, x, i) + write(b, x, j)
 
     graph = captured(model, cache(), cache() + 1, random(2, 3, 1, 4), torch.tensor(5), torch.tensor(5))
-    graph.apply(hold_caches)
+    graph.apply(cache_writes_in_place)
     first, second = graph.calls(operators.update_cache)
     assert first.args[2] is second.args[2]
     (assumption,) = graph.context.assumptions
@@ -79,7 +79,7 @@ def test_without_assumptions_layers_keep_positions_of_their_own() -> None:
 
     graph = captured(model, cache(), cache() + 1, random(2, 3, 1, 4), torch.tensor(5), torch.tensor(2))
     graph.context.assume = False
-    graph.apply(hold_caches)
+    graph.apply(cache_writes_in_place)
     first, second = graph.calls(operators.update_cache)
     assert first.args[2] is not second.args[2]
 
@@ -91,7 +91,7 @@ def test_a_cache_made_in_the_graph_is_the_prompt_and_zeros_and_stays_on_the_devi
         return keys
 
     graph = captured(model, random(2, 3, 5, 4), torch.tensor(0))
-    assert graph.apply(hold_caches) == 1
+    assert graph.apply(cache_writes_in_place) == 1
     assert graph.targets() == [aten.constant_pad_nd.default]
     assert graph.graph.output_node().meta["kept"] == [0]
 
@@ -106,7 +106,7 @@ def test_what_else_reads_the_old_contents_keeps_them(rank: int) -> None:
 
     given = (cache(), random(2, 3, 1, 4)) if rank == 4 else (random(3, LENGTH, 4), random(3, 1, 4))
     graph = captured(model, *given, torch.tensor(5))
-    assert graph.apply(hold_caches) == 0
+    assert graph.apply(cache_writes_in_place) == 0
 
 
 def test_a_prompt_longer_than_its_cache_is_left_to_eager_torch() -> None:
@@ -115,7 +115,7 @@ def test_a_prompt_longer_than_its_cache_is_left_to_eager_torch() -> None:
     node = graph.only(aten.index_copy.default)
     node.meta["val"], longer = node.meta["val"][:, :, :0], node.args[3]
     assert longer is not None
-    assert hold_caches(graph.graph, graph.context) == 0
+    assert cache_writes_in_place(graph.graph, graph.context) == 0
 
 
 SCATTERED = {
@@ -145,7 +145,7 @@ def test_rows_that_do_not_follow_one_another_are_written_where_they_belong(rows:
         return keys.index_copy_(2, positions, x[:, :, : len(positions)])
 
     graph = captured(model, cache(), random(2, 3, 5, 4), torch.tensor(1))
-    assert graph.apply(hold_caches) == 0
+    assert graph.apply(cache_writes_in_place) == 0
     assert not graph.context.assumptions
 
 
@@ -162,7 +162,7 @@ FOLLOWING = {
 @pytest.mark.parametrize("rows", FOLLOWING)
 def test_a_prompt_at_known_rows_is_written_from_the_first(rows: str) -> None:
     graph = captured(lambda keys, x: keys.index_copy_(2, FOLLOWING[rows](), x), cache(), random(2, 3, 4, 4))
-    assert graph.apply(hold_caches) == 1
+    assert graph.apply(cache_writes_in_place) == 1
     assert graph.only(operators.fill_cache)
     assert not graph.context.assumptions
 
@@ -173,7 +173,7 @@ def test_one_row_of_a_new_cache(row: int) -> None:
         return torch.zeros(2, 3, LENGTH, 4).index_copy_(2, torch.tensor([row]), x)
 
     graph = captured(model, random(2, 3, 1, 4))
-    assert graph.apply(hold_caches) == (row == 0)
+    assert graph.apply(cache_writes_in_place) == (row == 0)
 
 
 def slide(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -186,7 +186,7 @@ def slide(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def test_a_full_cache_that_slides_is_written_whole() -> None:
     graph = captured(slide, cache(), random(2, 3, 1, 4))
-    assert graph.apply(hold_caches) == 1
+    assert graph.apply(cache_writes_in_place) == 1
     new = graph.only(operators.slide_cache)
     assert graph.only(aten.copy_.default).args[1] is new
     assert not graph.calls(aten.roll.default) and not graph.calls(aten.index_put.default)
@@ -214,5 +214,5 @@ def old_contents_read(keys: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("model", [other_row, other_way, old_contents_read])
 def test_what_only_resembles_a_sliding_cache_stays(model) -> None:
     graph = captured(model, cache(), random(2, 3, 1, 4))
-    assert graph.apply(hold_caches) == 0
+    assert graph.apply(cache_writes_in_place) == 0
     assert graph.only(aten.roll.default)
