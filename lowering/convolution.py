@@ -9,13 +9,13 @@ computes and nothing else.
 from __future__ import annotations
 
 import math
-import re
 from typing import Any
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import on_device
+from tt_dynamo.ir.ttnn_internals import lacks_l1_of_all_cores
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.memory import blocks, is_sharded, memory_config
@@ -178,17 +178,11 @@ def _choose(ttnn, asked, candidates, convolve):
         try:
             return convolve(way)
         except Exception as error:
-            if _exceeds_all_cores(ttnn, str(error)):
+            if lacks_l1_of_all_cores(error, math.prod(ttnn.settings.grid_size)):
                 no_room.append(str(error))
             raise
 
     return ttnn.choose(asked, candidates, attempt)
-
-
-def _exceeds_all_cores(ttnn, words):
-    """Whether TTNN says that it wants more bytes at once than the L1 of all cores has, however they are sharded."""
-    found = re.search(r"allocate (\d+) B L1 buffer.* bank size is (\d+) B", words, re.DOTALL)
-    return found is not None and int(found[1]) > int(found[2]) * math.prod(ttnn.settings.grid_size)
 
 
 @lower(aten.convolution.default)

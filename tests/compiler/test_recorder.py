@@ -11,8 +11,9 @@ from torch.fx import Graph
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.devices import open_device
-from tt_dynamo.ir.errors import Refused, ttnn_reason
+from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Spec, Value
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.fx import Graph
 
-from tt_dynamo.ir.errors import ttnn_reason
+from tt_dynamo.ir.ttnn_internals import graph_capture, lacks_dram, ttnn_reason
 
 
 @dataclasses.dataclass
@@ -41,14 +41,14 @@ class MarkedNamespace:
             return MarkedNamespace(self._ttnn, found, path)
         if isinstance(found, type) or not callable(found):
             return found
-        graph = self._ttnn._ttnn.graph
+        capture = graph_capture(self._ttnn)
 
         def marked(*args: Any, **kwargs: Any) -> Any:
-            graph.track_function_start(path)
+            capture.track_function_start(path)
             try:
                 return found(*args, **kwargs)
             finally:
-                graph.track_function_end()
+                capture.track_function_end()
 
         return marked
 
@@ -59,7 +59,7 @@ def dram_or_error() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "Out of Memory" not in str(error) or "B DRAM buffer" not in str(error):
+        if not lacks_dram(error):
             raise
         raise MemoryError(ttnn_reason(error)) from None
 
@@ -109,12 +109,12 @@ def measure(ttnn: Any, run: Callable[[], object]) -> Measurement:
 
 
 def _captured(ttnn: Any, run: Callable[[], object], mode: Any) -> list[dict]:
-    begin, end = ttnn._ttnn.graph.begin_graph_capture, ttnn._ttnn.graph.end_graph_capture
-    begin(mode)
+    capture = graph_capture(ttnn)
+    capture.begin_graph_capture(mode)
     try:
         run()
     finally:
-        events = end()
+        events: list[dict] = capture.end_graph_capture()
     return events
 
 

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.errors import TTNN_ERRORS, Refused, ttnn_reason
+from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Value, on_device, spec_of
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import first_accepted
 
@@ -118,8 +119,6 @@ class Recorder:
         """Make the call, write it down, and wrap what it gives."""
         try:
             result = function(*_tensors(args), **_tensors(kwargs))
-        except (RuntimeError, TypeError, ValueError) as error:
-            raise Refused(f"{path}: {ttnn_reason(error)}") from None
         except TTNN_ERRORS as error:
             raise Refused(f"{path}: {ttnn_reason(error)}") from None
         name = path.rpartition(".")[2].rstrip("_")

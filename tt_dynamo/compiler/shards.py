@@ -8,7 +8,6 @@ not read by the call itself moves to DRAM, and its later readers find it there.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,10 +16,8 @@ from torch.fx import Node
 from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Value
+from tt_dynamo.ir.ttnn_internals import lacks_room
 from tt_dynamo.lowering.memory import interleaved, is_sharded
-
-# How TTNN says that buffers, or the circular buffers of a kernel, find no room.
-NO_ROOM = re.compile(r"circular buffer|out of memory|not enough space|beyond max L1|L1 buffer", re.IGNORECASE)
 
 
 class Shards:
@@ -56,7 +53,7 @@ class Shards:
             try:
                 return attempt(as_they_lie)
             except Refused as error:
-                full = NO_ROOM.search(str(error)) is not None
+                full = lacks_room(error)
             with contextlib.suppress(Refused):
                 if full and self._leave(self._others(operands)):
                     return attempt(as_they_lie)
@@ -64,7 +61,7 @@ class Shards:
             try:
                 return attempt(self.interleaved)
             except Refused as error:
-                if not NO_ROOM.search(str(error)) or not (self._leave(operands) or self._leave(self._others(operands))):
+                if not lacks_room(error) or not (self._leave(operands) or self._leave(self._others(operands))):
                     raise
 
     def is_sharded(self, node: Node) -> bool:

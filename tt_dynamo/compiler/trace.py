@@ -23,10 +23,11 @@ from tt_dynamo.compiler.recorder import Recorder, erase_after, last_node, nodes_
 from tt_dynamo.compiler.shards import Shards
 from tt_dynamo.compiler.traced_weights import TracedWeights
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import Refused, Unsupported, ttnn_reason
+from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.registry import Lowering

@@ -12,9 +12,10 @@ from typing import Any
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import Refused, ttnn_reason
+from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten, is_call, is_parameter
 from tt_dynamo.ir.spec import Spec, Value
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import WeightUse
 
 ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)

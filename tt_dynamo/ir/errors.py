@@ -1,8 +1,6 @@
-"""What goes wrong while a graph is compiled, and the words in which TTNN says it."""
+"""What goes wrong while a graph is compiled."""
 
 from __future__ import annotations
-
-import re
 
 TTNN_ERRORS = (RuntimeError, TypeError, ValueError)  # in which TTNN says no
 
@@ -17,11 +15,3 @@ class FallbackError(RuntimeError):
 
 class Refused(Unsupported):
     """TTNN says no to a call; the message is its own first line."""
-
-
-def ttnn_reason(error: BaseException) -> str:
-    """The sentence in which TTNN refuses: what follows `info:` of a TT_FATAL, else the first line."""
-    text = str(error).split("backtrace:")[0].strip()
-    found = re.search(r"info:\s*(.+)", text, re.DOTALL)
-    lines = (found.group(1) if found else text).strip().splitlines()
-    return " ".join(line.strip() for line in lines[:3]) if lines else type(error).__name__

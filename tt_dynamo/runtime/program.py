@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from tt_dynamo.devices import Device
-from tt_dynamo.ir.errors import FallbackError, ttnn_reason
+from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
 from tt_dynamo.runtime.caches import Copy, fetch, note_views, residents_of

@@ -23,9 +23,10 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused, ttnn_reason
+from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call
 from tt_dynamo.ir.helpers import restrided, shared
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.choose import first_accepted

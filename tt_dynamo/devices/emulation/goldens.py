@@ -6,33 +6,15 @@ from typing import Any
 import torch
 
 from tt_dynamo.devices.errors import EmulationError
+from tt_dynamo.devices.ttnn_internals import golden_of, preparation_of
 
 from .tensor import EmulatedTensor, replace
 
 
-def _prepare_typecast(args: Any, kwargs: Any) -> tuple[Any, Any]:
-    import ttnn
-
-    tensor = args[0] if args else kwargs["input_tensor"]
-    facts = {"_ttnn_input_dtype": tensor.dtype, "_ttnn_is_host": False, "_ttnn_arch_name": "wormhole_b0"}
-    named = (kwargs.get("dtype"), kwargs.get("output_dtype"))
-    dtypes = [argument for argument in (*args, *named) if isinstance(argument, ttnn.DataType)]
-    if dtypes[-1] in (ttnn.bfloat8_b, ttnn.bfloat4_b):
-        facts["output_dtype"] = ttnn.float32  # the result is packed anyway, in less time than the golden takes
-    return args, {**kwargs, **facts}
-
-
-# TTNN prepares the arguments of these goldens from TTNN tensors (contents, place), which emulated tensors aren't.
-_PREPARE: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
-    "ttnn.typecast": _prepare_typecast,
-    "ttnn.pad": lambda args, kwargs: (args, kwargs),
-}
-
-
 def by_golden(name: str, real: Any) -> Callable[..., Any]:
     """What gives the value of the operation `real` for arguments and keyword arguments, emulated tensors among them."""
-    # TTNN's own preparation renames arguments and notes dtypes; it leaves emulated tensors in their places.
-    golden, prepare = real.golden_function, _PREPARE.get(name, real.preprocess_golden_function_inputs)
+    golden, prepare = golden_of(real), preparation_of(name, real)
+    assert golden is not None
     # Whether the golden writes to its inputs, by form of the call. The first call of each form runs on copies to see.
     writes: dict[Any, bool] = {}
 

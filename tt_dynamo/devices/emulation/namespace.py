@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tt_dynamo.devices.errors import EmulationError
+from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, writes_to_inputs
 
 from .goldens import by_golden
 from .numerics import as_held, converted, round_to, to_torch_dtype
@@ -55,8 +56,8 @@ class Namespace:
             return Namespace(real, self.__ttnn, f"{self.__name}.{name}") if ours else real
         if real is self.__ttnn.Tensor:
             return EmulatedTensor
-        qualified = getattr(real, "python_fully_qualified_name", None)
-        if qualified is None and hasattr(real, "golden_function"):
+        qualified = operation_name(real)
+        if qualified is None and golden_of(real) is not None:
             qualified = f"{self.__name}.{name}"  # composed in Python of several operations
         if qualified in _CROSSING:
             return _CROSSING[qualified](self.__ttnn, real)
@@ -92,14 +93,13 @@ def device_closed() -> None:
 
 def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     """The emulated counterpart of one TTNN operation."""
-    golden = getattr(real, "golden_function", None)
     named_so = name.endswith("_") and not name.endswith("__")
     finish: _Finish
     if name in WRITES:
         finish = _by_writes(ttnn, WRITES[name])
-    elif named_so or name in _WRITING or getattr(golden, "_ttnn_mutates_global_inputs", False):
+    elif named_so or name in _WRITING or writes_to_inputs(real):
         return _refuse(f"{name} writes to its argument, which the emulated device does not support")
-    elif name not in REFERENCES and golden is None:
+    elif name not in REFERENCES and golden_of(real) is None:
         return _refuse(f"{name} has no golden function in TTNN and no reference of ours, so it gives no values here")
     else:
         finish = _by_values(ttnn, name, real)

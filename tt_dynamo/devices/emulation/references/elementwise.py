@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tt_dynamo.devices.ttnn_internals import golden_of_activation
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -50,9 +52,7 @@ def activate(value: Tensor, activation: Any) -> Tensor:
     """Apply a fused activation: a name, a ttnn.UnaryOpType, a ttnn.UnaryWithParam or None."""
     if activation is None:
         return value
-    from ttnn.operations.activations import get_golden_function_for_activation
-
-    return get_golden_function_for_activation(activation)(value)
+    return golden_of_activation(activation)(value)  # type: ignore[no-any-return]
 
 
 # TTNN's golden takes a bias of 2 elements for a matrix of 2 rows, adds it in place, and broadcasts a bias of higher

@@ -1,0 +1,58 @@
+"""What the emulated device reads of TTNN that TTNN promises nobody: how its operations tell names and golden functions.
+
+`tests/devices/test_ttnn_internals.py` names what an upgrade broke.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+_Prepare = Callable[[Any, Any], tuple[Any, Any]]
+
+
+def operation_name(function: Any) -> str | None:
+    """ "ttnn.transformer.concatenate_heads"; None for a function of TTNN that is no operation."""
+    return getattr(function, "python_fully_qualified_name", None)
+
+
+def golden_of(operation: Any) -> Callable[..., Any] | None:
+    """The golden function of an operation, which takes torch tensors."""
+    return getattr(operation, "golden_function", None)
+
+
+def writes_to_inputs(operation: Any) -> bool:
+    """Whether the golden function stands for an operation that writes to its arguments."""
+    return bool(getattr(golden_of(operation), "_ttnn_mutates_global_inputs", False))
+
+
+def preparation_of(name: str, operation: Any) -> _Prepare | None:
+    """What makes the arguments of the golden function from those of the operation, emulated tensors in their places.
+
+    TTNN's own renames arguments and notes dtypes. For some it reads TTNN tensors, which emulated ones aren't.
+    """
+    return _PREPARE.get(name, operation.preprocess_golden_function_inputs)
+
+
+def golden_of_activation(activation: Any) -> Callable[..., Any]:
+    """The golden function of a fused activation: a name, a ttnn.UnaryOpType or a ttnn.UnaryWithParam."""
+    from ttnn.operations.activations import get_golden_function_for_activation
+
+    return get_golden_function_for_activation(activation)  # type: ignore[no-any-return]
+
+
+def _prepare_typecast(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    import ttnn
+
+    tensor = args[0] if args else kwargs["input_tensor"]
+    # Of the architecture, the golden asks only whether it is Quasar.
+    facts = {"_ttnn_input_dtype": tensor.dtype, "_ttnn_is_host": False, "_ttnn_arch_name": "wormhole_b0"}
+    named = (kwargs.get("dtype"), kwargs.get("output_dtype"))
+    dtypes = [argument for argument in (*args, *named) if isinstance(argument, ttnn.DataType)]
+    if dtypes[-1] in (ttnn.bfloat8_b, ttnn.bfloat4_b):
+        facts["output_dtype"] = ttnn.float32  # the result is packed anyway, in less time than the golden takes
+    return args, {**kwargs, **facts}
+
+
+_PREPARE: dict[str, _Prepare] = {
+    "ttnn.typecast": _prepare_typecast,
+    "ttnn.pad": lambda args, kwargs: (args, kwargs),
+}
