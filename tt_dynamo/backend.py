@@ -12,9 +12,6 @@ from typing import Any
 
 import torch
 from functorch.compile import min_cut_rematerialization_partition
-from torch._dynamo.backends.common import aot_autograd
-from torch._functorch._aot_autograd.descriptors import PlainAOTInput, SubclassGetAttrAOTInput
-from torch._subclasses.fake_tensor import is_fake
 from torch.fx import GraphModule, Node
 
 from tt_dynamo.capture.decompositions import decompositions
@@ -25,6 +22,7 @@ from tt_dynamo.capture.specialize import Specializations, in_eager
 from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.compiler.weight_dtypes import parameter_name
 from tt_dynamo.devices import Device, open_device
+from tt_dynamo.ir.torch_internals import PlainAOTInput, SubclassGetAttrAOTInput, aot_autograd, is_fake
 from tt_dynamo.options import Options
 from tt_dynamo.report.report import Fallback, GraphReport, emit
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched

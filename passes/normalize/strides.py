@@ -13,6 +13,7 @@ from __future__ import annotations
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, insert, shape_of
+from tt_dynamo.ir.torch_internals import storage_of
 
 BY_STRIDES = frozenset(
     {aten.as_strided.default, aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default}
@@ -60,7 +61,7 @@ def _owner(node: Node) -> Node:
 
 def _same_memory(one: Node, other: Node) -> bool:
     a, b = one.meta.get("val"), other.meta.get("val")
-    return hasattr(a, "untyped_storage") and a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    return hasattr(a, "untyped_storage") and storage_of(a) == storage_of(b)
 
 
 def _is_laid_out(node: Node) -> bool:

@@ -1,4 +1,4 @@
-"""What we read of TTNN that it promises nobody, piece by piece: after an upgrade, what fails here says what broke."""
+"""What we read of TTNN that it promises nobody, piece by piece: what fails here after an upgrade says what broke."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._prims_common import compute_elementwise_output_logical_to_physical_perm
+
+from tt_dynamo.ir.torch_internals import order_in_memory
 
 aten = torch.ops.aten
 
@@ -35,7 +36,7 @@ def native_dropout(x: Tensor, p: float, train: bool | None) -> Any:
     """
     if train is False or p == 0:
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
-    order, _ = compute_elementwise_output_logical_to_physical_perm(x)
+    order = order_in_memory(x)
     noise = aten.bernoulli.p(torch.empty([x.shape[d] for d in order], dtype=x.dtype, device=x.device), 1 - p)
     kept = noise.permute([order.index(d) for d in range(x.ndim)]).to(torch.bool)
     scale = 1 / (1 - p) if p < 1 else 0.0

@@ -18,6 +18,8 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import free_symbols
 
+from tt_dynamo.ir.torch_internals import is_static_input
+
 NUMBERS = (int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
 Make = Callable[[GraphModule], Callable[..., Any]]
 
@@ -29,7 +31,7 @@ def split_growing(module: GraphModule, make: Make) -> tuple[GraphModule, list[No
     graph.output(graph.graph_copy(module.graph, {}))
     computing = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
     eager = {node for node in computing if _stays(node, symbols)}
-    reading = [node for node in computing if any(_is_parameter(operand) for operand in node.all_input_nodes)]
+    reading = [node for node in computing if any(is_static_input(operand) for operand in node.all_input_nodes)]
     if not symbols or 2 * sum(node in eager for node in reading) >= len(reading):
         return None
     _hoist_numbers(graph, eager)
@@ -69,10 +71,6 @@ def _expression(size: Any) -> Any:
 
 def _value(node: Node) -> Any:
     return node.meta.get("example_value")
-
-
-def _is_parameter(node: Node) -> bool:
-    return bool(node.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
 
 
 def _stays(node: Node, symbols: set[Any]) -> bool:

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._guards import detect_fake_mode
 from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
+
+from tt_dynamo.ir.torch_internals import tracing_mode
 
 META, HOST = torch.device("meta"), torch.device("cpu")
 
@@ -59,7 +60,7 @@ def _shape_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def on_host(module: GraphModule, inputs: Sequence[Any]) -> list[Any]:
     """Turn a Dynamo graph of the meta device into one of the host; returns fake inputs for it."""
-    mode = detect_fake_mode() or FakeTensorMode()
+    mode = tracing_mode()
 
     def moved(value: Any) -> Any:
         if isinstance(value, torch.device):

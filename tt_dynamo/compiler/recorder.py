@@ -13,13 +13,14 @@ import enum
 import math
 import operator
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Value, on_device, spec_of
+from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import first_accepted
@@ -39,22 +40,10 @@ class Expression:
         return self.text
 
 
-def nodes_after(before: Node) -> Iterator[Node]:
-    """The nodes behind one, to the end of its graph."""
-    node = before._next
-    while node is not before.graph._root:
-        yield node
-        node = node._next
-
-
 def erase_after(before: Node) -> None:
     """Take back what was written down behind a node."""
     for node in reversed(list(nodes_after(before))):
         before.graph.erase_node(node)
-
-
-def last_node(graph: Graph) -> Node:
-    return graph._root._prev
 
 
 class Recorder:

@@ -19,7 +19,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.measure import dram_or_error
 from tt_dynamo.compiler.prepare import prepare_weights
-from tt_dynamo.compiler.recorder import Recorder, erase_after, last_node, nodes_after
+from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.shards import Shards
 from tt_dynamo.compiler.traced_weights import TracedWeights
 from tt_dynamo.ir import operators
@@ -27,6 +27,7 @@ from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
+from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, Node
-from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from tt_dynamo.ir.graph import aten, update_values, values_of
+from tt_dynamo.ir.torch_internals import without_modes
 
 LIMIT = 1 << 24  # elements of memory that an operand spans; larger ones are not worth the memory
 # Besides what is pointwise.
@@ -79,7 +79,7 @@ def _eager_strides(target: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]]
     operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     if not all(map(_can_be_made, operands)) or all(map(_is_plain, operands)):
         return None
-    with _disable_current_modes(), torch.no_grad():
+    with without_modes(), torch.no_grad():
         args, kwargs = tree_map_only(Tensor, _ones, (args, kwargs))
         return [result.stride() for result in tree_leaves(target(*args, **kwargs)) if isinstance(result, Tensor)]
 

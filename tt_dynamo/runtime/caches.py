@@ -11,7 +11,6 @@ A graph that writes into one of its inputs changes the copy on the device. What 
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.torch_internals import as_plain_tensor, flattens_for_program, storage_of, wrapper_like
 
 Upload = Callable[[torch.Tensor, Spec], Any]
 Download = Callable[[Any, torch.dtype], torch.Tensor]
@@ -114,10 +114,7 @@ class DeviceTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, host: torch.Tensor, base: torch.Tensor | None = None) -> DeviceTensor:
         with torch.inference_mode(False):  # an ordinary tensor, as its host is
-            made = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-                cls, host.shape, strides=host.stride(), storage_offset=host.storage_offset(), dtype=host.dtype,
-                device=host.device,
-            )  # fmt: skip
+            made: DeviceTensor = wrapper_like(cls, host)
         made._host = host
         made._owner = host if base is None else base
         if made._owner is not host:
@@ -127,7 +124,7 @@ class DeviceTensor(torch.Tensor):
     def __init__(self, host: torch.Tensor, base: torch.Tensor | None = None) -> None:
         pass
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = as_plain_tensor
 
     @property
     def host(self) -> torch.Tensor:
@@ -142,8 +139,7 @@ class DeviceTensor(torch.Tensor):
 
         Dynamo's guards read what they are told here at every call; they look at shapes, for which nothing is fetched.
         """
-        asking = sys._getframe(2).f_globals.get("__name__", "")  # 1 is what keeps Dynamo out
-        return ["host" if asking.startswith("torch._functorch.") else "_host"], None
+        return ["host" if flattens_for_program() else "_host"], None
 
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> DeviceTensor:
@@ -173,7 +169,7 @@ class DeviceTensor(torch.Tensor):
             for tensor in given if isinstance(value, torch.Tensor) else ():
                 if value is tensor._host:
                     return tensor
-                if value.untyped_storage()._cdata == tensor._host.untyped_storage()._cdata:
+                if storage_of(value) == storage_of(tensor._host):
                     return DeviceTensor(value, tensor._owner)
             return value
 

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tt_dynamo.ir.torch_internals import storage_of
+
 
 class Result(NamedTuple):
     """A tensor as it is computed: the memory it lies in, its strides, and whether something else keeps that memory."""
@@ -24,7 +26,7 @@ class Result(NamedTuple):
 
 def memory_of(value: Any) -> int:
     """Which memory a tensor lies in, fake or real; 0 for what is no tensor, or a sparse one."""
-    return value.untyped_storage()._cdata if is_strided(value) else 0
+    return storage_of(value) if is_strided(value) else 0
 
 
 def is_strided(value: Any) -> bool:
