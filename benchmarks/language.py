@@ -19,6 +19,7 @@ from measuring import WARM_UP, describe_times, figures, pcc, say, summary
 
 import tt_dynamo
 from tt_dynamo.devices import Device
+from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.lowering.workarounds import math_fidelity
 from tt_dynamo.options import Options
 
@@ -151,7 +152,7 @@ def measure_language(
             say(name, f"prefill of {PROMPT} tokens and {STEPS} more, beside eager torch")
             accuracy = compare(model, ids[:, : PROMPT + STEPS].expand(batch, -1), device, options)
         reports, host = dry_run(name, model, device, batch, runs, options)
-    fidelity = math_fidelity(device.handle, Options.parse(options))
+    fidelity = math_fidelity(device.architecture, Options.parse(options))
     return {
         "case": name,
         "about": case.about,
@@ -270,8 +271,8 @@ def estimate(step: str, model: Any, batch: int, weight_dtype: str, board: str, f
         cost = roofline.prefill(model, batch, PROMPT, dtypes)
     else:
         cost = roofline.decode(model, batch, PROMPT + 1, dtypes)
-    peak = roofline.PEAKS[board]
-    seconds = cost.seconds(peak, fidelity)
+    facts = BOARD_DESCRIPTIONS[board]
+    seconds = cost.seconds(facts, fidelity)
     return {
         "label": roofline.LABEL,
         "board": board,
@@ -279,7 +280,7 @@ def estimate(step: str, model: Any, batch: int, weight_dtype: str, board: str, f
         "weight_bytes": cost.weight_bytes,
         "cache_bytes": cost.cache_bytes,
         "flops": cost.flops,
-        "bound_by": "DRAM" if seconds == cost.memory_seconds(peak) else "FLOPs",
+        "bound_by": "DRAM" if seconds == cost.memory_seconds(facts) else "FLOPs",
         "seconds": seconds,
         "tokens_per_second_per_user": 1 / seconds if step == "decode" else None,
     }

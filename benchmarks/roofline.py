@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 
+from tt_dynamo.devices.boards import Board
+
 LABEL = "estimate (roofline), not measured"
 
 # Bytes of an element in DRAM. Block floats share an exponent byte among 16 elements.
@@ -24,23 +26,6 @@ BYTES = {"bfloat16": 2.0, "bfloat8_b": 1 + 1 / 16, "bfloat4_b": 0.5 + 1 / 16}
 WIDEST = "bfloat16"
 
 WeightDtype = str | Mapping[str, str]  # as the option `weight_dtype`
-
-
-@dataclass(frozen=True)
-class Peak:
-    """dram: bytes/s. matmul: FLOP/s of the card in each math fidelity."""
-
-    dram: float
-    matmul: Mapping[str, float]
-
-
-# Of one chip; an N300 has two. DRAM, LoFi, HiFi2 and HiFi4: https://docs.tenstorrent.com/aibs, wormhole and blackhole.
-# HiFi3 takes 3 passes where HiFi2 takes 2: tt-metal, tech_reports/GEMM_FLOPS.
-PEAKS = {
-    "n150": Peak(288e9, {"LoFi": 262e12, "HiFi2": 148e12, "HiFi3": 148e12 * 2 / 3, "HiFi4": 74e12}),
-    "n300": Peak(288e9, {"LoFi": 233e12, "HiFi2": 131e12, "HiFi3": 131e12 * 2 / 3, "HiFi4": 65.5e12}),
-    "p150": Peak(512e9, {"LoFi": 664e12, "HiFi2": 332e12, "HiFi3": 332e12 * 2 / 3, "HiFi4": 166e12}),
-}
 
 
 @dataclass(frozen=True)
@@ -68,11 +53,11 @@ class Cost:
     cache_bytes: float
     flops: float
 
-    def seconds(self, peak: Peak, fidelity: str) -> float:
-        return max(self.memory_seconds(peak), self.flops / peak.matmul[fidelity])
+    def seconds(self, board: Board, fidelity: str) -> float:
+        return max(self.memory_seconds(board), self.flops / board.flops[fidelity])
 
-    def memory_seconds(self, peak: Peak) -> float:
-        return (self.weight_bytes + self.cache_bytes) / peak.dram
+    def memory_seconds(self, board: Board) -> float:
+        return (self.weight_bytes + self.cache_bytes) / board.dram_bandwidth
 
 
 def prefill(model: torch.nn.Module, batch: int, seq: int, weight_dtype: WeightDtype = WIDEST) -> Cost:

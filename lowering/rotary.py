@@ -5,7 +5,7 @@ from __future__ import annotations
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering.registry import lower
-from tt_dynamo.lowering.workarounds import TILE
+from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config
 
 
 @lower(operators.rotary)
@@ -40,7 +40,9 @@ def rotary_by_matrix(ttnn, x, cos, sin, matrix):
 
     def turned_by_tiles(x, cos, sin):
         def turn(accumulation):
-            config = ttnn.settings.compute_kernel_config if accumulation == "float32" else _in_bfloat16(ttnn)
+            config = ttnn.settings.compute_kernel_config
+            if accumulation == "bfloat16":
+                config = compute_kernel_config(ttnn, config.math_fidelity, float32=False)
             return ttnn.experimental.rotary_embedding_llama(
                 x, cos, sin, matrix, is_decode_mode=False, compute_kernel_config=config
             )
@@ -60,9 +62,3 @@ def _as_one_sequence(ttnn, turned, x, cos, sin):
     rows = ttnn.reshape(ttnn.permute(x, order), (1, heads, batch * seq, head_dim))
     cos, sin = (ttnn.reshape(table, (1, 1, batch * seq, head_dim)) for table in (cos, sin))
     return ttnn.permute(ttnn.reshape(turned(rows, cos, sin), (heads, batch, seq, head_dim)), order)
-
-
-def _in_bfloat16(ttnn):
-    return ttnn.WormholeComputeKernelConfig(
-        math_fidelity=ttnn.settings.compute_kernel_config.math_fidelity, math_approx_mode=False, packer_l1_acc=True
-    )

@@ -86,12 +86,12 @@ def refuse_integers(ttnn: Any, x: Any) -> None:
         raise Unsupported("a permute of integers: tt-metal issue 19950")
 
 
-def math_fidelity(handle: Any, options: Any) -> str:
+def math_fidelity(architecture: Any, options: Any) -> str:
     """The option's fidelity, and for "auto" the highest that is right: HiFi3 on Wormhole where float32 accumulates.
 
-    HiFi4 with float32 accumulation gives wrong elements on Wormhole: https://github.com/tenstorrent/tt-metal/issues/38306
+    architecture: of the device, which knows whether HiFi4 with float32 accumulation gives wrong elements.
     """
-    faulty = "wormhole" in str(handle.arch()).lower() and options.fp32_accumulation
+    faulty = architecture.hifi4_is_wrong_in_float32 and options.fp32_accumulation
     if options.math_fidelity == "auto":
         return "HiFi3" if faulty else "HiFi4"
     if options.math_fidelity == "HiFi4" and faulty:
@@ -101,6 +101,11 @@ def math_fidelity(handle: Any, options: Any) -> str:
 
 def exact_sums(ttnn: Any) -> Any:
     """The configuration of sums that count: in float32 whatever the options say, and never HiFi4 (see above)."""
+    return compute_kernel_config(ttnn, ttnn.MathFidelity.HiFi3, float32=True)
+
+
+def compute_kernel_config(ttnn: Any, fidelity: Any, float32: bool) -> Any:
+    """How a kernel multiplies, and whether it accumulates in float32: of this class on every architecture."""
     return ttnn.WormholeComputeKernelConfig(
-        math_fidelity=ttnn.MathFidelity.HiFi3, math_approx_mode=False, fp32_dest_acc_en=True, packer_l1_acc=True
+        math_fidelity=fidelity, math_approx_mode=False, fp32_dest_acc_en=float32, packer_l1_acc=True
     )

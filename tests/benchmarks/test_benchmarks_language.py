@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -70,7 +72,7 @@ def test_the_slower_of_memory_and_arithmetic_counts(
     roofline: ModuleType, board: str, fidelity: str, expected: float
 ) -> None:
     cost = roofline.Cost(weight_bytes=500e9, cache_bytes=76e9, flops=296e12)
-    assert cost.seconds(roofline.PEAKS[board], fidelity) == pytest.approx(expected)
+    assert cost.seconds(BOARD_DESCRIPTIONS[board], fidelity) == pytest.approx(expected)
 
 
 def test_a_token_of_llama_1b_takes_as_long_as_reading_its_weights(roofline: ModuleType) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fresh_process import BOARD, FreshProcess
 
 from tt_dynamo.devices import BOARDS, Device, DeviceError, open_device
+from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 
 OTHER_BOARDS = [board for board in BOARDS if board != BOARD]
 
@@ -262,10 +263,17 @@ def test_each_other_board_opens_with_its_worker_grid(fresh: FreshProcess, board:
         x = ttnn.zeros((2048, 2048), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=device.handle)
         ttnn.relu(x)
         grid = device.handle.compute_with_storage_grid_size()
-        print(json.dumps({{"board": device.board, "grid": [grid.x, grid.y], "arch": device.handle.arch().name}}))
+        dram = ttnn.get_memory_view(device.handle, ttnn.BufferType.DRAM)
+        print(json.dumps({{
+            "board": device.board, "grid": [grid.x, grid.y], "arch": device.handle.arch().name,
+            "architecture": device.architecture.name, "dram": dram.num_banks * dram.total_bytes_per_bank,
+        }}))
     """)
     assert found["board"] == board
     assert (found["grid"], found["arch"]) == EXPECTED[board]
+    facts = BOARD_DESCRIPTIONS[board]
+    assert (found["grid"], found["architecture"]) == (list(facts.grid), facts.arch)
+    assert 0.99 * facts.dram_bytes < found["dram"] <= facts.dram_bytes  # the driver keeps some
 
 
 def test_ttnn_still_checks_n300_programs_against_the_wrong_grid(fresh: FreshProcess) -> None:

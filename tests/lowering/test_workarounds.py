@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tt_dynamo.devices.boards import ARCHITECTURES
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering import workarounds
 
@@ -25,17 +26,17 @@ def test_a_mask_of_whole_tiles_is_left_as_it_is(width):
 @pytest.mark.parametrize(
     ("arch", "chosen", "float32", "fidelity"),
     [
-        ("Arch.WORMHOLE_B0", "auto", True, "HiFi3"),
-        ("Arch.WORMHOLE_B0", "auto", False, "HiFi4"),
-        ("Arch.BLACKHOLE", "auto", True, "HiFi4"),
-        ("Arch.WORMHOLE_B0", "LoFi", True, "LoFi"),
-        ("Arch.WORMHOLE_B0", "HiFi4", True, "HiFi4"),
+        ("wormhole_b0", "auto", True, "HiFi3"),
+        ("wormhole_b0", "auto", False, "HiFi4"),
+        ("blackhole", "auto", True, "HiFi4"),
+        ("wormhole_b0", "LoFi", True, "LoFi"),
+        ("wormhole_b0", "HiFi4", True, "HiFi4"),
     ],
 )
 def test_the_highest_fidelity_that_is_right_is_chosen(arch, chosen, float32, fidelity, caplog):
     options = SimpleNamespace(math_fidelity=chosen, fp32_accumulation=float32)
-    assert workarounds.math_fidelity(SimpleNamespace(arch=lambda: arch), options) == fidelity
-    assert ("38306" in caplog.text) == (fidelity == "HiFi4" and float32 and "WORMHOLE" in arch)
+    assert workarounds.math_fidelity(ARCHITECTURES[arch], options) == fidelity
+    assert ("38306" in caplog.text) == (fidelity == "HiFi4" and float32 and "wormhole" in arch)
 
 
 @pytest.mark.parametrize(("widths", "dim"), [((32, 48), 3), ((16, 16), -1), ((32, 64), 2)])

@@ -90,7 +90,7 @@ class Compiler:
         output.meta["eager"] = [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]]
         with self._stage("passes"):
             self._run_passes()
-        settings, texts = settings_for(self.ttnn, self.device.handle, self.options)
+        settings, texts = settings_for(self.ttnn, self.device, self.options)
         settings = dataclasses.replace(settings, choices=vars(self.device).setdefault("choices", {}))
         while True:
             with self._stage("placement"):

@@ -16,13 +16,12 @@ from typing import Any
 from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.weight_dtypes import WEIGHT_OPERANDS
+from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import is_parameter
 from tt_dynamo.ir.spec import BITS, Spec
 from tt_dynamo.report.report import size_text
 
-# Of the boards that can be emulated, a chip each; https://docs.tenstorrent.com/aibs/
-DRAM_OF_BOARDS = {"n150": 12 << 30, "n300": 12 << 30, "p150": 32 << 30}
 TILE = 32
 
 
@@ -123,11 +122,11 @@ def explained(graph: Graph, device: Any, ttnn: Any) -> Iterator[None]:
     raise DoesNotFit(_explanation(needed, before, device.board, reason), needed.total, before.free)
 
 
-def _explanation(needed: Needed, has: Memory, board: str, words: str) -> str:
+def _explanation(needed: Needed, has: Memory, board_name: str, words: str) -> str:
     dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in needed.weights.items())
     text = f"{size_text(needed.total)} of weights and caches ({dtypes or 'no weights'}"
     text += f", {size_text(needed.caches)} caches" if needed.caches else ""
-    text += f"), and beside them what runs; {board} has {size_text(has.total)} of DRAM, {size_text(has.free)} free"
+    text += f"), and beside them what runs; {board_name} has {size_text(has.total)} of DRAM, {size_text(has.free)} free"
     ways = []
     for dtype in ("bfloat8_b", "bfloat4_b"):
         if needed.narrowed(dtype) < min(needed.total, has.free):
@@ -135,7 +134,8 @@ def _explanation(needed: Needed, has: Memory, board: str, words: str) -> str:
             break
     ways += ["a smaller batch or a shorter cache"]
     if needed.total > has.total:
-        ways += [f'device="{name}" ({size_text(size)})' for name, size in DRAM_OF_BOARDS.items() if size > needed.total]
+        larger = [board for board in BOARD_DESCRIPTIONS.values() if board.dram_bytes > needed.total]
+        ways += [f'device="{board.name}" ({size_text(board.dram_bytes)})' for board in larger]
     if has.total - has.free > has.total // 16:
         ways += ["dropping what is on the device already"]
     return f"does not fit: {text}. What would help: {', '.join(ways)}. TTNN: {words}"

@@ -76,6 +76,10 @@ class Recorder:
         self._shared.note(value, text)
         return value
 
+    def text_of(self, value: Any) -> str:
+        """The expression that stands for `value` in the program."""
+        return repr(self._shared.written(value))
+
     def choose(self, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R]) -> R:
         """The result of `call` for the first of the candidates that TTNN accepts; the others leave nothing behind.
 

@@ -32,7 +32,7 @@ from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.registry import Lowering
-from tt_dynamo.lowering.workarounds import math_fidelity
+from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
 from tt_dynamo.passes.place.dead_calls import drop_dead_calls
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 
@@ -62,27 +62,18 @@ class Trace:
             state.tensor = None
 
 
-def settings_for(ttnn: Any, handle: Any, options: Any) -> tuple[Settings, dict[str, Any]]:
+def settings_for(ttnn: Any, device: Any, options: Any) -> tuple[Settings, dict[str, Any]]:
     """The settings of a device, and the expression that makes each of its objects."""
-    grid = handle.compute_with_storage_grid_size()
-    config = {"math_approx_mode": False, "fp32_dest_acc_en": options.fp32_accumulation, "packer_l1_acc": True}
-    fidelity = math_fidelity(handle, options)
-    settings = Settings(
-        core_grid=ttnn.CoreGrid(x=grid.x, y=grid.y),
-        compute_kernel_config=ttnn.WormholeComputeKernelConfig(
-            math_fidelity=getattr(ttnn.MathFidelity, fidelity), **config
-        ),
-        grid_size=(grid.x, grid.y),
-        device=handle,
+    grid = device.handle.compute_with_storage_grid_size()
+    writer = Recorder(ttnn, Graph(), Settings(None, None, (grid.x, grid.y)))
+    fidelity = getattr(ttnn.MathFidelity, math_fidelity(device.architecture, options))
+    settings = dataclasses.replace(
+        writer.settings,
+        core_grid=writer.CoreGrid(x=grid.x, y=grid.y),
+        compute_kernel_config=compute_kernel_config(writer, fidelity, options.fp32_accumulation),
+        device=device.handle,
     )
-    arguments = ", ".join(f"{key}={value}" for key, value in config.items())
-    texts = {
-        f"ttnn.CoreGrid(x={grid.x}, y={grid.y})": settings.core_grid,
-        f"ttnn.WormholeComputeKernelConfig(math_fidelity=ttnn.MathFidelity.{fidelity}, {arguments})": (
-            settings.compute_kernel_config
-        ),
-    }
-    return settings, texts
+    return settings, {writer.text_of(made): made for made in (settings.core_grid, settings.compute_kernel_config)}
 
 
 def trace(

@@ -1,4 +1,7 @@
-"""The boards that can be emulated, and the cluster descriptions that make TTNN's driver mock them.
+"""All that is known of a board: its figures, its faults, and the cluster description that makes TTNN's driver mock it.
+
+Figures: https://docs.tenstorrent.com/aibs, wormhole and blackhole. HiFi3 takes 3 passes where HiFi2 takes 2: tt-metal,
+tech_reports/GEMM_FLOPS. They rank, estimate and explain; what is valid and what fits is TTNN's to say.
 
 A description is what TTNN's user-mode driver would otherwise read from the machine: architecture, harvested cores,
 board type. `harvest_mask` counts rows of Tensix cores on Wormhole and columns on Blackhole; the masks give the worker
@@ -12,15 +15,37 @@ dispatch on worker cores would leave, and so refuses its own elementwise operati
 row that this leaves over: the same 8x8 workers, and no contradiction.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """What the chips of an architecture have in common; also of boards that can't be emulated."""
+
+    name: str  # the driver's
+    # HiFi4 with float32 accumulation gives wrong elements: https://github.com/tenstorrent/tt-metal/issues/38306
+    hifi4_is_wrong_in_float32: bool = False
+
+
+WORMHOLE = Architecture("wormhole_b0", hifi4_is_wrong_in_float32=True)
+ARCHITECTURES = {each.name: each for each in (WORMHOLE, Architecture("blackhole"))}
+
+
+@dataclass(frozen=True)
 class Board:
-    """One chip of a retail board, as the driver sees it."""
+    """One chip of a retail board; an N300 has two.
+
+    grid: columns and rows of worker cores. dram_bytes, dram_bandwidth (bytes/s). flops: peak FLOP/s of matrix products
+    by math fidelity.
+    """
 
     name: str
-    arch: str  # the driver's name
+    arch: str  # the driver's name of its architecture
+    grid: tuple[int, int]
+    dram_bytes: int
+    dram_bandwidth: float
+    flops: Mapping[str, float]
     product: int  # code of the board type, which the driver reads from the upper bits of the board's serial number
     harvest_mask: int  # bit set: that row (Wormhole) or column (Blackhole) of Tensix cores is off
     eth_harvesting_mask: int
@@ -48,11 +73,18 @@ boards:
 """
 
 
+def _flops(lofi: float, hifi2: float, hifi4: float) -> dict[str, float]:
+    return {"LoFi": lofi, "HiFi2": hifi2, "HiFi3": hifi2 * 2 / 3, "HiFi4": hifi4}
+
+
 _KNOWN = (
-    Board("n150", "wormhole_b0", 0x18, 0x40, 0, 0),
-    Board("n300", "wormhole_b0", 0x14, 0x40, 0, 0, dispatch_on_workers=True),
-    Board("p150", "blackhole", 0x40, 0xC0, 0x120, 2),
-)
+    Board("n150", "wormhole_b0", (8, 8), 12 << 30, 288e9, _flops(262e12, 148e12, 74e12), 0x18, 0x40, 0, 0),
+    Board(
+        "n300", "wormhole_b0", (8, 8), 12 << 30, 288e9, _flops(233e12, 131e12, 65.5e12), 0x14, 0x40, 0, 0,
+        dispatch_on_workers=True,
+    ),
+    Board("p150", "blackhole", (11, 10), 32 << 30, 512e9, _flops(664e12, 332e12, 166e12), 0x40, 0xC0, 0x120, 2),
+)  # fmt: skip
 
 BOARD_DESCRIPTIONS = {board.name: board for board in _KNOWN}
 BOARDS: tuple[str, ...] = tuple(BOARD_DESCRIPTIONS)

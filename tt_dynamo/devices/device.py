@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from .boards import BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD
+from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
 from .errors import DeviceError
 from .mock.toolchain import cache_root, mock_environment
 
@@ -67,6 +67,12 @@ class Device:
     @property
     def closed(self) -> bool:
         return self._handle is None
+
+    @property
+    def architecture(self) -> Architecture:
+        """Raises DeviceError when closed."""
+        name = self.handle.arch().name.lower()
+        return ARCHITECTURES.get(name, Architecture(name))
 
     @property
     def description(self) -> str:
