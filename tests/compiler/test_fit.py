@@ -17,7 +17,7 @@ import tt_dynamo
 from tt_dynamo.compiler.fit import DoesNotFit, Memory, dram
 from tt_dynamo.compiler.measure import dram_or_error
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.runtime.weights import store_of
+from tt_dynamo.runtime.weights import WeightStore
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
 
@@ -94,7 +94,7 @@ def test_the_second_graph_of_a_model_needs_no_more_memory_for_its_weights(board_
 
 
 def test_a_weight_that_lies_there_is_found_by_its_parameters_and_spec(board_device: Any) -> None:
-    store, model, spec = store_of(board_device), Feedforward(), Spec((32, 64), "bfloat16", "TILE")
+    store, model, spec = board_device.resource(WeightStore), Feedforward(), Spec((32, 64), "bfloat16", "TILE")
     address = model.up.weight.data_ptr()
     assert store.find(spec, [address]) is None
     compiled = torch.compile(model, backend="ttnn", options={"device": BOARD})

@@ -359,3 +359,11 @@ def refusal_with_cache(fresh: FreshProcess, cache: Path) -> str:
 def test_an_unknown_board_is_refused_while_one_is_open(device: Device) -> None:
     with pytest.raises(DeviceError, match="unknown device 'n15'; did you mean 'n150'"):
         open_device("n15")
+
+
+def test_what_belongs_to_a_device_is_made_once_for_each() -> None:
+    one, other = (Device(None, BOARD, emulated=True, owned=False) for _ in range(2))
+    kept = one.resource(list, "ab")
+    assert kept == ["a", "b"] and one.resource(list, "cd") is kept
+    assert other.resource(list, "cd") == ["c", "d"] and one.resource(dict) == {}
+    assert one.choices is not other.choices

@@ -16,7 +16,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.lowering import registry
-from tt_dynamo.runtime.weights import Stamps, WeightStore, store_of
+from tt_dynamo.runtime.weights import Stamps, WeightStore
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 TILE = Spec((4, 4), "bfloat16", "TILE")
@@ -247,7 +247,7 @@ def linear():
 
 def held(device):
     gc.collect()
-    return list(store_of(device)._weights.values())
+    return list(device.resource(WeightStore)._weights.values())
 
 
 def assert_eagers(model, ours, x):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import logging
@@ -53,7 +52,7 @@ from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, Fallback, GraphReport, Operation, Transfer, emit
 from tt_dynamo.runtime.program import Program, load
 from tt_dynamo.runtime.recovery import Recovery
-from tt_dynamo.runtime.weights import store_of
+from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +90,6 @@ class Compiler:
         with self._stage("passes"):
             self._run_passes()
         settings, texts = settings_for(self.ttnn, self.device, self.options)
-        settings = dataclasses.replace(settings, choices=vars(self.device).setdefault("choices", {}))
         while True:
             with self._stage("placement"):
                 graph, back = copy_graph(self.module.graph)
@@ -102,7 +100,7 @@ class Compiler:
                 find_states(graph, sides)
                 keep_outputs(graph, self.options.cache_dtype)
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
-                found = store_of(self.device).find
+                found = self.device.resource(WeightStore).find
                 traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts, found)
             if traced.refused:
                 self._learn(traced, back)
@@ -223,7 +221,7 @@ class Compiler:
             evaluators=evaluators,
             recovery=Recovery(placed.graph, self.eager, sides, self.device.handle, namespace, settings, strict),
             report=self.report,
-            store=store_of(self.device),
+            store=self.device.resource(WeightStore),
         )
 
     def _fallbacks(self) -> list[Fallback]:

@@ -72,6 +72,7 @@ def settings_for(ttnn: Any, device: Any, options: Any) -> tuple[Settings, dict[s
         core_grid=writer.CoreGrid(x=grid.x, y=grid.y),
         compute_kernel_config=compute_kernel_config(writer, fidelity, options.fp32_accumulation),
         device=device.handle,
+        choices=device.choices,
     )
     return settings, {writer.text_of(made): made for made in (settings.core_grid, settings.compute_kernel_config)}
 

@@ -19,13 +19,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
 from .errors import DeviceError
 from .mock.toolchain import cache_root, mock_environment
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")
 
 # Convolutions and pools keep their halo tables in this region, which TTNN leaves empty unless asked; bytes per core.
 L1_SMALL_SIZE = 32768
@@ -42,6 +43,8 @@ class Device:
     """An open TTNN device and the TTNN namespace that programs for it call.
 
     Get one from `open_device`. `board` is the board's name ("n150"), `emulated` whether it is TTNN's mock cluster.
+    `choices`: of several TTNN calls for the same, the one that TTNN accepted and how many it refused before, by what
+    the answer depends on.
     """
 
     def __init__(self, handle: Any, board: str, *, emulated: bool, owned: bool):
@@ -49,6 +52,8 @@ class Device:
         self._owned = owned  # whether close() closes the TTNN device
         self.board = board
         self.emulated = emulated
+        self.choices: dict[Any, tuple[Any, int]] = {}
+        self._resources: dict[type, Any] = {}
         self._dependents: weakref.WeakSet[Any] = weakref.WeakSet()
 
     @property
@@ -97,6 +102,12 @@ class Device:
         """Raise DeviceError if the device is closed, also where its user closed it without telling us."""
         if not _is_open(self.handle):
             raise DeviceError(f"the device {self.description} that you opened was closed; open it and compile again")
+
+    def resource(self, kind: type[R], *arguments: Any) -> R:
+        """The one object of a kind that belongs to this device, made with `arguments` at its first use."""
+        if kind not in self._resources:
+            self._resources.setdefault(kind, kind(*arguments))  # whichever thread was first
+        return self._resources[kind]  # type: ignore[no-any-return]
 
     def depend(self, dependent: Any) -> None:
         """Have `dependent.release()` called when the device is closed, for it to let go of what is on the device."""

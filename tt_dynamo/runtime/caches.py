@@ -306,8 +306,3 @@ class Residents:
         assert device is not None
         device.depend(copy)
         return copy
-
-
-def residents_of(device: Any) -> Residents:
-    """The residents of a device, made at their first use; they go with the device."""
-    return vars(device).get("residents") or vars(device).setdefault("residents", Residents(device))

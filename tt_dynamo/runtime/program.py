@@ -24,7 +24,7 @@ from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
-from tt_dynamo.runtime.caches import Copy, fetch, note_views, residents_of
+from tt_dynamo.runtime.caches import Copy, Residents, fetch, note_views
 from tt_dynamo.runtime.recovery import Recovery
 from tt_dynamo.runtime.transfer import download, upload
 from tt_dynamo.runtime.weights import Stamps, Weight, WeightStore
@@ -106,7 +106,7 @@ class Program:
         # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.
         self._others: dict[tuple[int, ...], Uploaded] = {}
         self._lock = threading.Lock()
-        self._residents = residents_of(self.device)
+        self._residents = self.device.resource(Residents, self.device)
         self._download = functools.partial(download, self._namespace)
         self._fetched = [position for position in self.held_positions if position not in self.state_positions]
         self.device.depend(self)

@@ -166,9 +166,4 @@ def refresh(model: torch.nn.Module) -> int:
     bytes of each parameter that every call compares may not be among those written. All other changes are seen without.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    return sum(store_of(device).written(tensors) for device in open_devices())
-
-
-def store_of(device: Any) -> WeightStore:
-    """The store of a device, made at its first use; it goes with the device."""
-    return vars(device).get("weights") or vars(device).setdefault("weights", WeightStore())
+    return sum(device.resource(WeightStore).written(tensors) for device in open_devices())

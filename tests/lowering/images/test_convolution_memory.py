@@ -74,7 +74,7 @@ def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
         return convolve(*args, **options)
 
     monkeypatch.setattr(ttnn, "conv2d", counted)
-    monkeypatch.setattr(board_device, "choices", {}, raising=False)
+    monkeypatch.setattr(board_device, "choices", {})
     model = rounded(nn.Conv2d(3, 16, 3, padding=1))
     traced = []
     for _ in range(2):
@@ -94,9 +94,9 @@ def test_a_program_does_not_depend_on_what_was_compiled_before(board_device, mon
     def code():
         return compiled(model, x, dry_run=True)[1].code
 
-    monkeypatch.setattr(board_device, "choices", {}, raising=False)
+    monkeypatch.setattr(board_device, "choices", {})
     alone = code()
-    monkeypatch.setattr(board_device, "choices", {}, raising=False)
+    monkeypatch.setattr(board_device, "choices", {})
     place = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "device": board_device.handle}
     rows = l1(ttnn, board_device.handle).free * 9 // 10 // 2048
     filler = ttnn.empty((rows - rows % 32, 1024), **place, memory_config=ttnn.L1_MEMORY_CONFIG)
