@@ -13,6 +13,7 @@ import torch
 
 from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.devices.mock.toolchain import mock_environment
+from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec, standalone_program
 from tt_dynamo.report.report import GraphReport, Operation
 
@@ -28,8 +29,8 @@ def forward(device, x, ids, weight, kernel, offset):
 """
 INPUTS = [InputSpec("x", (2, 3), torch.float32), InputSpec("ids", (4,), torch.int64)]
 WEIGHTS = [
-    WeightSpec("weight", "ttnn.bfloat16", "ttnn.TILE_LAYOUT"),
-    WeightSpec("kernel", "ttnn.bfloat16", "ttnn.ROW_MAJOR_LAYOUT", on_device=False),
+    WeightSpec("weight", Spec((3, 2), "bfloat16", "TILE").calls),
+    WeightSpec("kernel", Spec((2, 2), "bfloat16", "ROW_MAJOR", "HOST").calls),
     WeightSpec("offset"),
 ]
 # Stands in for TTNN: what the program needs of it, in torch, and a log of how it was asked.

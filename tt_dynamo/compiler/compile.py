@@ -39,7 +39,7 @@ from tt_dynamo.ir.graph import (
     mutates,
     splice,
 )
-from tt_dynamo.ir.spec import Spec, spec_bytes
+from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.options import Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES
@@ -313,7 +313,9 @@ class Compiler:
             for name, node in zip(names[:count], traced.inputs, strict=True)
         ]
         specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
-        weights = [_weight_spec(name, spec) for name, spec in zip(names[count:], specs, strict=True)]
+        weights = [
+            WeightSpec(name, spec.calls if spec else ()) for name, spec in zip(names[count:], specs, strict=True)
+        ]
         empty = [torch.zeros(spec.shape) for spec in specs[:states] if spec is not None]  # caches, as they begin
 
         def write(tensors: list[torch.Tensor]) -> None:
@@ -321,14 +323,6 @@ class Compiler:
             self.dump.program(program.source, inputs, weights, values)
 
         return write
-
-
-def _weight_spec(name: str, spec: Spec | None) -> WeightSpec:
-    if spec is None:
-        return WeightSpec(name, on_device=False)
-    layout = "ROW_MAJOR" if spec.prepare else spec.layout
-    goes_up = spec.memory != "HOST" and not spec.prepare
-    return WeightSpec(name, f"ttnn.{spec.dtype}", f"ttnn.{layout}_LAYOUT", goes_up, spec.prepare)
 
 
 def copied(module: GraphModule) -> GraphModule:

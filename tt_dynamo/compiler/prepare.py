@@ -14,9 +14,8 @@ from typing import Any
 from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.codegen import inline_call
-from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.spec import Spec, evaluate
 from tt_dynamo.ir.uses import WeightUse
-from tt_dynamo.runtime.transfer import prepared
 
 PREPARATIONS = ("ttnn.prepare_", "ttnn.fill_implicit_tile_padding")
 ON_DEVICE = "ttnn.to_device(ttnn.to_layout(weight, ttnn.TILE_LAYOUT), device)"
@@ -41,7 +40,7 @@ def prepare_weights(graph: Graph, uses: list[WeightUse], ttnn: Any, handle: Any)
         on_host = raw_spec.memory == "HOST"
         call = inline_call(node, {source: "weight" if on_host else ON_DEVICE})
         if (source, call) not in made:
-            tensor = prepared(ttnn, handle, use.tensor, call) if on_host else use.tensor  # filled in place
+            tensor = evaluate(call, ttnn, handle, use.tensor) if on_host else use.tensor  # filled in place
             spec = Spec(tuple(tensor.shape), tensor.dtype.name.lower(), tensor.layout.name, prepare=call)
             with graph.inserting_before(source):
                 made[source, call] = graph.placeholder(source.name)

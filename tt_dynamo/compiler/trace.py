@@ -35,10 +35,10 @@ from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
 from tt_dynamo.passes.place.dead_calls import drop_dead_calls
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
+from tt_dynamo.runtime.transfer import INT32
 
 log = logging.getLogger(__name__)
 
-INT32 = (-(1 << 31), 1 << 31)
 
 
 @dataclasses.dataclass
@@ -173,7 +173,7 @@ class _Tracer:
 
     def _empty(self, spec: Spec) -> Any:
         if spec.memory == "HOST":
-            return self.ttnn.from_torch(torch.zeros(spec.shape), dtype=getattr(self.ttnn, spec.dtype))
+            return spec.upload(self.ttnn, self.handle, torch.zeros(spec.shape))
         with dram_or_error():
             return self.ttnn.empty(
                 spec.shape,
@@ -273,16 +273,7 @@ class _Tracer:
             name = f"{source.name}_bfloat16"
             source = self.graph.create_node("call_function", as_bfloat16, (source,), name=name)
         example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
-        crossing = self.recorder.record(
-            self.ttnn.from_torch,
-            "ttnn.from_torch",
-            (Value(source, example),),
-            {
-                "dtype": getattr(self.recorder, spec.dtype),
-                "layout": getattr(self.recorder, f"{spec.layout}_LAYOUT"),
-                "device": None if spec.memory == "HOST" else self.handle,
-            },
-        )
+        crossing = spec.upload(self.recorder, self.handle, Value(source, example))
         crossing.node.meta.update(bytes=spec_bytes(spec), label=label)
         return crossing
 

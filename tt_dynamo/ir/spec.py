@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from tt_dynamo.ir.errors import Unsupported
+
 # Of an element, where that is not 16; 16 elements of a block float share an exponent.
 BITS = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b": 4.5}
 
@@ -18,7 +20,8 @@ class Spec:
     """A value on the device: logical shape, TTNN dtype ("bfloat16"), layout ("TILE", "ROW_MAJOR"), buffer ("DRAM").
 
     memory "HOST": a tensor of TTNN that stays on the host. prepare: the TTNN call that lays such a tensor, `weight`,
-    out on the device as an operation reads it; empty where it goes up as it is.
+    out on the device as an operation reads it; empty where it goes up as it is. placement: for each axis of the mesh
+    the dimension that is sharded over it, None where every chip holds all of it; () on every mesh is replicated.
     """
 
     shape: tuple[int, ...]
@@ -26,6 +29,31 @@ class Spec:
     layout: str
     memory: str = "DRAM"
     prepare: str = ""
+    placement: tuple[int | None, ...] = ()
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """The TTNN calls that bring `weight`, a torch tensor, to `device`, each as the `weight` of the next.
+
+        Raises Unsupported where it is sharded over a mesh, which no program is yet.
+        """
+        if any(dimension is not None for dimension in self.placement):
+            raise Unsupported(f"values are replicated, not sharded over a mesh as {self.placement}")
+        layout = "ROW_MAJOR" if self.prepare else self.layout
+        device = None if self.prepare or self.memory == "HOST" else "device"
+        up = f"ttnn.from_torch(weight, dtype=ttnn.{self.dtype}, layout=ttnn.{layout}_LAYOUT, device={device})"
+        return (up, self.prepare) if self.prepare else (up,)
+
+    def upload(self, ttnn: Any, device: Any, weight: Any) -> Any:
+        """What `calls` make of a torch tensor, whose dtype TTNN takes."""
+        for call in self.calls:
+            weight = evaluate(call, ttnn, device, weight)
+        return weight
+
+
+def evaluate(call: str, ttnn: Any, device: Any, weight: Any) -> Any:
+    """What a TTNN call gives, written as a program carries it."""
+    return eval(call, {"ttnn": ttnn, "device": device, "weight": weight})
 
 
 DEVICE_DTYPES = {

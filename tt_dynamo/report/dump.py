@@ -44,18 +44,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class WeightSpec:
-    """One weight of a program: its name in `forward`, and how TTNN holds it.
+    """One weight of a program: its name in `forward`, and the TTNN calls on `weight` that bring it to `device`.
 
-    dtype and layout are written as in a program: "ttnn.bfloat16", "ttnn.TILE_LAYOUT"; without them the weight stays a
-    torch tensor, for an operation on the host. A weight that TTNN wants on the host, such as that of a convolution
-    before it's prepared, has `on_device=False`. prepare: the TTNN call on `weight` that lays it out on the device.
+    Without calls the weight stays a torch tensor, for an operation on the host.
     """
 
     name: str
-    dtype: str | None = None
-    layout: str | None = None
-    on_device: bool = True
-    prepare: str = ""
+    calls: tuple[str, ...] = ()
 
 
 class Dump:
@@ -164,22 +159,16 @@ def standalone_program(source: str, inputs: Sequence[InputSpec], weights: Sequen
     """
     source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE)
     input_lines = [f"    ({spec.name!r}, {tuple(spec.shape)!r}, {spec.dtype}),\n" for spec in inputs]
-    weight_lines = [
-        f"    ({spec.name!r}, {spec.dtype}, {spec.layout}, {spec.on_device}, {_function(spec.prepare)}),\n"
-        for spec in weights
-    ]
+    functions = [[f"lambda weight, device: {call}" for call in spec.calls] for spec in weights]
+    weight_lines = [f"    ({w.name!r}, [{', '.join(f)}]),\n" for w, f in zip(weights, functions, strict=True)]
     return (
         _HEAD
         + source.strip("\n")
         + f"\n\n\n# name, shape, dtype\nINPUTS = [\n{''.join(input_lines)}]\n"
-        + "\n# name, dtype and layout (None: stays a torch tensor), whether it's uploaded, how TTNN prepares it\n"
+        + "\n# name, and what brings it to the device, one call after another (none: stays a torch tensor)\n"
         + f"WEIGHTS = [\n{''.join(weight_lines)}]\n"
         + _MAIN
     )
-
-
-def _function(prepare: str) -> str:
-    return f"lambda weight, device: {prepare}" if prepare else "None"
 
 
 _HEAD = '''\
@@ -207,11 +196,11 @@ _MAIN = '''
 def upload_weights(device):
     tensors = torch.load(FOLDER / "weights.pt", weights_only=True)
     weights = []
-    for name, dtype, layout, on_device, prepare in WEIGHTS:
+    for name, calls in WEIGHTS:
         weight = tensors[name]
-        if dtype is not None:
-            weight = ttnn.from_torch(weight, dtype=dtype, layout=layout, device=device if on_device else None)
-        weights.append(weight if prepare is None else prepare(weight, device))
+        for call in calls:
+            weight = call(weight, device)
+        weights.append(weight)
     return weights
 
 

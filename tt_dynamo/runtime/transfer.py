@@ -26,20 +26,7 @@ def upload(ttnn: Any, handle: Any, tensor: torch.Tensor, spec: Spec) -> Any:
         tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
     elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
         tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
-    if spec.prepare:
-        weight = ttnn.from_torch(tensor.detach(), dtype=getattr(ttnn, spec.dtype), layout=ttnn.ROW_MAJOR_LAYOUT)
-        return prepared(ttnn, handle, weight, spec.prepare)
-    return ttnn.from_torch(
-        tensor.detach(),
-        dtype=getattr(ttnn, spec.dtype),
-        layout=getattr(ttnn, f"{spec.layout}_LAYOUT"),
-        device=None if spec.memory == "HOST" else handle,
-    )
-
-
-def prepared(ttnn: Any, handle: Any, weight: Any, call: str) -> Any:
-    """What `call`, TTNN's text that a program would carry, makes of `weight` on the host."""
-    return eval(call, {"ttnn": ttnn, "device": handle, "weight": weight})
+    return spec.upload(ttnn, handle, tensor.detach())
 
 
 def download(ttnn: Any, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
