@@ -33,13 +33,13 @@ ACTIVATIONS = {"relu6": "RELU6", "relu": "RELU", "silu": "SILU", "tanh": "TANH",
 
 
 def candidates(
-    is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, in_blocks: bool = False
+    is_sharded: bool, shardings: tuple[str, ...] = SHARDINGS, block_sharded: bool = False
 ) -> list[dict[str, Any]]:
     """How to hold a convolution in memory, by kernel launches, the length of the blocks, and whether they wait.
 
     block_height: rows at once. double: whether the next blocks of image and weights come while these are computed.
     sharding: what to change to, of `shardings`. slices: into how many its image in DRAM is cut, of which one at a time
-    is in L1. in_blocks: a reader needs the result block-sharded.
+    is in L1. block_sharded: a reader needs the result block-sharded.
     """
     as_it_lies = [{"block_height": height, "double": double} for height in BLOCK_HEIGHTS for double in (True, False)]
     resharded = [
@@ -52,12 +52,12 @@ def candidates(
         for count in SLICES
         for height in workarounds.SLICED_BLOCK_HEIGHTS
     ]
-    whole = resharded + as_it_lies if in_blocks else as_it_lies + resharded
+    whole = resharded + as_it_lies if block_sharded else as_it_lies + resharded
     return whole + ([] if is_sharded else sliced)
 
 
 @lower(operators.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
-def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation="", in_blocks=False):
+def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation="", block_sharded=False):
     """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     out, group, *_ = weight.shape
     geometry = _geometry(ttnn, image, weight, group * groups, out, stride, padding, dilation, groups)
@@ -78,13 +78,13 @@ def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, acti
         where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
         result = ttnn.conv2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how)
         if way.get("sharding") == "BLOCK_SHARDED" and is_sharded(x):
-            ttnn.settings.wanted_in_blocks.append(x)
+            ttnn.settings.wants_block_sharding.append(x)
         return result
 
     _check_weights(weight, bias)
-    reshard = in_blocks and is_sharded(x) and memory.memory_layout.name != "BLOCK_SHARDED"
+    reshard = block_sharded and is_sharded(x) and memory.memory_layout.name != "BLOCK_SHARDED"
     asked = ("conv2d", x, weight, bias, image, stride, padding, dilation, groups, activation, reshard)
-    return _choose(ttnn, asked, candidates(is_sharded(x), in_blocks=reshard), convolve)
+    return _choose(ttnn, asked, candidates(is_sharded(x), block_sharded=reshard), convolve)
 
 
 @lower(operators.conv_transpose2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
@@ -193,9 +193,9 @@ def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, ou
 
 
 @lower(operators.add_activation, sharded=True)
-def add_activation(ttnn, x, y, activation, in_blocks=False):
+def add_activation(ttnn, x, y, activation, block_sharded=False):
     """The activation of x + y, images or vectors of one shape."""
-    where = {"memory_config": blocks(ttnn, x.shape)} if in_blocks and is_sharded(x) and is_sharded(y) else {}
+    where = {"memory_config": blocks(ttnn, x.shape)} if block_sharded and is_sharded(x) and is_sharded(y) else {}
     if activation == "relu6":  # TTNN's golden of a sum knows it by this name alone
         after = ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU_MAX, 6.0)
     else:

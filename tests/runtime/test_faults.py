@@ -341,9 +341,9 @@ def test_threads_that_fail_at_once_report_each_its_own_node(
 
 def test_what_a_lowering_notes_for_the_compiler_is_not_kept_by_a_recovery() -> None:
     settings = Settings(None, None, (8, 8))
-    noted = LoweringNamespace(None, settings).settings.wanted_in_blocks
+    noted = LoweringNamespace(None, settings).settings.wants_block_sharding
     noted.append(object())
-    assert not noted and not settings.wanted_in_blocks
+    assert not noted and not settings.wants_block_sharding
 
 
 def test_the_text_of_a_program_goes_with_it(board_device: Device) -> None:

@@ -177,10 +177,10 @@ class Compiler:
 
     def _rearrange(self, traced: Trace, back: dict[Node, Node]) -> bool:
         """Have values lie in blocks where a reader had to shard them anew; whether there is one that did not yet."""
-        found = [back[node] for node in traced.wanted_in_blocks if operators.can_lie_in_blocks(node)]
-        changed = [node for node in found if "in_blocks" not in node.kwargs]
+        found = [back[node] for node in traced.wants_block_sharding if operators.can_be_block_sharded(node)]
+        changed = [node for node in found if "block_sharded" not in node.kwargs]
         for node in changed:
-            node.update_kwarg("in_blocks", True)
+            node.update_kwarg("block_sharded", True)
         return bool(changed)
 
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Any) -> Program:

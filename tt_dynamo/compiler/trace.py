@@ -52,7 +52,7 @@ class Trace:
     states: list[StateUse]
     kept: list[tuple[int, Spec]]  # outputs that stay on the device: position and spec
     refused: dict[Node, tuple[str, str]]  # node → (kind, reason)
-    wanted_in_blocks: list[Node]  # whose results a reader had to shard anew
+    wants_block_sharding: list[Node]  # whose results a reader had to shard anew
 
     def release(self) -> None:
         """Free what stood in for weights and states."""
@@ -101,7 +101,7 @@ class _Tracer:
         self.ttnn = ttnn
         self.graph = Graph()
         self.handle = handle
-        self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wanted_in_blocks=[]))
+        self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wants_block_sharding=[]))
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
         self.weights = TracedWeights(self.graph, stand_in, self._empty)
@@ -245,8 +245,8 @@ class _Tracer:
             raise
 
     def _note_wanted(self, node: Node) -> None:
-        wanted = self.recorder.settings.wanted_in_blocks
-        self.result.wanted_in_blocks += [x for x in node.all_input_nodes if self.known[x] in wanted]
+        wanted = self.recorder.settings.wants_block_sharding
+        self.result.wants_block_sharding += [x for x in node.all_input_nodes if self.known[x] in wanted]
         wanted.clear()
 
     def _stand_in(self, node: Node) -> Any:

@@ -48,5 +48,5 @@ class Settings:
     device: Any = None
     # The candidates that TTNN accepted, by what that depends on, and how many it refused: kept with the device.
     choices: dict[Any, tuple[Any, int]] = dataclasses.field(default_factory=dict, compare=False)
-    # Values that a lowering had to shard anew, and would rather be given in blocks.
-    wanted_in_blocks: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)
+    # Values that a lowering had to shard anew, and wants block-sharded.
+    wants_block_sharding: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)

@@ -45,7 +45,7 @@ class LoweringNamespace:
 
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
-        self.settings = dataclasses.replace(settings, wanted_in_blocks=collections.deque(maxlen=0))
+        self.settings = dataclasses.replace(settings, wants_block_sharding=collections.deque(maxlen=0))
 
     def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any]) -> Any:
         """The result of the first candidate that TTNN accepts; see `Recorder.choose`."""

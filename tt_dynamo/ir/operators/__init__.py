@@ -23,7 +23,7 @@ from tt_dynamo.ir.operators.image import (
     WHOLE,
     add_activation,
     avg_pool2d,
-    can_lie_in_blocks,
+    can_be_block_sharded,
     conv2d,
     conv_transpose2d,
     fold_patches,

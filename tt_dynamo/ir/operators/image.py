@@ -40,13 +40,13 @@ def _padded(x, padding, value):
 
 @define(
     "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
-    " int groups, str activation='', bool in_blocks=False) -> Tensor",
+    " int groups, str activation='', bool block_sharded=False) -> Tensor",
     fused=True,
 )
-def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation="", in_blocks=False):
+def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation="", block_sharded=False):
     """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]; then the activation.
 
-    in_blocks: block-sharded in L1, as the convolution that reads it needs that.
+    block_sharded: block-sharded in L1, as the convolution that reads it needs that.
     """
     x, own = _padded(to_nchw(x, image), padding, 0.0)
     bias = None if bias is None else bias.reshape(-1)
@@ -66,9 +66,9 @@ def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, 
     return to_flat(F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation))
 
 
-@define("add_activation(Tensor x, Tensor y, str activation, bool in_blocks=False) -> Tensor", fused=True)
-def add_activation(x, y, activation, in_blocks=False):
-    """The activation of x + y; in_blocks: block-sharded in L1, as a convolution of it needs that."""
+@define("add_activation(Tensor x, Tensor y, str activation, bool block_sharded=False) -> Tensor", fused=True)
+def add_activation(x, y, activation, block_sharded=False):
+    """The activation of x + y; block_sharded: block-sharded in L1, as a convolution of it needs that."""
     return IMAGE_ACTIVATIONS[activation](x + y)
 
 
@@ -139,8 +139,7 @@ def fold_patches(x, height, width):
 WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
 
 
-def can_lie_in_blocks(node: Node) -> bool:
-    """Whether a node can be asked to leave its result in blocks: a sum, and a convolution, whose blocks come of blocks,
-    of a sum."""
+def can_be_block_sharded(node: Node) -> bool:
+    """Whether a node can give a block-sharded result: a sum can, and a convolution of a sum."""
     target, x = node.target, node.args[0]
     return target is add_activation or (target is conv2d and isinstance(x, Node) and x.target is add_activation)
