@@ -97,9 +97,9 @@ def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Ca
     if not unknown:
         return None
     reason = "its size depends on values; a graph with such sizes runs in eager torch"
+    fallbacks = [Fallback.of(node, "unsupported", reason) for node in unknown]
     if options.fallback == "error":
-        raise FallbackError(f'{unknown[0].name}: {reason} and fallback="error" forbids it')
-    fallbacks = [Fallback(node.name, "unsupported", reason) for node in unknown]
+        raise FallbackError(f'{fallbacks[0]}; fallback="error" forbids it')
     nodes = len(computing)
     emit(GraphReport(name, device, nodes=nodes, host_nodes=nodes, fallbacks=fallbacks, notes=options.notes))
     return make_boxed_func(graph.forward)

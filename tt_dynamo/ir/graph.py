@@ -10,8 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +24,9 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.spec import LARGEST
 
 aten = torch.ops.aten
+
+# Folders whose frames in a stack trace are no code of a model: torch's and this package's.
+_NOT_MODELS = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 
 
 def find_fake_mode(graph: Graph) -> FakeTensorMode:
@@ -279,8 +284,9 @@ def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
         result = graph.graph_copy(inner.graph, known)
     parts = [new for new in known.values() if isinstance(new, Node) and new not in operands]
     for new in parts:
-        if "nn_module_stack" in node.meta:
-            new.meta.setdefault("nn_module_stack", node.meta["nn_module_stack"])
+        for key in ("nn_module_stack", "stack_trace"):
+            if key in node.meta:
+                new.meta.setdefault(key, node.meta[key])
         if new.op == "get_attr":
             value = getattr(inner, str(new.target))
             new.target = f"{new.name}_of_{node.name}"
@@ -329,6 +335,16 @@ def module_path(node: Node) -> str:
     path = re.sub(r"\['?([^\]']+)'?\]", r".\1", path)
     path = path.replace("._modules.", ".").replace("_modules.", "")
     return re.sub(r"^[LG]\.\w+", "", path).lstrip(".")  # less the variable that holds the model
+
+
+def source_line(node: Node) -> str:
+    """The line of the model's code that it comes from: "model.py:84 in forward: x = y", "" where torch does not say."""
+    frames = re.findall(r'File "(.+)", line (\d+), in (.+)(?:\n {4}(.*))?', node.meta.get("stack_trace") or "")
+    theirs = [frame for frame in frames if not frame[0].startswith(_NOT_MODELS)]
+    if not theirs:
+        return ""
+    file, number, function, text = theirs[-1]
+    return f"{Path(file).name}:{number} in {function}" + (f": {text}" if text else "")
 
 
 def target_name(node: Node) -> str:

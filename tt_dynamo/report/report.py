@@ -17,6 +17,10 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 
+from torch.fx import Node
+
+from tt_dynamo.ir.graph import module_path, source_line
+
 WIDTH = 100  # columns of a printed report; reasons wrap, names don't
 LABEL = 18
 
@@ -31,13 +35,43 @@ class Fallback:
 
     node: its name in the graph. kind: "unsupported" (no lowering), "refused" (TTNN refused the call at compile time) or
     "runtime" (TTNN raised while the program ran). reason: in TTNN's own words where it gave any. count: in how many
-    calls TTNN raised, of which the last gave the reason; 1 for the other kinds.
+    calls TTNN raised, of which the last gave the reason; 1 for the other kinds. module: path of the nn.Module that it
+    comes from, such as "encoder.layer.0.attention"; line: of the model's code, such as "model.py:84 in forward: x = y";
+    both "" if unknown.
     """
 
     node: str
     kind: str
     reason: str
     count: int = 1
+    module: str = ""
+    line: str = ""
+
+    @classmethod
+    def of(cls, node: Node, kind: str, reason: str) -> Fallback:
+        """That of a node of a graph."""
+        return cls(node.name, kind, reason, module=module_path(node), line=source_line(node))
+
+    @property
+    def origin(self) -> str:
+        """Where in the model it comes from, as far as is known."""
+        return ", ".join(filter(None, (self.module, self.line)))
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.reason}" + (f" (of {self.origin})" if self.origin else "")
+
+
+@dataclass(frozen=True)
+class Decomposed:
+    """A fused operation that TTNN refused, for that `reason`, and whose parts took its place.
+
+    node: its name in the graph. target: "tt_dynamo.attention.default". module: as in `Fallback`.
+    """
+
+    node: str
+    target: str
+    reason: str
+    module: str
 
 
 @dataclass(frozen=True)
@@ -85,7 +119,8 @@ class GraphReport:
     `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
     counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
-    between calls) are bytes on the device; `transfers` are per call. `choices` say which of several calls was taken.
+    between calls) are bytes on the device; `transfers` are per call. `choices` say which of several calls was taken,
+    `decomposed` which fused operations TTNN refused as a whole.
     `notes` say what else a user may want to know.
     `seconds` holds the compile time of each stage, `code` the program as Python.
     """
@@ -106,6 +141,7 @@ class GraphReport:
     notes: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
+    decomposed: list[Decomposed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     code: str = ""
 
@@ -215,7 +251,10 @@ class GraphReport:
         for fallback in self.fallbacks:
             calls = f"  in {fallback.count} calls" if fallback.count > 1 else ""
             lines.append(f"  {fallback.node}  [{fallback.kind}]{calls}")
-            lines += textwrap.wrap(fallback.reason, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+            for text in (fallback.origin, fallback.reason):
+                lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
+        for (target, reason), count in Counter((each.target, each.reason) for each in self.decomposed).items():
+            lines += row("decomposed", f"{count} of {target}: {reason}")
         for note in self.notes:
             lines += row("note", note)
         return "\n".join(lines)

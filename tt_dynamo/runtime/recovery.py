@@ -31,6 +31,7 @@ from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.choose import first_accepted
 from tt_dynamo.lowering.memory import interleaved, is_sharded
+from tt_dynamo.report.report import Fallback
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.runtime.transfer import download, upload
 
@@ -144,7 +145,7 @@ class Recovery:
             except Exception as error:  # whatever TTNN raises, eager torch has the answer
                 reason = ttnn_reason(error)
             if self.strict:
-                raise FallbackError(f'{node.name} ({node.target}): {reason} (fallback="error")')
+                raise FallbackError(f'{Fallback.of(node, "runtime", reason)} (fallback="error")')
             failed.append((node, reason))
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self._on_host(operand, known))
         return node.target(*args, **kwargs)
