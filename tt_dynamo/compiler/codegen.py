@@ -128,12 +128,6 @@ def _text(argument: Any, shared: dict[str, str]) -> str:
         return str(argument.meta["name"])
     if isinstance(argument, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
         return function_name(argument)
-    if isinstance(argument, GraphModule):
-        return str(argument.meta["name"])
-    if isinstance(argument, torch._ops.OpOverload):
-        return f"torch.ops.{argument}"
-    if isinstance(argument, torch._ops.HigherOrderOperator):
-        return f"torch.ops.higher_order.{argument.name()}"
     if isinstance(argument, torch.device):
         return f"torch.device({str(argument)!r})"
     if isinstance(argument, float) and argument != argument or argument in (float("inf"), float("-inf")):

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import Graph
 
+from tt_dynamo.compiler.codegen import program_source
+from tt_dynamo.ir.graph import copy_graph
 from tt_dynamo.ir.ttnn_internals import graph_capture, lacks_dram, ttnn_reason
+from tt_dynamo.runtime.program import load
+
+if TYPE_CHECKING:
+    from tt_dynamo.compiler.trace import Trace
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -88,6 +97,26 @@ def give_host_values(graph: Graph) -> list[torch.Tensor]:
         if not node.users:
             graph.erase_node(node)
     return given
+
+
+def measure_program(name: str, traced: Trace, ttnn: Any, handle: Any) -> Measurement:
+    """What one run of a traced program does, on zeros; nothing of it survives, nor what stood in for its weights."""
+    graph, _ = copy_graph(traced.graph)
+    given = give_host_values(graph)
+    forward = load(program_source(graph), MarkedNamespace(ttnn))
+    with torch.no_grad():
+        inputs = [zeros(node.meta["val"]) for node in traced.inputs]
+        states = [state.tensor for state in traced.states]
+        weights = [use.tensor if use.spec else zeros(use.node.meta["val"]) for use in traced.weights]
+        try:
+            return measure(ttnn, lambda: forward(handle, *inputs, *states, *weights, *given))
+        except MemoryError:
+            raise
+        except Exception as error:
+            log.warning("%s: could not be measured: %s", name, error)
+            return Measurement()
+        finally:
+            traced.release()
 
 
 def measure(ttnn: Any, run: Callable[[], object]) -> Measurement:

@@ -18,13 +18,12 @@ from tt_dynamo.report.dump import Dump
 
 
 def run_passes(
-    module: GraphModule, disabled: Collection[str], assume: bool, dump: Dump
+    module: GraphModule, pristine: GraphModule, disabled: Collection[str], assume: bool, dump: Dump
 ) -> tuple[Context, dict[str, str]]:
     """Run all passes but those `disabled`; returns their context, and for each that raised what it raised.
 
-    With one of NEEDED_FOR_VALUES among the latter, the graph is as it was.
+    pristine: a copy of the module. With one of NEEDED_FOR_VALUES among those that raised, the graph is as it was.
     """
-    pristine, _ = copy_graph(module.graph)
     raised: dict[str, str] = {}
     while not NEEDED_FOR_VALUES.intersection(raised):
         context = Context(assume=assume)
@@ -32,7 +31,7 @@ def run_passes(
         if failure is None:
             return context, raised
         raised.update([failure])
-        module.graph, _ = copy_graph(pristine)
+        module.graph, _ = copy_graph(pristine.graph)
     return Context(assume=assume), raised
 
 

@@ -40,7 +40,6 @@ from tt_dynamo.runtime.transfer import INT32
 log = logging.getLogger(__name__)
 
 
-
 @dataclasses.dataclass
 class Trace:
     """What tracing gives: the program's graph, the graph inputs it reads, its weights, what stays on the device between

@@ -6,10 +6,12 @@ freed again where that is refused: what runs on the host needs no weights on the
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch.fx import Graph, Node
+import torch
+from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
@@ -79,3 +81,23 @@ class TracedWeights:
         for crossing in self._made.keys() & set(crossings):
             use, _, value = self._made[crossing]
             use.tensor = value.tensor = None
+
+
+def bind_weights(uses: Iterable[WeightUse], placed: GraphModule) -> None:
+    """Tell the weights of a program how they are computed from the arguments of a call of `placed`."""
+    position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
+    for use in uses:
+        use.positions = [position[node] for node in (use.node, *use.node.all_input_nodes) if node in position]
+        if use.node.op == "placeholder":
+            continue
+        value: Any = getattr(placed, str(use.node.target))
+        if use.node.op == "get_attr":
+            use.evaluate, use.expression = (lambda value=value: value), _digest(value)
+        else:
+            buffers = "".join(name + _digest(buffer) for name, buffer in value.named_buffers())
+            use.evaluate, use.expression = value, value.code + buffers
+
+
+def _digest(literal: torch.Tensor) -> str:
+    contents = literal.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    return f"{literal.dtype} {tuple(literal.shape)} {hashlib.sha256(contents).hexdigest()}"

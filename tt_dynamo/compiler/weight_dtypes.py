@@ -30,59 +30,33 @@ WEIGHT_OPERANDS = {
 WIDEST = WEIGHT_DTYPES[0]
 
 
-class WeightDtypes:
-    """The choice for one graph. Weights are known by the product that reads them."""
+def choose_weight_dtype(product: Node, operand: Node, options: Options) -> tuple[str, str] | None:
+    """The dtype in which `product` is to read `operand`, and a note on what of several it is, or "".
 
-    def __init__(self, options: Options) -> None:
-        given = options.weight_dtype
-        self._patterns: Sequence[tuple[str, str]] = (("*", given),) if isinstance(given, str) else given
-        self._narrowed: set[Node] = set()  # the products with a block float for a weight
-        self._refused: dict[Node, str] = {}
-        self._merged: dict[Node, str] = {}
+    None where that is not its weight, or nothing was chosen.
+    """
+    position = WEIGHT_OPERANDS.get(product.target)
+    if position is None or product.args[position] is not operand or operand in product.args[:position]:
+        return None
+    constant = operand.args[0] if is_call(operand, operators.to_device) else operand
+    if not is_parameter(constant) and constant.op != "call_module":
+        return None
+    sources = [constant] if is_parameter(constant) else constant.all_input_nodes
+    if not sources:
+        return None
+    also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
+    wanted = {_name(source): _matching(_name(source), also, options.weight_dtype) for source in sources}
+    dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
+    if len(set(wanted.values())) == 1:
+        return dtype, ""
+    return dtype, f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
 
-    def of(self, product: Node, operand: Node, original: Node) -> str | None:
-        """The dtype in which `product` reads `operand`; None where that is not its weight, or nothing was chosen.
 
-        original: the product in the graph before it was placed, by which `refuse` knows it.
-        """
-        position = WEIGHT_OPERANDS.get(product.target)
-        if position is None or product.args[position] is not operand or operand in product.args[:position]:
-            return None
-        constant = operand.args[0] if is_call(operand, operators.to_device) else operand
-        if not is_parameter(constant) and constant.op != "call_module":
-            return None
-        sources = [constant] if is_parameter(constant) else constant.all_input_nodes
-        if not sources or original in self._refused:
-            return None
-        also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
-        wanted = {_name(source): self._matching(_name(source), also) for source in sources}
-        dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
-        if dtype != WIDEST:
-            self._narrowed.add(original)
-        if len(set(wanted.values())) > 1:
-            each = ", ".join(f"{name} {its}" for name, its in wanted.items())
-            self._merged[original] = f"{product.name}: its merged weight is {dtype}, the widest of {each}"
-        return dtype
-
-    def _matching(self, parameter: str, module: str) -> str:
-        names = (parameter, parameter.rpartition(".")[0], module)
-        found = (dtype for pattern, dtype in self._patterns if any(fnmatchcase(n, pattern) for n in names))
-        return next(found, WIDEST)
-
-    def refuse(self, product: Node, reason: str) -> bool:
-        """Give this product its weight in bfloat16 from now on; False where it has that already."""
-        if product in self._refused or product not in self._narrowed:
-            return False
-        self._refused[product] = reason
-        return True
-
-    def notes(self, elsewhere: Sequence[Node]) -> list[str]:
-        """What a user may want to know; of products that run `elsewhere` there is nothing to say."""
-        refused = {
-            node: f"{node.name}: its weight is bfloat16, TTNN refused a block float: {reason}"
-            for node, reason in self._refused.items()
-        }
-        return [text for node, text in {**self._merged, **refused}.items() if node not in elsewhere]
+def _matching(parameter: str, module: str, given: str | Sequence[tuple[str, str]]) -> str:
+    if isinstance(given, str):
+        return given
+    names = (parameter, parameter.rpartition(".")[0], module)
+    return next((dtype for pattern, dtype in given if any(fnmatchcase(n, pattern) for n in names)), WIDEST)
 
 
 def _name(parameter: Node) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import MutableSequence
+from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from tt_dynamo.ir.spec import Spec
@@ -13,11 +14,19 @@ from tt_dynamo.ir.spec import Spec
 
 @dataclasses.dataclass
 class WeightUse:
-    """A constant that a program reads: the placeholder or folded constant it is, and its spec; None for the host."""
+    """A constant that a program reads.
+
+    node: the placeholder or folded constant it is. spec: None for the host. tensor: an empty one of that spec, while
+    the compiler needs it. positions: of the call's arguments that `evaluate` computes it from, on the host. expression:
+    the text that identifies the computation.
+    """
 
     node: Node
     spec: Spec | None
-    tensor: Any = None  # an empty tensor of that spec, while the compiler needs one
+    tensor: Any = None
+    positions: Sequence[int] = ()
+    evaluate: Callable[..., torch.Tensor] = lambda tensor: tensor
+    expression: str = ""
 
 
 @dataclasses.dataclass(eq=False)

@@ -75,7 +75,7 @@ class Program:
     """A lowered graph on an open device.
 
     input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
-    parameters. weights: what the program reads of them, with the arguments each is computed from. held_positions: which
+    parameters. weights: what the program reads of them. held_positions: which
     are the host's side of a DeviceTensor. state_positions: which stay on the device, by `states`. kept: which of the
     `results` do, with a fake tensor of each as torch sees it.
     """
@@ -91,8 +91,6 @@ class Program:
     state_positions: list[int]
     kept: list[tuple[int, Spec, torch.Tensor]]
     weights: list[WeightUse]
-    weight_positions: list[list[int]]
-    evaluators: list[tuple[str, Callable[..., torch.Tensor]]]
     recovery: Recovery
     report: GraphReport
     store: WeightStore
@@ -186,15 +184,13 @@ class Program:
     def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
         stamps = self.store.stamp(parameters)  # first: what changes from now on is seen
         uploaded = Uploaded(stamps, [weakref.ref(p) for p in parameters], pointers_of(parameters), [], [])
-        for use, positions, (expression, evaluate) in zip(
-            self.weights, self.weight_positions, self.evaluators, strict=True
-        ):
-            sources = [args[i] for i in positions]
+        for use in self.weights:
+            sources = [args[i] for i in use.positions]
             if use.spec is None:
                 with torch.no_grad():
-                    uploaded.tensors.append(evaluate(*sources))
+                    uploaded.tensors.append(use.evaluate(*sources))
                 continue
-            weight = self.store.get(sources, expression, use.spec, evaluate, self._upload, self.dry_run)
+            weight = self.store.get(sources, use.expression, use.spec, use.evaluate, self._upload, self.dry_run)
             uploaded.weights.append(weight)
             uploaded.tensors.append(weight.tensor)
         return uploaded
@@ -202,9 +198,8 @@ class Program:
     def _note_first_weights(self, args: list[Any]) -> None:
         if self.on_first_weights is not None:
             callback, self.on_first_weights = self.on_first_weights, None
-            pairs = zip(self.evaluators, self.weight_positions, strict=True)
             with torch.no_grad():
-                callback([evaluate(*(args[i] for i in positions)) for (_, evaluate), positions in pairs])
+                callback([use.evaluate(*(args[i] for i in use.positions)) for use in self.weights])
 
     def _upload(self, tensor: torch.Tensor, spec: Any) -> Any:
         return upload(self._namespace, self.device.handle, tensor, spec)
@@ -218,7 +213,7 @@ class Program:
             raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')
         outputs, failed = self.recovery.run(args)
         with self._lock:
-            self.report.count_fallbacks([Fallback(node.name, "runtime", why) for node, why in failed])
+            self.report.count_fallbacks([Fallback.of(node, "runtime", why) for node, why in failed])
         names = [node.name for node, _ in failed]
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         where = f"{', '.join(names[:5])}{more} ran in eager torch" if names else "the second attempt went through"
