@@ -20,7 +20,7 @@ from tt_dynamo.compiler.float_positions import float_position_math
 from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.pipeline import run_passes
 from tt_dynamo.compiler.states import find_states, keep_outputs
-from tt_dynamo.compiler.trace import Trace, settings_for, trace
+from tt_dynamo.compiler.trace import Trace, Tracer, settings_for
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import operators
@@ -37,7 +37,7 @@ from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.report.dump import Dump
 from tt_dynamo.report.report import GraphReport
 from tt_dynamo.runtime.program import Program
-from tt_dynamo.runtime.recovery import Recovery
+from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.weights import WeightStore
 
 
@@ -57,13 +57,10 @@ class Compiler:
         self.decisions = Decisions(options)
         self.raised: dict[str, str] = {}  # pass → what it raised
 
+    # AOTAutograd calls with its fake mode on; passes evaluate literals and TTNN is given real tensors.
+    @unset_fake_temporarily()
     def compile(self) -> Program:
         """The program; emits its report."""
-        # AOTAutograd calls with its fake mode on; passes evaluate literals and TTNN is given real tensors.
-        with unset_fake_temporarily():
-            return self._compile()
-
-    def _compile(self) -> Program:
         self.dump.graph("aten", self.module)
         correct_strides(self.module.graph)
         output = self.module.graph.output_node()
@@ -78,7 +75,7 @@ class Compiler:
                 graph, original, sides = self._place()
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                 found = self.device.resource(WeightStore).find
-                traced = trace(graph, sides, self.ttnn, self.device.handle, settings, texts, found)
+                traced = Tracer(graph, sides, self.ttnn, self.device.handle, settings, texts, found).run()
             if traced.refused:
                 self.decisions.apply_refusals(traced.refused, original)
                 if "fold_constants" not in self.raised:
@@ -152,16 +149,12 @@ class Compiler:
 
     def _report_decisions(self) -> None:
         """Put the decisions into the report. Raises FallbackError where one of them is not allowed."""
-        report = self.report
-        report.fallbacks = self.decisions.fallbacks(self.module.graph)
-        report.decomposed = self.decisions.decomposed()
-        report.notes += [*self.options.notes, *self.decisions.notes()]
-        if report.fallbacks and self.options.fallback == "error":
-            nodes = len(compute_nodes(self.module.graph))
-            raise FallbackError(
-                f"{report.fallbacks[0]}; {len(report.fallbacks)} of {nodes} nodes would run in eager torch and "
-                'fallback="error" forbids it'
-            )
+        self.report.notes += self.options.notes
+        self.decisions.fill_report(self.report, self.module.graph)
+        found = self.report.fallbacks
+        if found and self.options.fallback == "error":
+            share = f"{len(found)} of {len(compute_nodes(self.module.graph))} nodes"
+            raise FallbackError(f'{found[0]}; {share} would run in eager torch and fallback="error" forbids it')
 
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Settings) -> Program:
         if "insert_deallocations" not in self.options.disable_passes:
@@ -171,13 +164,11 @@ class Compiler:
         placeholders = placed.graph.find_nodes(op="placeholder")
         position = {node: index for index, node in enumerate(placeholders)}
         results = placed.graph.output_node().args[0]
-        strict = self.options.fallback == "error"
-        namespace = self.device.namespace(self.options.dry_run)
+        namespace = LoweringNamespace(self.device.namespace(self.options.dry_run), settings)
         return Program(
             source=self.report.code,
             device=self.device,
             dry_run=self.options.dry_run,
-            strict=strict,
             input_positions=[position[node] for node in traced.inputs],
             parameter_positions=[position[n] for n in placeholders if is_parameter(n)],
             held_positions=[position[n] for n in placeholders if n.meta.get("held")],
@@ -186,7 +177,9 @@ class Compiler:
             kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
             results=len(results),
             weights=traced.weights,
-            recovery=Recovery(placed.graph, self.eager, sides, self.device.handle, namespace, settings, strict),
+            recovery=Recovery(
+                placed.graph, self.eager, sides, self.device.handle, namespace, self.options.fallback == "error"
+            ),
             report=self.report,
             store=self.device.resource(WeightStore),
         )

@@ -20,7 +20,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import module_path, mutates
 from tt_dynamo.options import Options
-from tt_dynamo.report.report import Decomposed, Fallback
+from tt_dynamo.report.report import Decomposed, Fallback, GraphReport
 
 log = logging.getLogger("tt_dynamo.lowering")
 
@@ -95,27 +95,15 @@ class Decisions:
             decision.block_sharded = True
         return bool(changed)
 
-    def fallbacks(self, graph: Graph) -> list[Fallback]:
-        """What runs on the host of `graph`, the originals', and belongs on the device."""
+    def fill_report(self, report: GraphReport, graph: Graph) -> None:
+        """Note what runs on the host of `graph`, the originals', and belongs on the device, what was decomposed, and
+        what a user may want to know of the weights on the device."""
         host_work = HostWork(graph)
-        return [
-            Fallback.of(node, decision.kind, decision.reason)
-            for node, decision in self._decisions.items()
-            if decision.side and (node.users or mutates(node)) and not host_work.belongs_on_host(node)
-        ]
-
-    def decomposed(self) -> list[Decomposed]:
-        """Fused operations that TTNN refused, and whose parts took their places."""
-        return [
-            Decomposed(node.name, str(node.target), decision.reason, module_path(node))
-            for node, decision in self._decisions.items()
-            if decision.decomposed
-        ]
-
-    def notes(self) -> list[str]:
-        """What a user may want to know of the weights on the device."""
-        return [
-            f"{node.name}: {decision.weight_note}"
-            for node, decision in self._decisions.items()
-            if decision.weight_note and not (decision.side or decision.decomposed)
-        ]
+        for node, decision in self._decisions.items():
+            if decision.decomposed:
+                report.decomposed.append(Decomposed(node.name, str(node.target), decision.reason, module_path(node)))
+            elif decision.side:
+                if (node.users or mutates(node)) and not host_work.belongs_on_host(node):
+                    report.fallbacks.append(Fallback.of(node, decision.kind, decision.reason))
+            elif decision.weight_note:
+                report.notes.append(f"{node.name}: {decision.weight_note}")

@@ -59,16 +59,9 @@ def publish(report: GraphReport, dump: Dump, program: Program, traced: Trace) ->
         dump.report(report)
         program.on_first_weights = _dump_program(dump, program.source, traced)
     emit(report)
-    log.info(
-        "%s on %s: %d nodes, %.1f%% on the device, %d fallbacks, %d kernel launches, compiled in %.2f s",
-        report.name,
-        report.device,
-        report.nodes,
-        100 * report.device_share,
-        len(report.fallbacks),
-        report.device_programs,
-        sum(report.seconds.values()),
-    )
+    placed = f"{report.nodes} nodes, {report.device_share:.1%} on the device, {len(report.fallbacks)} fallbacks"
+    run = f"{report.device_programs} kernel launches, compiled in {sum(report.seconds.values()):.2f} s"
+    log.info("%s on %s: %s, %s", report.name, report.device, placed, run)
 
 
 def _dump_program(dump: Dump, source: str, traced: Trace) -> Callable[[list[torch.Tensor]], None]:

@@ -13,9 +13,9 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-from torch.fx import Graph, Node
+from torch.fx import Graph
 
-from tt_dynamo.compiler.weight_dtypes import WEIGHT_OPERANDS
+from tt_dynamo.compiler.weight_dtypes import is_weight_of
 from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import is_parameter
@@ -86,14 +86,9 @@ def needed_by(graph: Graph) -> Needed:
             needed.caches += size
         elif is_parameter(constant) or constant.op in ("call_module", "get_attr"):
             needed.weights[spec.dtype] = needed.weights.get(spec.dtype, 0) + size
-            if any(_is_weight_of(user, crossing) for user in crossing.users):
+            if any(is_weight_of(user, crossing) for user in crossing.users):
                 needed.products[spec.dtype] = needed.products.get(spec.dtype, 0) + size
     return needed
-
-
-def _is_weight_of(product: Node, crossing: Node) -> bool:
-    position = WEIGHT_OPERANDS.get(product.target)
-    return position is not None and product.args[position] is crossing
 
 
 def _padded_bytes(spec: Spec) -> int:

@@ -76,25 +76,22 @@ def settings_for(ttnn: Any, device: Any, options: Any) -> tuple[Settings, dict[s
     return settings, {writer.text_of(made): made for made in (settings.core_grid, settings.compute_kernel_config)}
 
 
-def trace(
-    graph: Graph,
-    sides: Sides,
-    ttnn: Any,
-    handle: Any,
-    settings: Settings,
-    texts: dict[str, Any],
-    stand_in: Callable[[Spec, list[int]], Any] = lambda spec, pointers: None,
-) -> Trace:
-    """Lower `graph`, placed and with layouts assigned, on the open device `handle`.
+class Tracer:
+    """Lowers `graph`, placed and with layouts assigned, on the open device `handle`.
 
-    stand_in: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None. Raises
-    MemoryError where the DRAM is full.
+    stand_in: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None.
     """
-    return _Tracer(graph, sides, ttnn, handle, settings, texts, stand_in).run()
 
-
-class _Tracer:
-    def __init__(self, graph, sides, ttnn, handle, settings, texts, stand_in) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        sides: Sides,
+        ttnn: Any,
+        handle: Any,
+        settings: Settings,
+        texts: dict[str, Any],
+        stand_in: Callable[[Spec, list[int]], Any],
+    ) -> None:
         self.source = graph
         self.sides = sides
         self.ttnn = ttnn
@@ -112,6 +109,7 @@ class _Tracer:
         self.owners: dict[int, int] = {memory: memory for memory in inputs if memory}
 
     def run(self) -> Trace:
+        """The trace. Raises MemoryError where the DRAM is full."""
         remaining = {node: len(node.users) for node in self.source.nodes}
         self._make_placeholders()
         for node in self.source.nodes:

@@ -30,19 +30,21 @@ WEIGHT_OPERANDS = {
 WIDEST = WEIGHT_DTYPES[0]
 
 
+def is_weight_of(product: Node, operand: Node) -> bool:
+    """Whether `product` reads it as its weight alone."""
+    position = WEIGHT_OPERANDS.get(product.target, 0)
+    return position > 0 and product.args[position] is operand and operand not in product.args[:position]
+
+
 def choose_weight_dtype(product: Node, operand: Node, options: Options) -> tuple[str, str] | None:
     """The dtype in which `product` is to read `operand`, and a note on what of several it is, or "".
 
     None where that is not its weight, or nothing was chosen.
     """
-    position = WEIGHT_OPERANDS.get(product.target)
-    if position is None or product.args[position] is not operand or operand in product.args[:position]:
-        return None
     constant = operand.args[0] if is_call(operand, operators.to_device) else operand
-    if not is_parameter(constant) and constant.op != "call_module":
-        return None
-    sources = [constant] if is_parameter(constant) else constant.all_input_nodes
-    if not sources:
+    folded = constant.all_input_nodes if constant.op == "call_module" else []
+    sources = [constant] if is_parameter(constant) else folded
+    if not sources or not is_weight_of(product, operand):
         return None
     also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
     wanted = {_name(source): _matching(_name(source), also, options.weight_dtype) for source in sources}

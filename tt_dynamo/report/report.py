@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from torch.fx import Node
-
-from tt_dynamo.ir.graph import module_path, source_line
+if TYPE_CHECKING:
+    from torch.fx import Node
 
 WIDTH = 100  # columns of a printed report; reasons wrap, names don't
 LABEL = 18
@@ -50,6 +50,8 @@ class Fallback:
     @classmethod
     def of(cls, node: Node, kind: str, reason: str) -> Fallback:
         """That of a node of a graph."""
+        from tt_dynamo.ir.graph import module_path, source_line  # only now: it takes torch, which reports do without
+
         return cls(node.name, kind, reason, module=module_path(node), line=source_line(node))
 
     @property

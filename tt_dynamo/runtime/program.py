@@ -83,7 +83,6 @@ class Program:
     source: str
     device: Device
     dry_run: bool
-    strict: bool
     input_positions: list[int]
     parameter_positions: list[int]
     held_positions: list[int]
@@ -209,7 +208,7 @@ class Program:
         for position in self.held_positions:
             fetch(args[position])
         self._uploaded = None  # where the device failed, what was put on it is not trusted
-        if self.strict:
+        if self.recovery.strict:
             raise FallbackError(f'{self.report.name}: {reason} (fallback="error")')
         outputs, failed = self.recovery.run(args)
         with self._lock:

@@ -60,25 +60,16 @@ class Unreadable(Exception):
     """A value cannot be read back from the device, and why."""
 
 
+@dataclasses.dataclass(eq=False)
 class Recovery:
     """Runs one placed graph. Nothing of a run is kept here: threads run at once."""
 
-    def __init__(
-        self,
-        graph: Graph,
-        eager: GraphModule,
-        sides: Sides,
-        handle: Any,
-        namespace: Any,
-        settings: Settings,
-        strict: bool,
-    ) -> None:
-        self.graph = graph
-        self.eager = eager
-        self.sides = sides
-        self.handle = handle
-        self.ttnn = LoweringNamespace(namespace, settings)
-        self.strict = strict
+    graph: Graph
+    eager: GraphModule
+    sides: Sides
+    handle: Any
+    ttnn: LoweringNamespace
+    strict: bool
 
     def run(self, args: Sequence[Any]) -> tuple[tuple[Any, ...], list[tuple[Node, str]]]:
         """The graph's outputs for its inputs, and which nodes fell back, with the reason of each.
