@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
+from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.compiler.recorder import Expression
 from tt_dynamo.ir import operators
@@ -49,7 +50,7 @@ def _functions(graph: Graph) -> list[str]:
 def _bodies(node: Node) -> list[GraphModule]:
     if not isinstance(node.target, operators.HostCall):
         return []
-    return [x for x in torch.utils._pytree.tree_leaves(node.target.arguments(node.args)) if isinstance(x, GraphModule)]
+    return [x for x in tree_leaves(node.target.arguments(node.args)) if isinstance(x, GraphModule)]
 
 
 def _body(graph: Graph, shared: dict[str, str]) -> list[str]:
@@ -140,7 +141,7 @@ def _shared_objects(graph: Graph) -> dict[str, str]:
     names: dict[str, str] = {}
     taken = {node.name for node in graph.nodes} | {"device", "forward", "torch", "ttnn"}
     for node in graph.nodes:
-        for argument in _leaves((node.args, node.kwargs)):
+        for argument in tree_leaves((node.args, node.kwargs)):
             if isinstance(argument, Expression) and argument.text.endswith(")") and argument.text not in names:
                 if argument.text.startswith("float("):
                     continue
@@ -152,11 +153,3 @@ def _shared_objects(graph: Graph) -> dict[str, str]:
                 taken.add(name)
                 names[argument.text] = name
     return names
-
-
-def _leaves(argument: Any) -> list[Any]:
-    if isinstance(argument, dict):
-        argument = tuple(argument.values())
-    if isinstance(argument, (tuple, list)):
-        return [leaf for item in argument for leaf in _leaves(item)]
-    return [argument]

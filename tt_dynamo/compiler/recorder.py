@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
+from torch.utils._pytree import tree_leaves, tree_map
 
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Value, on_device, spec_of
@@ -136,13 +137,7 @@ class Recorder:
         return result
 
     def _written(self, argument: Any) -> Any:
-        if isinstance(argument, Value):
-            return argument.node
-        if isinstance(argument, (tuple, list)):
-            return type(argument)(self._written(item) for item in argument)
-        if isinstance(argument, dict):
-            return {key: self._written(item) for key, item in argument.items()}
-        return self._shared.written(argument)
+        return tree_map(lambda leaf: leaf.node if isinstance(leaf, Value) else self._shared.written(leaf), argument)
 
 
 class _Operation:
@@ -210,23 +205,11 @@ def _text(candidate: Any) -> str:
 
 
 def _tensors(argument: Any) -> Any:
-    if isinstance(argument, Value):
-        return argument.tensor
-    if isinstance(argument, (tuple, list)):
-        return type(argument)(_tensors(item) for item in argument)
-    if isinstance(argument, dict):
-        return {key: _tensors(item) for key, item in argument.items()}
-    return argument
+    return tree_map(lambda leaf: leaf.tensor if isinstance(leaf, Value) else leaf, argument)
 
 
 def _values(argument: Any) -> list[Value]:
-    if isinstance(argument, Value):
-        return [argument]
-    if isinstance(argument, dict):
-        argument = tuple(argument.values())
-    if isinstance(argument, (tuple, list)):
-        return [value for item in argument for value in _values(item)]
-    return []
+    return [leaf for leaf in tree_leaves(argument) if isinstance(leaf, Value)]
 
 
 def _alias(result: Any, operands: list[Value]) -> Node | None:

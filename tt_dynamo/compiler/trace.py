@@ -21,7 +21,7 @@ from tt_dynamo.compiler.measure import dram_or_error
 from tt_dynamo.compiler.prepare import prepare_weights
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.shards import Shards
-from tt_dynamo.compiler.traced_weights import TracedWeights
+from tt_dynamo.compiler.traced_weights import Find, TracedWeights
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
@@ -79,18 +79,11 @@ def settings_for(ttnn: Any, device: Any, options: Any) -> tuple[Settings, dict[s
 class Tracer:
     """Lowers `graph`, placed and with layouts assigned, on the open device `handle`.
 
-    stand_in: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None.
+    find: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None.
     """
 
     def __init__(
-        self,
-        graph: Graph,
-        sides: Sides,
-        ttnn: Any,
-        handle: Any,
-        settings: Settings,
-        texts: dict[str, Any],
-        stand_in: Callable[[Spec, list[int]], Any],
+        self, graph: Graph, sides: Sides, ttnn: Any, handle: Any, settings: Settings, texts: dict[str, Any], find: Find
     ) -> None:
         self.source = graph
         self.sides = sides
@@ -100,7 +93,7 @@ class Tracer:
         self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wants_block_sharding=[]))
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
-        self.weights = TracedWeights(self.graph, stand_in, self._empty)
+        self.weights = TracedWeights(self.graph, find, self._empty)
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.shards = Shards(self.recorder, self.known)
         self.result = Trace(self.graph, [], self.weights.uses, [], [], {}, [])

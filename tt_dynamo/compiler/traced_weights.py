@@ -20,6 +20,8 @@ from tt_dynamo.ir.spec import Spec, Value
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import WeightUse
 
+Find = Callable[[Spec, list[int]], Any]
+
 ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)
 
 
@@ -29,7 +31,7 @@ class TracedWeights:
     find: the tensor of that spec, of the parameters at these addresses, if it lies on the device.
     """
 
-    def __init__(self, graph: Graph, find: Callable[[Spec, list[int]], Any], empty: Callable[[Spec], Any]) -> None:
+    def __init__(self, graph: Graph, find: Find, empty: Callable[[Spec], Any]) -> None:
         self.uses: list[WeightUse] = []
         self._graph, self._find, self._empty = graph, find, empty
         self._made: dict[Node, tuple[WeightUse, Spec, Value]] = {}  # by crossing
