@@ -97,7 +97,7 @@ class Check:
             lines += row("kernel launches", f"{self.device_programs} per call")
             lines += row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
             for fallback in self.fallbacks:
-                lines += row("", f"{fallback.node} [{fallback.kind}] {fallback.reason}")
+                lines += row("", f"[{fallback.kind}] {fallback}")
             for note in (note for report in self.reports for note in report.notes):
                 lines += row("note", note)
             lines += self.operation_table().splitlines()

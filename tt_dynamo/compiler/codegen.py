@@ -106,10 +106,9 @@ def _call(node: Node, shared: dict[str, str]) -> str:
 def inline_call(node: Node, names: dict[Node, str]) -> str:
     """A call as one expression, with its shared objects in place and its operands under the given names."""
     known = {operand: Expression(name, None) for operand, name in names.items()}
-    arguments = [torch.fx.node.map_arg(argument, known.__getitem__) for argument in node.args]
-    named = {key: torch.fx.node.map_arg(argument, known.__getitem__) for key, argument in node.kwargs.items()}
-    texts = [_text(argument, {}) for argument in arguments]
-    texts += [f"{key}={_text(argument, {})}" for key, argument in named.items()]
+    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+    texts = [_text(argument, {}) for argument in args]
+    texts += [f"{key}={_text(argument, {})}" for key, argument in kwargs.items()]
     return f"{target_name(node)}({', '.join(texts)})"
 
 

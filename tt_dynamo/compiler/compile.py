@@ -164,6 +164,7 @@ class Compiler:
         placeholders = placed.graph.find_nodes(op="placeholder")
         position = {node: index for index, node in enumerate(placeholders)}
         results = placed.graph.output_node().args[0]
+        strict = self.options.fallback == "error"
         namespace = LoweringNamespace(self.device.namespace(self.options.dry_run), settings)
         return Program(
             source=self.report.code,
@@ -177,9 +178,7 @@ class Compiler:
             kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
             results=len(results),
             weights=traced.weights,
-            recovery=Recovery(
-                placed.graph, self.eager, sides, self.device.handle, namespace, self.options.fallback == "error"
-            ),
+            recovery=Recovery(placed.graph, self.eager, sides, self.device.handle, namespace, strict),
             report=self.report,
             store=self.device.resource(WeightStore),
         )

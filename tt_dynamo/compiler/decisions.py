@@ -43,15 +43,12 @@ class Decision:
     block_sharded: bool = False
 
 
-class Decisions:
-    """Those about one graph; empty at first."""
+class Decisions(defaultdict[Node, Decision]):
+    """Those about one graph, by original node."""
 
     def __init__(self, options: Options) -> None:
+        super().__init__(Decision)
         self._options = options
-        self._decisions: dict[Node, Decision] = defaultdict(Decision)
-
-    def __getitem__(self, original: Node) -> Decision:
-        return self._decisions[original]
 
     def move_to_host(self, original: Node, kind: str, reason: str) -> None:
         """Have a node run in eager torch."""
@@ -99,7 +96,7 @@ class Decisions:
         """Note what runs on the host of `graph`, the originals', and belongs on the device, what was decomposed, and
         what a user may want to know of the weights on the device."""
         host_work = HostWork(graph)
-        for node, decision in self._decisions.items():
+        for node, decision in self.items():
             if decision.decomposed:
                 report.decomposed.append(Decomposed(node.name, str(node.target), decision.reason, module_path(node)))
             elif decision.side:

@@ -120,10 +120,7 @@ def needs(node: Node, operand: Node) -> tuple[str, str | None]:
     found = find_lowering(node.target)
     if found is None:
         return "any", None
-    for position, argument in enumerate(node.args):
-        if argument is operand or (isinstance(argument, (list, tuple)) and operand in argument):
-            need = found.need(operand_name(node.target, position))
-            return need.layout_at(node), need.dtype
-    name = next(key for key, argument in node.kwargs.items() if argument is operand)
-    need = found.need(name)
+    arguments = [*enumerate(node.args), *node.kwargs.items()]
+    key = next(key for key, value in arguments if operand in (value if isinstance(value, (list, tuple)) else [value]))
+    need = found.need(key if isinstance(key, str) else operand_name(node.target, key))
     return need.layout_at(node), need.dtype

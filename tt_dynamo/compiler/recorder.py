@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import math
 import operator
 import types
@@ -65,7 +66,7 @@ class Recorder:
         elif isinstance(found, type):
             result = _Constructor(found, path, self._shared)
         elif callable(found):
-            result = _Operation(found, path, self)
+            result = functools.partial(self.record, found, path)
         else:
             self._shared.note(found, path)
             return found
@@ -109,7 +110,7 @@ class Recorder:
         free = l1.total_bytes_free_per_bank, l1.largest_contiguous_bytes_free_per_bank
         return *free, str(config.math_fidelity), config.fp32_dest_acc_en, config.packer_l1_acc
 
-    def record(self, function: Any, path: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+    def record(self, function: Any, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """Make the call, write it down, and wrap what it gives."""
         try:
             result = function(*_tensors(args), **_tensors(kwargs))
@@ -138,14 +139,6 @@ class Recorder:
 
     def _written(self, argument: Any) -> Any:
         return tree_map(lambda leaf: leaf.node if isinstance(leaf, Value) else self._shared.written(leaf), argument)
-
-
-class _Operation:
-    def __init__(self, function: Any, path: str, recorder: Recorder) -> None:
-        self._function, self._path, self._recorder = function, path, recorder
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._recorder.record(self._function, self._path, args, kwargs)
 
 
 class _Constructor:

@@ -190,8 +190,7 @@ class Tracer:
             return self._download(self.known[node.args[0]], node.meta["val"].dtype)
         if self.sides.get(node) == "device":
             return self._on_device(node)
-        copied = self.graph.node_copy(node, lambda operand: self.known[operand])
-        return copied
+        return self.graph.node_copy(node, lambda operand: self.known[operand])
 
     def _kept(self, value: Value, dtype: str) -> Value:
         """A cache as later calls read it."""
@@ -212,10 +211,8 @@ class Tracer:
         except MemoryError:  # of its weights
             if not self.result.refused:
                 raise  # else the next trace needs less
-        except Refused as error:
-            self.result.refused[node] = ("refused", str(error))
         except Unsupported as error:
-            self.result.refused[node] = ("unsupported", str(error))
+            self.result.refused[node] = ("refused" if isinstance(error, Refused) else "unsupported", str(error))
         except Exception as error:  # a fault of ours costs speed, never the compilation
             reason = f"its lowering failed: {type(error).__name__}: {ttnn_reason(error)}"
             log.warning("%s (%s): %s; it runs in eager torch", node.name, node.target, reason)

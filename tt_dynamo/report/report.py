@@ -208,14 +208,9 @@ class GraphReport:
 
     def to_dict(self) -> dict[str, object]:
         """All fields and the derived numbers, of types that `json.dumps` takes."""
-        return {
-            **asdict(self),
-            "weight_bytes": self.weight_bytes,
-            "launches": self.launches,
-            "transfer_bytes": self.transfer_bytes,
-            "device_share": self.device_share,
-            "launches_per_layer": self.launches_per_layer(),
-        }
+        derived = ("weight_bytes", "launches", "transfer_bytes", "device_share")
+        facts = {**asdict(self), **{name: getattr(self, name) for name in derived}}
+        return {**facts, "launches_per_layer": self.launches_per_layer()}
 
     def operation_table(self) -> str:
         """One line per TTNN call: kernel launches, operation, node, module."""

@@ -24,7 +24,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused
-from tt_dynamo.ir.graph import Sides, device_arguments, is_call
+from tt_dynamo.ir.graph import Sides, compute_nodes, device_arguments, is_call
 from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
@@ -88,7 +88,8 @@ class Recovery:
         else:
             with torch.no_grad():
                 outputs = tuple(self.eager(*args))
-        return outputs, [(node, reason) for node, side in self.sides.items() if side == "device" and _computes(node)]
+        on_device = (node for node in compute_nodes(self.graph) if self.sides.get(node) == "device")
+        return outputs, [(node, reason) for node in on_device if node.target not in operators.TRANSFERS]
 
     def _run_all(self, args: Sequence[Any], sides: Sides, failed: list[tuple[Node, str]]) -> tuple[Any, ...]:
         known: dict[Node, Any] = dict(zip(self.graph.find_nodes(op="placeholder"), args, strict=True))
@@ -174,7 +175,3 @@ def _check_positions(node: Node, known: dict[Node, Any]) -> None:
     for found in positions:
         if isinstance(found, torch.Tensor) and found.numel() and not 0 <= int(found.max()) < length:
             raise IndexError(f"position {int(found.max())} is out of range for a cache of {length} tokens")
-
-
-def _computes(node: Node) -> bool:
-    return node.target is not operator.getitem and node.target not in operators.TRANSFERS
