@@ -55,7 +55,6 @@ class Compiler:
         self.report = GraphReport(name=name, device=device.description)
         self.dump = Dump.create(options.dump)
         self.decisions = Decisions(options)
-        self.raised: dict[str, str] = {}  # pass → what it raised
 
     # AOTAutograd calls with its fake mode on; passes evaluate literals and TTNN is given real tensors.
     @unset_fake_temporarily()

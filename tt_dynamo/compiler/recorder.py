@@ -207,14 +207,9 @@ def _values(argument: Any) -> list[Value]:
 
 def _alias(result: Any, operands: list[Value]) -> Node | None:
     """The operand whose buffer the result lives in; equal addresses of tensors that are both alive say so."""
-    address = result.buffer_address()
-    for operand in operands:
-        if not on_device(operand.tensor):
-            continue  # on its way up
-        if operand.tensor.buffer_address() == address and _same_buffer_type(operand.tensor, result):
-            return operand.node
-    return None
 
+    def buffer_of(tensor: Any) -> Any:
+        return tensor.buffer_address(), tensor.memory_config().buffer_type
 
-def _same_buffer_type(one: Any, other: Any) -> bool:
-    return one.memory_config().buffer_type == other.memory_config().buffer_type
+    lying = (operand for operand in operands if on_device(operand.tensor))  # others are on their way up
+    return next((operand.node for operand in lying if buffer_of(operand.tensor) == buffer_of(result)), None)

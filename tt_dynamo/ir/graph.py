@@ -255,12 +255,11 @@ class Assumption:
 
 @dataclasses.dataclass
 class Context:
-    """What a pass may know beside the graph: the options, and a memory shared between the passes of one compile.
+    """What a pass may know beside the graph: a memory shared between the passes of one compile.
 
     assume: whether the graph may be compiled for some values of its inputs; `assumptions` says for which.
     """
 
-    disabled: frozenset[str] = frozenset()
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
     assume: bool = True
     assumptions: list[Assumption] = dataclasses.field(default_factory=list)
