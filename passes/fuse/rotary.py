@@ -21,9 +21,12 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.movement import moves_leading
+from tt_dynamo.passes.rewrite import call, variable
 from tt_dynamo.passes.rows import literal
 
 TILE = 32
+X, COS, TURNED, SIN = (variable(name) for name in ("x", "cos", "turned", "sin"))
+ROTATION = call(aten.add.Tensor, call(aten.mul.Tensor, X, COS), call(aten.mul.Tensor, TURNED, SIN))
 
 
 def fuse_rotary(graph: Graph, context: Context) -> int:
@@ -61,20 +64,15 @@ def _rotation(node: Node) -> tuple[Node, Node, Node, torch.Tensor] | None:
 
     Columns count from 1, and are negative where their elements are negated.
     """
-    if not is_call(node, aten.add.Tensor) or node.kwargs or not node.users or len(shape_of(node)) != 4:
-        return None
-    if not all(is_call(product, aten.mul.Tensor) for product in node.args):
-        return None
-    for plain, crossed in (node.args, node.args[::-1]):
-        for x, cos in (plain.args, plain.args[::-1]):
-            for turned, sin in (crossed.args, crossed.args[::-1]):
-                if not all(isinstance(n, Node) for n in (x, cos, turned, sin)) or shape_of(x) != shape_of(node):
-                    continue
-                if not _fits(cos, x) or shape_of(cos) != shape_of(sin) or not _moves_columns(turned):
-                    continue
-                columns = _columns(turned, x)
-                if columns is not None and columns.shape == shape_of(x)[-1:]:
-                    return x, cos, sin, columns
+    for found in ROTATION.matches(node, {}) if node.users else ():
+        x, cos, turned, sin = found.values()
+        if len(shape_of(node)) != 4 or shape_of(x) != shape_of(node) or not _fits(cos, x):
+            continue
+        if shape_of(cos) != shape_of(sin) or not _moves_columns(turned):
+            continue
+        columns = _columns(turned, x)
+        if columns is not None and columns.shape == shape_of(x)[-1:]:
+            return x, cos, sin, columns
     return None
 
 

@@ -30,8 +30,10 @@ from tt_dynamo.passes.rewrite import Rules, emit
 FILLED_WITH = {
     aten.zeros_like.default: 0,
     aten.ones_like.default: 1,
+    aten.empty_like.default: 0,
     aten.new_zeros.default: 0,
     aten.new_ones.default: 1,
+    aten.new_empty.default: 0,
 }
 FILLED = {aten.full_like.default: 1, aten.fill.Scalar: 1, aten.new_full.default: 2}  # where the number stands
 
@@ -50,7 +52,7 @@ def _is_integer(node: Node) -> bool:
 
 
 @RULES.on()
-def _fill(node: Node) -> Node | None:
+def fill(node: Node) -> Node | None:
     """A tensor that is like another in its shape, filled with one number, is a constant; so is one with no elements."""
     if not isinstance(node.meta.get("val"), torch.Tensor):
         return None

@@ -16,6 +16,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, shape_of
+from tt_dynamo.passes.normalize.dtypes import FILLED, FILLED_WITH, fill
 from tt_dynamo.passes.normalize.strides import BY_STRIDES
 from tt_dynamo.passes.rewrite import Rules, argument, emit
 from tt_dynamo.passes.rows import indices_of, movable
@@ -195,30 +196,7 @@ def _diag_embed(node: Node) -> Node | None:
 
 # --- constants -------------------------------------------------------------------------------------------------------
 
-LIKE = {
-    aten.zeros_like.default: 0,
-    aten.ones_like.default: 1,
-    aten.empty_like.default: 0,
-    aten.new_zeros.default: 0,
-    aten.new_ones.default: 1,
-    aten.new_empty.default: 0,
-}
-
-
-@RULES.on(*LIKE)
-def _like(node: Node) -> Node:
-    """What takes only a shape from its operand depends on no value."""
-    return _full(node, shape_of(node), LIKE[node.target], dtype_of(node))
-
-
-@RULES.on(aten.full_like.default, aten.fill.Scalar)
-def _full_like(node: Node) -> Node:
-    return _full(node, shape_of(node), node.args[1], dtype_of(node))
-
-
-@RULES.on(aten.new_full.default)
-def _new_full(node: Node) -> Node:
-    return _full(node, shape_of(node), node.args[2], dtype_of(node))
+RULES.on(*FILLED_WITH, *FILLED)(fill)
 
 
 @RULES.on(aten.copy.default, aten.fill.Tensor)
