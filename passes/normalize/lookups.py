@@ -25,7 +25,6 @@ from tt_dynamo.ir.graph import (
     aten,
     constant_nodes,
     dead_code,
-    insert,
     is_call,
     literal_nodes,
     literal_value,
@@ -33,6 +32,7 @@ from tt_dynamo.ir.graph import (
     replace,
     shape_of,
 )
+from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import (
     LIMIT,
     from_the_end,
@@ -87,9 +87,7 @@ def index_to_embedding(graph: Graph, context: Context) -> int:
     for node in list(graph.nodes):
         if node.op != "call_function" or node in constants or not node.users or not movable(node):
             continue
-        new = _replacement(node, literals)
-        if new is not None:
-            changed += 1
+        changed += _replacement(node, literals) is not None
     dead_code(graph)
     return changed
 
@@ -149,7 +147,7 @@ def _move(node: Node, numbers: torch.Tensor) -> Node | None:
     rows = rows_of(numbers, shape_of(source)[-1])
     assert rows is not None
     with node.graph.inserting_before(end):
-        new = insert(node.graph, operators.look_up, (source, literal(node, rows)), like=end)
+        new = emit(end, operators.look_up, source, literal(node, rows))
     chain = [end]
     while chain[-1].args[0] is not source:
         chain.append(chain[-1].args[0])
@@ -186,7 +184,7 @@ def _as_view(node: Node, numbers: torch.Tensor) -> Node | None:
     x, count = node.args[0], numbers.numel()
     if count != math.prod(shape_of(x)) or not torch.equal(numbers.reshape(-1), torch.arange(count)):
         return None
-    return insert(node.graph, aten.reshape.default, (x, list(numbers.shape)), like=node)
+    return emit(node, aten.reshape.default, x, list(numbers.shape))
 
 
 def _as_slices(node: Node, numbers: torch.Tensor) -> Node | None:
@@ -210,7 +208,7 @@ def _as_slices(node: Node, numbers: torch.Tensor) -> Node | None:
         return None
     x = node.args[0]
     for cut in cuts:
-        x = insert(node.graph, aten.slice.Tensor, (x, *cut), like=node)
+        x = emit(node, aten.slice.Tensor, x, *cut)
     return x
 
 
@@ -227,10 +225,10 @@ def _elsewhere(node: Node, numbers: torch.Tensor) -> Node:
                 continue
             rows = rows_of(moved[numbers].permute(to_the_end(place, numbers.dim())), shape[dim])
             if rows is not None:
-                source = insert(node.graph, aten.permute.default, (x, order), like=node)
-                found = insert(node.graph, operators.look_up, (source, literal(node, rows)), like=node)
+                source = emit(node, aten.permute.default, x, order)
+                found = emit(node, operators.look_up, source, literal(node, rows))
                 return from_the_end(found, place, node)
-    return insert(node.graph, operators.pick, (x, literal(node, numbers)), like=node)
+    return emit(node, operators.pick, x, literal(node, numbers))
 
 
 def _longest(node: Node, numbers: torch.Tensor) -> tuple[Node, Node, torch.Tensor]:
@@ -264,16 +262,13 @@ def _index(node: Node) -> Node | None:
         if found is None:
             return None
         indices, kept = found, kept_dimension(found, shape)
-    graph = node.graph
-    with graph.inserting_before(node):
+    with node.graph.inserting_before(node):
         indices = from_the_front(node, indices)
         if kept is None:
-            places = insert(graph, operators.index_numbers, (indices, list(shape)), like=node)
-            new = insert(graph, operators.pick, (x, places), like=node)
+            new = emit(node, operators.pick, x, emit(node, operators.index_numbers, indices, list(shape)))
         else:
             sizes, place = [1 if dim == kept else size for dim, size in enumerate(shape)], place_of(kept, indices)
-            rows = insert(graph, operators.index_numbers, (indices, sizes, place), like=node)
-            new = insert(graph, operators.look_up, (with_last(x, kept, node), rows), like=node)
-            new = from_the_end(new, place, node)
+            rows = emit(node, operators.index_numbers, indices, sizes, place)
+            new = from_the_end(emit(node, operators.look_up, with_last(x, kept, node), rows), place, node)
     replace(node, new)
     return new
