@@ -141,14 +141,13 @@ def _shared_objects(graph: Graph) -> dict[str, str]:
     taken = {node.name for node in graph.nodes} | {"device", "forward", "torch", "ttnn"}
     for node in graph.nodes:
         for argument in tree_leaves((node.args, node.kwargs)):
-            if isinstance(argument, Expression) and argument.text.endswith(")") and argument.text not in names:
-                if argument.text.startswith("float("):
-                    continue
-                kind = argument.text.split("(")[0].rpartition(".")[2].removeprefix("Wormhole")
+            text = argument.text if isinstance(argument, Expression) else ""
+            if text.endswith(")") and not text.startswith("float(") and text not in names:
+                kind = text.split("(")[0].rpartition(".")[2].removeprefix("Wormhole")
                 base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
                 name, index = base, 1
                 while name in taken:
                     name, index = f"{base}_{index}", index + 1
                 taken.add(name)
-                names[argument.text] = name
+                names[text] = name
     return names

@@ -93,8 +93,7 @@ class Decisions(defaultdict[Node, Decision]):
         return bool(changed)
 
     def fill_report(self, report: GraphReport, graph: Graph) -> None:
-        """Note what runs on the host of `graph`, the originals', and belongs on the device, what was decomposed, and
-        what a user may want to know of the weights on the device."""
+        """Note fallbacks, decomposed operations and the weights' notes. graph: the originals'."""
         host_work = HostWork(graph)
         for node, decision in self.items():
             if decision.decomposed:

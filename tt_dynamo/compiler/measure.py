@@ -105,11 +105,10 @@ def measure_program(name: str, traced: Trace, ttnn: Any, handle: Any) -> Measure
     given = give_host_values(graph)
     forward = load(program_source(graph), MarkedNamespace(ttnn))
     with torch.no_grad():
-        inputs = [zeros(node.meta["val"]) for node in traced.inputs]
-        states = [state.tensor for state in traced.states]
+        inputs = [zeros(node.meta["val"]) for node in traced.inputs] + [state.tensor for state in traced.states]
         weights = [use.tensor if use.spec else zeros(use.node.meta["val"]) for use in traced.weights]
         try:
-            return measure(ttnn, lambda: forward(handle, *inputs, *states, *weights, *given))
+            return measure(ttnn, lambda: forward(handle, *inputs, *weights, *given))
         except MemoryError:
             raise
         except Exception as error:

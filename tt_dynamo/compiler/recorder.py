@@ -117,8 +117,7 @@ class Recorder:
         except TTNN_ERRORS as error:
             raise Refused(f"{path}: {ttnn_reason(error)}") from None
         name = path.rpartition(".")[2].rstrip("_")
-        written = (self._written(args), self._written(kwargs))
-        node = self._graph.create_node("call_function", function, *written, name=name)
+        node = self._graph.create_node("call_function", function, *self._written((args, kwargs)), name=name)
         node.meta["path"] = path
         return self._wrap(node, result, _values((args, kwargs)))
 

@@ -37,10 +37,7 @@ def is_weight_of(product: Node, operand: Node) -> bool:
 
 
 def choose_weight_dtype(product: Node, operand: Node, options: Options) -> tuple[str, str] | None:
-    """The dtype in which `product` is to read `operand`, and a note on what of several it is, or "".
-
-    None where that is not its weight, or nothing was chosen.
-    """
+    """The dtype in which `product` is to read its weight `operand`, and a note or ""; None for another operand."""
     constant = operand.args[0] if is_call(operand, operators.to_device) else operand
     folded = constant.all_input_nodes if constant.op == "call_module" else []
     sources = [constant] if is_parameter(constant) else folded

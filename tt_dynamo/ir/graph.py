@@ -53,12 +53,14 @@ def dtype_of(node: Node) -> torch.dtype:
     return node.meta["val"].dtype
 
 
+def _source_facts(node: Node) -> dict[str, Any]:
+    return {key: node.meta[key] for key in ("nn_module_stack", "stack_trace", "from_node") if key in node.meta}
+
+
 def insert(graph: Graph, target: Callable[..., Any], args: tuple, kwargs: dict | None = None, *, like: Node) -> Node:
     """A new call_function node with its fake value, at the graph's insertion point; source facts copied from `like`."""
     node = graph.call_function(target, args, kwargs or {})
-    for key in ("nn_module_stack", "stack_trace", "from_node"):
-        if key in like.meta:
-            node.meta[key] = like.meta[key]
+    node.meta.update(_source_facts(like))
     node.meta["val"] = fake_result(node, like)
     return node
 
@@ -283,9 +285,7 @@ def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
         result = graph.graph_copy(inner.graph, known)
     parts = [new for new in known.values() if isinstance(new, Node) and new not in operands]
     for new in parts:
-        for key in ("nn_module_stack", "stack_trace"):
-            if key in node.meta:
-                new.meta.setdefault(key, node.meta[key])
+        new.meta = {**_source_facts(node), **new.meta}
         if new.op == "get_attr":
             value = getattr(inner, str(new.target))
             new.target = f"{new.name}_of_{node.name}"

@@ -35,9 +35,8 @@ class Fallback:
 
     node: its name in the graph. kind: "unsupported" (no lowering), "refused" (TTNN refused the call at compile time) or
     "runtime" (TTNN raised while the program ran). reason: in TTNN's own words where it gave any. count: in how many
-    calls TTNN raised, of which the last gave the reason; 1 for the other kinds. module: path of the nn.Module that it
-    comes from, such as "encoder.layer.0.attention"; line: of the model's code, such as "model.py:84 in forward: x = y";
-    both "" if unknown.
+    calls TTNN raised, of which the last gave the reason; 1 for the other kinds. module, line: what it comes
+    from, such as "encoder.layer.0.attention" and "model.py:84 in forward: scores = q @ k", "" if unknown.
     """
 
     node: str
