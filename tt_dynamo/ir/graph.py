@@ -119,6 +119,8 @@ def reads_too_late(old: Node, new: Node) -> bool:
     That is so where `new` views the memory of an input, `old` does not, and a write or the caller, who read after that
     input is written, get `old` or a view of it.
     """
+    if not old.graph.find_nodes(op="call_function", target=aten.copy_.default, sort=False):
+        return False  # asked of every rewrite: a walk along views for each would be quadratic
     owner = _memory_owner(new)
     writes = [user for user in owner.users if mutates(user) and user.args[0] is owner]
     if not writes or _memory_owner(old) is owner:
