@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import operators
+from tt_dynamo.ir.fake import fake_call
 from tt_dynamo.ir.spec import LARGEST
 
 aten = torch.ops.aten
@@ -72,8 +73,7 @@ def fake_result(node: Node, like: Node) -> Any:
         return args[0][args[1]]
     leaves = torch.utils._pytree.tree_leaves((args, kwargs, like.meta.get("val")))
     modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, torch._subclasses.FakeTensor))
-    with next(modes, None) or FakeTensorMode(), torch.no_grad():
-        return node.target(*args, **kwargs)
+    return fake_call(node.target, args, kwargs, next(modes, None) or FakeTensorMode())
 
 
 def device_arguments(node: Node, value_of: Callable[[Node], Any]) -> Any:
