@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import functools
 import itertools
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from functorch.compile import min_cut_rematerialization_partition
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from tt_dynamo.capture.decompositions import decompositions
 from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import regularize
-from tt_dynamo.capture.interpolate import keep_interpolation_whole
+from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_input, part_of, source_of
+from tt_dynamo.capture.keep_whole import kept_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager
 from tt_dynamo.compiler.compile import Compiler, copied
-from tt_dynamo.compiler.weight_dtypes import parameter_name
 from tt_dynamo.devices import Device, open_device
-from tt_dynamo.ir.torch_internals import PlainAOTInput, SubclassGetAttrAOTInput, aot_autograd, is_fake
+from tt_dynamo.ir.torch_internals import aot_autograd
 from tt_dynamo.options import Options
 from tt_dynamo.report.report import Fallback, GraphReport, emit
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
@@ -84,17 +83,6 @@ def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
     return any(isinstance(size, torch.SymInt) for value in tensors for size in value.shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class GraphInput:
-    """An input of a Dynamo graph: what it is called, whether it is a parameter or buffer, and its name in the model."""
-
-    name: str
-    parameter: bool
-    parameter_name: str = ""
-    held: bool = False  # a DeviceTensor
-    pointer: int = 0  # its address
-
-
 @unfetched()
 def compile_graph(
     module: GraphModule,
@@ -104,15 +92,16 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
-    given = [_described(node) for node in module.graph.find_nodes(op="placeholder")]
-
-    keep_interpolation_whole(module)
+    given = [described_input(node, DeviceTensor) for node in module.graph.find_nodes(op="placeholder")]
 
     described: dict[str, GraphInput] = {}
 
+    tracing = contextlib.ExitStack()
+
     def forward(graph: GraphModule, _: Any) -> Callable[..., Any]:
+        tracing.close()
         placeholders = graph.graph.find_nodes(op="placeholder")
-        described.update((n.name, _part(given, inputs, *source)) for n in placeholders if (source := source_of(n)))
+        described.update((n.name, part_of(given, inputs, *source)) for n in placeholders if (source := source_of(n)))
         describe_inputs(graph, described)
         for node in placeholders:
             described[node.name] = GraphInput(*(node.meta[key] for key in ("name", "parameter", "parameter_name")))
@@ -144,14 +133,16 @@ def compile_graph(
         call._boxed_call = True
         return call
 
-    compiled = aot_autograd(
-        fw_compiler=forward,
-        bw_compiler=backward,
-        # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
-        partition_fn=min_cut_rematerialization_partition,
-        decompositions=decompositions(),
-        keep_inference_input_mutations=True,  # what is written may stay on the device
-    )(module, inputs)
+    with tracing:
+        tracing.enter_context(kept_whole(module, inputs))
+        compiled = aot_autograd(
+            fw_compiler=forward,
+            bw_compiler=backward,
+            # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
+            partition_fn=min_cut_rematerialization_partition,
+            decompositions=decompositions(),
+            keep_inference_input_mutations=True,  # what is written may stay on the device
+        )(module, inputs)
     return _unfetched(compiled) if any(source.held for source in given) else compiled
 
 
@@ -162,52 +153,3 @@ def _unfetched(compiled: Callable[..., Any]) -> Callable[..., Any]:
             return compiled(*args)
 
     return call
-
-
-def _described(placeholder: Node) -> GraphInput:
-    is_parameter = bool(placeholder.meta.get("tensor_dict", {}).get("_dynamo_static_input_type"))
-    source = getattr(placeholder, "_dynamo_source", None)
-    held = isinstance(placeholder.meta.get("example_value"), DeviceTensor)
-    return GraphInput(readable(placeholder.name), is_parameter, parameter_name(source.name) if source else "", held)
-
-
-def source_of(placeholder: Node) -> tuple[int, list[str]] | None:
-    """Which input of the Dynamo graph a placeholder of an ATen graph is: its position, and where that input is a tensor
-    subclass, which AOTAutograd takes apart, the attributes that lead to it. None for what AOTAutograd adds.
-    """
-    described = placeholder.meta.get("desc")
-    attributes: list[str] = []
-    while isinstance(described, SubclassGetAttrAOTInput):
-        attributes.insert(0, described.attr)
-        described = described.base
-    return (described.idx, attributes) if isinstance(described, PlainAOTInput) else None
-
-
-def _part(given: Sequence[GraphInput], inputs: Sequence[Any], position: int, attributes: Sequence[str]) -> GraphInput:
-    """The tensor that `attributes` lead to from an input of the Dynamo graph."""
-    source, tensor = given[position], functools.reduce(getattr, attributes, inputs[position])
-    name = source.name if source.held else "_".join([source.name, *attributes])
-    pointer = tensor.data_ptr() if isinstance(tensor, torch.Tensor) and not is_fake(tensor) else 0
-    return dataclasses.replace(source, name=name, pointer=pointer)
-
-
-def describe_inputs(graph: GraphModule, described: Mapping[str, GraphInput]) -> None:
-    """Note on the placeholders of an ATen graph, by their names, which input of the Dynamo graph each is."""
-    # Dynamo marks static caches as it does buffers of the model.
-    written = {node.args[0] for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)}
-    taken: set[str] = set()
-    for node in graph.graph.find_nodes(op="placeholder"):
-        source = described.get(node.name, GraphInput(node.name, False))
-        node.meta["parameter"] = source.parameter and node not in written
-        node.meta["held"] = source.held
-        node.meta["parameter_name"] = source.parameter_name
-        node.meta["pointer"] = source.pointer
-        node.meta["name"] = source.name if source.name not in taken else node.name
-        taken.add(source.name)
-
-
-def readable(name: str) -> str:
-    """Dynamo's name of an input, as a person would name it: `encoder_layer_0_query_weight` for a parameter."""
-    name = re.sub(r"^[lL]_+(self_+|kwargs_+|args_+|fn_+|stack0_+)*", "", name)
-    name = re.sub(r"_*(modules|parameters|buffers)_+", "_", f"_{name}")
-    return name.strip("_") or "input"

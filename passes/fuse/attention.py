@@ -19,8 +19,8 @@ from tt_dynamo.passes.fuse.additive_masks import share_masks
 from tt_dynamo.passes.fuse.attention_scores import PRODUCTS, Scores, read_scores, split_scale, uncast
 from tt_dynamo.passes.movement import head_columns, source_of
 
-# Torch takes its own attention apart where no kernel of its fits, with a softmax that gives 0 where all is masked.
 SOFTMAXES = (aten.softmax.int, aten._safe_softmax.default)
+sdpa = aten.scaled_dot_product_attention.default
 
 
 def fuse_attention(graph: Graph, context: Context) -> int:
@@ -34,6 +34,7 @@ def fuse_attention(graph: Graph, context: Context) -> int:
                 replace(node, attention)
                 _undo_reshape(attention)
                 fused += 1
+    fused += sum(_give_batch(graph, node, context) for node in graph.find_nodes(op="call_function", target=sdpa))
     masks = share_masks(graph)
     dead_code(graph)  # of what looked like attention first, too
     return fused + masks
@@ -68,6 +69,21 @@ def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
     mask = _mask(graph, scores, shape_of(operands[0])[:2])
     out = _insert(graph, operands, mask, scale, scores.cap, node)
     return out if shape_of(out) == shape_of(node) else _reshaped(graph, out, list(shape_of(node)))
+
+
+def _give_batch(graph: Graph, node: Node, context: Context) -> bool:
+    """Attention [batch * heads, seq, head_dim] at rank 4, as TTNN takes it."""
+    operands, rest = list(node.args[:3]), list(node.args[3:])
+    if any(len(shape_of(x)) != 3 for x in operands) or len({shape_of(x)[0] for x in operands}) != 1:
+        return False
+    with graph.inserting_before(node):
+        operands = _with_batch(graph, operands, context)
+        if rest and rest[0] is not None and len(shape_of(rest[0])) == 3:
+            leading = [1, 1] if shape_of(rest[0])[0] == 1 else list(shape_of(operands[0])[:2])
+            rest[0] = _reshaped(graph, rest[0], [*leading, *shape_of(rest[0])[1:]])
+        out = insert(graph, sdpa, (*operands, *rest), dict(node.kwargs), like=node)
+        replace(node, _reshaped(graph, out, list(shape_of(node))))
+    return True
 
 
 def _undo_reshape(node: Node) -> None:
@@ -116,7 +132,7 @@ def _insert(graph: Graph, operands: list[Node], mask: Node | None, scale: float,
         return insert(graph, operators.capped_attention, (*operands, mask, scale, cap), like=like)
     grouped = {"enable_gqa": True} if shape_of(operands[0])[1] != shape_of(operands[1])[1] else {}
     arguments = (*operands, mask, 0.0, False)
-    return insert(graph, aten.scaled_dot_product_attention.default, arguments, {"scale": scale, **grouped}, like=like)
+    return insert(graph, sdpa, arguments, {"scale": scale, **grouped}, like=like)
 
 
 def _with_batch(graph: Graph, operands: list[Node], context: Context) -> list[Node]:

@@ -15,6 +15,7 @@ import operator
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.passes.rewrite import argument
 
 TRAINING = (aten._native_batch_norm_legit.no_stats, aten._native_batch_norm_legit_functional.default)
 
@@ -28,9 +29,18 @@ def split_norm_affine(graph: Graph, context: Context) -> int:
                 rewritten += _Norm(graph, node).evaluated()
             elif is_call(node, aten.native_group_norm.default, *TRAINING):
                 rewritten += _Norm(graph, node).normalized()
+            elif is_call(node, aten.group_norm.default) and any(x is not None for x in node.args[2:4]):
+                rewritten += _split_group_norm(graph, node)
     if rewritten:
         dead_code(graph)
     return rewritten
+
+
+def _split_group_norm(graph: Graph, node: Node) -> bool:
+    norm, (x, groups) = _Norm(graph, node), node.args[:2]
+    bare = norm._group_norm(x, groups, argument(node, 4, 1e-5))
+    replace(node, norm._affine(bare, argument(node, 2), argument(node, 3)))
+    return True
 
 
 class _Norm:

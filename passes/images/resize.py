@@ -1,16 +1,17 @@
 """Resized images: pixels that are repeated or picked, or weighted sums of rows and columns.
 
-Before   y = interpolate(x, …)                                           x [batch, channels, height, width]
+Before   y = upsample_nearest2d(x, …)                                    x [batch, channels, height, width]
 After    y = repeat_pixels(x, 2, 2)              nearest, by whole numbers
          y = embedding(x as rows of pixels, i)   nearest, to any size: i says which pixel each new one is
          y = resample(x, rows, columns)          (bi)linear, bicubic, antialiased, and pools of windows that differ
 
 The pixels and the weights are torch's own: its operation is applied to positions, and to the identity matrix. A sum
-with weights of 0 is no pick: an infinity spreads over its row and column as NaN. What is left gets its name in ATen.
+with weights of 0 is no pick: an infinity spreads over its row and column as NaN.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -19,7 +20,6 @@ import torch
 import torch.nn.functional as F
 from torch.fx import Graph, Node
 
-from tt_dynamo.capture.interpolate import OPERATIONS, in_aten, whole
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, replace, shape_of
 from tt_dynamo.passes.images.channels_last import arguments_of
@@ -34,7 +34,7 @@ def resize(graph: Graph, context: Context) -> int:
     rewritten = 0
     for node in list(graph.nodes):
         rule = RULES.get(node.target) if node.op == "call_function" else None
-        if rule is None or node in constants or not (node.target is whole or _is_for_device(node)):
+        if rule is None or node in constants or not _is_for_device(node):
             continue
         with graph.inserting_before(node):
             new = rule(ImageWriter(graph, node), *arguments_of(node))
@@ -51,20 +51,10 @@ def _is_for_device(node: Node) -> bool:
     return dtype_of(node) in FLOATS and bool(node.meta["val"].numel())
 
 
-def _interpolate(write: ImageWriter, x: Node, size, mode, align_corners, scales) -> Node:
-    rank = len(shape_of(x))
-    if mode.startswith("nearest") and _is_for_device(write.like):
-        return _nearest(write, x, size, mode, scales)
-    if rank == 5 or not _is_for_device(write.like):
-        target, arguments = in_aten(x, size, mode, align_corners, scales, rank)
-        return write.emit(target, *arguments)
-    operation = getattr(aten, OPERATIONS[mode, rank]).default
-    return _weighted(write, x, size, operation, align_corners, scales or [None] * len(size))
-
-
-def _nearest(write: ImageWriter, x: Node, size, mode, scales) -> Node:
-    batch, channels, *old = shape_of(x)
-    pick = getattr(aten, OPERATIONS[mode, 3]).default
+def _nearest(write: ImageWriter, x: Node, _, *scales, pick) -> Node:
+    """pick: the operation on signals."""
+    scales = _each(scales)
+    (batch, channels, *old), size = shape_of(x), shape_of(write.like)[2:]
     picks = [
         pick(torch.arange(n, dtype=torch.float32)[None, None], [m], scale)[0, 0].long()
         for n, m, scale in zip(old, size, scales or [None] * len(old), strict=True)
@@ -82,7 +72,7 @@ def _nearest(write: ImageWriter, x: Node, size, mode, scales) -> Node:
         pixels = write.reshape(flat, batch * math.prod(old), channels)
         flat = write.emit(aten.embedding.default, pixels, literal(x, index.reshape(1, -1)))
     # The permute of an image says to what follows that it is known flattened.
-    last = size if len(size) == 2 else [1, math.prod(size)]
+    last = list(size) if len(size) == 2 else [1, math.prod(size)]
     return write.reshape(write.image(flat, batch, channels, *last), *shape_of(write.like))
 
 
@@ -96,6 +86,16 @@ def _weighted(write: ImageWriter, x: Node, size, operation, align_corners, scale
         return operation(identity[None], [old, new], align_corners, None, scale)[0, 0]
 
     return _resampled(write, x, list(map(weights, shape_of(x)[2:], size, scales)))
+
+
+def _interpolated(write: ImageWriter, x: Node, _, align_corners, *scales, operation) -> Node:
+    size = shape_of(write.like)[2:]
+    return _weighted(write, x, size, operation, align_corners, _each(scales) or [None] * len(size))
+
+
+def _each(scales: tuple) -> Any:
+    """The scale of each dimension: given as a list or None where an operation names its size or scales, else apart."""
+    return scales[0] if len(scales) == 1 and not isinstance(scales[0], float) else scales
 
 
 def _antialiased(write: ImageWriter, x: Node, size, align_corners, *scales) -> Node:
@@ -115,8 +115,27 @@ def _resampled(write: ImageWriter, x: Node, weights: list[torch.Tensor]) -> Node
     return write.emit(operators.resample, x, *[None] * (2 - len(needed)), *needed)
 
 
+NEAREST = {
+    aten.upsample_nearest1d: (aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d),
+    aten._upsample_nearest_exact1d: (
+        aten._upsample_nearest_exact1d,
+        aten._upsample_nearest_exact2d,
+        aten._upsample_nearest_exact3d,
+    ),
+}
+INTERPOLATED = (aten.upsample_linear1d, aten.upsample_bilinear2d, aten.upsample_bicubic2d)
 RULES: dict[Any, Callable[..., Node | None]] = {
-    whole: _interpolate,
+    **{
+        overload: functools.partial(_nearest, pick=pick.default)
+        for pick, packets in NEAREST.items()
+        for packet in packets
+        for overload in (packet.vec, packet.default)
+    },
+    **{
+        overload: functools.partial(_interpolated, operation=packet.default)
+        for packet in INTERPOLATED
+        for overload in (packet.vec, packet.default)
+    },
     aten._upsample_bilinear2d_aa.default: _antialiased,
     aten._upsample_bicubic2d_aa.default: _antialiased,
     aten._adaptive_avg_pool2d.default: _adaptive_avg_pool,

@@ -1,7 +1,7 @@
 """ATen idioms back to the operation they mean, in one spelling each.
 
-Before   addmm(bias, view(x), t(w)); view   _scaled_dot_product_flash_attention_for_cpu(...)[0]   transpose, squeeze
-After    linear(x, permute(w), bias)        scaled_dot_product_attention(...)                     permute, reshape
+Before   addmm(bias, view(x), w); view   linear(x, w, bias)            matmul(x, w)   transpose, squeeze
+After    linear(x, w, bias)              linear(x, permute(w), bias)   linear(x, w)   permute, reshape
 
 What is computed twice is computed once. Moves of data that do nothing vanish, runs of them join, and linear commutes
 with moves of the leading dimensions: upwards where that completes the merging of heads, downwards everywhere else.
@@ -10,7 +10,6 @@ with moves of the leading dimensions: upwards where that completes the merging o
 from __future__ import annotations
 
 import itertools
-import operator
 from collections.abc import Callable
 
 import torch
@@ -35,6 +34,7 @@ from tt_dynamo.ir.graph import (
     shape_of,
 )
 from tt_dynamo.passes.movement import is_move, moves_leading
+from tt_dynamo.passes.normalize.whole import WHOLE
 
 # Each sweep is linear in the graph; chains of rewrites settle in a few.
 MAX_SWEEPS = 8
@@ -114,7 +114,13 @@ class _Sweep:
 
 
 Rule = Callable[[_Sweep, Node], "Node | None"]
-RULES: dict[object, Rule] = {}
+
+
+def _without_sweep(rule: Callable[[Node], Node | None]) -> Rule:
+    return lambda sweep, node: rule(node)
+
+
+RULES: dict[object, Rule] = {target: _without_sweep(rule) for target, rule in WHOLE.items()}
 
 
 def _rule(*targets: object) -> Callable[[Rule], Rule]:
@@ -226,36 +232,6 @@ def _pull_up(sweep: _Sweep, node: Node) -> Node | None:
     replace(user, product)
     sweep.elsewhere += 1
     return None
-
-
-@_rule(operator.getitem)
-def _first_result(sweep: _Sweep, node: Node) -> Node | None:
-    """Operations with extra results that nothing reads become the operation with one."""
-    call, index = node.args
-    if index != 0 or any(user.args[1] != 0 for user in call.users if user.op == "call_function"):
-        return None
-    if any(user.op != "call_function" for user in call.users):
-        return None
-    if is_call(call, aten.native_layer_norm.default):
-        return sweep.emit(node, aten.layer_norm.default, *call.args)
-    if is_call(call, aten.log_sigmoid_forward.default):
-        return sweep.emit(node, aten.log_sigmoid.default, *call.args)
-    if is_call(call, aten._scaled_dot_product_flash_attention_for_cpu.default):
-        query, key, value, *rest = call.args
-        dropout, causal = (*rest, 0.0, False)[:2] if rest else (0.0, False)
-        if dropout:
-            return None
-        mask, scale = call.kwargs.get("attn_mask"), call.kwargs.get("scale")
-        attention = aten.scaled_dot_product_attention.default
-        grouped = {"enable_gqa": True} if shape_of(query)[1] != shape_of(key)[1] else {}
-        return sweep.emit(node, attention, query, key, value, mask, 0.0, causal, scale=scale, **grouped)
-    return None
-
-
-@_rule(aten._softmax.default)
-def _softmax(sweep: _Sweep, node: Node) -> Node | None:
-    x, dim, _ = node.args
-    return sweep.emit(node, aten.softmax.int, x, dim) if dtype_of(x) == dtype_of(node) else None
 
 
 @_rule(aten.index.Tensor)

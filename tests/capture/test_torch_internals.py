@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
 
-from tt_dynamo.backend import source_of
-from tt_dynamo.compiler.weight_dtypes import parameter_name
+from tt_dynamo.capture.inputs import parameter_name, source_of
 from tt_dynamo.ir import torch_internals
 from tt_dynamo.runtime import caches
 from tt_dynamo.runtime.caches import DeviceTensor

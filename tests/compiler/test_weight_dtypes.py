@@ -14,7 +14,7 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 import tt_dynamo
-from tt_dynamo.compiler.weight_dtypes import parameter_name
+from tt_dynamo.capture.inputs import parameter_name
 from tt_dynamo.lowering import registry
 from tt_dynamo.options import OptionError, Options
 

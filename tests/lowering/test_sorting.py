@@ -68,7 +68,7 @@ def test_only_what_is_read_of_an_extreme_is_computed():
 def test_elements_are_sorted_along_any_dimension(shape, descending):
     for dim in {0, len(shape) // 2, -1}:
         found = exactly(lambda x, dim=dim: x.neg().sort(dim, descending)[0].neg(), distinct(*shape))
-        assert found == ["neg", "typecast", "sort", "typecast", "typecast", "neg"]
+        assert found == ["neg", "typecast", "sort", "typecast", "neg"]
 
 
 def test_equal_elements_stay_in_order():

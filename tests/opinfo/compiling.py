@@ -17,7 +17,8 @@ import torch
 from torch._functorch.aot_autograd import aot_function
 from torch.fx import GraphModule
 
-from tt_dynamo.backend import GraphInput, decompositions, describe_inputs
+from tt_dynamo.backend import decompositions
+from tt_dynamo.capture.inputs import GraphInput, describe_inputs
 from tt_dynamo.compiler.compile import Compiler
 from tt_dynamo.devices import open_device
 from tt_dynamo.options import Options

@@ -76,7 +76,7 @@ class Decisions(defaultdict[Node, Decision]):
             if decision.weight_dtype not in (None, WIDEST):
                 decision.weight_dtype = WIDEST
                 decision.weight_note = f"its weight is bfloat16, TTNN refused a block float: {reason}"
-            elif node.target in operators.FUSED:
+            elif node.target in operators.FUSED or node.target in operators.BY_PARTS:
                 decision.decomposed, decision.kind, decision.reason = True, kind, reason
                 for part in decompose(node):
                     if part.target in operators.WHOLE:  # the same by its name in ATen: refused by the same words

@@ -76,6 +76,20 @@ def settings_for(ttnn: Any, device: Any, options: Any) -> tuple[Settings, dict[s
     return settings, {writer.text_of(made): made for made in (settings.core_grid, settings.compute_kernel_config)}
 
 
+def _empty(ttnn: Any, handle: Any, spec: Spec) -> Any:
+    """A tensor of that spec without data."""
+    if spec.memory == "HOST":
+        return spec.upload(ttnn, handle, torch.zeros(spec.shape))
+    with dram_or_error():
+        return ttnn.empty(
+            spec.shape,
+            dtype=getattr(ttnn, spec.dtype),
+            layout=getattr(ttnn, f"{spec.layout}_LAYOUT"),
+            device=handle,
+            memory_config=ttnn.DRAM_MEMORY_CONFIG,
+        )
+
+
 class Tracer:
     """Lowers `graph`, placed and with layouts assigned, on the open device `handle`.
 
@@ -93,6 +107,7 @@ class Tracer:
         self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wants_block_sharding=[]))
         for text, value in {**texts, "device": handle}.items():
             self.recorder.note(value, text)
+        self._empty = functools.partial(_empty, ttnn, handle)  # no method: a cycle would keep weights on the device
         self.weights = TracedWeights(self.graph, find, self._empty)
         self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self.shards = Shards(self.recorder, self.known)
@@ -160,18 +175,6 @@ class Tracer:
 
     def _is_weight(self, node: Node) -> bool:
         return is_parameter(node) or node.op in ("call_module", "get_attr")
-
-    def _empty(self, spec: Spec) -> Any:
-        if spec.memory == "HOST":
-            return spec.upload(self.ttnn, self.handle, torch.zeros(spec.shape))
-        with dram_or_error():
-            return self.ttnn.empty(
-                spec.shape,
-                dtype=getattr(self.ttnn, spec.dtype),
-                layout=getattr(self.ttnn, f"{spec.layout}_LAYOUT"),
-                device=self.handle,
-                memory_config=self.ttnn.DRAM_MEMORY_CONFIG,
-            )
 
     def _lower(self, node: Node) -> Any:
         if node in self.known:

@@ -8,7 +8,6 @@ not take in a block float, it is given in bfloat16.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
@@ -60,8 +59,3 @@ def _matching(parameter: str, module: str, given: str | Sequence[tuple[str, str]
 
 def _name(parameter: Node) -> str:
     return parameter.meta.get("parameter_name") or parameter.name
-
-
-def parameter_name(source: str) -> str:
-    """The name in the model of what Dynamo calls `L['self']._modules['layers']._modules['0']._parameters['weight']`."""
-    return ".".join(re.findall(r"\._(?:modules|parameters|buffers)\['([^']+)'\]", source))

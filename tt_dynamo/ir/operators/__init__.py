@@ -5,6 +5,7 @@ traces through it, which gives shapes to fake tensors and a way back to ATen whe
 """
 
 from tt_dynamo.ir.operators.attention import (
+    BY_PARTS,
     attention,
     attention_decode,
     attention_mask,

@@ -121,3 +121,34 @@ def capped_attention_decode(query, key, value, mask, scale, cap):
     """
     out = capped_attention.decompose(query.permute(1, 2, 0, 3), key, value, mask, scale, cap)
     return merge_heads.decompose(out.permute(2, 1, 0, 3))
+
+
+def attention_by_parts(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+    """torch's scaled dot product attention as products and a softmax, 0 for queries that read no key."""
+    if query.shape[-3:-2] != key.shape[-3:-2]:
+        times = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(times, -3), value.repeat_interleave(times, -3)
+    scores = torch.matmul(query, key.mT) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+    if attn_mask is None:
+        weights = torch.softmax(scores, -1)
+    else:
+        masked = torch.where(attn_mask, scores, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+        weights = torch.ops.aten._safe_softmax.default(masked, -1)
+    return torch.matmul(torch.dropout(weights, dropout_p, True) if dropout_p else weights, value)
+
+
+def windowed_attention_by_parts(query, key, value, mask, is_causal, scale, window=None):
+    """`attention` as products and a softmax."""
+    if window is not None:
+        near = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        mask, is_causal = near.triu(1 - window), False
+    return merge_heads.decompose(attention_by_parts(query, key, value, mask, 0.0, is_causal, scale))
+
+
+# Attention by the functions that compute it by parts where TTNN refuses it whole.
+BY_PARTS = {
+    torch.ops.aten.scaled_dot_product_attention.default: attention_by_parts,
+    attention: windowed_attention_by_parts,
+}
