@@ -1,12 +1,47 @@
-"""What a report counts of a run on zeros, in which operations of eager torch are not called."""
+"""Launches are counted whatever a program computes on the host, where many operations raise on zeros."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from comparison import check
+from fresh_process import BOARD
+
+import tt_dynamo
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
+
+EYE = torch.eye(32)
+
+ON_THE_HOST = {
+    "an integer division": lambda x, n: n // (n + 1) + torch.tensor([7, 8]) // n,
+    "a remainder": lambda x, n: torch.tensor([7, 8]) % n,
+    "an index behind the end": lambda x, n: torch.tensor([5, 6, 7])[n - 1],
+    "a lookup before the start": lambda x, n: x[n - 2],
+    "a gather": lambda x, n: x.gather(0, (n - 2)[:, None]),
+    "the inverse of a matrix": lambda x, n: torch.linalg.inv(x.double()),
+    "a factor of a matrix": lambda x, n: torch.linalg.cholesky(x @ x.mT),
+    "a choice by weights": lambda x, n: torch.multinomial(torch.abs(x).double(), 1) * 0,
+    "an assertion": lambda x, n: torch._assert_async((n > 0).all()),
+    "several results": lambda x, n: torch.linalg.svd(torch.linalg.inv(x.double()))[1],
+    "what goes up again": lambda x, n: torch.relu(torch.linalg.inv(x.double()).float() * 2),
+    "shapes of its own": lambda x, n: torch.tensor([7, 8]).repeat_interleave(n, output_size=5),
+}
+
+
+@pytest.mark.parametrize("name", ON_THE_HOST)
+def test_launches_are_counted(name, warnings_logged):
+    def model(x, n):
+        return torch.relu(x @ x) * 2, ON_THE_HOST[name](x, n)
+
+    torch._dynamo.reset()
+    given = EYE + 1, torch.tensor([2, 3])
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        outputs = torch.compile(model, backend="ttnn", options={"device": BOARD})(*given)
+    torch.testing.assert_close(outputs, model(*given), rtol=0.02, atol=0.02)
+    assert reports[0].device_programs >= 2 and reports[0].peak_dram_bytes
+    assert sum(operation.programs for operation in reports[0].operations) == reports[0].device_programs
+    assert not warnings_logged()
 
 
 def test_launches_are_counted_beside_a_division_of_integers_which_zeros_would_fail() -> None:
