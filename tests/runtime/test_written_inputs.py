@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from comparison import check
 
+from tt_dynamo.runtime import recovery
 from tt_dynamo.runtime.program import Program
-from tt_dynamo.runtime.recovery import Recovery
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
 
@@ -143,13 +143,13 @@ def test_recovery_reads_what_was_there_before_the_write(
         x.copy_(y)
         return w, y
 
-    def refuse(self: Recovery, node: Any, known: Any) -> Any:
+    def refuse(self: Any, node: Any) -> Any:
         raise RuntimeError("Out of Memory")
 
     def fail(self: Program, args: list[Any]) -> Any:
         return self._recover(args, "Out of Memory")
 
-    monkeypatch.setattr(Recovery, "_on_device", refuse)
+    monkeypatch.setattr(recovery._Run, "_on_device", refuse)
     monkeypatch.setattr(Program, "_call", fail)
     check(model, lambda: [torch.randn(32, 32), torch.randn(32, 32)], options={"placement": "device"}, calls=2)
 

@@ -177,7 +177,7 @@ class Compiler:
             kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
             results=len(results),
             weights=traced.weights,
-            recovery=Recovery(placed.graph, self.eager, sides, self.device.handle, namespace, strict),
+            recovery=Recovery(placed, self.eager, sides, self.device.handle, namespace, strict),
             report=self.report,
             store=self.device.resource(WeightStore),
         )

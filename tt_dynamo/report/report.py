@@ -9,6 +9,7 @@ are collecting right now, so a report of one thread or task never lands in the l
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections import Counter, defaultdict
@@ -154,10 +155,10 @@ class GraphReport:
     @property
     def launches(self) -> dict[str, int]:
         """Kernel launches of each TTNN operation in one run, the most first."""
-        counts: dict[str, int] = defaultdict(int)
+        counts: Counter[str] = Counter()
         for operation in self.operations:
             counts[operation.target] += operation.programs
-        return dict(sorted(counts.items(), key=lambda item: -item[1]))
+        return dict(counts.most_common())
 
     @property
     def transfer_bytes(self) -> int:
@@ -177,20 +178,16 @@ class GraphReport:
         stage is the layer; `prefix="stages.0"` looks at its blocks instead. Only operations that launch kernels count,
         and only those under `prefix` where one is given.
         """
-        launches: dict[str, int] = defaultdict(int)
-        numbered = [
-            (list(_numbered_paths(operation.module, prefix or "")), operation.programs)
-            for operation in self.operations
-            if operation.programs
-        ]
+        launching = [operation for operation in self.operations if operation.programs]
+        paths = {operation.module: list(_numbered_paths(operation.module, prefix or "")) for operation in launching}
         siblings: dict[str, set[str]] = defaultdict(set)
-        for paths, _ in numbered:
-            for stem, path in paths:
-                siblings[stem].add(path)
-        for paths, programs in numbered:
-            layer = next((path for stem, path in paths if len(siblings[stem]) > 1), None)
+        for stem, path in itertools.chain.from_iterable(paths.values()):
+            siblings[stem].add(path)
+        launches: Counter[str] = Counter()
+        for operation in launching:
+            layer = next((path for stem, path in paths[operation.module] if len(siblings[stem]) > 1), None)
             if layer is not None:
-                launches[layer] += programs
+                launches[layer] += operation.programs
         return dict(launches)
 
     def launches_per_layer(self, prefix: str | None = None) -> int | None:
@@ -223,27 +220,28 @@ class GraphReport:
         return table(("times", "operation", "chosen", "refused before"), rows, right=(0, 3))
 
     def __str__(self) -> str:
-        lines = [f"{self.name} on {self.device}", "-" * WIDTH]
-        placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
-        lines += row("nodes", f"{self.nodes}: {placed}")
-        lines += row("TTNN calls", f"{self.calls} per run")
         most = self.launches_per_layer()
         in_layer = f", at most {most} in a layer" if most is not None else ""
-        lines += row("kernel launches", f"{self.device_programs} per run{in_layer}")
-        lines += row("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}")
-        if self.transfers:
-            rows = [(t.direction.replace("_", " "), size_text(t.bytes), t.name) for t in self.transfers]
-            lines += textwrap.indent(table(("direction", "size", "value"), rows, right=(1,)), "  ").splitlines()
-        lines += row("peak DRAM", size_text(self.peak_dram_bytes))
-        lines += row("peak L1", size_text(self.peak_l1_bytes))
+        crossing = [(t.direction.replace("_", " "), size_text(t.bytes), t.name) for t in self.transfers]
+        crossings = table(("direction", "size", "value"), crossing, right=(1,)) if crossing else ""
         dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
         several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
-        lines += row("weights", f"{size_text(self.weight_bytes)}{several}")
-        if self.cache_bytes:
-            lines += row("caches", size_text(self.cache_bytes))
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
-        lines += row("compile time", stages or "not measured")
-        lines += row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
+        placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
+        lines = [
+            *(f"{self.name} on {self.device}", "-" * WIDTH),
+            *row("nodes", f"{self.nodes}: {placed}"),
+            *row("TTNN calls", f"{self.calls} per run"),
+            *row("kernel launches", f"{self.device_programs} per run{in_layer}"),
+            *row("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}"),
+            *textwrap.indent(crossings, "  ").splitlines(),
+            *row("peak DRAM", size_text(self.peak_dram_bytes)),
+            *row("peak L1", size_text(self.peak_l1_bytes)),
+            *row("weights", f"{size_text(self.weight_bytes)}{several}"),
+            *(row("caches", size_text(self.cache_bytes)) if self.cache_bytes else ()),
+            *row("compile time", stages or "not measured"),
+            *row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none"),
+        ]
         for fallback in self.fallbacks:
             calls = f"  in {fallback.count} calls" if fallback.count > 1 else ""
             lines.append(f"  {fallback.node}  [{fallback.kind}]{calls}")

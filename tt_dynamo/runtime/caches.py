@@ -77,10 +77,9 @@ class Copy:
             self.tensor = None
 
     def _is_current(self, host: torch.Tensor) -> bool:
-        present = self.tensor is not None and self._host() is host
-        return (
-            present and _version(host) == self._version and not host.is_inference() and host.data_ptr() == self._pointer
-        )
+        if self.tensor is None or self._host() is not host or host.is_inference():
+            return False
+        return _version(host) == self._version and host.data_ptr() == self._pointer
 
 
 def _version(host: torch.Tensor) -> int:
@@ -180,18 +179,6 @@ class DeviceTensor(torch.Tensor):
         """The contents as an ordinary tensor that shares this one's memory on the host, as it is now."""
         return self.host
 
-    @torch.compiler.disable
-    def numpy(self, *, force: bool = False) -> Any:
-        return self.host.numpy(force=force)
-
-    @torch.compiler.disable
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.host.__array__(*args, **kwargs)
-
-    @torch.compiler.disable
-    def tolist(self) -> Any:
-        return self.host.tolist()
-
     @property
     @torch.compiler.disable
     def data(self) -> torch.Tensor:  # type: ignore[override]
@@ -209,10 +196,6 @@ class DeviceTensor(torch.Tensor):
             self.copy_(value)
 
     @torch.compiler.disable
-    def data_ptr(self) -> int:
-        return self.host.data_ptr()
-
-    @torch.compiler.disable
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return f"DeviceTensor({self.host!r})"
 
@@ -223,6 +206,20 @@ class DeviceTensor(torch.Tensor):
     @torch.compiler.disable
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.host.clone().__reduce_ex__(protocol)
+
+
+def _of_host(name: str) -> Any:
+    """A method that asks the tensor on the host: what reads memory goes around `__torch_dispatch__`."""
+
+    def method(self: DeviceTensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.host, name)(*args, **kwargs)
+
+    method.__name__ = method.__qualname__ = name
+    return torch.compiler.disable(method)
+
+
+for _name in ("numpy", "__array__", "tolist", "data_ptr"):
+    setattr(DeviceTensor, _name, _of_host(_name))
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> Iterator[DeviceTensor]:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused
@@ -64,7 +64,7 @@ class Unreadable(Exception):
 class Recovery:
     """Runs one placed graph. Nothing of a run is kept here: threads run at once."""
 
-    graph: Graph
+    module: GraphModule  # of the placed graph
     eager: GraphModule
     sides: Sides
     handle: Any
@@ -76,102 +76,88 @@ class Recovery:
 
         Raises FallbackError where `strict` and a node would fall back.
         """
-        failed: list[tuple[Node, str]] = []
-        try:
-            return self._run_all(args, self.sides, failed), failed
-        except (Unreadable, IndexError) as error:
-            reason, in_range = str(error), not isinstance(error, IndexError)
-        if self.strict:
-            raise FallbackError(f'{reason} (fallback="error")')
-        if in_range:
-            outputs = self._run_all(args, {}, [])
-        else:
-            with torch.no_grad():
-                outputs = tuple(self.eager(*args))
-        on_device = (node for node in compute_nodes(self.graph) if self.sides.get(node) == "device")
+        with torch.no_grad():
+            run = _Run(self, self.sides)
+            try:
+                return run.outputs(args), run.failed
+            except (Unreadable, IndexError) as error:
+                reason, in_range = str(error), not isinstance(error, IndexError)
+            if self.strict:
+                raise FallbackError(f'{reason} (fallback="error")')
+            outputs = _Run(self, {}).outputs(args) if in_range else tuple(self.eager(*args))
+        on_device = (node for node in compute_nodes(self.module.graph) if self.sides.get(node) == "device")
         return outputs, [(node, reason) for node in on_device if node.target not in operators.TRANSFERS]
 
-    def _run_all(self, args: Sequence[Any], sides: Sides, failed: list[tuple[Node, str]]) -> tuple[Any, ...]:
-        known: dict[Node, Any] = dict(zip(self.graph.find_nodes(op="placeholder"), args, strict=True))
-        remaining = {node: len(node.users) for node in self.graph.nodes}
-        with torch.no_grad():
-            for node in self.graph.nodes:
-                if node.op == "output":
-                    return self._outputs(node, args, known)
-                if node.op != "placeholder":
-                    known[node] = self._run(node, known, sides, failed)
-                for operand in node.all_input_nodes:
-                    remaining[operand] -= 1
-                    if not remaining[operand]:
-                        known.pop(operand, None)
-        raise AssertionError("a graph ends in its output")
 
-    def _outputs(self, output: Node, args: Sequence[Any], known: dict[Node, Any]) -> tuple[Any, ...]:
+class _Run(Interpreter):
+    """One run of a placed graph; the nodes of `sides` on the device, as far as TTNN carries them out."""
+
+    def __init__(self, recovery: Recovery, sides: Sides) -> None:
+        super().__init__(recovery.module)
+        self.extra_traceback = False  # the reason of a failure is what TTNN says
+        self.recovery, self.sides = recovery, sides
+        self.failed: list[tuple[Node, str]] = []
+
+    def outputs(self, args: Sequence[Any]) -> tuple[Any, ...]:
         """As the program gives them: in memory as eager torch's."""
-        placeholders = self.graph.find_nodes(op="placeholder")
+        placeholders, output = self.module.graph.find_nodes(op="placeholder"), self.module.graph.output_node()
         pairs = [(arg, node.meta.get("val")) for arg, node in zip(args, placeholders, strict=True)]
         owners = {memory_of(arg): memory_of(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
-        results = [known[value] if isinstance(value, Node) else value for value in output.args[0]]
+        results = list(self.run(*args, enable_io_processing=False))
         for position, (value, result) in enumerate(zip(output.args[0], results, strict=True)):
             if is_strided(result):
                 is_kept = value.op in ("get_attr", "call_module")
                 results[position] = Result(result, memory_of(result), result.stride(), is_kept)
         return tuple(arranged(results, output.meta["eager"], owners, restrided, shared))
 
-    def _run(self, node: Node, known: dict[Node, Any], sides: Sides, failed: list[tuple[Node, str]]) -> Any:
-        if node.op == "get_attr":
-            return getattr(self.graph.owning_module, str(node.target))
-        if node.op == "call_module":
-            return getattr(self.graph.owning_module, str(node.target))(*(known[a] for a in node.args))
-        if node.target is operator.getitem:
-            return known[node.args[0]][node.args[1]]
-        if is_call(node, operators.to_device):
-            return known[node.args[0]]  # crosses when a node on the device takes it
-        if is_call(node, operators.to_host):
-            return self._on_host(node.args[0], known)
-        if is_call(node, *operators.CACHE_WRITES):
-            _check_positions(node, known)
-        if sides.get(node) == "device":
+    def run_node(self, n: Node) -> Any:
+        if n.op != "call_function" or n.target is operator.getitem:
+            return super().run_node(n)
+        if is_call(n, operators.to_device):
+            return self.env[n.args[0]]  # crosses when a node on the device takes it
+        if is_call(n, operators.to_host):
+            return self._on_host(n.args[0])
+        if is_call(n, *operators.CACHE_WRITES):
+            self._check_positions(n)
+        if self.sides.get(n) == "device":
             try:
-                return self._on_device(node, known)
+                return self._on_device(n)
             except Exception as error:  # whatever TTNN raises, eager torch has the answer
                 reason = ttnn_reason(error)
-            if self.strict:
-                raise FallbackError(f'{Fallback.of(node, "runtime", reason)} (fallback="error")')
-            failed.append((node, reason))
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: self._on_host(operand, known))
-        return node.target(*args, **kwargs)
+            if self.recovery.strict:
+                raise FallbackError(f'{Fallback.of(n, "runtime", reason)} (fallback="error")')
+            self.failed.append((n, reason))
+        args, kwargs = torch.fx.node.map_arg((n.args, n.kwargs), self._on_host)
+        return n.target(*args, **kwargs)
 
-    def _on_device(self, node: Node, known: dict[Node, Any]) -> Any:
-        found = find_lowering(node.target)
+    def _on_device(self, node: Node) -> Any:
+        found, ttnn = find_lowering(node.target), self.recovery.ttnn
         assert found is not None
-
         for operand in node.all_input_nodes:
-            if isinstance(known[operand], torch.Tensor):
-                known[operand] = upload(self.ttnn, self.handle, known[operand], operand.meta["ttnn"])
+            if isinstance(self.env[operand], torch.Tensor):
+                self.env[operand] = upload(ttnn, self.recovery.handle, self.env[operand], operand.meta["ttnn"])
 
         def attempt(value_of: Callable[[Node], Any]) -> Any:
             args, kwargs = device_arguments(node, value_of)
-            return found.function(self.ttnn, *args, **kwargs)
+            return found.function(ttnn, *args, **kwargs)
 
-        if found.sharded and any(is_sharded(known[operand]) for operand in node.all_input_nodes):
+        if found.sharded and any(is_sharded(self.env[operand]) for operand in node.all_input_nodes):
             with contextlib.suppress(Exception):
-                return attempt(known.__getitem__)
-        return attempt(lambda operand: interleaved(self.ttnn, known[operand]))
+                return attempt(self.env.__getitem__)
+        return attempt(lambda operand: interleaved(ttnn, self.env[operand]))
 
-    def _on_host(self, operand: Node, known: dict[Node, Any]) -> Any:
-        value, expected = known[operand], operand.meta["val"]
+    def _on_host(self, operand: Node) -> Any:
+        value, expected = self.env[operand], operand.meta["val"]
         if isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
             return value
         try:
-            return download(self.ttnn, value, expected.dtype)
+            return download(self.recovery.ttnn, value, expected.dtype)
         except Exception as error:
             raise Unreadable(ttnn_reason(error)) from None
 
-
-def _check_positions(node: Node, known: dict[Node, Any]) -> None:
-    """Raise IndexError for a write behind the end of a cache, which TTNN does not notice."""
-    length, positions = node.args[0].meta["val"].shape[2], [known[p] for p in node.args[2:3]]
-    for found in positions:
-        if isinstance(found, torch.Tensor) and found.numel() and not 0 <= int(found.max()) < length:
-            raise IndexError(f"position {int(found.max())} is out of range for a cache of {length} tokens")
+    def _check_positions(self, node: Node) -> None:
+        """Raise IndexError for a write behind the end of a cache, which TTNN does not notice."""
+        length, positions = node.args[0].meta["val"].shape[2], [self.env[p] for p in node.args[2:3]]
+        for found in positions:
+            if isinstance(found, torch.Tensor) and found.numel() and not 0 <= int(found.max()) < length:
+                raise IndexError(f"position {int(found.max())} is out of range for a cache of {length} tokens")
