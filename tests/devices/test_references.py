@@ -12,7 +12,7 @@ import torch
 from rounded_once import check
 from torch.nn import functional
 
-from tt_dynamo.devices.emulation.references.elementwise import REFERENCES
+from tt_dynamo.devices.emulation.references import REFERENCES
 
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]

@@ -1,6 +1,6 @@
 """Attention and its heads against torch's own formulas, above all in decode: one token a user, against a cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,11 +13,15 @@ Random = Callable[..., torch.Tensor]
 
 
 @pytest.fixture
-def decode(emulated: Any, upload: Upload) -> Callable[..., Any]:
-    """scaled_dot_product_attention_decode of torch tensors, bfloat16 in tiles."""
+def decode(ttnn: Any, emulated: Any, upload: Upload) -> Callable[..., Any]:
+    """scaled_dot_product_attention_decode of torch tensors, bfloat16 in tiles, and of positions."""
 
-    def decode(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any) -> Any:
+    def decode(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, positions: Sequence[int] | None = None, **options: Any
+    ) -> Any:
         placed = {key: upload(value) if isinstance(value, torch.Tensor) else value for key, value in options.items()}
+        if positions is not None:
+            placed["cur_pos_tensor"] = upload(torch.tensor(positions), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT)
         return emulated.transformer.scaled_dot_product_attention_decode(upload(q), upload(k), upload(v), **placed)
 
     return decode
@@ -40,7 +44,7 @@ def test_each_user_reads_the_rows_up_to_its_position(
     decode: Any, random: Random, kv_heads: int, positions: tuple[int, ...]
 ) -> None:
     q, k, v = random(1, 2, 8, 64), random(2, kv_heads, 64, 64), random(2, kv_heads, 64, 64)
-    found = decode(q, k, v, cur_pos=list(positions))
+    found = decode(q, k, v, positions)
     check(found, torch.stack([attended(q[0, i], k[i], v[i], p) for i, p in enumerate(positions)])[None])
 
 
@@ -59,7 +63,7 @@ def test_positions_may_be_on_the_device_and_skip_a_user(
 @pytest.mark.parametrize("positions", [(10, 100, 64), (64, 100, 70)])
 def test_a_window_leaves_the_last_rows_of_each_user(decode: Any, random: Random, positions: tuple[int, ...]) -> None:
     q, k, v = random(1, 3, 4, 64), random(3, 2, 128, 64), random(3, 2, 128, 64)
-    found = decode(q, k, v, cur_pos=list(positions), sliding_window_size=32)
+    found = decode(q, k, v, positions, sliding_window_size=32)
     expected = [attended(q[0, i], k[i], v[i], p, max(0, p - 31)) for i, p in enumerate(positions)]
     check(found, torch.stack(expected)[None])
 
@@ -83,7 +87,7 @@ def test_the_kernel_scales_the_mask_too(decode: Any, random: Random) -> None:
 def test_what_stands_beyond_the_position_is_not_read(decode: Any, random: Random) -> None:
     q, k, v = random(1, 1, 4, 64), random(1, 2, 64, 64), random(1, 2, 64, 64)
     k[:, :, 20:], v[:, :, 20:] = torch.nan, torch.nan
-    check(decode(q, k, v, cur_pos=[19]), attended(q[0, 0], k[0], v[0], 19)[None, None])
+    check(decode(q, k, v, [19]), attended(q[0, 0], k[0], v[0], 19)[None, None])
 
 
 def test_decode_refuses_what_the_kernel_reads_otherwise(ttnn: Any, device: Any, decode: Any, random: Random) -> None:
@@ -95,7 +99,7 @@ def test_decode_refuses_what_the_kernel_reads_otherwise(ttnn: Any, device: Any, 
     with pytest.raises(NotImplementedError, match="of a window"):
         decode(q, random(2, 2, 64, 64), random(2, 2, 64, 64), is_causal=False, sliding_window_size=8)
     with pytest.raises(NotImplementedError, match="position 50 of a cache that has 50 rows"):
-        decode(q, k, k, cur_pos=[0, 50], program_config=chunks)
+        decode(q, k, k, [0, 50], program_config=chunks)
     with pytest.raises(NotImplementedError, match="users are in dimension 0"):
         decode(q, random(2, 2, 64, 64), random(2, 2, 64, 64), is_causal=False, attn_mask=random(1, 2, 4, 64))
 

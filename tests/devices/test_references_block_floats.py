@@ -48,7 +48,8 @@ def test_attention_reads_block_float_caches(
 ) -> None:
     q, k, v = random(1, 1, 4, 64), random(1, 2, 64, 64), random(1, 2, 64, 64)
     caches = [upload(x, ttnn.bfloat8_b) for x in (k, v)]
-    found = emulated.transformer.scaled_dot_product_attention_decode(upload(q), *caches, cur_pos=[40])
+    position = upload(torch.tensor([40]), ttnn.int32, ttnn.ROW_MAJOR_LAYOUT)
+    found = emulated.transformer.scaled_dot_product_attention_decode(upload(q), *caches, cur_pos_tensor=position)
     k, v = (packed(x, ttnn.bfloat8_b)[:, :, :41] for x in (k, v))
     expected = functional.scaled_dot_product_attention(q.transpose(1, 2), k, v, enable_gqa=True)
     check(found, expected.transpose(1, 2))

@@ -63,12 +63,6 @@ class Device:
             raise DeviceError(f"the device {self.description} was closed; open it again with open_device()")
         return self._handle
 
-    def check(self) -> None:
-        """Raise DeviceError where the TTNN device was closed, be it by the user who opened it."""
-        if not _is_open(self.handle):
-            self.close()
-            self.handle  # noqa: B018  raises now
-
     @property
     def closed(self) -> bool:
         return self._handle is None
@@ -125,7 +119,7 @@ class Device:
             if handle is not None and self._owned:
                 import_ttnn().close_device(handle)
                 if self.emulated:
-                    from .emulation.namespace import device_closed
+                    from .emulation.tensor import device_closed
 
                     device_closed()
 
@@ -160,7 +154,7 @@ def open_device(choice: Any = "auto") -> Device:
                 return device
             device.close()
         if choice == "auto":
-            return _open(_cluster or ("hardware" if hardware_nodes() else DEFAULT_BOARD), automatic=True)
+            choice = _cluster or ("hardware" if hardware_nodes() else DEFAULT_BOARD)
         return _open(choice)
 
 
@@ -188,10 +182,10 @@ def _taken(choice: str, cluster: str) -> DeviceError:
 
 def hardware_nodes() -> list[Path]:
     """Device nodes of Tenstorrent's kernel driver, one per accelerator."""
-    return sorted(HARDWARE_NODES.glob("[0-9]*")) if HARDWARE_NODES.is_dir() else []
+    return sorted(HARDWARE_NODES.glob("[0-9]*"))
 
 
-def _open(target: str, automatic: bool = False) -> Device:
+def _open(target: str) -> Device:
     global _cluster
     _check_installed()
     emulated = target != "hardware"
@@ -218,14 +212,12 @@ def _open(target: str, automatic: bool = False) -> Device:
         try:
             handle = ttnn.open_device(device_id=0, **options)
         except RuntimeError as error:
-            raise DeviceError(f"TTNN could not open {target!r}: {_first_line(error)}") from error
+            reason = " ".join(str(error).split("backtrace:")[0].split())
+            raise DeviceError(f"TTNN could not open {target!r}: {reason}") from error
     _cluster = target
     device = Device(handle, _board(ttnn), emulated=emulated, owned=True)
     _devices.append(device)
-    reason = ""
-    if automatic:
-        reason = f" (device='auto'; {f'nothing at {HARDWARE_NODES}' if emulated else 'hardware found'})"
-    log.info("opened %s%s", device.description, reason)
+    log.info("opened %s; accelerators at %s: %d", device.description, HARDWARE_NODES, len(hardware_nodes()))
     return device
 
 
@@ -255,18 +247,14 @@ def _board(ttnn: ModuleType) -> str:
 
 
 def _check_installed() -> None:
-    if find_spec("ttnn") is None:
-        python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        why = (
-            "install it with `pip install 'ttnn==0.81.*'`"
-            if python in ("3.10", "3.12")
-            else f"it has wheels for CPython 3.10 and 3.12 only and this is Python {python}: use one of those"
-        )
-        raise DeviceError(f"the package ttnn is not installed; {why}.")
-    try:
-        version("ttnn")
-    except PackageNotFoundError:
-        raise DeviceError("a module `ttnn` was found but no installed package of that name; install ttnn.") from None
+    with contextlib.suppress(PackageNotFoundError):
+        if find_spec("ttnn") is not None and version("ttnn"):
+            return
+    why = "install it with `pip install 'ttnn==0.81.*'`"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if python not in ("3.10", "3.12"):
+        why = f"it has wheels for CPython 3.10 and 3.12 only and this is Python {python}: use one of those"
+    raise DeviceError(f"the package ttnn is not installed; {why}.")
 
 
 def import_ttnn(quiet: bool = False) -> ModuleType:
@@ -293,16 +281,9 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _first_line(error: Exception) -> str:
-    """TTNN's message without its backtrace, on one line."""
-    return " ".join(str(error).split("backtrace:")[0].split())
+        for name in values:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @atexit.register

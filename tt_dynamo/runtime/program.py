@@ -204,7 +204,6 @@ class Program:
         return upload(self._namespace, self.device.handle, tensor, spec)
 
     def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
-        self.device.check()
         for position in self.held_positions:
             fetch(args[position])
         self._uploaded = None  # where the device failed, what was put on it is not trusted

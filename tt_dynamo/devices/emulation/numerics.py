@@ -11,26 +11,13 @@ import torch
 from torch.nn import functional
 
 # What ttnn.to_torch gives for each dtype; the block floats have no torch dtype of their own.
-_TORCH_DTYPES = {
-    "BFLOAT16": torch.bfloat16,
-    "FLOAT32": torch.float32,
-    "BFLOAT8_B": torch.float32,
-    "BFLOAT4_B": torch.float32,
-    "UINT8": torch.uint8,
-    "INT8": torch.int8,
-    "UINT16": torch.uint16,
-    "INT32": torch.int32,
-    "UINT32": torch.uint32,
-}
-_INTEGERS = {"UINT8": (8, False), "INT8": (8, True), "UINT16": (16, False), "INT32": (32, True), "UINT32": (32, False)}
+TORCH_DTYPES = {
+    "BFLOAT16": torch.bfloat16, "FLOAT32": torch.float32, "BFLOAT8_B": torch.float32, "BFLOAT4_B": torch.float32,
+    "UINT8": torch.uint8, "INT8": torch.int8, "UINT16": torch.uint16, "INT32": torch.int32, "UINT32": torch.uint32,
+}  # fmt: skip
 # Bits of the magnitude of each element, the leading one among them; the exponent is that of its block.
 _BLOCK_FLOATS = {"BFLOAT8_B": 7, "BFLOAT4_B": 3}
 _BLOCK = 16
-
-
-def torch_dtype(dtype: Any) -> torch.dtype:
-    """The torch dtype that `ttnn.to_torch` returns for a tensor of TTNN's `dtype`."""
-    return _TORCH_DTYPES[dtype.name]
 
 
 def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
@@ -39,25 +26,17 @@ def round_to(ttnn: ModuleType, value: torch.Tensor, dtype: Any) -> torch.Tensor:
     bfloat16 rounds to nearest, ties to even; so do the block floats, of which 16 neighbours of the last dimension share
     one exponent. Integers wrap around; floats given for them truncate.
     """
-    name = dtype.name
-    if name in _INTEGERS:
-        bits, signed = _INTEGERS[name]
-        low = -(1 << (bits - 1)) if signed else 0
-        value = value.to(torch.int64)
-        return ((value - low) & ((1 << bits) - 1)) + low
-    if name == "FLOAT32":
-        return value.to(torch.float32)
-    if name == "BFLOAT16":
-        return value.to(torch.bfloat16).to(torch.float32)
-    if name in _BLOCK_FLOATS:
-        if value.numel() == 0:
-            return value.to(torch.float32)
-        packed = _in_blocks(value.to(torch.float32), _BLOCK_FLOATS[name])
-        if packed is not None:
-            return packed
-        packed = ttnn.Tensor(tensor=value.to(torch.float32).contiguous(), data_type=dtype, layout=ttnn.TILE_LAYOUT)
-        return packed.to_torch().reshape(value.shape)
-    raise NotImplementedError(f"the emulated device has no values of dtype {name}")
+    if dtype.name not in TORCH_DTYPES:
+        raise NotImplementedError(f"the emulated device has no values of dtype {dtype.name}")
+    if dtype.name in _BLOCK_FLOATS and value.numel():
+        value = value.to(torch.float32)
+        packed = _in_blocks(value, _BLOCK_FLOATS[dtype.name])
+        if packed is None:
+            tiles = ttnn.Tensor(tensor=value.contiguous(), data_type=dtype, layout=ttnn.TILE_LAYOUT)
+            packed = tiles.to_torch().reshape(value.shape)
+        return packed
+    target = TORCH_DTYPES[dtype.name]
+    return as_held((value if target.is_floating_point else value.to(torch.int64)).to(target))
 
 
 def _in_blocks(value: torch.Tensor, bits: int) -> torch.Tensor | None:
@@ -83,21 +62,14 @@ def converted(ttnn: ModuleType, tensor: torch.Tensor, dtype: Any) -> torch.Tenso
     block_float = dtype.name in _BLOCK_FLOATS
     if block_float and tensor.dtype in (torch.float32, torch.bfloat16):
         return round_to(ttnn, tensor, dtype)
-    if tensor.numel() and (block_float or (tensor.dtype.is_floating_point and dtype.name in _INTEGERS)):
+    truncated = tensor.dtype.is_floating_point and not TORCH_DTYPES[dtype.name].is_floating_point
+    if tensor.numel() and (block_float or truncated):
         # Out of range, and on the way to block floats, what TTNN gives depends on both dtypes: ask it.
         layout = ttnn.TILE_LAYOUT if block_float else ttnn.ROW_MAJOR_LAYOUT
         return as_held(ttnn.from_torch(tensor.contiguous(), dtype=dtype, layout=layout).to_torch())
     return round_to(ttnn, as_held(tensor), dtype)
 
 
-def to_torch_dtype(value: torch.Tensor, dtype: Any) -> torch.Tensor:
-    """A copy of a held value in the torch dtype of TTNN's `dtype`."""
-    result = value.to(torch_dtype(dtype))
-    return result.clone() if result is value else result
-
-
 def as_held(value: torch.Tensor) -> torch.Tensor:
     """Any torch tensor in the storage that values are held in: float32, or int64 for integers and booleans."""
-    if value.dtype.is_floating_point:
-        return value.to(torch.float32)
-    return value.to(torch.int64)
+    return value.to(torch.float32 if value.dtype.is_floating_point else torch.int64)

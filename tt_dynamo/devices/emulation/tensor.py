@@ -4,7 +4,7 @@ What must hold: a value changes only by a write to its buffer, which every tenso
 does; a value has the logical shape of its tensor; a value in freed memory can't be read.
 """
 
-from collections.abc import Callable
+import weakref
 from typing import Any
 
 import torch
@@ -12,37 +12,39 @@ import torch
 from tt_dynamo.devices.errors import EmulationError
 
 
-class Memory:
-    """All the memory of the open device, lost when it closes."""
-
-    __slots__ = ("lost",)
-
-    def __init__(self) -> None:
-        self.lost = False
-
-
 class Buffer:
     """Memory that one or more tensors view.
 
-    freed_by: the operation that freed it. writes: how many operations wrote to it. contents: once one did, the value
+    gone: why it can't be read any more. writes: how many operations wrote to it. contents: once one did, the value
     behind all of its tensors, which nothing else shares.
     """
 
-    __slots__ = ("contents", "freed_by", "memory", "writes")
+    __slots__ = ("__weakref__", "contents", "gone", "writes")
 
-    def __init__(self, memory: Memory | None = None) -> None:
-        self.freed_by: str | None = None
+    def __init__(self, on_device: bool) -> None:
+        self.gone: str | None = None
         self.contents: torch.Tensor | None = None
         self.writes = 0
-        self.memory = memory  # None on the host
+        if on_device:
+            _on_device.add(self)
 
     def holds(self, value: torch.Tensor) -> bool:
         """Whether later writes to this buffer would show in `value`."""
-        return self.contents is not None and _storage(value) == _storage(self.contents)
+        return self.contents is not None and shares_storage(value, self.contents)
 
 
-def _storage(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+_on_device: weakref.WeakSet[Buffer] = weakref.WeakSet()
+
+
+def device_closed() -> None:
+    """Whatever was on the emulated device is gone: reading it raises from now on."""
+    for buffer in _on_device:
+        buffer.gone = buffer.gone or "lost when its device was closed"
+    _on_device.clear()
+
+
+def shares_storage(value: torch.Tensor, other: torch.Tensor) -> bool:
+    return value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 # What TTNN tensors tell about themselves without touching contents. Everything else is an operation and goes through
@@ -99,7 +101,7 @@ class EmulatedTensor:
         Only the first write to a buffer copies its value; the others cost what they write.
         """
         held = self._value
-        if self.buffer.contents is None or not self.buffer.holds(held):
+        if not self.buffer.holds(held):
             self.buffer.contents = held = held.clone(memory_format=torch.contiguous_format)
         held[index] = value
         self.buffer.writes += 1
@@ -107,13 +109,14 @@ class EmulatedTensor:
 
     def check_readable(self) -> None:
         """Raise EmulationError if the tensor's memory is gone. TTNN itself notices only for the very tensor freed."""
-        if self.buffer.freed_by is not None:
-            raise EmulationError(
-                f"read of freed memory: the buffer of a tensor of shape {tuple(self.tensor.shape)} was freed by "
-                f"{self.buffer.freed_by}, on this tensor or on one that shares its buffer"
-            )
-        if self.buffer.memory is not None and self.buffer.memory.lost:
-            raise EmulationError(f"a tensor of shape {tuple(self.tensor.shape)} was lost when its device was closed")
+        if self.buffer.gone:
+            shape = tuple(self.tensor.shape)
+            raise EmulationError(f"read of freed memory: a tensor of shape {shape} was {self.buffer.gone}")
+
+    def note_freed(self, operation: str) -> None:
+        """Note that `operation` freed the memory, if it did: every tensor of the buffer can't be read any more."""
+        if not self.tensor.is_allocated():
+            self.buffer.gone = f"freed by {operation}, on this tensor or on one that shares its buffer"
 
     def __getattr__(self, name: str) -> Any:
         if name in _FACTS:
@@ -122,22 +125,8 @@ class EmulatedTensor:
 
     def deallocate(self, force: bool = False) -> None:
         """Free the memory; without `force`, only if no other tensor holds it."""
-        import ttnn
-
-        from .namespace import emulated_namespace
-
-        emulated_namespace(ttnn).deallocate(self, force=force)
+        self.tensor.deallocate(force)
+        self.note_freed("ttnn.deallocate")
 
     def __repr__(self) -> str:
         return f"EmulatedTensor({tuple(self.shape)}, {self.dtype}, {self.layout}, {self.memory_config()})"
-
-
-def replace(argument: Any, part: Callable[[EmulatedTensor], Any], seen: list[EmulatedTensor] | None = None) -> Any:
-    """`argument` with `part` of every emulated tensor in its place, also in lists and tuples; `seen` collects them."""
-    if isinstance(argument, EmulatedTensor):
-        if seen is not None:
-            seen.append(argument)
-        return part(argument)
-    if type(argument) in (list, tuple):
-        return type(argument)([replace(item, part, seen) for item in argument])
-    return argument
