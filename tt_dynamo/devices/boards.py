@@ -9,10 +9,9 @@ grids that the retail boards have: 8x8 on N150 and on each chip of N300, 11x10 o
 firmware 19.5.0, https://github.com/tenstorrent/tt-umd/pull/1942).
 
 A chip of N300 has two rows harvested, and its 8x8 workers are all that is left because dispatch runs on Ethernet cores.
-There TTNN 0.81.1 contradicts itself on the mock: it reports 8x8 workers, but checks programs against the 8x7 that
-dispatch on worker cores would leave, and so refuses its own elementwise operations. Until
-`test_ttnn_still_checks_n300_programs_against_the_wrong_grid` fails, our N300 has one row harvested and dispatch on the
-row that this leaves over: the same 8x8 workers, and no contradiction.
+TTNN 0.81.1 contradicts itself there: it reports 8x8 workers, but checks programs against the 8x7 that dispatch on
+worker cores would leave. Until `test_ttnn_still_checks_n300_programs_against_the_wrong_grid` fails, our N300 has one
+row harvested and dispatch on the row that this leaves over: the same 8x8 workers, and no contradiction.
 """
 
 from collections.abc import Mapping
@@ -28,8 +27,8 @@ class Architecture:
     hifi4_is_wrong_in_float32: bool = False
 
 
-WORMHOLE = Architecture("wormhole_b0", hifi4_is_wrong_in_float32=True)
-ARCHITECTURES = {each.name: each for each in (WORMHOLE, Architecture("blackhole"))}
+_ARCHITECTURES = (Architecture("wormhole_b0", hifi4_is_wrong_in_float32=True), Architecture("blackhole"))
+ARCHITECTURES = {architecture.name: architecture for architecture in _ARCHITECTURES}
 
 
 @dataclass(frozen=True)
@@ -48,28 +47,25 @@ class Board:
     flops: Mapping[str, float]
     product: int  # code of the board type, which the driver reads from the upper bits of the board's serial number
     harvest_mask: int  # bit set: that row (Wormhole) or column (Blackhole) of Tensix cores is off
-    eth_harvesting_mask: int
-    pcie_harvesting_mask: int
-    dispatch_on_workers: bool = False  # whatever TTNN would choose for the board
-
-    @property
-    def board_id(self) -> int:
-        return self.product << 36
+    eth_harvesting_mask: int = 0
+    pcie_harvesting_mask: int = 0
+    dispatch: str | None = None  # type of the cores that dispatch, where not TTNN's own choice
 
     @property
     def cluster_descriptor(self) -> str:
         """The driver's YAML description of a cluster that is this one chip."""
         # Wormhole chips have a place in the Ethernet mesh; Blackhole ones are found by their unique ids.
         location = "{0: [0, 0, 0, 0]}" if self.arch == "wormhole_b0" else "{}"
+        board_id = self.product << 36
         return f"""arch: {{0: {self.arch}}}
 chips: {location}
-chip_unique_ids: {{0: {self.board_id}}}
+chip_unique_ids: {{0: {board_id}}}
 ethernet_connections: []
 chips_with_mmio: [{{0: 0}}]
 harvesting: {{0: {{noc_translation: true, harvest_mask: {self.harvest_mask}, dram_harvesting_mask: 0,
   eth_harvesting_mask: {self.eth_harvesting_mask}, pcie_harvesting_mask: {self.pcie_harvesting_mask}}}}}
 boards:
-  - [{{board_id: {self.board_id}}}, {{board_type: {self.name}}}, {{chips: [0]}}]
+  - [{{board_id: {board_id}}}, {{board_type: {self.name}}}, {{chips: [0]}}]
 """
 
 
@@ -77,15 +73,11 @@ def _flops(lofi: float, hifi2: float, hifi4: float) -> dict[str, float]:
     return {"LoFi": lofi, "HiFi2": hifi2, "HiFi3": hifi2 * 2 / 3, "HiFi4": hifi4}
 
 
-_KNOWN = (
-    Board("n150", "wormhole_b0", (8, 8), 12 << 30, 288e9, _flops(262e12, 148e12, 74e12), 0x18, 0x40, 0, 0),
-    Board(
-        "n300", "wormhole_b0", (8, 8), 12 << 30, 288e9, _flops(233e12, 131e12, 65.5e12), 0x14, 0x40, 0, 0,
-        dispatch_on_workers=True,
-    ),
+_BOARDS = (
+    Board("n150", "wormhole_b0", (8, 8), 12 << 30, 288e9, _flops(262e12, 148e12, 74e12), 0x18, 0x40),
+    Board("n300", "wormhole_b0", (8, 8), 12 << 30, 288e9, _flops(233e12, 131e12, 65.5e12), 0x14, 0x40, 0, 0, "WORKER"),
     Board("p150", "blackhole", (11, 10), 32 << 30, 512e9, _flops(664e12, 332e12, 166e12), 0x40, 0xC0, 0x120, 2),
-)  # fmt: skip
-
-BOARD_DESCRIPTIONS = {board.name: board for board in _KNOWN}
+)
+BOARD_DESCRIPTIONS = {board.name: board for board in _BOARDS}
 BOARDS: tuple[str, ...] = tuple(BOARD_DESCRIPTIONS)
 DEFAULT_BOARD = "n150"

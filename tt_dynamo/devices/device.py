@@ -31,7 +31,6 @@ R = TypeVar("R")
 # Convolutions and pools keep their halo tables in this region, which TTNN leaves empty unless asked; bytes per core.
 L1_SMALL_SIZE = 32768
 HARDWARE_NODES = Path("/dev/tenstorrent")
-_MOCK_VARIABLE = "TT_METAL_MOCK_CLUSTER_DESC_PATH"
 CHOICES = ("auto", "hardware", *BOARDS)
 
 _lock = threading.RLock()
@@ -85,7 +84,8 @@ class Device:
         Raises DeviceError when closed.
         """
         self.handle  # noqa: B018  raises when closed
-        ttnn = import_ttnn()
+        import ttnn
+
         if dry_run or not self.emulated:
             return ttnn
         from .emulation.namespace import emulated_namespace
@@ -117,7 +117,9 @@ class Device:
             if self in _devices:
                 _devices.remove(self)
             if handle is not None and self._owned:
-                import_ttnn().close_device(handle)
+                import ttnn
+
+                ttnn.close_device(handle)
                 if self.emulated:
                     from .emulation.tensor import device_closed
 
@@ -139,13 +141,14 @@ def open_device(choice: Any = "auto") -> Device:
     if isinstance(choice, Device):
         choice.handle  # noqa: B018  raises when closed
         return choice
-    if not isinstance(choice, str):
-        return _adopt(choice)
-    if choice not in CHOICES:
+    if isinstance(choice, str) and choice not in CHOICES:
         near = difflib.get_close_matches(choice.lower(), CHOICES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DeviceError(f"unknown device {choice!r}{hint} Known: {', '.join(CHOICES)}, or an open ttnn device.")
+    _check_installed()
     with _lock:
+        if not isinstance(choice, str):
+            return _adopt(choice)
         if choice != "auto" and _cluster not in (None, choice):
             raise _taken(choice, _cluster)
         # A second device on the same chip would take the first down with it when closed.
@@ -154,7 +157,7 @@ def open_device(choice: Any = "auto") -> Device:
                 return device
             device.close()
         if choice == "auto":
-            choice = _cluster or ("hardware" if hardware_nodes() else DEFAULT_BOARD)
+            choice = _cluster or ("hardware" if _hardware_nodes() else DEFAULT_BOARD)
         return _open(choice)
 
 
@@ -165,7 +168,8 @@ def open_devices() -> list[Device]:
 
 def _is_open(handle: Any) -> bool:
     """Whether the TTNN device is open; the user may close theirs at any time."""
-    ttnn = import_ttnn()
+    import ttnn
+
     try:
         ttnn.get_memory_view(handle, ttnn.BufferType.L1)
     except RuntimeError:
@@ -180,16 +184,15 @@ def _taken(choice: str, cluster: str) -> DeviceError:
     )
 
 
-def hardware_nodes() -> list[Path]:
+def _hardware_nodes() -> list[Path]:
     """Device nodes of Tenstorrent's kernel driver, one per accelerator."""
     return sorted(HARDWARE_NODES.glob("[0-9]*"))
 
 
 def _open(target: str) -> Device:
     global _cluster
-    _check_installed()
     emulated = target != "hardware"
-    if not emulated and not hardware_nodes():
+    if not emulated and not _hardware_nodes():
         raise DeviceError(
             f"no Tenstorrent hardware: nothing at {HARDWARE_NODES}/*. Install the tt-kmd driver and check that the "
             f"board is visible (tt-smi), or emulate a board: {', '.join(map(repr, BOARDS))}."
@@ -202,13 +205,13 @@ def _open(target: str) -> Device:
             "be written to."
         ) from error
     with _environment(environment):
-        ttnn = import_ttnn(quiet=emulated)
+        ttnn = _import_ttnn()
         # The user may have opened a device of another cluster before us: TTNN keeps to that one.
         if emulated and _board(ttnn) != target:
             raise _taken(target, _board(ttnn))
         options: dict[str, Any] = {"l1_small_size": L1_SMALL_SIZE}
-        if emulated and BOARD_DESCRIPTIONS[target].dispatch_on_workers:
-            options["dispatch_core_config"] = ttnn.DispatchCoreConfig(ttnn.DispatchCoreType.WORKER)
+        if emulated and (dispatch := BOARD_DESCRIPTIONS[target].dispatch):
+            options["dispatch_core_config"] = ttnn.DispatchCoreConfig(getattr(ttnn.DispatchCoreType, dispatch))
         try:
             handle = ttnn.open_device(device_id=0, **options)
         except RuntimeError as error:
@@ -217,33 +220,49 @@ def _open(target: str) -> Device:
     _cluster = target
     device = Device(handle, _board(ttnn), emulated=emulated, owned=True)
     _devices.append(device)
-    log.info("opened %s; accelerators at %s: %d", device.description, HARDWARE_NODES, len(hardware_nodes()))
+    log.info("opened %s; accelerators at %s: %d", device.description, HARDWARE_NODES, len(_hardware_nodes()))
     return device
 
 
 def _adopt(handle: Any) -> Device:
     """A Device for a ttnn device that the user opened."""
     global _cluster
-    _check_installed()
-    ttnn = import_ttnn(quiet=True)
+    ttnn = _import_ttnn()
     if not isinstance(handle, ttnn.MeshDevice):
         raise DeviceError(f"a device is one of {', '.join(CHOICES)} or an open ttnn device, not {handle!r}")
-    with _lock:
-        if not _is_open(handle):
-            raise DeviceError("the ttnn device given was closed; open it again and give the new one")
-        for device in _devices:
-            if device.handle is handle:
-                return device
+    if not _is_open(handle):
+        raise DeviceError("the ttnn device given was closed; open it again and give the new one")
+    for device in _devices:
+        if device.handle is handle:
+            return device
+    if _cluster is None:
         # Without a device node TTNN's driver can only be mocked.
-        mocked = _cluster != "hardware" if _cluster else _MOCK_VARIABLE in os.environ or not hardware_nodes()
-        _cluster = _cluster or (_board(ttnn) if mocked else "hardware")
-        _devices.append(Device(handle, _board(ttnn), emulated=mocked, owned=False))
-        return _devices[-1]
+        mocked = "TT_METAL_MOCK_CLUSTER_DESC_PATH" in os.environ or not _hardware_nodes()
+        _cluster = _board(ttnn) if mocked else "hardware"
+    _devices.append(Device(handle, _board(ttnn), emulated=_cluster != "hardware", owned=False))
+    return _devices[-1]
 
 
 def _board(ttnn: ModuleType) -> str:
     """The board's name as TTNN's cluster reports it: "n150"."""
     return ttnn.cluster.get_cluster_type().name.lower()
+
+
+def _import_ttnn() -> ModuleType:
+    """Import TTNN, without the dump of its configuration that it logs at debug level."""
+    # TTNN logs through loguru, which prints debug messages unless told otherwise.
+    if sys.modules.keys() & {"ttnn", "loguru"}:
+        import ttnn  # where loguru is in use already, what it prints is the user's choice
+
+        return ttnn
+    from loguru import logger
+
+    logger.disable("ttnn")
+    try:
+        import ttnn
+    finally:
+        logger.enable("ttnn")
+    return ttnn
 
 
 def _check_installed() -> None:
@@ -255,23 +274,6 @@ def _check_installed() -> None:
     if python not in ("3.10", "3.12"):
         why = f"it has wheels for CPython 3.10 and 3.12 only and this is Python {python}: use one of those"
     raise DeviceError(f"the package ttnn is not installed; {why}.")
-
-
-def import_ttnn(quiet: bool = False) -> ModuleType:
-    """Import TTNN; with `quiet`, without the dump of its configuration that it logs at debug level."""
-    if not quiet or sys.modules.keys() & {"ttnn", "loguru"}:
-        import ttnn  # where loguru is in use already, what it prints is the user's choice
-
-        return ttnn
-    # TTNN logs through loguru, which prints debug messages unless told otherwise.
-    from loguru import logger
-
-    logger.disable("ttnn")
-    try:
-        import ttnn
-    finally:
-        logger.enable("ttnn")
-    return ttnn
 
 
 @contextlib.contextmanager
