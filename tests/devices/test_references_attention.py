@@ -155,12 +155,3 @@ def test_attention_of_grouped_heads_in_a_window(
     scores = (q @ k.repeat_interleave(4, 1).mT / 8).masked_fill(~visible, -torch.inf)
     expected = scores.softmax(-1) @ v.repeat_interleave(4, 1)
     check(found, expected.transpose(1, 2).reshape(2, 1, 50, 512) if concat else expected)
-
-
-def test_attention_refuses_what_it_has_no_reference_for(emulated: Any, upload: Upload, random: Random) -> None:
-    q, sink = upload(random(1, 2, 64, 32)), upload(random(1, 2, 1, 1))
-    attention = emulated.transformer.scaled_dot_product_attention
-    with pytest.raises(NotImplementedError, match="of a window"):
-        attention(q, q, q, is_causal=False, sliding_window_size=8)
-    with pytest.raises(TypeError, match="attention_sink"):
-        attention(q, q, q, attention_sink=sink)

@@ -63,9 +63,6 @@ class Namespace:
     def __dir__(self) -> Iterable[str]:
         return dir(self.__module)
 
-    def __repr__(self) -> str:
-        return f"<emulated {self.__name}>"
-
 
 @cache
 def emulated_namespace(ttnn: ModuleType) -> Namespace:
@@ -79,24 +76,24 @@ _Values = Callable[[Any, Any, Any, list[EmulatedTensor]], Any]
 
 def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
     """The emulated counterpart of one TTNN operation or function."""
-    values: _Values
-    invoke = real
+    values: _Values = partial(_made_on_host, name)
+    invoke, refusal = real, ""
     if name == "ttnn.from_torch":
         invoke, values = partial(_upload, ttnn, real), partial(_uploaded, ttnn)
     elif name in WRITES:
         values = partial(_written, ttnn, WRITES[name])
     elif name.endswith(_WRITING) or writes_to_inputs(real):
-        return _refuse(f"{name} writes to its argument, which the emulated device does not support")
+        refusal = f"{name} writes to its argument, which the emulated device does not support"
     elif name in REFERENCES:
         values = _by_reference(REFERENCES[name])
     elif golden_of(real) is not None:
         values = _by_golden(name, real)
-    elif operation_name(real) is None or name == _FREE:
-        values = partial(_made_on_host, name)
-    else:
-        return _refuse(f"{name} has no golden function in TTNN and no reference of ours, so it gives no values here")
+    elif operation_name(real) is not None and name != _FREE:
+        refusal = f"{name} has no golden function in TTNN and no reference of ours, so it gives no values here"
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if refusal:
+            raise NotImplementedError(refusal)
         for output in kwargs.keys() & _OUTPUTS:
             if kwargs[output] is not None:
                 raise NotImplementedError(f"{name} with {output}= is not supported on the emulated device")
@@ -109,23 +106,14 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
         with torch.inference_mode(False), torch.no_grad():
             results = invoke(*real_args, **real_kwargs)
             if any(isinstance(leaf, ttnn.Tensor) for leaf in tree_leaves(results)):
-                results = _pair(ttnn, name, results, values(args, kwargs, results, inputs), inputs)
-        for tensor in tree_leaves(results):
-            if isinstance(tensor, EmulatedTensor):
-                tensor.padding = _padding(name, tensor, args, kwargs, inputs)
+                padding = partial(_padding, name, args, kwargs, inputs)
+                results = _pair(ttnn, name, results, values(args, kwargs, results, inputs), inputs, padding)
         for tensor in inputs:
             tensor.note_freed(name)
         return results
 
     call.__name__ = call.__qualname__ = name
     call.__doc__ = real.__doc__
-    return call
-
-
-def _refuse(message: str) -> Callable[..., Any]:
-    def call(*_: Any, **__: Any) -> Any:
-        raise NotImplementedError(message)
-
     return call
 
 
@@ -183,29 +171,26 @@ def _made_on_host(name: str, _: Any, __: Any, result: Any, inputs: list[Emulated
 # --- results --------------------------------------------------------------------------------------------------------
 
 
-def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[EmulatedTensor]) -> Any:
+def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[EmulatedTensor], padding: Any) -> Any:
     """The results of the real call, each tensor with its value."""
     if isinstance(result, (list, tuple)):
         if not isinstance(value, (list, tuple)) or len(value) != len(result):
             raise EmulationError(f"{name} gives {len(result)} results on the device, but not by its reference")
-        return type(result)([_pair(ttnn, name, *both, inputs) for both in zip(result, value, strict=True)])
+        return type(result)([_pair(ttnn, name, *both, inputs, padding) for both in zip(result, value, strict=True)])
     if not isinstance(result, ttnn.Tensor):
         return result
     if not isinstance(value, torch.Tensor):
         raise EmulationError(f"the reference of {name} gives no tensor but {type(value).__name__}")
-    identity = result.buffer_unique_id()  # None on the host and for freed memory
-    shared = [x for x in inputs if identity is not None and x.tensor.buffer_unique_id() == identity]
     if not name.startswith(PREPARES):
         value = _rounded(ttnn, name, value, result, inputs)
-    if shared:
-        if not _same(value, shared[0]._value):
-            raise EmulationError(
-                f"{name} put its result where its input was; ask for inplace=False, or for another memory"
-            )
-        return EmulatedTensor(result, value, shared[0].buffer)
-    if any(tensor.buffer.holds(value) for tensor in inputs):
+    identity = result.buffer_unique_id()  # None on the host and for freed memory
+    shared = [x for x in inputs if identity is not None and x.tensor.buffer_unique_id() == identity]
+    if shared and not _same(value, shared[0]._value):
+        raise EmulationError(f"{name} put its result where its input was; ask for inplace=False, or for another memory")
+    if not shared and any(tensor.buffer.holds(value) for tensor in inputs):
         value = value.clone()  # no later write to an input reaches it
-    return EmulatedTensor(result, value, Buffer(on_device=result.device() is not None))
+    buffer = shared[0].buffer if shared else Buffer(on_device=result.device() is not None)
+    return EmulatedTensor(result, value, buffer, padding(result))
 
 
 def _rounded(ttnn: ModuleType, name: str, value: torch.Tensor, result: Any, inputs: list[EmulatedTensor]) -> Any:
@@ -229,12 +214,12 @@ def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
         common = tuple(slice(min(sizes)) for sizes in zip(value.shape, other.shape, strict=True))
         value, other = value[common], other[common]
     value, other = value.reshape(-1), other.reshape(-1)
-    if value.numel() == other.numel() and value.data_ptr() == other.data_ptr() and value.stride() == other.stride():
-        return True
-    return value.numel() == other.numel() and torch.allclose(value, other, rtol=0, atol=0, equal_nan=True)
+    same_memory = (value.data_ptr(), value.stride()) == (other.data_ptr(), other.stride())
+    same_size = value.numel() == other.numel()
+    return same_size and (same_memory or torch.allclose(value, other, rtol=0, atol=0, equal_nan=True))
 
 
-def _padding(name: str, result: EmulatedTensor, args: Any, kwargs: Any, inputs: list[EmulatedTensor]) -> float | None:
+def _padding(name: str, args: Any, kwargs: Any, inputs: list[EmulatedTensor], result: Any) -> float | None:
     """What the tile padding of a result holds, None where that is not known."""
     if name == "ttnn.from_torch":
         return kwargs.get("pad_value", 0.0)

@@ -20,7 +20,6 @@ from tt_dynamo.devices.ttnn_internals import golden_of_activation
 HOW = {"compute_kernel_config", "core_grid", "dtype", "memory_config", "output_layout", "program_config"}
 # How the names of those begin whose results TTNN lays out in a way of its own.
 PREPARES = "ttnn.prepare_conv"
-_TILE = 32
 
 REFERENCES: dict[str, Callable[..., Any]] = {}
 
@@ -77,7 +76,6 @@ def var(x, dim=None, keepdim=False, *, correction=True):
 
 @reference("ttnn.std")
 def std(x, *dims, **options):
-    """The root of the variance."""
     return var(x, *dims, **options).sqrt()
 
 
@@ -128,24 +126,14 @@ def nlp_concat_heads(x):
 # --- attention and rotary embedding ---------------------------------------------------------------------------------
 
 
-# TTNN's golden makes a mask of what is causal and copies the keys of grouped heads: the same values more slowly.
+# TTNN's golden knows nothing of joined heads.
 @reference("ttnn.transformer.scaled_dot_product_attention")
-def scaled_dot_product_attention(
-    q, k, v, *, attn_mask=None, is_causal=True, scale=None, sliding_window_size=None, output_concat_heads=False
-):
-    """softmax(q k^T * scale + mask) v; q [batch, heads, seq, head_dim]; k and v may have fewer heads.
+def scaled_dot_product_attention(*query_key_value, output_concat_heads=False, **options):
+    """softmax(q k^T * scale + mask) v of [batch, heads, seq, head_dim], or [batch, 1, seq, heads * head_dim]."""
+    import ttnn
 
-    A causal window lets a position read itself and the sliding_window_size - 1 before it.
-    """
-    if sliding_window_size is not None:
-        if attn_mask is not None or not is_causal:
-            raise NotImplementedError("scaled_dot_product_attention of a window has no reference unless causal alone")
-        positions = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool)
-        attn_mask, is_causal = positions.tril().triu(1 - sliding_window_size), False
-    grouped = q.shape[1] != k.shape[1]
-    output = functional.scaled_dot_product_attention(
-        q, k, v, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=grouped
-    )
+    attention = ttnn.transformer.scaled_dot_product_attention
+    output = ttnn.get_golden_function(attention)(*query_key_value, **options)
     return nlp_concat_heads(output) if output_concat_heads else output
 
 
@@ -167,7 +155,7 @@ def scaled_dot_product_attention_decode(
         "of a cache that users share": key.shape[0] != batch,
         f"at position {last} of a cache that has {length} rows": last >= length,
         # The kernel reads whole tiles, and nothing masks what pads the last one.
-        f"of {length} rows, not a multiple of 32, unless causal": not is_causal and length % _TILE,
+        f"of {length} rows, not a multiple of 32, unless causal": not is_causal and length % 32,
         "of a window unless causal": not is_causal and sliding_window_size is not None,
         "of a mask unless users are in dimension 0": attn_mask is not None and attn_mask.shape[1] != 1,
     }

@@ -69,10 +69,8 @@ class EmulatedTensor:
 
     __slots__ = ("tensor", "padding", "buffer", "_own", "_writes", "__weakref__")
 
-    def __init__(self, tensor: Any, value: torch.Tensor, buffer: Buffer):
-        self.tensor = tensor
-        self.padding: float | None = None
-        self.buffer = buffer
+    def __init__(self, tensor: Any, value: torch.Tensor, buffer: Buffer, padding: float | None):
+        self.tensor, self.buffer, self.padding = tensor, buffer, padding
         self._own = value
         self._writes = buffer.writes  # those that `value` has seen
 
