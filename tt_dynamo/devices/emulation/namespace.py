@@ -13,14 +13,14 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
-from .references import HOW, PREPARES, REFERENCES
-from .tensor import Buffer, EmulatedTensor, shares_storage
+from .references import HOW, REFERENCES
+from .tensor import Buffer, EmulatedTensor, replace, shares_storage
 from .writes import WRITES
 
 # What ends the names of operations that write to an argument, besides those whose goldens say so.
@@ -31,6 +31,8 @@ _OUTPUTS = {
     "padded_output",
 }  # fmt: skip
 _FREE = "ttnn.deallocate"
+# What begins the names of those that lay weights out for TTNN's kernels; the value kept is that of the original ones.
+_PREPARE = "ttnn.prepare_conv"
 
 
 class Namespace:
@@ -84,6 +86,8 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
         values = partial(_written, ttnn, WRITES[name])
     elif name.endswith(_WRITING) or writes_to_inputs(real):
         refusal = f"{name} writes to its argument, which the emulated device does not support"
+    elif name.startswith(_PREPARE):
+        values = _kept
     elif name in REFERENCES:
         values = _by_reference(REFERENCES[name])
     elif golden_of(real) is not None:
@@ -97,11 +101,15 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
         for output in kwargs.keys() & _OUTPUTS:
             if kwargs[output] is not None:
                 raise NotImplementedError(f"{name} with {output}= is not supported on the emulated device")
-        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, EmulatedTensor)]
-        if name != _FREE:
-            for tensor in inputs:
+        inputs: list[EmulatedTensor] = []
+
+        def take(tensor: EmulatedTensor) -> Any:
+            if name != _FREE:
                 tensor.check_readable()  # before TTNN reads it in silence
-        real_args, real_kwargs = tree_map_only(EmulatedTensor, lambda tensor: tensor.tensor, (args, kwargs))
+            inputs.append(tensor)
+            return tensor.tensor
+
+        real_args, real_kwargs = replace((args, kwargs), take)
         # Values are normal tensors also when the caller is in inference mode.
         with torch.inference_mode(False), torch.no_grad():
             results = invoke(*real_args, **real_kwargs)
@@ -118,7 +126,7 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
 
 
 def _values_of(arguments: Any) -> Any:
-    return tree_map_only(EmulatedTensor, lambda tensor: tensor._value, arguments)
+    return replace(arguments, lambda tensor: tensor._value)
 
 
 def _by_reference(compute: Callable[..., Any]) -> _Values:
@@ -161,6 +169,10 @@ def _written(ttnn: ModuleType, write: Callable[..., Any], args: Any, kwargs: Any
     return target.value
 
 
+def _kept(_: Any, __: Any, ___: Any, inputs: list[EmulatedTensor]) -> torch.Tensor:
+    return inputs[0]._value
+
+
 def _made_on_host(name: str, _: Any, __: Any, result: Any, inputs: list[EmulatedTensor]) -> torch.Tensor:
     """A plain function of TTNN may make a tensor on the host from what is no tensor, as masks and constants."""
     if inputs or result.device() is not None:
@@ -181,7 +193,7 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
         return result
     if not isinstance(value, torch.Tensor):
         raise EmulationError(f"the reference of {name} gives no tensor but {type(value).__name__}")
-    if not name.startswith(PREPARES):
+    if not name.startswith(_PREPARE):
         value = _rounded(ttnn, name, value, result, inputs)
     identity = result.buffer_unique_id()  # None on the host and for freed memory
     shared = [x for x in inputs if identity is not None and x.tensor.buffer_unique_id() == identity]

@@ -18,8 +18,6 @@ from torch.nn import functional
 from tt_dynamo.devices.ttnn_internals import golden_of_activation
 
 HOW = {"compute_kernel_config", "core_grid", "dtype", "memory_config", "output_layout", "program_config"}
-# How the names of those begin whose results TTNN lays out in a way of its own.
-PREPARES = "ttnn.prepare_conv"
 
 REFERENCES: dict[str, Callable[..., Any]] = {}
 
@@ -220,14 +218,6 @@ def _as_given(image: Tensor, result: Any) -> Tensor:
     """An image as TTNN gives it: flattened, or where it pools in slices in DRAM, [batch, height, width, channels]."""
     image = image.permute(0, 2, 3, 1)
     return image if image.shape == tuple(result.shape) else image.flatten(0, 2)[None, None]
-
-
-# TTNN has no golden: prepared weights are laid out for its kernels. The value kept is that of the original ones, which
-# the golden of conv2d takes.
-@reference("ttnn.prepare_conv_weights", "ttnn.prepare_conv_transpose2d_weights")
-@reference("ttnn.prepare_conv_bias", "ttnn.prepare_conv_transpose2d_bias")
-def prepare(*, weight_tensor=None, bias_tensor=None, **_):
-    return bias_tensor if weight_tensor is None else weight_tensor
 
 
 # TTNN has no golden.

@@ -5,6 +5,7 @@ does; a value has the logical shape of its tensor; a value in freed memory can't
 """
 
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -128,3 +129,14 @@ class EmulatedTensor:
 
     def __repr__(self) -> str:
         return f"EmulatedTensor({tuple(self.shape)}, {self.dtype}, {self.layout}, {self.memory_config()})"
+
+
+def replace(argument: Any, part: Callable[[EmulatedTensor], Any]) -> Any:
+    """`argument` with `part` of every emulated tensor in its place, also in lists, tuples and dictionaries."""
+    if isinstance(argument, EmulatedTensor):
+        return part(argument)
+    if type(argument) in (list, tuple):
+        return type(argument)([replace(item, part) for item in argument])
+    if type(argument) is dict:
+        return {name: replace(item, part) for name, item in argument.items()}
+    return argument
