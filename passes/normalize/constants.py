@@ -10,7 +10,7 @@ outside the constant part reads become one; a plain parameter needs no folding.
 
 from __future__ import annotations
 
-import itertools
+import os
 
 import torch
 from torch.fx import Graph, Node
@@ -47,11 +47,6 @@ def _replace_by_module(graph: Graph, node: Node, name: str) -> None:
 def _name(names: list[str]) -> str:
     """What the names of several parameters have in common: `attention_weight` of the query's, key's and value's."""
     words = [name.split("_") for name in names]
-    start = _common_start(words)
-    end = _common_start([word[len(start) :][::-1] for word in words])
-    return "_".join(start + end[::-1])
-
-
-def _common_start(words: list[list[str]]) -> list[str]:
-    columns = zip(*words, strict=False)
-    return [same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, columns)]
+    start = os.path.commonprefix(words)
+    end = os.path.commonprefix([word[len(start) :][::-1] for word in words])
+    return "_".join([*start, *end[::-1]])
