@@ -62,6 +62,23 @@ def argument(node: Node, position: int, default: Any = None) -> Any:
     return node.kwargs.get(node.target._schema.arguments[position].name, default)
 
 
+def arguments(node: Node) -> Found:
+    """Every argument of a call of ATen by its name in the schema, defaults included."""
+    return _named(node, node.args, node.kwargs)
+
+
+def _named(node: Node, args: Iterable[Any], kwargs: Found) -> Found:
+    """What is given to a call, by names; by its place where there is no schema."""
+    schema = getattr(node.target, "_schema", None)
+    named = {argument.name: argument.default_value for argument in schema.arguments} if schema else {}
+    return {**named, **dict(zip(named or itertools.count(), args, strict=False)), **kwargs}
+
+
+def as_dtype(x: Node, dtype: torch.dtype, like: Node) -> Node:
+    """x, cast where it has another dtype."""
+    return x if dtype_of(x) == dtype else emit(like, aten._to_copy.default, x, dtype=dtype)
+
+
 # --- patterns --------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +140,7 @@ def call(targets: Any, *args: Any, **kwargs: Any) -> Pattern:
     def matches(value: Any, found: Found) -> Iterator[Found]:
         if not is_call(value, *targets):
             return
-        wanted, given = _arguments(value, args, kwargs), _arguments(value, value.args, value.kwargs)
+        wanted, given = _named(value, args, kwargs), arguments(value)
         if wanted.keys() != given.keys():
             return
         yield from _all([*wanted.values()], [*given.values()], found)
@@ -132,13 +149,6 @@ def call(targets: Any, *args: Any, **kwargs: Any) -> Pattern:
             yield from _all([*wanted.values()], [other, one, *rest], found)
 
     return Pattern(matches, frozenset(targets))
-
-
-def _arguments(node: Node, args: Iterable[Any], kwargs: Found) -> Found:
-    """Every argument by its name in the schema, defaults included; by its place where there is no schema."""
-    schema = getattr(node.target, "_schema", None)
-    named = {argument.name: argument.default_value for argument in schema.arguments} if schema else {}
-    return {**named, **dict(zip(named or itertools.count(), args, strict=False)), **kwargs}
 
 
 def _all(patterns: list[Any], values: list[Any], found: Found) -> Iterator[Found]:
@@ -214,12 +224,25 @@ class Rules:
         rule.__name__ = name
         self.on(*pattern.targets)(rule)
 
-    def apply(self, graph: Graph, leave: Callable[[Graph], Collection[Node]] = lambda graph: ()) -> int:
-        """Apply the rules until nothing changes; returns how many nodes they replaced. leave: what no rule replaces."""
-        counts: collections.Counter[Rule] = collections.Counter()
-        seconds: dict[Rule, float] = collections.defaultdict(float)
+    def apply(
+        self,
+        graph: Graph,
+        leave: Callable[[Graph], Collection[Node]] = lambda graph: (),
+        first: Collection[Callable[[Graph], int]] = (),
+    ) -> int:
+        """Apply the rules until nothing changes; returns how many nodes they replaced.
+
+        leave: what no rule replaces. first: what is done with the whole graph before each sweep, counted like a rule.
+        """
+        counts: collections.Counter[Any] = collections.Counter()
+        seconds: dict[Any, float] = collections.defaultdict(float)
         for _ in range(MAX_SWEEPS):
-            before, left = counts.total(), leave(graph)
+            before = counts.total()
+            for step in first:
+                started = time.perf_counter()
+                counts[step] += step(graph)
+                seconds[step] += time.perf_counter() - started
+            left = leave(graph)
             for node in reversed(list(graph.nodes)) if self.last_first else list(graph.nodes):
                 if self.last_first and not node.users and node.op == "call_function" and not mutates(node):
                     graph.erase_node(node)  # what it alone reads is matched no more
@@ -234,7 +257,7 @@ class Rules:
             log.debug("%s: %d places in %.3f s", rule.__name__, count, seconds[rule])
         return counts.total()
 
-    def _rewrite(self, node: Node, counts: collections.Counter[Rule], seconds: dict[Rule, float]) -> None:
+    def _rewrite(self, node: Node, counts: collections.Counter[Any], seconds: dict[Any, float]) -> None:
         for rule in (*self.by_target.get(node.target, ()), *self.by_target.get(None, ())):
             if not node.users:
                 return

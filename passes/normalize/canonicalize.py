@@ -10,7 +10,9 @@ with moves of the leading dimensions: upwards where that completes the merging o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import math
+import operator
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -20,13 +22,11 @@ from tt_dynamo.ir.graph import (
     Context,
     aten,
     constant_nodes,
-    dead_code,
     dtype_of,
-    insert,
     is_call,
     is_random,
-    literal_nodes,
     literal_value,
+    literals_behind,
     mutates,
     only_user,
     reads_too_late,
@@ -34,34 +34,17 @@ from tt_dynamo.ir.graph import (
     shape_of,
 )
 from tt_dynamo.passes.movement import is_move, moves_leading
-from tt_dynamo.passes.normalize.whole import WHOLE
+from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, emit
 
-# Each sweep is linear in the graph; chains of rewrites settle in a few.
-MAX_SWEEPS = 8
-
-COPIES = (aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default)
-RESHAPES = (
-    aten.view.default,
-    aten._unsafe_view.default,
-    aten.unsqueeze.default,
-    aten.squeeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-)
+RULES = Rules()
 
 
 def canonicalize(graph: Graph, context: Context) -> int:
     """Apply the rules until nothing changes; returns how many rewrites."""
-    changed = 0
-    for _ in range(MAX_SWEEPS):
-        count = _share_equal(graph)
-        sweep = _Sweep(graph)
-        count += sum(sweep.rewrite(node) for node in list(graph.nodes)) + sweep.elsewhere
-        dead_code(graph)
-        changed += count
-        if not count:
-            break
-    return changed
+    return RULES.apply(graph, first=(_share_equal, _join_constants))
+
+
+# --- shared work -----------------------------------------------------------------------------------------------------
 
 
 def _share_equal(graph: Graph) -> int:
@@ -86,49 +69,7 @@ def _common_modules(one: Node, other: Node) -> dict:
     return dict(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(*stacks, strict=False)))
 
 
-class _Sweep:
-    """One pass over the graph; what is constant or literal is found once, for all rules."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.constants = constant_nodes(graph)
-        self.literals = literal_nodes(graph)
-        self.elsewhere = 0  # rewrites that replaced the user of the node that a rule was asked about
-
-    def rewrite(self, node: Node) -> bool:
-        rule = RULES.get(node.target) if node.op == "call_function" else None
-        if rule is None or not node.users:
-            return False
-        with self.graph.inserting_before(node):
-            new = rule(self, node)
-        if new is None or new is node:
-            return False
-        for kind in (self.constants, self.literals):
-            if node in kind:
-                kind.add(new)
-        replace(node, new)
-        return True
-
-    def emit(self, like: Node, target, *args, **kwargs) -> Node:
-        return insert(self.graph, target, args, kwargs, like=like)
-
-
-Rule = Callable[[_Sweep, Node], "Node | None"]
-
-
-def _without_sweep(rule: Callable[[Node], Node | None]) -> Rule:
-    return lambda sweep, node: rule(node)
-
-
-RULES: dict[object, Rule] = {target: _without_sweep(rule) for target, rule in WHOLE.items()}
-
-
-def _rule(*targets: object) -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        RULES.update(dict.fromkeys(targets, function))
-        return function
-
-    return register
+# --- moves of data ---------------------------------------------------------------------------------------------------
 
 
 def _same(node: Node) -> Node | None:
@@ -138,176 +79,254 @@ def _same(node: Node) -> Node | None:
     return None if is_given_away or reads_too_late(node, source) else source
 
 
-@_rule(*COPIES)
-def _drop_copy(sweep: _Sweep, node: Node) -> Node | None:
-    # An alias of an input is that input in eager torch too.
-    return node.args[0] if node.target in (aten.alias.default, aten.detach.default) else _same(node)
+@RULES.on(aten.alias.default, aten.detach.default)
+def _drop_alias(node: Node) -> Node:
+    """An alias of an input is that input in eager torch too."""
+    return node.args[0]
 
 
-@_rule(aten._to_copy.default)
-def _drop_cast(sweep: _Sweep, node: Node) -> Node | None:
-    source = node.args[0]
-    unchanged = dtype_of(node) == dtype_of(source) and node.meta["val"].device == source.meta["val"].device
+@RULES.on(
+    aten.clone.default, aten.lift_fresh_copy.default, aten._to_copy.default, aten.expand.default, aten.slice.Tensor
+)
+def _drop_copy(node: Node) -> Node | None:
+    source, result = node.args[0].meta["val"], node.meta["val"]
+    unchanged = (source.shape, source.dtype, source.device) == (result.shape, result.dtype, result.device)
     return _same(node) if unchanged else None
 
 
-@_rule(*RESHAPES, aten.reshape.default)
-def _reshape(sweep: _Sweep, node: Node) -> Node | None:
+@RULES.on(
+    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.default,
+    aten.squeeze.dim, aten.squeeze.dims,
+)  # fmt: skip
+def _reshape(node: Node) -> Node | None:
     source, shape = node.args[0], list(shape_of(node))
     if shape == list(shape_of(source)):
         return _same(node)
     if is_call(source, aten.reshape.default):
-        return sweep.emit(node, aten.reshape.default, source.args[0], shape)
-    if node.target is not aten.reshape.default or list(node.args[1]) != shape:
-        return sweep.emit(node, aten.reshape.default, source, shape)
-    return None
+        source = source.args[0]
+    if node.target is aten.reshape.default and list(node.args) == [source, shape]:
+        return None
+    return emit(node, aten.reshape.default, source, shape)
 
 
-@_rule(aten.permute.default, aten.transpose.int, aten.t.default)
-def _permute(sweep: _Sweep, node: Node) -> Node | None:
-    source = node.args[0]
-    rank = len(shape_of(source))
-    order = _order(node, rank)
-    if order == list(range(rank)):
+@RULES.on(aten.permute.default, aten.transpose.int, aten.t.default)
+def _permute(node: Node) -> Node | None:
+    source, *dims = node.args
+    sizes = shape_of(source)
+    order = list(node.target(torch.empty([*range(len(sizes))]), *dims).shape)  # dimension i has size i
+    if order == sorted(order):
         return _same(node)
     if is_call(source, aten.permute.default):
-        return sweep.emit(node, aten.permute.default, source.args[0], [source.args[1][i] for i in order])
-    kept = [i for i in order if shape_of(source)[i] != 1]
+        return emit(node, aten.permute.default, source.args[0], [source.args[1][i] for i in order])
+    kept = [i for i in order if sizes[i] != 1]
     if kept == sorted(kept):
-        return sweep.emit(node, aten.reshape.default, source, list(shape_of(node)))
+        return emit(node, aten.reshape.default, source, list(shape_of(node)))
     if node.target is not aten.permute.default or list(node.args[1]) != order:
-        return sweep.emit(node, aten.permute.default, source, order)
+        return emit(node, aten.permute.default, source, order)
     return None
 
 
-def _order(node: Node, rank: int) -> list[int]:
-    if node.target is aten.permute.default:
-        return [dim % rank for dim in node.args[1]]
-    order = list(range(rank))
-    if rank >= 2:
-        a, b = (0, 1) if node.target is aten.t.default else (node.args[1] % rank, node.args[2] % rank)
-        order[a], order[b] = order[b], order[a]
-    return order
+# --- linear layers and products --------------------------------------------------------------------------------------
 
 
-@_rule(aten.expand.default, aten.slice.Tensor)
-def _drop_same_shape(sweep: _Sweep, node: Node) -> Node | None:
-    return _same(node) if shape_of(node) == shape_of(node.args[0]) else None
+@RULES.on(aten.linear.default)
+def _whole_linear(node: Node) -> Node:
+    """linear(x, w [out, in], b) → linear(x, permute(w), b), of at least one row."""
+    x, weight, *bias = node.args
+    if len(shape_of(weight)) == 1:
+        return emit(node, aten.matmul.default, x, weight)
+    rows = x if len(shape_of(x)) > 1 else emit(node, aten.reshape.default, x, [1, *shape_of(x)])
+    product = emit(node, operators.linear, rows, emit(node, aten.permute.default, weight, [1, 0]), *bias)
+    return product if rows is x else emit(node, aten.reshape.default, product, list(shape_of(node)))
 
 
-@_rule(aten.mm.default, aten.addmm.default)
-def _linear(sweep: _Sweep, node: Node) -> Node | None:
-    if node.target is aten.mm.default:
-        return sweep.emit(node, operators.linear, *node.args)
-    bias, x, weight = node.args
-    if node.kwargs or shape_of(bias) != (shape_of(weight)[1],) or not dtype_of(node).is_floating_point:
+@RULES.on(aten.mm.default, aten.addmm.default)
+def _linear(node: Node) -> Node | None:
+    *bias, x, weight = node.args
+    is_row = all(shape_of(b) == shape_of(weight)[1:] and dtype_of(b).is_floating_point for b in bias)
+    return emit(node, operators.linear, x, weight, *bias) if is_row and not node.kwargs else None
+
+
+@RULES.on(aten.matmul.default)
+def _matmul(node: Node) -> Node | None:
+    """A product of matrices with equal leading dimensions, or a linear where all of them meet one matrix."""
+    a, b = node.args
+    ranks = len(shape_of(a)), len(shape_of(b))
+    if ranks in ((1, 1), (2, 1)):
+        return emit(node, aten.dot.default if ranks == (1, 1) else aten.mv.default, a, b)
+    if 1 in ranks:
+        a = a if ranks[0] > 1 else emit(node, aten.reshape.default, a, [1, *shape_of(a)])
+        b = b if ranks[1] > 1 else emit(node, aten.reshape.default, b, [*shape_of(b), 1])
+        return emit(node, aten.reshape.default, emit(node, aten.matmul.default, a, b), list(shape_of(node)))
+    if math.prod(shape_of(b)[:-2]) == 1 and ranks[0] >= ranks[1]:
+        return emit(node, operators.linear, a, emit(node, aten.reshape.default, b, list(shape_of(b)[-2:])))
+    if shape_of(a)[:-2] == shape_of(b)[:-2]:
         return None
-    return sweep.emit(node, operators.linear, x, weight, bias)
+    leading = shape_of(node)[:-2]
+    whole = [emit(node, aten.expand.default, x, [*leading, *shape_of(x)[-2:]]) for x in (a, b)]
+    return emit(node, aten.matmul.default, *whole)
 
 
-@_rule(operators.linear)
-def _commute_linear(sweep: _Sweep, node: Node) -> Node | None:
+@RULES.on(aten.reshape.default)
+def _batched_product(node: Node) -> Node | None:
+    """reshape(bmm(reshape(a), reshape(b))) with a, b [x, y, rows, columns] → matmul(a, b)."""
+    product = node.args[0]
+    if not is_call(product, aten.bmm.default) or only_user(product) is None:
+        return None
+    if not all(is_call(x, aten.reshape.default) for x in product.args):
+        return None
+    a, b = sources = [x.args[0] for x in product.args]
+    same_rows = all(shape_of(x)[-2:] == shape_of(y)[-2:] for x, y in zip(sources, product.args, strict=True))
+    same_batch = len(shape_of(a)) == 4 and shape_of(a)[:-2] == shape_of(b)[:-2]
+    if not same_rows or not same_batch or shape_of(node) != (*shape_of(a)[:-1], shape_of(b)[-1]):
+        return None
+    return emit(product, aten.matmul.default, a, b)
+
+
+@RULES.on(operators.linear)
+def _multiply_before_move(node: Node) -> Node | None:
+    """linear(move(x)) → move(linear(x)), unless heads are being merged."""
     x, *rest = node.args
-    if not is_move(x):
+    if not moves_leading(x) or is_move(_behind_moves_of_rows(x)):
         return None
-    head = x
-    while is_move(head) and moves_leading(head):
-        head = head.args[0]
-    if is_move(head):
-        return _pull_up(sweep, node)
-    product = sweep.emit(node, operators.linear, x.args[0], *rest, **node.kwargs)
+    product = emit(node, operators.linear, x.args[0], *rest, **node.kwargs)
     where = list(shape_of(node)) if x.target is aten.reshape.default else x.args[1]
-    return sweep.emit(node, x.target, product, where)
+    return emit(node, x.target, product, where)
 
 
-def _pull_up(sweep: _Sweep, node: Node) -> Node | None:
-    """linear(x) then a move of its rows → the move first: x is on its way out of heads, and the move completes it."""
-    user = only_user(node)
-    if user is None or not moves_leading(user):
+@RULES.on(aten.reshape.default, aten.permute.default)
+def _move_before_linear(node: Node) -> Node | None:
+    """move(linear(x)) → linear(move(x)), where x is on its way out of heads, and the move completes it."""
+    product = node.args[0]
+    if not is_call(product, operators.linear) or only_user(product) is None or not moves_leading(node):
         return None
-    x, *rest = node.args
-    where = [*shape_of(user)[:-1], shape_of(x)[-1]] if user.target is aten.reshape.default else user.args[1]
-    moved = sweep.emit(node, user.target, x, where)
-    product = sweep.emit(node, operators.linear, moved, *rest, **node.kwargs)
-    replace(user, product)
-    sweep.elsewhere += 1
+    x, *rest = product.args
+    if not is_move(_behind_moves_of_rows(x)):
+        return None
+    where = [*shape_of(node)[:-1], shape_of(x)[-1]] if node.target is aten.reshape.default else node.args[1]
+    return emit(product, operators.linear, emit(product, node.target, x, where), *rest, **product.kwargs)
+
+
+def _behind_moves_of_rows(x: Node) -> Node:
+    while moves_leading(x):
+        x = x.args[0]
+    return x
+
+
+# --- norms, softmax, attention ---------------------------------------------------------------------------------------
+
+
+@RULES.on(aten.softmax.int, aten.log_softmax.int)
+def _softmax(node: Node) -> Node | None:
+    """Of an operand in the dtype that is asked for."""
+    x, dim, *dtype = node.args
+    return emit(node, node.target, as_dtype(x, dtype_of(node), node), dim) if dtype else None
+
+
+@RULES.on(aten.layer_norm.default, aten.group_norm.default)
+def _norm(node: Node) -> Node | None:
+    """With all of its arguments but the last, which says how it is computed."""
+    args = (*arguments(node).values(),)[:5]
+    return None if node.args == args and not node.kwargs else emit(node, node.target, *args)
+
+
+@RULES.on(aten.scaled_dot_product_attention.default)
+def _attention(node: Node) -> Node | None:
+    """With all of its arguments; enable_gqa only where heads are shared."""
+    *args, scale, _ = arguments(node).values()
+    grouped = {"enable_gqa": True} if shape_of(args[0])[-3:-2] != shape_of(args[1])[-3:-2] else {}
+    kwargs = {"scale": scale, **grouped}
+    return None if [*node.args] == args and node.kwargs == kwargs else emit(node, node.target, *args, **kwargs)
+
+
+@RULES.on(operator.getitem)
+def _first_result(node: Node) -> Node | None:
+    """In training, operations with extra results that nothing reads become the operation with one."""
+    call, index = node.args
+    if index != 0 or any(user.op != "call_function" or user.args[1] != 0 for user in call.users):
+        return None
+    if is_call(call, aten.native_layer_norm.default):
+        return emit(node, aten.layer_norm.default, *call.args)
+    if is_call(call, aten._scaled_dot_product_flash_attention_for_cpu.default):
+        query, key, value, dropout, is_causal, mask, scale = arguments(call).values()
+        shared = shape_of(query)[1] != shape_of(key)[1]
+        args = (query, key, value, mask, dropout, is_causal)
+        sdpa = aten.scaled_dot_product_attention.default
+        return None if dropout else emit(node, sdpa, *args, scale=scale, enable_gqa=shared)
     return None
 
 
-@_rule(aten.index.Tensor)
-def _index(sweep: _Sweep, node: Node) -> Node | None:
-    """x[arange(n)[:, None, None], arange(m)] reads every element once, in order: a reshape."""
-    x, indices = node.args
-    if len(indices) != len(shape_of(x)) or any(i is None for i in indices):
-        return None
-    found = [literal_value(index, sweep.literals) for index in indices]
-    values = [value for value in found if value is not None and value.dtype == torch.int64]
-    if len(values) != len(indices):
-        return None
-    numbers = torch.zeros(shape_of(node), dtype=torch.int64)
-    for value, size in zip(values, shape_of(x), strict=True):
-        numbers = numbers * size + torch.where(value < 0, value + size, value)
-    if not torch.equal(numbers.reshape(-1), torch.arange(torch.Size(shape_of(x)).numel())):
-        return None
-    return sweep.emit(node, aten.reshape.default, x, list(shape_of(node)))
+# --- masks -----------------------------------------------------------------------------------------------------------
 
 
-@_rule(aten.bitwise_and.Tensor, aten.logical_and.default)
-def _and_true(sweep: _Sweep, node: Node) -> Node | None:
-    if dtype_of(node) != torch.bool:
-        return None
-    for true, other in (node.args, reversed(node.args)):
-        value = literal_value(true, sweep.literals) if isinstance(true, Node) else None
-        if value is not None and isinstance(other, Node) and dtype_of(other) == torch.bool and bool(value.all()):
-            return sweep.emit(node, aten.expand.default, other, list(shape_of(node)))
+def _literal(value: Any) -> torch.Tensor | None:
+    return literal_value(value, literals_behind(value)) if isinstance(value, Node) else None
+
+
+@RULES.on(aten.bitwise_and.Tensor, aten.logical_and.default)
+def _and_true(node: Node) -> Node | None:
+    """And with what is true everywhere is the other operand."""
+    for one, other in (node.args, reversed(node.args)):
+        if not all(isinstance(x, Node) and dtype_of(x) == torch.bool for x in (one, other)):
+            return None
+        value = _literal(one)
+        if value is not None and bool(value.all()):
+            return emit(node, aten.expand.default, other, list(shape_of(node)))
     return None
 
 
-@_rule(aten.where.self)
-def _where_of_scalars(sweep: _Sweep, node: Node) -> Node | None:
+@RULES.on(aten.where.self)
+def _where_of_scalars(node: Node) -> Node | None:
     """Choosing between two numbers: before the condition is broadcast, and with the numbers as scalars."""
     condition, *choices = node.args
-    values = [literal_value(choice, sweep.literals) if not shape_of(choice) else None for choice in choices]
+    values = [None if shape_of(choice) else _literal(choice) for choice in choices]
     if any(value is None for value in values) or dtype_of(node) != torch.get_default_dtype():
         return None
     source = condition.args[0] if is_call(condition, aten.expand.default) else condition
-    chosen = sweep.emit(node, aten.where.Scalar, source, *(value.item() for value in values if value is not None))
-    if shape_of(chosen) == shape_of(node):
-        return chosen
-    return sweep.emit(node, aten.expand.default, chosen, list(shape_of(node)))
+    chosen = emit(node, aten.where.Scalar, source, *(value.item() for value in values if value is not None))
+    return emit(node, aten.expand.default, chosen, list(shape_of(node)))
 
 
-@_rule(aten.add.Tensor)
-def _add(sweep: _Sweep, node: Node) -> Node | None:
-    """Adding zero is nothing; a bias joins its linear; of x + c + d, the constants are added first."""
-    x, c = node.args
-    if node.kwargs:
-        return None
-    if c == 0 and isinstance(c, int) and not isinstance(c, bool) and dtype_of(x) == dtype_of(node):
-        return _same(node)
-    if not isinstance(c, Node) or not dtype_of(node).is_floating_point:
-        return None
-    if x in sweep.constants:
-        x, c = c, x
-    if c in sweep.constants and _join_bias(x, c):
-        return x
-    if c not in sweep.constants or not is_call(x, aten.add.Tensor) or x.kwargs or only_user(x) is not node:
-        return None
-    inner, d = x.args
-    if inner in sweep.constants:
-        inner, d = d, inner
-    if d not in sweep.constants or not isinstance(inner, Node) or inner in sweep.constants:
-        return None
-    total = sweep.emit(node, aten.add.Tensor, d, c)
-    sweep.constants.add(total)
-    new = sweep.emit(node, aten.add.Tensor, inner, total)
-    return new if shape_of(new) == shape_of(node) and dtype_of(new) == dtype_of(node) else None
+# --- sums ------------------------------------------------------------------------------------------------------------
+
+
+@RULES.on(aten.add.Tensor)
+def _add_zero(node: Node) -> Node | None:
+    x, number = node.args
+    is_zero = type(number) is int and number == 0 and not node.kwargs
+    return _same(node) if is_zero and dtype_of(x) == dtype_of(node) else None
+
+
+def _join_constants(graph: Graph) -> int:
+    """A constant added to a linear is its bias; of x + c + d, the constants are added first."""
+    constants, joined = constant_nodes(graph), 0
+    for node in graph.find_nodes(op="call_function", target=aten.add.Tensor):
+        x, c = _constant_last(node, constants)
+        if c is None:
+            continue
+        inner, d = _constant_last(x, constants) if only_user(x) is node else (x, None)
+        if d is not None:
+            with graph.inserting_before(node):
+                x = emit(node, aten.add.Tensor, inner, emit(node, aten.add.Tensor, d, c))
+        if d is not None or _join_bias(x, c):
+            replace(node, x)
+            joined += 1
+    return joined
+
+
+def _constant_last(node: Node, constants: set[Node]) -> tuple[Any, Any]:
+    """x and c where the node is x + c or c + x, in floats of one dtype, and c alone is a constant; None otherwise."""
+    if not is_call(node, aten.add.Tensor) or node.kwargs or not dtype_of(node).is_floating_point:
+        return None, None
+    x, c = sorted(node.args, key=constants.__contains__)
+    of_nodes = isinstance(x, Node) and c in constants and x not in constants
+    return (x, c) if of_nodes and dtype_of(x) == dtype_of(c) else (None, None)
 
 
 def _join_bias(x: Node, bias: Node) -> bool:
     """Give `bias` to the linear without one that x moves the rows of; False where x is something else."""
     linear = x
-    while is_move(linear) and moves_leading(linear) and len(linear.users) == 1:
+    while moves_leading(linear) and len(linear.users) == 1:
         linear = linear.args[0]
     if not is_call(linear, operators.linear) or len(linear.args) != 2 or len(linear.users) != 1 or linear < bias:
         return False
@@ -315,27 +334,3 @@ def _join_bias(x: Node, bias: Node) -> bool:
         return False
     linear.args = (*linear.args, bias)
     return True
-
-
-@_rule(aten.bmm.default)
-def _drop_batch_reshape(sweep: _Sweep, node: Node) -> Node | None:
-    """reshape(bmm(reshape(a), reshape(b))) with a, b [x, y, rows, columns] → matmul(a, b)."""
-    user = only_user(node)
-    sources = [_unexpanded(argument) for argument in node.args]
-    if user is None or not is_call(user, aten.reshape.default) or any(source is None for source in sources):
-        return None
-    a, b = sources
-    if shape_of(a)[:-2] != shape_of(b)[:-2] or shape_of(user) != (*shape_of(a)[:-1], shape_of(b)[-1]):
-        return None
-    replace(user, sweep.emit(node, aten.matmul.default, a, b))
-    sweep.elsewhere += 1
-    return None
-
-
-def _unexpanded(node: Node) -> Node | None:
-    """The tensor of rank 4 whose leading dimensions a reshape merged for bmm."""
-    if not is_call(node, aten.reshape.default):
-        return None
-    source = node.args[0]
-    same_rows = len(shape_of(source)) == 4 and shape_of(source)[-2:] == shape_of(node)[-2:]
-    return source if same_rows else None

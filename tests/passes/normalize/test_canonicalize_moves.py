@@ -89,40 +89,7 @@ def test_a_copy_of_an_input_that_is_returned_stays_a_copy(copy, x):
     assert result.data_ptr() != graph.arguments[0].data_ptr()
 
 
-# --- indices, masks, sums -------------------------------------------------------------------------------------------
-
-
-def test_indexing_that_reads_every_element_in_order_is_a_reshape():
-    mask = torch.ones(2, 7, dtype=torch.bool)
-
-    def spread(mask):
-        return mask[torch.arange(2)[:, None, None, None], torch.arange(7)]
-
-    graph = capture(spread, mask)
-    graph.apply(canonicalize)
-    assert graph.targets() == [aten.reshape.default]
-
-
-@pytest.mark.parametrize(
-    "index",
-    [
-        lambda x: x[torch.tensor([1, 0])[:, None], torch.arange(3)],
-        lambda x: x[torch.tensor([0, 0])[:, None], torch.arange(3)],
-        lambda x: x[torch.tensor([0])[:, None], torch.arange(3)],
-        lambda x: x[torch.arange(2)],
-        lambda x: x[:, torch.arange(3)],
-    ],
-)
-def test_indexing_that_reads_out_of_order_or_in_part_is_left_alone(index):
-    graph = capture(index, random(2, 3))
-    graph.apply(canonicalize)
-    assert graph.calls(aten.index.Tensor)
-
-
-def test_indexing_by_a_computed_index_is_left_alone():
-    graph = capture(lambda x, i: x[i[:, None], torch.arange(3)], random(2, 3), torch.tensor([0, 1]))
-    graph.apply(canonicalize)
-    assert graph.calls(aten.index.Tensor)
+# --- masks, sums -------------------------------------------------------------------------------------------
 
 
 def test_and_with_what_is_always_true_is_the_other_operand():
@@ -317,7 +284,6 @@ def written(copied):
         lambda x: x[1:3].clone(),
         lambda x: x.t().contiguous(),
         lambda x: (x + 0).view(-1),
-        lambda x: x[torch.arange(4)[:, None], torch.arange(4)],
     ],
 )
 def test_what_the_graph_writes_later_is_copied_before(copied):

@@ -65,9 +65,27 @@ def test_rows_in_order_are_a_slice():
     assert cut.args[1:] == (1, 1, 4, 2) and not graph.calls(look_up)
 
 
-def test_every_element_in_order_is_a_reshape():
-    graph = looked_up(lambda x: torch.relu(x).as_strided((3, 2, 1), (2, 1, 1)) * 1, random(2, 3))
-    assert graph.calls(aten.reshape.default) and not graph.calls(look_up, pick, aten.as_strided.default)
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: torch.relu(x).as_strided((3, 2, 1), (2, 1, 1)) * 1,
+        lambda x: (x > 0)[torch.arange(2)[:, None, None, None], torch.arange(3)],
+    ],
+)
+def test_every_element_in_order_is_a_reshape(model):
+    graph = looked_up(model, random(2, 3))
+    assert graph.calls(aten.reshape.default)
+    assert not graph.calls(look_up, pick, aten.as_strided.default, aten.index.Tensor)
+
+
+def test_what_the_graph_writes_later_is_copied_before():
+    def model(x):
+        y = x[torch.arange(4)[:, None], torch.arange(4)]
+        x.zero_()
+        return y
+
+    graph = looked_up(model, random(4, 4))
+    assert len(graph.calls(aten.clone.default)) == 1
 
 
 @pytest.mark.parametrize(
