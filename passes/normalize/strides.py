@@ -12,50 +12,46 @@ from __future__ import annotations
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import Context, aten, insert, shape_of
+from tt_dynamo.ir.graph import Context, aten, shape_of
 from tt_dynamo.ir.torch_internals import storage_of
+from tt_dynamo.passes.rewrite import Rules, emit
 
-BY_STRIDES = frozenset(
-    {aten.as_strided.default, aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default}
-)
+OTHERS = (aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default)
+BY_STRIDES = frozenset({aten.as_strided.default, *OTHERS})
+
+RULES = Rules()
 
 
 def keep_strides(graph: Graph, context: Context) -> int:
     """Lay out the operand of every such operation; returns how many."""
-    changed = 0
-    for node in list(graph.nodes):
-        if node.op != "call_function" or not node.users:
-            continue
-        if node.target is aten.as_strided.default:
-            changed += _read_whole_memory(graph, node)
-        elif node.target in BY_STRIDES and node.args[0].op != "placeholder" and not _is_laid_out(node.args[0]):
-            with graph.inserting_before(node):
-                node.replace_input_with(node.args[0], _laid_out(graph, node.args[0], node))
-            changed += 1
-    return changed
+    return RULES.apply(graph)
 
 
-def _read_whole_memory(graph: Graph, node: Node) -> bool:
+@RULES.on(*OTHERS)
+def _read_laid_out(node: Node) -> Node | None:
+    x, *rest = node.args
+    if x.op == "placeholder" or x.target is aten.copy.default:
+        return None
+    return emit(node, node.target, _laid_out(x, node), *rest, **node.kwargs)
+
+
+@RULES.on(aten.as_strided.default)
+def _read_whole_memory(node: Node) -> Node | None:
     """as_strided counts from the start of its operand's memory: let it read that, whichever view it was given."""
     x, size, stride, *rest = node.args
-    offset = rest[0] if rest else node.kwargs.get("storage_offset")
     owner = _owner(x)
-    if _is_laid_out(owner) or (owner.op == "placeholder" and owner is x):
-        return False
-    with graph.inserting_before(node):
-        memory = owner if owner.op == "placeholder" else _laid_out(graph, owner, node)
+    if owner.target is aten.copy.default or (owner.op == "placeholder" and owner is x):
+        return None
+    memory = owner if owner.op == "placeholder" else _laid_out(owner, node)
+    offset = rest[0] if rest else node.kwargs.get("storage_offset")
     offset = x.meta["val"].storage_offset() if offset is None else offset
-    node.args, node.kwargs = (memory, size, stride, offset), {}
-    return True
+    return emit(node, node.target, memory, size, stride, offset)
 
 
 def _owner(node: Node) -> Node:
     """The value that made the memory which `node` views."""
-    while node.op == "call_function" and node.all_input_nodes:
-        source = node.all_input_nodes[0]
-        if not _same_memory(source, node):
-            break
-        node = source
+    while node.op == "call_function" and node.all_input_nodes and _same_memory(node.all_input_nodes[0], node):
+        node = node.all_input_nodes[0]
     return node
 
 
@@ -64,12 +60,7 @@ def _same_memory(one: Node, other: Node) -> bool:
     return hasattr(a, "untyped_storage") and storage_of(a) == storage_of(b)
 
 
-def _is_laid_out(node: Node) -> bool:
-    return node.target is aten.copy.default
-
-
-def _laid_out(graph: Graph, node: Node, like: Node) -> Node:
-    """`node` in memory of its own with the strides of its fake value."""
-    stride = list(node.meta["val"].stride())
-    memory = insert(graph, aten.new_empty_strided.default, (node, list(shape_of(node)), stride), like=like)
-    return insert(graph, aten.copy.default, (memory, node), like=like)
+def _laid_out(x: Node, like: Node) -> Node:
+    """x in memory of its own with the strides of its fake value."""
+    memory = emit(like, aten.new_empty_strided.default, x, list(shape_of(x)), list(x.meta["val"].stride()))
+    return emit(like, aten.copy.default, memory, x)
