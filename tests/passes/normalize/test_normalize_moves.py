@@ -13,15 +13,11 @@ from tt_dynamo.passes.normalize.strides import keep_strides
 SPELLED = {
     "stack": (lambda x: torch.stack([x, x * 2], -1), aten.stack.default),
     "cat of parts without elements": (lambda x: torch.cat([x, x[:0]]), aten.cat.default),
-    "unsafe_split": (lambda x: torch.unsafe_split(x, 2, 1)[0], aten.unsafe_split.Tensor),
     "select_scatter": (lambda x: torch.select_scatter(x, x[:, 0], 1, -1), aten.select_scatter.default),
     "slice_scatter": (lambda x: torch.slice_scatter(x, x[:, 1:], 1, 0, -1), aten.slice_scatter.default),
     "slice_scatter of all": (lambda x: torch.slice_scatter(x, x * 2, 0), aten.slice_scatter.default),
     "pad by nothing": (lambda x: F.pad(x, (0, 0)), aten.constant_pad_nd.default),
     "pad by less": (lambda x: F.pad(x, (-1, -1)), aten.constant_pad_nd.default),
-    "tril": (lambda x: x.tril(1), None),
-    "triu of booleans": (lambda x: (x > 0).triu(), None),
-    "diag_embed": (lambda x: torch.diag_embed(x, -1), None),
     "zeros_like": (lambda x: x + torch.zeros_like(x), aten.zeros_like.default),
     "full_like": (lambda x: x + torch.full_like(x, 2), aten.full_like.default),
     "fill": (lambda x: x + (x * 1).fill_(3), aten.fill.Scalar),
@@ -54,7 +50,7 @@ def test_indices_are_checked_on_the_host(move):
 
 def test_positions_of_integers_stay_with_eager_torch():
     ids = torch.arange(12).view(3, 4)
-    graph = capture(lambda i: i.gather(1, i % 4) + i.tril(), ids)
+    graph = capture(lambda i: i.gather(1, i % 4) + i.scatter_add(1, i % 4, i), ids)
     assert normalize_moves(graph.graph, graph.context) == 0
 
 
@@ -63,3 +59,28 @@ def test_what_lies_as_its_strides_say_is_not_respelled():
     graph.apply(keep_strides)
     assert normalize_moves(graph.graph, graph.context) == 0
     assert len(graph.calls(aten.copy.default)) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        torch.zeros_like,
+        lambda x: torch.ones_like(x, dtype=torch.int64),
+        lambda x: torch.full_like(x, 2.5),
+        lambda x: x.new_full((2, 3), True),
+        lambda x: x.new_zeros(4),
+        lambda x: aten.fill.Scalar(x, 3),
+        lambda x: torch.exp(x[:0]),
+        lambda x: x[:0] * torch.ones(5, dtype=torch.int64),
+    ],
+)
+def test_what_a_tensor_gives_no_contents_to_is_a_constant(model):
+    graph = capture(model, random(3, 5))
+    graph.apply(normalize_moves)
+    assert graph.targets()[-1] is aten.full.default
+
+
+def test_what_has_no_elements_may_still_be_summed():
+    graph = capture(lambda x: x[:0].sum(), random(3, 5))
+    graph.apply(normalize_moves)
+    assert graph.calls(aten.sum.default)
