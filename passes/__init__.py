@@ -40,7 +40,6 @@ from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.lookups import index_to_embedding
 from tt_dynamo.passes.normalize.moves import normalize_moves
-from tt_dynamo.passes.normalize.reductions import canonicalize_reductions
 from tt_dynamo.passes.normalize.row_writes import index_put_to_embedding
 from tt_dynamo.passes.normalize.strides import keep_strides
 
@@ -66,17 +65,11 @@ PHASES: dict[str, tuple[Step, ...]] = {
     "normalize": (
         Step(cache_writes_in_place),
         Step(keep_strides, required=True, for_values=True),
-        Step(
-            normalize_moves,
-            {keep_strides: "copies into strided memory lose their strides"},
-            required=True,
-            for_values=True,
-        ),
+        Step(normalize_moves, {keep_strides: "copies lose their strides"}, required=True, for_values=True),
         Step(index_to_embedding, {cache_writes_in_place: "rolls of caches become lookups"}, required=True),
         Step(index_put_to_embedding, {cache_writes_in_place: "writes into a cache become lookups"}, required=True),
         Step(promote_operands, required=True, for_values=True),
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
-        Step(canonicalize_reductions, required=True, for_values=True),
     ),
     "images": (
         Step(fold_batch_norm),
@@ -113,9 +106,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         ),
         Step(
             fuse_merge_heads,
-            dict.fromkeys(
-                (fuse_grouped_query, attention_to_prompt, pad_heads), "it reads attention that does not merge its heads"
-            ),
+            dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are not merged yet"),
         ),
         Step(split_linears, {fuse_qkv: "it divides the projection of the heads too"}),
         Step(fuse_gelu),

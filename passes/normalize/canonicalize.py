@@ -239,20 +239,33 @@ def _attention(node: Node) -> Node | None:
     return None if [*node.args] == args and node.kwargs == kwargs else emit(node, node.target, *args, **kwargs)
 
 
+# --- several results -------------------------------------------------------------------------------------------------
+
+EXTREMES = {
+    aten.max.dim: (aten.amax.default, aten.argmax.default),
+    aten.min.dim: (aten.amin.default, aten.argmin.default),
+}
+
+
 @RULES.on(operator.getitem)
-def _first_result(node: Node) -> Node | None:
-    """In training, operations with extra results that nothing reads become the operation with one."""
+def _only_result(node: Node) -> Node | None:
+    """Operations with other results that nothing reads become the operation with one."""
     call, index = node.args
-    if index != 0 or any(user.op != "call_function" or user.args[1] != 0 for user in call.users):
+    if any(user.op != "call_function" or user.args[1] != index for user in call.users):
         return None
-    if is_call(call, aten.native_layer_norm.default):
+    if is_call(call, *EXTREMES):
+        x, dim, keepdim = arguments(call).values()
+        if index == 1 and dtype_of(x) == torch.bool:
+            return None  # torch has no place of the largest boolean
+        return emit(node, EXTREMES[call.target][index], x, dim if index else [dim], keepdim)
+    if is_call(call, aten.native_layer_norm.default) and index == 0:
         return emit(node, aten.layer_norm.default, *call.args)
-    if is_call(call, aten._scaled_dot_product_flash_attention_for_cpu.default):
+    if is_call(call, aten._scaled_dot_product_flash_attention_for_cpu.default) and index == 0:
         query, key, value, dropout, is_causal, mask, scale = arguments(call).values()
-        shared = shape_of(query)[1] != shape_of(key)[1]
         args = (query, key, value, mask, dropout, is_causal)
+        grouped = {"enable_gqa": shape_of(query)[1] != shape_of(key)[1]}
         sdpa = aten.scaled_dot_product_attention.default
-        return None if dropout else emit(node, sdpa, *args, scale=scale, enable_gqa=shared)
+        return None if dropout else emit(node, sdpa, *args, scale=scale, **grouped)
     return None
 
 

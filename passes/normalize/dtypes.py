@@ -1,12 +1,12 @@
-"""Give elementwise operations operands of the dtype that they compute in, and constants their values.
+"""Give elementwise operations and reductions operands of the dtype that they compute in, in one spelling each.
 
-Before   mul(tokens, x)                          add(mask, other)           zeros_like(x)     fill(x, 2)
-After    mul(_to_copy(tokens, float32), x)       logical_or(mask, other)    full([3, 4], 0)   full([3, 4], 2)
+Before   mul(tokens, x)                      add(mask, other)          sum(x, dtype=float32)       any(x)
+After    mul(_to_copy(tokens, float32), x)   logical_or(mask, other)   sum(_to_copy(x, float32))   any(ne(x, 0))
 
 torch promotes integers that meet floats inside the operation; as a cast of its own, placement may put it on either
-side. Booleans stay: they are 0.0 and 1.0 on the device, which is what torch promotes them to. Where the result is
-boolean, a sum is a disjunction. What is like a tensor in its shape alone does not depend on that tensor, nor does what
-has no elements.
+side. Booleans stay: they are 0.0 and 1.0 on the device, which is what torch promotes them to. So its lowerings cannot
+tell them from floats: a reduction of booleans that gives integers says so by its `dtype`, and no reduction of floats
+keeps one. any and all read booleans only.
 """
 
 from __future__ import annotations
@@ -15,56 +15,24 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from tt_dynamo.ir.graph import (
-    Context,
-    aten,
-    dtype_of,
-    is_call,
-    is_random,
-    mutates,
-    shape_of,
-    values_of,
-)
-from tt_dynamo.passes.rewrite import Rules, emit
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, values_of
+from tt_dynamo.passes.rewrite import Rules, argument, as_dtype, emit
 
-FILLED_WITH = {
-    aten.zeros_like.default: 0,
-    aten.ones_like.default: 1,
-    aten.empty_like.default: 0,
-    aten.new_zeros.default: 0,
-    aten.new_ones.default: 1,
-    aten.new_empty.default: 0,
-}
-FILLED = {aten.full_like.default: 1, aten.fill.Scalar: 1, aten.new_full.default: 2}  # where the number stands
-
+SUMS = (
+    aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.prod.default, aten.prod.dim_int,
+    aten.cumsum.default, aten.cumprod.default,
+)  # fmt: skip
+LOGIC = (aten.any.default, aten.any.dim, aten.any.dims, aten.all.default, aten.all.dim, aten.all.dims)
 
 RULES = Rules()
 
 
 def promote_operands(graph: Graph, context: Context) -> int:
-    """Insert the casts, and rewrite sums of booleans and constants; returns how many nodes changed."""
+    """Insert the casts, and respell sums of booleans and reductions; returns how many nodes changed."""
     return RULES.apply(graph)
 
 
-def _is_integer(node: Node) -> bool:
-    dtypes = [value.dtype for value in values_of(node)]
-    return bool(dtypes) and all(not d.is_floating_point and not d.is_complex and d != torch.bool for d in dtypes)
-
-
-@RULES.on()
-def fill(node: Node) -> Node | None:
-    """A tensor that is like another in its shape, filled with one number, is a constant; so is one with no elements."""
-    if not isinstance(node.meta.get("val"), torch.Tensor):
-        return None
-    number = FILLED_WITH.get(node.target)
-    if node.target in FILLED:
-        number = node.args[FILLED[node.target]]
-    elif 0 in shape_of(node) and node.all_input_nodes and not (mutates(node) or is_random(node)):
-        number = 0
-    if number is None or isinstance(number, Node) or any(isinstance(size, torch.SymInt) for size in shape_of(node)):
-        return None
-    device = node.meta["val"].device
-    return emit(node, aten.full.default, list(shape_of(node)), number, dtype=dtype_of(node), device=device)
+# --- elementwise operations ------------------------------------------------------------------------------------------
 
 
 @RULES.on()
@@ -78,9 +46,14 @@ def _cast_operands(node: Node) -> Node | None:
     integers = [operand for operand in node.all_input_nodes if _is_integer(operand) and operand is not condition]
     if not integers:
         return None
-    casts = {operand: emit(node, aten._to_copy.default, operand, dtype=dtype_of(node)) for operand in integers}
+    casts = {operand: as_dtype(operand, dtype_of(node), node) for operand in integers}
     args, kwargs = map_arg((node.args, node.kwargs), lambda operand: casts.get(operand, operand))
     return emit(node, node.target, *args, **kwargs)
+
+
+def _is_integer(node: Node) -> bool:
+    dtypes = [value.dtype for value in values_of(node)]
+    return bool(dtypes) and all(not d.is_floating_point and not d.is_complex and d != torch.bool for d in dtypes)
 
 
 @RULES.on(aten.add.Tensor)
@@ -89,3 +62,35 @@ def _join_booleans(node: Node) -> Node | None:
     if dtype_of(node) != torch.bool or node.kwargs or not all(isinstance(operand, Node) for operand in node.args):
         return None
     return emit(node, aten.logical_or.default, *node.args)
+
+
+# --- reductions ------------------------------------------------------------------------------------------------------
+
+
+@RULES.on(*SUMS)
+def _sum(node: Node) -> Node | None:
+    x, *rest = node.args
+    wanted = dtype_of(node)
+    if dtype_of(x) != torch.bool or wanted not in (torch.int64, torch.int32):
+        if node.kwargs.get("dtype") is None or not (wanted.is_floating_point or dtype_of(x).is_floating_point):
+            return None  # integers alone would be summed in int64
+        x = as_dtype(x, wanted, node)
+    kwargs = {} if wanted.is_floating_point else {"dtype": wanted}
+    return None if (x, kwargs) == (node.args[0], node.kwargs) else emit(node, node.target, x, *rest, **kwargs)
+
+
+@RULES.on(*LOGIC)
+def _logic(node: Node) -> Node | None:
+    x, *rest = node.args
+    if dtype_of(x) == torch.bool or dtype_of(node) != torch.bool:
+        return None
+    return emit(node, node.target, emit(node, aten.ne.Scalar, x, 0), *rest, **node.kwargs)
+
+
+@RULES.on(aten.count_nonzero.default, aten.count_nonzero.dim_IntList)
+def _count(node: Node) -> Node:
+    x, dims = node.args[0], argument(node, 1)
+    if node.target is aten.count_nonzero.default:
+        dims = [] if dims is None else [dims]
+    x = x if dtype_of(x) == torch.bool else emit(node, aten.ne.Scalar, x, 0)
+    return emit(node, aten.sum.dim_IntList, x, dims, dtype=torch.int64)

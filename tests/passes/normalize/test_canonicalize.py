@@ -223,6 +223,33 @@ def test_a_batched_product_that_broadcasts_a_batch_keeps_its_expansion():
     assert graph.calls(aten.expand.default)
 
 
+# --- several results ------------------------------------------------------------------------------------------------
+
+
+def canonical(model, *inputs):
+    """The graph of a model after the pass, and how many places it changed."""
+    graph = capture(model, *inputs)
+    return graph, graph.apply(canonicalize)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_an_extreme_whose_place_nobody_reads_is_one_result(name, x):
+    graph, changed = canonical(lambda x: getattr(x, name)(1, True)[0], x)
+    assert changed == 1 and len(graph.calls(getattr(aten, f"a{name}").default)) == 1
+    graph, changed = canonical(lambda x: getattr(x, name)(-1)[1], x)
+    assert changed == 1 and len(graph.calls(getattr(aten, f"arg{name}").default)) == 1
+
+
+def test_an_extreme_whose_place_is_read_stays_whole(x):
+    assert canonical(lambda x: tuple(x.max(1)), x)[1] == 0
+    assert canonical(lambda x: x.max(1)[1], x > 0)[1] == 0  # torch has no place of the largest boolean
+
+
+def test_an_extreme_and_its_place_that_are_asked_for_apart_stay_one_operation(x):
+    graph, _ = canonical(lambda x: (x.max(1)[0], x.max(1)[1]), x)
+    assert len(graph.calls(aten.max.dim)) == 1
+
+
 def graph_input(graph):
     (node,) = (n for n in graph.graph.find_nodes(op="placeholder") if not n.meta["parameter"])
     return node

@@ -5,7 +5,7 @@ import torch
 from captured import capture, random
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.normalize.reductions import canonicalize_reductions
+from tt_dynamo.passes.normalize.dtypes import promote_operands
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def x():
 def respelled(model, *inputs, exact=True):
     """The graph of a model after the pass, and how many places it changed."""
     graph = capture(model, *inputs)
-    return graph, graph.apply(canonicalize_reductions, exact=exact)
+    return graph, graph.apply(promote_operands, exact=exact)
 
 
 COUNTS = {
@@ -70,16 +70,3 @@ def test_logic_over_bytes_stays_as_it_is():
 def test_what_is_not_zero_is_counted_as_booleans(dim, x):
     graph, changed = respelled(lambda x: x.count_nonzero(*dim), torch.relu(x))
     assert changed == 1 and graph.targets() == [aten.ne.Scalar, aten.sum.dim_IntList]
-
-
-@pytest.mark.parametrize("name", ["max", "min"])
-def test_an_extreme_whose_place_nobody_reads_is_one_result(name, x):
-    graph, changed = respelled(lambda x: getattr(x, name)(1, True)[0], x)
-    assert changed == 1 and len(graph.calls(getattr(aten, f"a{name}").default)) == 1
-    graph, changed = respelled(lambda x: getattr(x, name)(-1)[1], x)
-    assert changed == 1 and len(graph.calls(getattr(aten, f"arg{name}").default)) == 1
-
-
-def test_an_extreme_whose_place_is_read_stays_whole(x):
-    assert respelled(lambda x: tuple(x.max(1)), x)[1] == 0
-    assert respelled(lambda x: x.max(1)[1], x > 0)[1] == 0  # torch has no place of the largest boolean
