@@ -25,18 +25,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import (
-    aten,
-    dead_code,
-    dtype_of,
-    insert,
-    is_call,
-    is_parameter,
-    is_random,
-    mutates,
-    needed_for,
-    replace,
-)
+from tt_dynamo.ir.graph import aten, dead_code, dtype_of, insert, is_call, is_random, mutates, needed_for, replace
 
 FLOATS = {torch.float32, torch.bfloat16, torch.float16}
 COMMUTE = {aten.add.Tensor, aten.mul.Tensor}
@@ -115,9 +104,9 @@ def is_number(value: Any) -> bool:
 
 def is_constant(value: Any) -> bool:
     """Whether a value depends on parameters and literals alone; None does too."""
-    behind = needed_for(value, is_parameter) if isinstance(value, Node) else []
-    bound = (node.op == "placeholder" and not is_parameter(node) or is_random(node) or mutates(node) for node in behind)
-    return not any(bound)
+    behind = needed_for(value) if isinstance(value, Node) else []
+    is_input = (node.op == "placeholder" and not node.meta.get("parameter") for node in behind)
+    return not any(is_input) and not any(is_random(node) or mutates(node) for node in behind)
 
 
 def variable(name: str, of: Callable[[Any], bool] = is_node) -> Pattern:
@@ -242,8 +231,8 @@ class Rules:
                 started = time.perf_counter()
                 counts[step] += step(graph)
                 seconds[step] += time.perf_counter() - started
-            left = leave(graph)
-            for node in reversed(list(graph.nodes)) if self.last_first else list(graph.nodes):
+            left, nodes = leave(graph), list(graph.nodes)
+            for node in reversed(nodes) if self.last_first else nodes:
                 if self.last_first and not node.users and node.op == "call_function" and not mutates(node):
                     graph.erase_node(node)  # what it alone reads is matched no more
                 elif node.op == "call_function" and node not in left:

@@ -79,16 +79,13 @@ def _same(node: Node) -> Node | None:
     return None if is_given_away or reads_too_late(node, source) else source
 
 
-@RULES.on(aten.alias.default, aten.detach.default)
-def _drop_alias(node: Node) -> Node:
-    """An alias of an input is that input in eager torch too."""
-    return node.args[0]
-
-
 @RULES.on(
-    aten.clone.default, aten.lift_fresh_copy.default, aten._to_copy.default, aten.expand.default, aten.slice.Tensor
-)
+    aten.alias.default, aten.detach.default, aten.clone.default, aten.lift_fresh_copy.default, aten._to_copy.default,
+    aten.expand.default, aten.slice.Tensor,
+)  # fmt: skip
 def _drop_copy(node: Node) -> Node | None:
+    if node.target in (aten.alias.default, aten.detach.default):
+        return node.args[0]  # an alias of an input is that input in eager torch too
     source, result = node.args[0].meta["val"], node.meta["val"]
     unchanged = (source.shape, source.dtype, source.device) == (result.shape, result.dtype, result.device)
     return _same(node) if unchanged else None
@@ -111,14 +108,18 @@ def _reshape(node: Node) -> Node | None:
 
 @RULES.on(aten.permute.default, aten.transpose.int, aten.t.default)
 def _permute(node: Node) -> Node | None:
-    source, *dims = node.args
-    sizes = shape_of(source)
-    order = list(node.target(torch.empty([*range(len(sizes))]), *dims).shape)  # dimension i has size i
+    source = node.args[0]
+    order = [*range(len(shape_of(source)))]
+    if node.target is aten.permute.default:
+        order = [order[dim] for dim in node.args[1]]
+    elif len(order) > 1:
+        one, other = node.args[1:] or (0, 1)
+        order[one], order[other] = order[other], order[one]
     if order == sorted(order):
         return _same(node)
     if is_call(source, aten.permute.default):
         return emit(node, aten.permute.default, source.args[0], [source.args[1][i] for i in order])
-    kept = [i for i in order if sizes[i] != 1]
+    kept = [i for i in order if shape_of(source)[i] != 1]
     if kept == sorted(kept):
         return emit(node, aten.reshape.default, source, list(shape_of(node)))
     if node.target is not aten.permute.default or list(node.args[1]) != order:
@@ -170,15 +171,12 @@ def _matmul(node: Node) -> Node | None:
 @RULES.on(aten.reshape.default)
 def _batched_product(node: Node) -> Node | None:
     """reshape(bmm(reshape(a), reshape(b))) with a, b [x, y, rows, columns] → matmul(a, b)."""
-    product = node.args[0]
+    product, leading = node.args[0], shape_of(node)[:2]
     if not is_call(product, aten.bmm.default) or only_user(product) is None:
         return None
-    if not all(is_call(x, aten.reshape.default) for x in product.args):
-        return None
-    a, b = sources = [x.args[0] for x in product.args]
-    same_rows = all(shape_of(x)[-2:] == shape_of(y)[-2:] for x, y in zip(sources, product.args, strict=True))
-    same_batch = len(shape_of(a)) == 4 and shape_of(a)[:-2] == shape_of(b)[:-2]
-    if not same_rows or not same_batch or shape_of(node) != (*shape_of(a)[:-1], shape_of(b)[-1]):
+    a, b = (x.args[0] if is_call(x, aten.reshape.default) else x for x in product.args)
+    pairs = ((a, product.args[0]), (b, product.args[1]), (node, product))
+    if any(shape_of(x) != (*leading, *shape_of(merged)[1:]) for x, merged in pairs):
         return None
     return emit(product, aten.matmul.default, a, b)
 
@@ -189,9 +187,7 @@ def _multiply_before_move(node: Node) -> Node | None:
     x, *rest = node.args
     if not moves_leading(x) or is_move(_behind_moves_of_rows(x)):
         return None
-    product = emit(node, operators.linear, x.args[0], *rest, **node.kwargs)
-    where = list(shape_of(node)) if x.target is aten.reshape.default else x.args[1]
-    return emit(node, x.target, product, where)
+    return _moved(x, emit(node, operators.linear, x.args[0], *rest, **node.kwargs), node)
 
 
 @RULES.on(aten.reshape.default, aten.permute.default)
@@ -203,8 +199,13 @@ def _move_before_linear(node: Node) -> Node | None:
     x, *rest = product.args
     if not is_move(_behind_moves_of_rows(x)):
         return None
-    where = [*shape_of(node)[:-1], shape_of(x)[-1]] if node.target is aten.reshape.default else node.args[1]
-    return emit(product, operators.linear, emit(product, node.target, x, where), *rest, **product.kwargs)
+    return emit(product, operators.linear, _moved(node, x, product), *rest, **product.kwargs)
+
+
+def _moved(move: Node, x: Node, like: Node) -> Node:
+    """x with its rows where `move` moves them."""
+    where = [*shape_of(move)[:-1], shape_of(x)[-1]] if move.target is aten.reshape.default else move.args[1]
+    return emit(like, move.target, x, where)
 
 
 def _behind_moves_of_rows(x: Node) -> Node:
@@ -343,7 +344,7 @@ def _join_bias(x: Node, bias: Node) -> bool:
         linear = linear.args[0]
     if not is_call(linear, operators.linear) or len(linear.args) != 2 or len(linear.users) != 1 or linear < bias:
         return False
-    if shape_of(bias) != shape_of(linear)[-1:] or dtype_of(bias) != dtype_of(linear):
+    if shape_of(bias) != shape_of(linear)[-1:]:
         return False
     linear.args = (*linear.args, bias)
     return True

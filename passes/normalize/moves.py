@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -35,22 +34,15 @@ def normalize_moves(graph: Graph, context: Context) -> int:
 @RULES.on(
     aten.gather.default, aten.scatter.src, aten.scatter.value, aten.scatter.reduce, aten.scatter.value_reduce,
     aten.scatter_add.default, aten.scatter_reduce.two, aten.index_add.default, aten.index_copy.default,
-    aten.index_fill.int_Scalar, aten.index_fill.int_Tensor, aten.index_select.default, aten.roll.default,
-    aten.flip.default, aten.unfold.default,
+    aten.index_select.default, aten.roll.default, aten.flip.default, aten.unfold.default,
 )  # fmt: skip
 def _as_line(node: Node) -> Node | None:
     """An operation whose first operand has no dimension is one on a line of one element."""
     if shape_of(node.args[0]):
         return None
-    value = node.args[3] if node.target is aten.index_fill.int_Tensor else None
-
-    def line(argument: Any) -> Any:
-        if not isinstance(argument, Node) or shape_of(argument) or argument is value:
-            return argument
-        return emit(node, aten.reshape.default, argument, [1])
-
-    on_line = emit(node, node.target, *map(line, node.args), **node.kwargs)
-    return emit(node, aten.reshape.default, on_line, list(shape_of(node)))
+    points = {x: emit(node, aten.reshape.default, x, [1]) for x in node.all_input_nodes if not shape_of(x)}
+    args = [points.get(x, x) if isinstance(x, Node) else x for x in node.args]
+    return emit(node, aten.reshape.default, emit(node, node.target, *args, **node.kwargs), list(shape_of(node)))
 
 
 # --- joining and cutting ---------------------------------------------------------------------------------------------
@@ -196,7 +188,7 @@ def _scatter_value(node: Node) -> Node:
 def _index_fill(node: Node) -> Node | None:
     x, dim, index, value = node.args
     value = value if isinstance(value, Node) else _full(node, [], value, dtype_of(x))
-    if dtype_of(value) != dtype_of(x):
+    if dtype_of(value) != dtype_of(x) or not shape_of(x):
         return None
     return emit(node, aten.index_put.default, x, [None] * (dim % len(shape_of(x))) + [index], value)
 
