@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import logging
 import math
@@ -58,9 +59,14 @@ def arguments(node: Node) -> Found:
 
 def _named(node: Node, args: Iterable[Any], kwargs: Found) -> Found:
     """What is given to a call, by names; by its place where there is no schema."""
-    schema = getattr(node.target, "_schema", None)
-    named = {argument.name: argument.default_value for argument in schema.arguments} if schema else {}
+    named: dict[Any, Any] = _defaults(node.target)
     return {**named, **dict(zip(named or itertools.count(), args, strict=False)), **kwargs}
+
+
+@functools.cache
+def _defaults(target: Any) -> Found:
+    schema = getattr(target, "_schema", None)
+    return {argument.name: argument.default_value for argument in schema.arguments} if schema else {}
 
 
 def as_dtype(x: Node, dtype: torch.dtype, like: Node) -> Node:
@@ -104,9 +110,10 @@ def is_number(value: Any) -> bool:
 
 def is_constant(value: Any) -> bool:
     """Whether a value depends on parameters and literals alone; None does too."""
-    behind = needed_for(value) if isinstance(value, Node) else []
-    is_input = (node.op == "placeholder" and not node.meta.get("parameter") for node in behind)
-    return not any(is_input) and not any(is_random(node) or mutates(node) for node in behind)
+    for node in needed_for(value, lambda known: "constant" in known.meta) if isinstance(value, Node) else ():
+        is_bound = node.op == "placeholder" and not node.meta.get("parameter") or is_random(node) or mutates(node)
+        node.meta["constant"] = not is_bound and all(operand.meta["constant"] for operand in node.all_input_nodes)
+    return not isinstance(value, Node) or value.meta["constant"]
 
 
 def variable(name: str, of: Callable[[Any], bool] = is_node) -> Pattern:
@@ -213,24 +220,12 @@ class Rules:
         rule.__name__ = name
         self.on(*pattern.targets)(rule)
 
-    def apply(
-        self,
-        graph: Graph,
-        leave: Callable[[Graph], Collection[Node]] = lambda graph: (),
-        first: Collection[Callable[[Graph], int]] = (),
-    ) -> int:
-        """Apply the rules until nothing changes; returns how many nodes they replaced.
-
-        leave: what no rule replaces. first: what is done with the whole graph before each sweep, counted like a rule.
-        """
+    def apply(self, graph: Graph, leave: Callable[[Graph], Collection[Node]] = lambda graph: ()) -> int:
+        """Apply the rules until nothing changes; returns how many nodes they replaced. leave: what no rule replaces."""
         counts: collections.Counter[Any] = collections.Counter()
         seconds: dict[Any, float] = collections.defaultdict(float)
         for _ in range(MAX_SWEEPS):
             before = counts.total()
-            for step in first:
-                started = time.perf_counter()
-                counts[step] += step(graph)
-                seconds[step] += time.perf_counter() - started
             left, nodes = leave(graph), list(graph.nodes)
             for node in reversed(nodes) if self.last_first else nodes:
                 if self.last_first and not node.users and node.op == "call_function" and not mutates(node):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 import operator
-from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -21,7 +20,6 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import (
     Context,
     aten,
-    constant_nodes,
     dtype_of,
     is_call,
     is_random,
@@ -30,37 +28,38 @@ from tt_dynamo.ir.graph import (
     mutates,
     only_user,
     reads_too_late,
-    replace,
     shape_of,
 )
 from tt_dynamo.passes.movement import is_move, moves_leading
-from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, emit
+from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, call, emit, is_constant, is_node, once, variable
 
 RULES = Rules()
 
 
 def canonicalize(graph: Graph, context: Context) -> int:
     """Apply the rules until nothing changes; returns how many rewrites."""
-    return RULES.apply(graph, first=(_share_equal, _join_constants))
+    return RULES.apply(graph)
 
 
 # --- shared work -----------------------------------------------------------------------------------------------------
 
 
-def _share_equal(graph: Graph) -> int:
-    """Compute what several nodes compute alike once (masks are rebuilt in every layer); returns how many went."""
-    seen: dict[object, Node] = {}
-    shared = 0
-    for node in list(graph.nodes):
-        if node.op != "call_function" or is_random(node) or mutates(node):
-            continue
-        key = (node.target, repr(node.args), repr(node.kwargs))  # names of nodes are unique within a graph
-        first = seen.setdefault(key, node)
-        if first is not node:
-            first.meta["nn_module_stack"] = _common_modules(first, node)
-            replace(node, first)
-            shared += 1
-    return shared
+@RULES.on()
+def _share(node: Node) -> Node | None:
+    """What several nodes compute alike is computed once: masks are rebuilt in every layer."""
+    if is_random(node) or mutates(node):
+        return None
+    operands = node.all_input_nodes
+    alike = operands[0].users if operands else node.graph.find_nodes(op=node.op, target=node.target, sort=False)
+    for twin in alike:
+        if twin.target == node.target and twin < node and _arguments(twin) == _arguments(node):
+            twin.meta["nn_module_stack"] = _common_modules(twin, node)
+            return twin
+    return None
+
+
+def _arguments(node: Node) -> str:
+    return repr((node.args, node.kwargs))  # names of nodes are unique within a graph, and 1 is not 1.0
 
 
 def _common_modules(one: Node, other: Node) -> dict:
@@ -101,9 +100,8 @@ def _reshape(node: Node) -> Node | None:
         return _same(node)
     if is_call(source, aten.reshape.default):
         source = source.args[0]
-    if node.target is aten.reshape.default and list(node.args) == [source, shape]:
-        return None
-    return emit(node, aten.reshape.default, source, shape)
+    is_plain = node.target is aten.reshape.default and list(node.args) == [source, shape]
+    return None if is_plain else emit(node, aten.reshape.default, source, shape)
 
 
 @RULES.on(aten.permute.default, aten.transpose.int, aten.t.default)
@@ -122,9 +120,8 @@ def _permute(node: Node) -> Node | None:
     kept = [i for i in order if shape_of(source)[i] != 1]
     if kept == sorted(kept):
         return emit(node, aten.reshape.default, source, list(shape_of(node)))
-    if node.target is not aten.permute.default or list(node.args[1]) != order:
-        return emit(node, aten.permute.default, source, order)
-    return None
+    is_plain = node.target is aten.permute.default and list(node.args[1]) == order
+    return None if is_plain else emit(node, aten.permute.default, source, order)
 
 
 # --- linear layers and products --------------------------------------------------------------------------------------
@@ -264,26 +261,22 @@ def _only_result(node: Node) -> Node | None:
     if is_call(call, aten._scaled_dot_product_flash_attention_for_cpu.default) and index == 0:
         query, key, value, dropout, is_causal, mask, scale = arguments(call).values()
         args = (query, key, value, mask, dropout, is_causal)
-        grouped = {"enable_gqa": shape_of(query)[1] != shape_of(key)[1]}
         sdpa = aten.scaled_dot_product_attention.default
-        return None if dropout else emit(node, sdpa, *args, scale=scale, **grouped)
+        return None if dropout else emit(node, sdpa, *args, scale=scale, enable_gqa=True)
     return None
 
 
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 
-def _literal(value: Any) -> torch.Tensor | None:
-    return literal_value(value, literals_behind(value)) if isinstance(value, Node) else None
-
-
 @RULES.on(aten.bitwise_and.Tensor, aten.logical_and.default)
 def _and_true(node: Node) -> Node | None:
     """And with what is true everywhere is the other operand."""
-    for one, other in (node.args, reversed(node.args)):
-        if not all(isinstance(x, Node) and dtype_of(x) == torch.bool for x in (one, other)):
-            return None
-        value = _literal(one)
+    a, b = node.args
+    if not is_node(b) or not dtype_of(a) == dtype_of(b) == torch.bool:
+        return None
+    for one, other in ((a, b), (b, a)):
+        value = literal_value(one, literals_behind(one))
         if value is not None and bool(value.all()):
             return emit(node, aten.expand.default, other, list(shape_of(node)))
     return None
@@ -293,7 +286,7 @@ def _and_true(node: Node) -> Node | None:
 def _where_of_scalars(node: Node) -> Node | None:
     """Choosing between two numbers: before the condition is broadcast, and with the numbers as scalars."""
     condition, *choices = node.args
-    values = [None if shape_of(choice) else _literal(choice) for choice in choices]
+    values = [None if shape_of(x) else literal_value(x, literals_behind(x)) for x in choices]
     if any(value is None for value in values) or dtype_of(node) != torch.get_default_dtype():
         return None
     source = condition.args[0] if is_call(condition, aten.expand.default) else condition
@@ -311,40 +304,27 @@ def _add_zero(node: Node) -> Node | None:
     return _same(node) if is_zero and dtype_of(x) == dtype_of(node) else None
 
 
-def _join_constants(graph: Graph) -> int:
-    """A constant added to a linear is its bias; of x + c + d, the constants are added first."""
-    constants, joined = constant_nodes(graph), 0
-    for node in graph.find_nodes(op="call_function", target=aten.add.Tensor):
-        x, c = _constant_last(node, constants)
-        if c is None:
-            continue
-        inner, d = _constant_last(x, constants) if only_user(x) is node else (x, None)
-        if d is not None:
-            with graph.inserting_before(node):
-                x = emit(node, aten.add.Tensor, inner, emit(node, aten.add.Tensor, d, c))
-        if d is not None or _join_bias(x, c):
-            replace(node, x)
-            joined += 1
-    return joined
+def _add_constants(node: Node, x: Node, c: Node, d: Node) -> Node | None:
+    """Of x + c + d, the constants are added first."""
+    if is_constant(x) or not dtype_of(node) == dtype_of(x) == dtype_of(c) == dtype_of(d):
+        return None
+    return emit(node, aten.add.Tensor, x, emit(node, aten.add.Tensor, c, d))
 
 
-def _constant_last(node: Node, constants: set[Node]) -> tuple[Any, Any]:
-    """x and c where the node is x + c or c + x, in floats of one dtype, and c alone is a constant; None otherwise."""
-    if not is_call(node, aten.add.Tensor) or node.kwargs or not dtype_of(node).is_floating_point:
-        return None, None
-    x, c = sorted(node.args, key=constants.__contains__)
-    of_nodes = isinstance(x, Node) and c in constants and x not in constants
-    return (x, c) if of_nodes and dtype_of(x) == dtype_of(c) else (None, None)
-
-
-def _join_bias(x: Node, bias: Node) -> bool:
-    """Give `bias` to the linear without one that x moves the rows of; False where x is something else."""
+def _join_bias(node: Node, x: Node, c: Node) -> Node | None:
+    """A constant that is added to a linear without a bias, or to what moves its rows, is its bias."""
     linear = x
     while moves_leading(linear) and len(linear.users) == 1:
         linear = linear.args[0]
-    if not is_call(linear, operators.linear) or len(linear.args) != 2 or len(linear.users) != 1 or linear < bias:
-        return False
-    if shape_of(bias) != shape_of(linear)[-1:]:
-        return False
-    linear.args = (*linear.args, bias)
-    return True
+    if not is_call(linear, operators.linear) or len(linear.args) != 2 or len(linear.users) != 1 or linear < c:
+        return None
+    if shape_of(c) != shape_of(linear)[-1:] or dtype_of(c) != dtype_of(linear):
+        return None
+    linear.args = (*linear.args, c)
+    return x
+
+
+x = variable("x")
+c, d = (variable(name, lambda value: is_node(value) and is_constant(value)) for name in ("c", "d"))
+RULES.add("add_constants", call(aten.add.Tensor, once(call(aten.add.Tensor, x, c)), d), _add_constants)
+RULES.add("join_bias", call(aten.add.Tensor, x, c), _join_bias)

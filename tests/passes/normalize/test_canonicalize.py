@@ -245,11 +245,6 @@ def test_an_extreme_whose_place_is_read_stays_whole(x):
     assert canonical(lambda x: x.max(1)[1], x > 0)[1] == 0  # torch has no place of the largest boolean
 
 
-def test_an_extreme_and_its_place_that_are_asked_for_apart_stay_one_operation(x):
-    graph, _ = canonical(lambda x: (x.max(1)[0], x.max(1)[1]), x)
-    assert len(graph.calls(aten.max.dim)) == 1
-
-
 def graph_input(graph):
     (node,) = (n for n in graph.graph.find_nodes(op="placeholder") if not n.meta["parameter"])
     return node
