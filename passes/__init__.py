@@ -39,9 +39,8 @@ from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.lookups import index_to_embedding
-from tt_dynamo.passes.normalize.moves import normalize_moves
+from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
 from tt_dynamo.passes.normalize.row_writes import index_put_to_embedding
-from tt_dynamo.passes.normalize.strides import keep_strides
 
 Pass = Callable[[Graph, Context], int]
 

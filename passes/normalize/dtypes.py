@@ -42,11 +42,10 @@ def _cast_operands(node: Node) -> Node | None:
         return None
     if not dtype_of(node).is_floating_point or is_call(node, aten._to_copy.default):
         return None
-    condition = node.args[0] if is_call(node, aten.where.self) else None
-    integers = [operand for operand in node.all_input_nodes if _is_integer(operand) and operand is not condition]
-    if not integers:
-        return None
+    integers = filter(_is_integer, node.all_input_nodes)
     casts = {operand: as_dtype(operand, dtype_of(node), node) for operand in integers}
+    if not casts:
+        return None
     args, kwargs = map_arg((node.args, node.kwargs), lambda operand: casts.get(operand, operand))
     return emit(node, node.target, *args, **kwargs)
 

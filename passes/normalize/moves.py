@@ -4,6 +4,14 @@ Before   stack(a, b)    select_scatter(x, v, 1, 0)    pad(x, (-1, 2))         ze
 After    cat(a', b')    cat(v', slice(x))             pad(slice(x), (0, 2))   full(shape, 0)   full(shape, 0)
 
 Indices of gather and scatter, whose bounds the device does not check, are checked as eager torch checks them.
+Before that, operations that read memory as it lies get their operand as eager torch lays it out:
+
+Before   y = as_strided(v, size, stride)                  z = view_as_complex(u)
+After    y = as_strided(copy(new_empty_strided(m, …), m), size, stride, offset)
+         z = view_as_complex(copy(new_empty_strided(u, …), u))
+
+m is the value whose memory v views. Every other operation sees elements alone, so passes may drop copies, and transfers
+may bring values in any strides. Inputs of the graph lie as they were traced and are read as they are.
 """
 
 from __future__ import annotations
@@ -13,14 +21,21 @@ from collections.abc import Sequence
 
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, is_random, mutates, shape_of
-from tt_dynamo.passes.normalize.strides import BY_STRIDES
+from tt_dynamo.ir.torch_internals import storage_of
 from tt_dynamo.passes.rewrite import Rules, argument, arguments, as_dtype, emit
 from tt_dynamo.passes.rows import indices_of, movable
 
-RULES = Rules()
+VIEWS_OF_MEMORY = (aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default)
+STRIDES, RULES = Rules(), Rules()
+
+
+def keep_strides(graph: Graph, context: Context) -> int:
+    """Lay out the operand of every operation that reads memory as it lies; returns how many."""
+    return STRIDES.apply(graph)
 
 
 def normalize_moves(graph: Graph, context: Context) -> int:
@@ -28,21 +43,46 @@ def normalize_moves(graph: Graph, context: Context) -> int:
     return RULES.apply(graph, leave=constant_nodes)
 
 
-# --- values without dimensions ---------------------------------------------------------------------------------------
+# --- strides ---------------------------------------------------------------------------------------------------------
 
 
-@RULES.on(
-    aten.gather.default, aten.scatter.src, aten.scatter.value, aten.scatter.reduce, aten.scatter.value_reduce,
-    aten.scatter_add.default, aten.scatter_reduce.two, aten.index_add.default, aten.index_copy.default,
-    aten.index_select.default, aten.roll.default, aten.flip.default, aten.unfold.default,
-)  # fmt: skip
-def _as_line(node: Node) -> Node | None:
-    """An operation whose first operand has no dimension is one on a line of one element."""
-    if shape_of(node.args[0]):
+@STRIDES.on(*VIEWS_OF_MEMORY)
+def _read_laid_out(node: Node) -> Node | None:
+    x, *rest = node.args
+    if x.op == "placeholder" or x.target is aten.copy.default:
         return None
-    points = {x: emit(node, aten.reshape.default, x, [1]) for x in node.all_input_nodes if not shape_of(x)}
-    args = [points.get(x, x) if isinstance(x, Node) else x for x in node.args]
-    return emit(node, aten.reshape.default, emit(node, node.target, *args, **node.kwargs), list(shape_of(node)))
+    return emit(node, node.target, _laid_out(x, node), *rest, **node.kwargs)
+
+
+@STRIDES.on(aten.as_strided.default)
+def _read_whole_memory(node: Node) -> Node | None:
+    """as_strided counts from the start of its operand's memory: let it read that, whichever view it was given."""
+    x, size, stride, *rest = node.args
+    owner = _owner(x)
+    if owner.target is aten.copy.default or (owner.op == "placeholder" and owner is x):
+        return None
+    memory = owner if owner.op == "placeholder" else _laid_out(owner, node)
+    offset = rest[0] if rest else node.kwargs.get("storage_offset")
+    offset = x.meta["val"].storage_offset() if offset is None else offset
+    return emit(node, node.target, memory, size, stride, offset)
+
+
+def _owner(node: Node) -> Node:
+    """The value that made the memory which `node` views."""
+    while node.op == "call_function" and node.all_input_nodes and _same_memory(node.all_input_nodes[0], node):
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _same_memory(one: Node, other: Node) -> bool:
+    a, b = one.meta.get("val"), other.meta.get("val")
+    return hasattr(a, "untyped_storage") and storage_of(a) == storage_of(b)
+
+
+def _laid_out(x: Node, like: Node) -> Node:
+    """x in memory of its own with the strides of its fake value."""
+    memory = emit(like, aten.new_empty_strided.default, x, list(shape_of(x)), list(x.meta["val"].stride()))
+    return emit(like, aten.copy.default, memory, x)
 
 
 # --- joining and cutting ---------------------------------------------------------------------------------------------
@@ -64,18 +104,13 @@ def _cat(node: Node) -> Node | None:
     return emit(node, aten.cat.default, parts, dim) if len(parts) > 1 else emit(node, aten.clone.default, parts[0])
 
 
-@RULES.on(aten.select_scatter.default)
-def _select_scatter(node: Node) -> Node:
-    x, values, dim, index = node.args
-    start, values = index % shape_of(x)[dim], emit(node, aten.unsqueeze.default, values, dim)
-    return emit(node, aten.slice_scatter.default, x, values, dim, start, start + 1)
-
-
-@RULES.on(aten.slice_scatter.default)
+@RULES.on(aten.slice_scatter.default, aten.select_scatter.default)
 def _slice_scatter(node: Node) -> Node | None:
     """Values in the place of neighbours stand between what x holds before and behind them."""
     x, values, dim, *bounds = arguments(node).values()
     dim, size = dim % len(shape_of(x)), shape_of(x)[dim]
+    if node.target is aten.select_scatter.default:
+        values, bounds = emit(node, aten.unsqueeze.default, values, dim), [bounds[0] % size, bounds[0] % size + 1]
     start, end, step = slice(*bounds).indices(size)
     if step != 1:
         return None
@@ -143,7 +178,7 @@ def _without_elements(node: Node) -> Node | None:
 def _copy(node: Node) -> Node | None:
     """The second operand in the shape and dtype of the first; not where its strides are what counts (keep_strides)."""
     x, values = node.args[:2]
-    if any(user.target in BY_STRIDES for user in node.users):
+    if any(user.target in STRIDES.by_target for user in node.users):
         return None
     values = as_dtype(values, dtype_of(x), node)
     if shape_of(values) == shape_of(x):
@@ -156,7 +191,25 @@ def _copy(node: Node) -> Node | None:
 NEUTRAL = {"sum": 0, "prod": 1}
 
 
-@RULES.on(aten.gather.default, aten.scatter.src, aten.scatter_add.default, aten.scatter.reduce, aten.scatter_reduce.two)
+SCATTERS = (
+    aten.gather.default, aten.scatter.src, aten.scatter_add.default, aten.scatter.reduce, aten.scatter_reduce.two,
+)  # fmt: skip
+
+
+@RULES.on(
+    *SCATTERS, aten.index_add.default, aten.index_copy.default, aten.index_fill.int_Scalar, aten.index_select.default,
+    aten.roll.default, aten.flip.default, aten.unfold.default,
+)  # fmt: skip
+def _on_a_line(node: Node) -> Node | None:
+    """A value without dimensions is a line of one element."""
+    if shape_of(node.args[0]):
+        return None
+    lines = {x: emit(node, aten.reshape.default, x, [1]) for x in node.all_input_nodes}
+    on_line = emit(node, node.target, *map_arg(node.args, lines.__getitem__), **node.kwargs)
+    return emit(node, aten.reshape.default, on_line, list(shape_of(node)))
+
+
+@RULES.on(*SCATTERS)
 def _check_bounds(node: Node) -> Node | None:
     x, dim, index, *rest = node.args
     on_device = dtype_of(x).is_floating_point or dtype_of(x) == torch.bool
@@ -184,37 +237,24 @@ def _scatter_value(node: Node) -> Node:
     return emit(node, target, x, dim, index, _full(node, shape_of(index), number, dtype_of(x)), **node.kwargs)
 
 
-@RULES.on(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
-def _index_fill(node: Node) -> Node | None:
+@RULES.on(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor, aten.index_add.default)
+def _write_along(node: Node) -> Node | None:
+    """One number, or what is added, at positions along one dimension."""
     x, dim, index, value = node.args
     value = value if isinstance(value, Node) else _full(node, [], value, dtype_of(x))
-    if dtype_of(value) != dtype_of(x) or not shape_of(x):
+    if dtype_of(value) != dtype_of(x) or not shape_of(x) or not shape_of(index):
         return None
-    return emit(node, aten.index_put.default, x, [None] * (dim % len(shape_of(x))) + [index], value)
-
-
-@RULES.on(aten.index_add.default)
-def _index_add(node: Node) -> Node | None:
-    x, dim, index, source = node.args
-    alpha = node.kwargs.get("alpha", 1)
-    if not dtype_of(x).is_floating_point or dtype_of(source) != dtype_of(x) or not movable(source):
-        return None
-    if not shape_of(index):
-        return None
-    source = source if alpha == 1 else emit(node, aten.mul.Tensor, source, alpha)
-    return _added(node, dim % len(shape_of(x)), index, source)
-
-
-def _added(node: Node, dim: int, index: Node, source: Node) -> Node:
-    """x with the slices of source added at the positions index [n] along `dim`."""
-    x = node.args[0]
-    index = emit(node, operators.bounded_along, index, shape_of(x)[dim], dim, list(shape_of(source)))
-    return emit(node, aten.scatter_add.default, x, dim, index, source)
+    dim, adds = dim % len(shape_of(x)), node.target is aten.index_add.default
+    if adds:
+        index = emit(node, operators.bounded, index, shape_of(x)[dim])
+    if node.kwargs.get("alpha", 1) != 1:
+        value = emit(node, aten.mul.Tensor, value, node.kwargs["alpha"])
+    return emit(node, aten.index_put.default, x, [None] * dim + [index], value, adds)
 
 
 @RULES.on(aten.index_put.default)
 def _index_put(node: Node) -> Node | None:
-    """One number wherever a mask says so is a choice; sums at the places of one index are those of index_add."""
+    """One number wherever a mask says so is a choice; what is added at the places of one index is scattered."""
     x, indices, values = node.args[:3]
     tensors = [index for index in indices if index is not None]
     if len(tensors) != 1 or dtype_of(values) != dtype_of(x) or not movable(values) or not movable(node):
@@ -226,7 +266,8 @@ def _index_put(node: Node) -> Node | None:
         mask = emit(node, aten.reshape.default, index, around)
         return emit(node, aten.where.self, mask, emit(node, aten.reshape.default, values, []), x)
     if accumulate and dtype_of(x).is_floating_point and indices_of(node) and len(shape_of(index)) == 1:
-        numbers = emit(node, operators.index_numbers, [index], [shape[dim]])
         source = [*shape[:dim], *shape_of(index), *shape[dim + 1 :]]
-        return _added(node, dim, numbers, emit(node, aten.expand.default, values, source))
+        index = emit(node, operators.index_numbers, [index], [shape[dim]])
+        index = emit(node, operators.bounded_along, index, shape[dim], dim, source)
+        return emit(node, aten.scatter_add.default, x, dim, index, emit(node, aten.expand.default, values, source))
     return None

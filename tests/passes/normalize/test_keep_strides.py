@@ -6,7 +6,7 @@ from captured import capture, random
 
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.normalize.strides import keep_strides
+from tt_dynamo.passes.normalize.moves import keep_strides
 
 READERS = {
     "a contiguous copy": lambda x: x.t().contiguous().as_strided((2, 3), (3, 1)),

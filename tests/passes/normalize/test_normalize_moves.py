@@ -7,8 +7,7 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.normalize.moves import normalize_moves
-from tt_dynamo.passes.normalize.strides import keep_strides
+from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
 
 SPELLED = {
     "stack": (lambda x: torch.stack([x, x * 2], -1), aten.stack.default),
@@ -27,7 +26,7 @@ SPELLED = {
     "a mask": (lambda x: x.index_put((x[:, 0] > 0,), torch.tensor(3.0)), aten.index_put.default),
     "accumulation": (lambda x: x.index_put((torch.tensor([0, 0]),), x[:2], accumulate=True), aten.index_put.default),
     "unfold with padding": (lambda x: F.unfold(x[None, None], (2, 2), padding=1), None),
-    "roll of no dimension": (lambda x: x[0, 0].roll(1), None),
+    "scatter of no dimension": (lambda x: x[0, 0].scatter(0, torch.tensor(0), 2.0), aten.scatter.value),
 }
 
 
