@@ -103,10 +103,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
                 pad_heads: "it pads the three linears",
             },
         ),
-        Step(
-            fuse_merge_heads,
-            dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are not merged yet"),
-        ),
+        Step(fuse_merge_heads, dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are apart")),
         Step(split_linears, {fuse_qkv: "it divides the projection of the heads too"}),
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),

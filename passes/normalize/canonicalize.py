@@ -251,10 +251,8 @@ def _only_result(node: Node) -> Node | None:
     call, index = node.args
     if any(user.op != "call_function" or user.args[1] != index for user in call.users):
         return None
-    if is_call(call, *EXTREMES):
-        x, dim, keepdim = arguments(call).values()
-        if index == 1 and dtype_of(x) == torch.bool:
-            return None  # torch has no place of the largest boolean
+    if is_call(call, *EXTREMES) and (index == 0 or dtype_of(call.args[0]) != torch.bool):
+        x, dim, keepdim = arguments(call).values()  # torch has no place of the largest boolean
         return emit(node, EXTREMES[call.target][index], x, dim if index else [dim], keepdim)
     if is_call(call, aten.native_layer_norm.default) and index == 0:
         return emit(node, aten.layer_norm.default, *call.args)

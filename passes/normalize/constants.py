@@ -21,17 +21,15 @@ from tt_dynamo.ir.graph import Context, constant_nodes, dead_code, is_parameter,
 def fold_constants(graph: Graph, context: Context) -> int:
     """Replace every constant expression that a computed value or the output reads; returns how many."""
     constants = constant_nodes(graph)
-    update_values(node for node in graph.nodes if node in constants and node.op == "call_function")
+    calls = [node for node in graph.nodes if node in constants and node.op == "call_function"]
+    update_values(calls)
+    tensors = [node for node in calls if isinstance(node.meta.get("val"), torch.Tensor)]
+    read = [node for node in tensors if any(user not in constants for user in node.users)]
     known = sum(name.startswith("constant_") for name, _ in graph.owning_module.named_children())
-    folded = 0
-    for node in list(graph.nodes):
-        if node not in constants or node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
-            continue
-        if any(user not in constants for user in node.users):
-            _replace_by_module(graph, node, f"constant_{known + folded}")
-            folded += 1
+    for number, node in enumerate(read, start=known):
+        _replace_by_module(graph, node, f"constant_{number}")
     dead_code(graph)
-    return folded
+    return len(read)
 
 
 def _replace_by_module(graph: Graph, node: Node, name: str) -> None:

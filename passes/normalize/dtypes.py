@@ -18,12 +18,6 @@ from torch.fx.node import map_arg
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, values_of
 from tt_dynamo.passes.rewrite import Rules, argument, as_dtype, emit
 
-SUMS = (
-    aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.prod.default, aten.prod.dim_int,
-    aten.cumsum.default, aten.cumprod.default,
-)  # fmt: skip
-LOGIC = (aten.any.default, aten.any.dim, aten.any.dims, aten.all.default, aten.all.dim, aten.all.dims)
-
 RULES = Rules()
 
 
@@ -51,8 +45,7 @@ def _cast_operands(node: Node) -> Node | None:
 
 
 def _is_integer(node: Node) -> bool:
-    dtypes = [value.dtype for value in values_of(node)]
-    return bool(dtypes) and all(not d.is_floating_point and not d.is_complex and d != torch.bool for d in dtypes)
+    return any(not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool) for x in values_of(node))
 
 
 @RULES.on(aten.add.Tensor)
@@ -66,7 +59,10 @@ def _join_booleans(node: Node) -> Node | None:
 # --- reductions ------------------------------------------------------------------------------------------------------
 
 
-@RULES.on(*SUMS)
+@RULES.on(
+    aten.sum.default, aten.sum.dim_IntList, aten.mean.default, aten.mean.dim, aten.prod.default, aten.prod.dim_int,
+    aten.cumsum.default, aten.cumprod.default,
+)  # fmt: skip
 def _sum(node: Node) -> Node | None:
     x, *rest = node.args
     wanted = dtype_of(node)
@@ -78,7 +74,7 @@ def _sum(node: Node) -> Node | None:
     return None if (x, kwargs) == (node.args[0], node.kwargs) else emit(node, node.target, x, *rest, **kwargs)
 
 
-@RULES.on(*LOGIC)
+@RULES.on(aten.any.default, aten.any.dim, aten.any.dims, aten.all.default, aten.all.dim, aten.all.dims)
 def _logic(node: Node) -> Node | None:
     x, *rest = node.args
     if dtype_of(x) == torch.bool or dtype_of(node) != torch.bool:

@@ -29,7 +29,6 @@ from tt_dynamo.ir.torch_internals import storage_of
 from tt_dynamo.passes.rewrite import Rules, argument, arguments, as_dtype, emit
 from tt_dynamo.passes.rows import indices_of, movable
 
-VIEWS_OF_MEMORY = (aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default)
 STRIDES, RULES = Rules(), Rules()
 
 
@@ -46,7 +45,7 @@ def normalize_moves(graph: Graph, context: Context) -> int:
 # --- strides ---------------------------------------------------------------------------------------------------------
 
 
-@STRIDES.on(*VIEWS_OF_MEMORY)
+@STRIDES.on(aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default)
 def _read_laid_out(node: Node) -> Node | None:
     x, *rest = node.args
     if x.op == "placeholder" or x.target is aten.copy.default:
@@ -188,9 +187,6 @@ def _copy(node: Node) -> Node | None:
 
 # --- gather and scatter ----------------------------------------------------------------------------------------------
 
-NEUTRAL = {"sum": 0, "prod": 1}
-
-
 SCATTERS = (
     aten.gather.default, aten.scatter.src, aten.scatter_add.default, aten.scatter.reduce, aten.scatter_reduce.two,
 )  # fmt: skip
@@ -204,8 +200,8 @@ def _on_a_line(node: Node) -> Node | None:
     """A value without dimensions is a line of one element."""
     if shape_of(node.args[0]):
         return None
-    lines = {x: emit(node, aten.reshape.default, x, [1]) for x in node.all_input_nodes}
-    on_line = emit(node, node.target, *map_arg(node.args, lines.__getitem__), **node.kwargs)
+    args = map_arg(node.args, lambda x: x if shape_of(x) else emit(node, aten.reshape.default, x, [1]))
+    on_line = emit(node, node.target, *args, **node.kwargs)
     return emit(node, aten.reshape.default, on_line, list(shape_of(node)))
 
 
@@ -223,10 +219,11 @@ def _check_bounds(node: Node) -> Node | None:
 def _leave_out_self(node: Node) -> Node | None:
     """What x holds at these places is replaced by what changes nothing."""
     x, dim, index, source, reduce = node.args
-    if reduce not in NEUTRAL or node.kwargs.get("include_self", True):
+    neutral = {"sum": 0, "prod": 1}.get(reduce)
+    if neutral is None or node.kwargs.get("include_self", True):
         return None
-    neutral = _full(node, shape_of(index), NEUTRAL[reduce], dtype_of(x))
-    return emit(node, node.target, emit(node, aten.scatter.src, x, dim, index, neutral), dim, index, source, reduce)
+    x = emit(node, aten.scatter.src, x, dim, index, _full(node, shape_of(index), neutral, dtype_of(x)))
+    return emit(node, node.target, x, dim, index, source, reduce)
 
 
 @RULES.on(aten.scatter.value, aten.scatter.value_reduce)
