@@ -136,14 +136,22 @@ def update_cache(ttnn, cache, x, positions):
 
 
 @lower(operators.fill_cache)
-def fill_cache(ttnn, cache, x):
-    """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows, in place."""
+def fill_cache(ttnn, cache, x, written=None):
+    """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows, in place.
+
+    TTNN writes whole tiles: the rows of the cache behind x in its last tile are written as they are.
+    """
     batch, heads, seq, head_dim = x.shape
-    x = workarounds.fill_padding(ttnn, x)
+    if written is None:
+        x = workarounds.fill_padding(ttnn, x)
+    else:
+        x = ttnn.pad(x, [(0, 0), (0, 0), (0, written.shape[2] - seq), (0, 0)], 0.0)
+    if x.dtype != cache.dtype:
+        x = ttnn.typecast(x, cache.dtype)
+    if written is not None:
+        x = workarounds.fill_padding(ttnn, ttnn.where(written, x, ttnn.slice(cache, (0, 0, 0, 0), x.shape)))
     for user in range(batch):
-        rows = x if batch == 1 else ttnn.slice(x, (user, 0, 0, 0), (user + 1, heads, seq, head_dim))
-        if rows.dtype != cache.dtype:
-            rows = ttnn.typecast(rows, cache.dtype)
+        rows = x if batch == 1 else ttnn.slice(x, (user, 0, 0, 0), (user + 1, heads, x.shape[2], head_dim))
         cache = ttnn.fill_cache(cache, rows, user)
     return cache
 

@@ -37,7 +37,9 @@ from tt_dynamo.ir.graph import (
     replace,
     shape_of,
 )
+from tt_dynamo.passes.rows import literal
 
+TILE = 32
 TOKENS = 2  # the dimension of a cache that counts them
 
 
@@ -191,7 +193,7 @@ def _rewrite(graph: Graph, write: _Write) -> Node:
             missing = [0, 0, 0, length - write.count]
             new = insert(graph, aten.constant_pad_nd.default, (write.values, missing), like=node)
         elif write.is_prompt:
-            new = insert(graph, operators.fill_cache, (write.cache, write.values), like=node)
+            new = insert(graph, operators.fill_cache, (write.cache, write.values, *_written(write, length)), like=node)
         else:
             new = insert(graph, operators.update_cache, (write.cache, write.values, node.args[2]), like=node)
     if write.is_prompt:
@@ -201,6 +203,15 @@ def _rewrite(graph: Graph, write: _Write) -> Node:
     node.replace_all_uses_with(new, propagate_meta=False)
     graph.erase_node(node)
     return new
+
+
+def _written(write: _Write, length: int) -> list[Node]:
+    """Which rows of the tiles that a prompt ends in are its own, where others in them may hold something."""
+    rows = min(write.count + -write.count % TILE, length)
+    if rows == write.count:
+        return []
+    own = (torch.arange(rows) < write.count)[None, None, :, None]
+    return [literal(write.values, own, f"first_{write.count}_of_{rows}_rows")]
 
 
 def _keep(graph: Graph, made: list[Node]) -> None:

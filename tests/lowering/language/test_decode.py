@@ -142,3 +142,23 @@ def test_capped_scores_repeat_no_keys(options: dict[str, Any]) -> None:
     made = run(cap=5.0, **options)
     assert made.count("matmul") == 2 and made.count("softmax") == 1
     assert not {"permute", "repeat_interleave", "concat"} & set(made)
+
+
+@pytest.mark.parametrize(("seq", "length"), [(5, 64), (32, 64), (37, 64), (40, 64), (70, 128), (40, 50), (50, 50)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_prompt_leaves_the_rows_behind_it_as_they_were(batch: int, seq: int, length: int) -> None:
+    """TTNN writes whole tiles; the cache stays on the device from the first call to the second."""
+
+    def write(cache: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return cache.index_copy_(2, torch.arange(seq), x)[:, :, -1] + 1
+
+    cache = random(batch, 3, length, 64, mean=2.0)
+    expected, function = cache.clone(), torch.compile(write, backend="ttnn", dynamic=False, options={"device": BOARD})
+    torch._dynamo.reset()
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        for mean in (0.0, 1.0):
+            x = random(batch, 3, seq, 64, mean=mean)
+            close(function(cache, x), write(expected, x), roundings=1)
+    assert torch.equal(cache, expected)
+    (report,) = reports
+    assert not report.fallbacks and calls(report).count("fill_cache") == batch

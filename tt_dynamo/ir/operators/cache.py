@@ -13,9 +13,12 @@ def update_cache(cache, x, positions):
     return cache.index_copy(2, positions, x)
 
 
-@define("fill_cache(Tensor cache, Tensor x) -> Tensor", fused=True, writes_cache=True)
-def fill_cache(cache, x):
-    """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows."""
+@define("fill_cache(Tensor cache, Tensor x, Tensor? written=None) -> Tensor", fused=True, writes_cache=True)
+def fill_cache(cache, x, written=None):
+    """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows.
+
+    written [1, 1, rows, 1]: which rows of the tiles that x ends in are those of x; None where all are.
+    """
     return torch.cat([x, cache[:, :, x.shape[2] :]], 2)
 
 
