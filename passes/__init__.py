@@ -16,7 +16,6 @@ from torch.fx import Graph
 from tt_dynamo.ir.graph import Context
 from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
-from tt_dynamo.passes.caches.rank_3 import sink_rank3_reshapes
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.gelu import fuse_gelu
@@ -38,9 +37,9 @@ from tt_dynamo.passes.images.resize import resize
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
-from tt_dynamo.passes.normalize.lookups import index_to_embedding
+from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
-from tt_dynamo.passes.normalize.row_writes import index_put_to_embedding
+from tt_dynamo.passes.rows import sink_rank3_reshapes
 
 Pass = Callable[[Graph, Context], int]
 

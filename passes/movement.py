@@ -7,12 +7,13 @@ where each number ends up says everything about it, whatever idiom wrote it. Equ
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from tt_dynamo.ir.graph import Context, aten, is_call, shape_of
+from tt_dynamo.ir.graph import Context, aten, is_call, needed_for, shape_of
 
 MOVES = frozenset(
     {
@@ -74,19 +75,37 @@ def source_of(node: Node) -> Node:
     return chain[-1].args[0] if chain else node
 
 
+def numbered(shape: tuple[int, ...], dtype: torch.dtype = torch.int32) -> torch.Tensor:
+    """The numbers 0 … n-1 in that shape."""
+    return torch.arange(torch.Size(shape).numel(), dtype=dtype).view(shape)
+
+
+def run(node: Node, known: Mapping[Node, torch.Tensor]) -> Any:
+    """What `node` gives where values that it is computed from are `known`.
+
+    Of the numbers of a source's elements, moves give the one that each element has there.
+    """
+    values: dict[Node, Any] = dict(known)
+    for needed in [] if node in values else needed_for(node, values.__contains__):
+        args, kwargs = torch.fx.node.map_arg((needed.args, needed.kwargs), values.__getitem__)
+        values[needed] = needed.target(*args, **kwargs)  # type: ignore[operator]
+    return values[node]
+
+
+def _once(context: Context, key: Any, compute: Callable[[], Any]) -> Any:
+    if key not in context.memory:
+        context.memory[key] = compute()
+    return context.memory[key]
+
+
 def positions(node: Node, context: Context) -> torch.Tensor | None:
     """For each element of `node`, its position in the flattened source; None where the source is too large."""
-    chain, source = chain_of(node), source_of(node)
+    source = source_of(node)
     shape = shape_of(source)
     if torch.Size(shape).numel() > LIMIT:
         return None
-    key = ("positions", shape, tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain))
-    if key not in context.memory:
-        value: Any = torch.arange(torch.Size(shape).numel(), dtype=torch.int32).view(shape)
-        for move in reversed(chain):
-            value = move.target(value, *move.args[1:], **move.kwargs)
-        context.memory[key] = value
-    return context.memory[key]
+    key = ("positions", shape, tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain_of(node)))
+    return _once(context, key, lambda: run(node, {source: numbered(shape)}))
 
 
 def head_columns(node: Node, context: Context) -> torch.Tensor | None:
@@ -96,34 +115,28 @@ def head_columns(node: Node, context: Context) -> torch.Tensor | None:
     node[b, h, s, d] is source[b, s, columns[h, d]]; None where the chain is anything else.
     """
     source = source_of(node)
-    if source is node or len(shape_of(node)) != 4:
+    if source is node or len(shape_of(node)) != 4 or not shape_of(source):
         return None
-    batch, heads, seq, head_dim = shape_of(node)
-    width = shape_of(source)[-1] if shape_of(source) else 0
-    if torch.Size(shape_of(source)).numel() != batch * seq * width or batch * seq == 0:
+    batch, _, seq, _ = shape_of(node)
+    width, where = shape_of(source)[-1], positions(node, context)
+    if where is None or torch.Size(shape_of(source)).numel() != batch * seq * width or batch * seq == 0:
         return None
-    key = ("heads", id(positions(node, context)), width)
-    where = positions(node, context)
-    if where is None:
-        return None
-    if key not in context.memory:
-        columns = where[0, :, 0, :]
-        rows = (torch.arange(batch)[:, None, None, None] * seq + torch.arange(seq)[None, None, :, None]) * width
-        fits = int(columns.max()) < width and torch.equal(where, (rows + columns[None, :, None, :]).to(where.dtype))
-        context.memory[key] = columns.clone() if fits else None
-    return context.memory[key]
+
+    def columns() -> torch.Tensor | None:
+        first = where[0, :, 0, :]
+        rows = numbered((batch, 1, seq, 1)) * width
+        fits = int(first.max()) < width and torch.equal(where, rows + first[None, :, None, :])
+        return first.clone() if fits else None
+
+    return _once(context, ("heads", id(where), width), columns)
 
 
 def merges_heads(node: Node, context: Context) -> bool:
     """Whether `node` is its source [batch, heads, seq, head_dim] in the element order [batch, seq, heads, head_dim]."""
-    source = source_of(node)
-    if source is node or len(shape_of(source)) != 4:
+    source, where = source_of(node), positions(node, context)
+    shape = shape_of(source)
+    if source is node or len(shape) != 4 or where is None or where.numel() != torch.Size(shape).numel():
         return False
-    where = positions(node, context)
-    if where is None or where.numel() != torch.Size(shape_of(source)).numel():
-        return False
-    key = ("merge", id(where), shape_of(source))
-    if key not in context.memory:
-        order = torch.arange(where.numel(), dtype=torch.int32).view(shape_of(source)).permute(0, 2, 1, 3)
-        context.memory[key] = torch.equal(where.reshape(-1), order.reshape(-1))
-    return context.memory[key]
+    elements = where.reshape(-1)
+    key = ("merge", id(where), shape)
+    return _once(context, key, lambda: torch.equal(elements, numbered(shape).permute(0, 2, 1, 3).reshape(-1)))

@@ -1,23 +1,40 @@
-"""Rows and their numbers: what the passes that look rows up and write them share.
+"""Rows, each of which lies along the last dimension of a value: their numbers, and operations that work row by row.
 
-A row is what lies along the last dimension of a value; rows and elements are numbered through all dimensions before.
+Rows and elements are numbered through all dimensions before. What works row by row takes rows in any leading shape, so
+that a reshape before it may as well come behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import aten, dtype_of, insert, shape_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, replace, shape_of
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.rewrite import emit
 
 # What the device holds as bfloat16: integers keep to the host, where they are exact.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.bool)
 # Numbers of larger tensors are not worth their memory.
 LIMIT = 1 << 24
+# For each operation that works row by row, which operands hold the rows.
+ROWS = {
+    operators.linear: (0,),
+    operators.add_layer_norm: (0, 1),
+    operators.rms_norm: (0,),
+    aten.layer_norm.default: (0,),
+    aten.add.Tensor: (0, 1),
+    aten.mul.Tensor: (0, 1),
+    aten.gelu.default: (0,),
+    aten.relu.default: (0,),
+    aten.silu.default: (0,),
+    aten.sigmoid.default: (0,),
+    aten.tanh.default: (0,),
+}
+BY_DIMENSION = (aten.index_select.default, aten.index_copy.default)
 
 
 def movable(node: Node) -> bool:
@@ -34,18 +51,6 @@ def rows_of(numbers: torch.Tensor, width: int) -> torch.Tensor | None:
     return first // width if whole else None
 
 
-def to_the_end(dim: int, rank: int) -> list[int]:
-    return [d for d in range(rank) if d != dim] + [dim]
-
-
-def from_the_end(x: Node, place: int, like: Node) -> Node:
-    rank = len(shape_of(x))
-    if place == rank - 1:
-        return x
-    order = [*range(place), rank - 1, *range(place, rank - 1)]
-    return insert(x.graph, aten.permute.default, (x, order), like=like)
-
-
 def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
     """A node that stands for `numbers`, at the graph's insertion point; those of one name are one constant."""
     root = node.graph.owning_module
@@ -59,52 +64,58 @@ def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
 
 def indices_of(node: Node) -> list[Any] | None:
     """What indexes each dimension of the operand: a tensor of integers, or None for all of it."""
-    rank = len(shape_of(node.args[0]))
-    if node.target in (aten.index_select.default, aten.index_copy.default):
-        dim = node.args[1] % max(rank, 1)
-        indices = [None] * dim + [node.args[2]]
-    else:
-        indices = list(node.args[1])
+    rank, by_dimension = len(shape_of(node.args[0])), node.target in BY_DIMENSION
+    indices = [None] * (node.args[1] % max(rank, 1)) + [node.args[2]] if by_dimension else list(node.args[1])
     tensors = [index for index in indices if index is not None]
     if not tensors or not rank or any(dtype_of(index) not in (torch.int64, torch.int32) for index in tensors):
         return None
-    if node.target in (aten.index_select.default, aten.index_copy.default) and not shape_of(tensors[0]):
+    if by_dimension and not shape_of(tensors[0]):
         return None
     return indices + [None] * (rank - len(indices))
 
 
-def from_the_front(node: Node, indices: list[Any]) -> list[Any]:
-    """The indices, checked to count from the front alone where the operation wants that."""
-    if node.target not in (aten.index_select.default, aten.index_copy.default):
-        return indices
-    pairs = zip(indices, shape_of(node.args[0]), strict=True)
-    return [index and insert(node.graph, operators.bounded, (index, size), like=node) for index, size in pairs]
+def carry(node: Node, leading: tuple[int, ...]) -> bool:
+    """Have a call that works row by row take its rows as [*leading, n]; False where an operand is broadcast."""
+    args, shape = list(node.args), shape_of(node)
+    operands = _row_operands(node)
+    if any(shape_of(x)[:-1] != shape[:-1] for x in operands.values()):
+        return False
+    with node.graph.inserting_before(node):
+        for place, x in operands.items():
+            args[place] = emit(node, aten.reshape.default, x, [*leading, shape_of(x)[-1]])
+        rows = emit(node, node.target, *args, **node.kwargs)
+        replace(node, emit(node, aten.reshape.default, rows, list(shape)))
+    return True
 
 
-def kept_dimension(indices: Sequence[Any], shape: tuple[int, ...]) -> int | None:
-    """The dimension to read whole: the last where it is not indexed, else the largest that is not."""
-    free = [dim for dim, index in enumerate(indices) if index is None and shape[dim] > 1]
-    if len(shape) - 1 in free or not free:
-        return free[-1] if free else None
-    return max(free, key=lambda dim: shape[dim])
+def _row_operands(node: Node) -> dict[int, Node]:
+    places = [place for place in ROWS[node.target] if place < len(node.args)]
+    return {place: node.args[place] for place in places if isinstance(node.args[place], Node)}
 
 
-def place_of(dim: int, indices: Sequence[Any]) -> int:
-    """Where a dimension that is not indexed lies in x[indices]."""
-    indexed = [d for d, index in enumerate(indices) if index is not None]
-    rank = max(len(shape_of(index)) for index in indices if index is not None)
-    before = sum(d not in indexed for d in range(dim))
-    adjacent = indexed[-1] - indexed[0] + 1 == len(indexed)
-    return before + (rank if not adjacent or dim > indexed[0] else 0)
+def sink_rank3_reshapes(graph: Graph, context: Context) -> int:
+    """Carry activations at rank 4 between attentions, as TTNN's attention gives and takes them.
+
+    Before   x = reshape(attention(...), [b, s, n]);   y = linear(x, w) + r;   split_heads(reshape(y, [b, 1, s, n]))
+    After    x = attention(...);   y = linear(x, w) + reshape(r, [b, 1, s, n]);   split_heads(y)
+
+    A reshape to rank 3 moves below every operation that works row by row, until it meets the reshape in front of the
+    next attention and both vanish. Reshapes are views and launch no kernel, but each is a call of the host. Returns
+    past how many operations.
+    """
+    carried = 0
+    for node in list(graph.nodes):
+        if not is_call(node, *ROWS) or len(shape_of(node)) != 3:
+            continue
+        batch, seq, _ = shape_of(node)
+        if any(_drops_one(x) for x in _row_operands(node).values()):
+            carried += carry(node, (batch, 1, seq))
+    if carried:
+        canonicalize(graph, context)
+    return carried
 
 
-def rank_of(indices: Sequence[Any]) -> int:
-    """The rank of x[indices]."""
-    tensors = [index for index in indices if index is not None]
-    return len(indices) - len(tensors) + max(len(shape_of(index)) for index in tensors)
-
-
-def with_last(x: Node, dim: int, like: Node) -> Node:
-    """x with `dim` at the end."""
-    rank = len(shape_of(x))
-    return x if dim == rank - 1 else insert(x.graph, aten.permute.default, (x, to_the_end(dim, rank)), like=like)
+def _drops_one(x: Node) -> bool:
+    """Whether x is [batch, seq, width], reshaped from [batch, 1, seq, width]."""
+    shape = shape_of(x)
+    return is_call(x, aten.reshape.default) and len(shape) == 3 and shape_of(x.args[0]) == (shape[0], 1, *shape[1:])

@@ -6,7 +6,8 @@ After    q, k, v = split_heads_decode(qkv [1, 1, b, n]);   k = update_cache_deco
          out = attention_decode(rotary_decode(q, …), k, v, positions)
 
 Where the query has one token and both keys and values are caches. A mask that lets it read up to a position becomes
-that position, of the last so many of them a window; any other mask stays one.
+that position, of the last so many of them a window; any other mask stays one. What several attentions need is made for
+each, and once for all by `canonicalize`.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.caches.rank_3 import ROWS
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.fuse.masks import causal_positions, window_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.rows import literal
+from tt_dynamo.passes.rewrite import emit
+from tt_dynamo.passes.rows import ROWS, carry, literal
 
 CACHES = (operators.update_cache, operators.slide_cache)
 SDPA = aten.scaled_dot_product_attention.default
@@ -37,38 +38,20 @@ def decode_rows(graph: Graph, context: Context) -> int:
     if not any(shape_of(node.args[0])[2] == 1 for node in attentions):
         return 0
     canonicalize(graph, context)  # reshapes that do nothing would hide the caches
-    rows = _Rows(graph)
     changed = 0
     for node in list(graph.nodes):
         if is_call(node, *ATTENTIONS) and node.users and _is_decode(node):
             with graph.inserting_before(node):
-                rows.attend_capped(node) if is_call(node, operators.capped_attention) else rows.attend(node)
+                _attend_capped(node) if is_call(node, operators.capped_attention) else _attend(node)
             changed += 1
     if changed:
         for node in list(graph.nodes):
-            if node.op == "call_function" and node.target in ROWS:
-                _carry(graph, node)
+            batch, *ones = shape_of(node)[:-1] if is_call(node, *ROWS) and len(shape_of(node)) > 2 else (1,)
+            if batch > 1 and set(ones) == {1}:
+                carry(node, (1, 1, batch))
         dead_code(graph)
         canonicalize(graph, context)
     return changed
-
-
-def _carry(graph: Graph, node: Node) -> None:
-    """Have what works row by row take one token of each user, [batch, 1, .., n], as rows [1, 1, batch, n]."""
-    shape = shape_of(node)
-    if len(shape) < 3:
-        return
-    batch, *ones, _ = shape
-    operands = [node.args[p] for p in ROWS[node.target] if p < len(node.args) and isinstance(node.args[p], Node)]
-    if batch == 1 or set(ones) != {1} or any(shape_of(x)[:-1] != shape[:-1] for x in operands):
-        return
-    args = list(node.args)
-    with graph.inserting_before(node):
-        for position, x in enumerate(args):
-            if position in ROWS[node.target] and isinstance(x, Node):
-                args[position] = insert(graph, aten.reshape.default, (x, [1, 1, batch, shape_of(x)[-1]]), like=node)
-        rows = insert(graph, node.target, tuple(args), dict(node.kwargs), like=node)
-        replace(node, insert(graph, aten.reshape.default, (rows, list(shape)), like=node))
 
 
 def _is_decode(node: Node) -> bool:
@@ -85,178 +68,98 @@ def _is_decode(node: Node) -> bool:
     return all(is_call(cache, *CACHES) for cache in (key, value)) and shape_of(key)[0] == batch
 
 
+def _attend(node: Node) -> None:
+    query, key, value, mask = (*node.args[:4], None)[:4]
+    scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
+    positions, mask, window = _seen(mask, key, shape_of(query)[1])
+    caches = [_cache(cache) for cache in (key, value)]
+    out = emit(node, operators.attention_decode, _by_user(query), *caches, positions, mask, scale, window)
+    if node.target is operators.attention:
+        replace(node, emit(node, aten.reshape.default, out, list(shape_of(node))))
+    else:
+        replace(node, emit(node, aten.permute.default, out, list(BY_BATCH)))
+
+
+def _attend_capped(node: Node) -> None:
+    query, key, value, mask, scale, cap = node.args
+    batch, heads, _, head_dim = shape_of(query)
+    caches = [_cache(cache) for cache in (key, value)]
+    if mask is not None:  # [batch or 1, 1, 1, length], the same for all heads
+        mask = emit(mask, operators.attention_mask, _source(mask))
+    out = emit(node, operators.capped_attention_decode, _by_user(query), *caches, mask, scale, cap)
+    merged = only_user(node)
+    if is_call(merged, operators.merge_heads):
+        replace(merged, emit(merged, aten.reshape.default, out, list(shape_of(merged))))
+    else:
+        out = emit(node, aten.reshape.default, out, [1, batch, heads, head_dim])
+        replace(node, emit(node, aten.permute.default, out, list(BY_BATCH)))
+
+
+def _seen(mask: Node | None, cache: Node, heads: int) -> tuple[Node | None, Node | None, int | None]:
+    """What each user sees of a cache: the positions [batch] of the last rows or a mask by heads, and the window."""
+    batch = shape_of(cache)[0]
+    if mask is None:
+        return _last_row(cache), None, None
+    positions, window = causal_positions(mask), None
+    if positions is None:
+        positions, window = window_positions(mask) or (None, None)
+    if positions is not None:
+        return emit(positions, aten.expand.default, positions, [batch]), None, window
+    source = _source(mask)
+    rows, have, _, length = shape_of(source)
+    by_head = emit(mask, aten.reshape.default, source, [rows, 1, have, length])
+    wanted = zip((heads, shape_of(mask)[-1]), (have, length), strict=True)
+    missing = [1, 1, *(1 if size == had else size for size, had in wanted)]
+    zeros = emit(mask, aten.zeros.default, missing, dtype=dtype_of(source))
+    return None, emit(mask, operators.attention_mask, by_head, zeros), None
+
+
 def _source(mask: Node) -> Node:
     """The mask that an attention_mask is made of, before it was broadcast."""
     return mask.args[0] if is_call(mask, operators.attention_mask) else mask
 
 
-class _Rows:
-    """Values of the graph with users as rows: each made once, from the value that is by batches."""
+def _last_row(cache: Node) -> Node:
+    """The position of the last row of a cache [batch], up to which all of them are seen."""
+    batch, _, length, _ = shape_of(cache)
+    return literal(cache, torch.full((batch,), length - 1), f"last_of_{length}_rows_of_{batch}")
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.first = next(node for node in graph.nodes if node.op == "call_function")
-        self.known: dict[Node, Node] = {}
-        self.literals: dict[tuple[int, ...], Node] = {}
-        self.masks: dict[Node, Node] = {}  # those that are the same for all heads
 
-    def attend(self, node: Node) -> None:
-        query, key, value, mask = (*node.args[:4], None)[:4]
-        scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
-        batch, heads, _, head_dim = shape_of(query)
-        caches = [self._cache(cache) for cache in (key, value)]
-        positions, window = self._seen(mask)
-        if mask is None:
-            positions = self._last_row(key, node)
-        elif positions is None:
-            mask = self._by_head(mask, heads)
+def _cache(node: Node) -> Node:
+    """The update of a cache by users."""
+    cache, x, *positions = node.args
+    batch, heads, length, _ = shape_of(cache)
+    with node.graph.inserting_before(node):
+        if positions:
+            positions = emit(node, aten.expand.default, positions[0], [batch])
+            new = emit(node, operators.update_cache_decode, cache, _by_user(x), positions)
         else:
-            positions, mask = self._of_users(positions, batch), None
-        out = self._emit(operators.attention_decode, self.of(query), *caches, positions, mask, scale, window, like=node)
-        if node.target is operators.attention:
-            out = self._emit(aten.reshape.default, out, [1, 1, batch, heads * head_dim], like=node)
-            out = self._emit(aten.reshape.default, out, list(shape_of(node)), like=node)
-        else:
-            out = self._emit(aten.permute.default, out, list(BY_BATCH), like=node)
-        replace(node, out)
+            rows = torch.arange(batch * heads * length).reshape(batch * heads, length)
+            following = torch.cat([rows[:, 1:], rows[:, -1:]], 1)  # the last one stays
+            following = literal(node, following, f"following_of_{length}_rows_of_{batch * heads}")
+            new = emit(node, operators.slide_cache_decode, cache, _by_user(x), following, _last_row(cache))
+    node.replace_all_uses_with(new, propagate_meta=False)
+    node.graph.erase_node(node)
+    return new
 
-    def attend_capped(self, node: Node) -> None:
-        query, key, value, mask, scale, cap = node.args
-        batch, heads, _, head_dim = shape_of(query)
-        caches = [self._cache(cache) for cache in (key, value)]
-        if mask is not None:
-            mask = self._of_all_heads(mask)
-        target = operators.capped_attention_decode
-        out = self._emit(target, self.of(query), *caches, mask, scale, cap, like=node)
-        merged = only_user(node)
-        if is_call(merged, operators.merge_heads):
-            replace(merged, self._emit(aten.reshape.default, out, list(shape_of(merged)), like=merged))
-        else:
-            out = self._emit(aten.reshape.default, out, [1, batch, heads, head_dim], like=node)
-            replace(node, self._emit(aten.permute.default, out, list(BY_BATCH), like=node))
 
-    def _of_all_heads(self, mask: Node) -> Node:
-        """An additive mask that is the same for all heads, as [batch or 1, 1, 1, length]."""
-        source = _source(mask)
-        if source not in self.masks:
-            with self.graph.inserting_before(mask):
-                self.masks[source] = self._emit(operators.attention_mask, source, like=mask)
-        return self.masks[source]
-
-    def _seen(self, mask: Node | None) -> tuple[Node | None, int | None]:
-        """The position up to which a mask lets a query read, and its window; each None where there is none."""
-        positions = None if mask is None else causal_positions(mask)
-        if mask is None or positions is not None:
-            return positions, None
-        return window_positions(mask) or (None, None)
-
-    def _last_row(self, cache: Node, like: Node) -> Node:
-        """The position of the last row of a cache [batch], up to which all of them are seen."""
-        batch, _, length, _ = shape_of(cache)
-        return self._numbers(torch.full((batch,), length - 1), like)
-
-    def _following(self, cache: Node, like: Node) -> Node:
-        """For each row of a cache the number of the one behind it, [batch heads, length]; the last one stays."""
-        batch, heads, length, _ = shape_of(cache)
-        rows = torch.arange(batch * heads * length).reshape(batch * heads, length)
-        return self._numbers(torch.cat([rows[:, 1:], rows[:, -1:]], 1), like)
-
-    def _numbers(self, numbers: torch.Tensor, like: Node) -> Node:
-        """A literal that all layers share."""
-        key = (*numbers.shape, int(numbers.reshape(-1)[0]))
-        if key not in self.literals:
-            with self.graph.inserting_before(self.first):
-                self.literals[key] = literal(like, numbers)
-        return self.literals[key]
-
-    def of(self, node: Node) -> Node:
-        """[batch, heads, 1, head_dim] as [1, batch, heads, head_dim]."""
-        chain = [node]
-        while chain[-1] not in self.known and is_call(chain[-1], operators.rotary, operators.rms_norm):
-            chain.append(chain[-1].args[0])
-        for made in reversed(chain):
-            if made not in self.known:
-                with self.graph.inserting_after(made):
-                    self.known[made] = self._made(made)
-        return self.known[node]
-
-    def _made(self, node: Node) -> Node:
-        if is_call(node, operators.rotary):
-            x, *tables = node.args
-            turned = [self._table(table, shape_of(x)[0]) for table in tables]
-            x = self.of(x)
-            with self.graph.inserting_before(node):
-                return self._emit(operators.rotary_decode, x, *turned, like=node)
-        if is_call(node, operators.rms_norm):
-            x = self.of(node.args[0])
-            with self.graph.inserting_before(node):
-                return self._emit(operators.rms_norm, x, *node.args[1:], like=node)
-        if is_call(node, operator.getitem) and is_call(node.args[0], operators.split_heads):
-            return self._split(node.args[0], node.args[1])
-        return self._emit(aten.permute.default, node, list(BY_USER), like=node)
-
-    def _split(self, split: Node, index: int) -> Node:
+def _by_user(node: Node) -> Node:
+    """[batch, heads, 1, head_dim] as [1, batch, heads, head_dim]."""
+    if is_call(node, operators.rotary):
+        x, *tables = node.args
+        return emit(node, operators.rotary_decode, _by_user(x), *(_table(t, shape_of(x)[0]) for t in tables))
+    if is_call(node, operators.rms_norm):
+        return emit(node, operators.rms_norm, _by_user(node.args[0]), *node.args[1:])
+    if is_call(node, operator.getitem) and is_call(node.args[0], operators.split_heads):
+        split, index = node.args
         x, *counts = split.args
-        if split not in self.known:
-            with self.graph.inserting_before(split):
-                batch, _, _, width = shape_of(x)
-                rows = x if batch == 1 else self._emit(aten.reshape.default, x, [1, 1, batch, width], like=split)
-                self.known[split] = self._emit(operators.split_heads_decode, rows, *counts, like=split)
-        with self.graph.inserting_before(split):
-            return self._emit(operator.getitem, self.known[split], index, like=split)
+        rows = emit(split, aten.reshape.default, x, [1, 1, shape_of(x)[0], shape_of(x)[-1]])
+        return emit(split, operator.getitem, emit(split, operators.split_heads_decode, rows, *counts), index)
+    return emit(node, aten.permute.default, node, list(BY_USER))
 
-    def _table(self, table: Node, batch: int) -> Node:
-        """cos or sin [batch or 1, 1, 1, head_dim] as [1, batch, 1, head_dim], each user's on its core."""
-        if table not in self.known:
-            with self.graph.inserting_after(table):
-                rows = table
-                if shape_of(table)[0] != 1:
-                    rows = self._emit(aten.reshape.default, table, [1, batch, 1, shape_of(table)[-1]], like=table)
-                elif batch > 1:
-                    rows = self._emit(aten.expand.default, table, [1, batch, 1, shape_of(table)[-1]], like=table)
-            with self.graph.inserting_after(rows):
-                self.known[table] = self._emit(operators.by_user, rows, like=table)
-        return self.known[table]
 
-    def _cache(self, node: Node) -> Node:
-        """The update of a cache by users."""
-        if is_call(node, *CACHES):
-            cache, x, *positions = node.args
-            x = self.of(x)
-            with self.graph.inserting_before(node):
-                if positions:
-                    positions = self._of_users(positions[0], shape_of(cache)[0])
-                    new = self._emit(operators.update_cache_decode, cache, x, positions, like=node)
-                else:
-                    rows, last = self._following(cache, node), self._last_row(cache, node)
-                    new = self._emit(operators.slide_cache_decode, cache, x, rows, last, like=node)
-            node.replace_all_uses_with(new, propagate_meta=False)
-            self.graph.erase_node(node)
-            return new
-        return node
-
-    def _of_users(self, positions: Node, batch: int) -> Node:
-        """One position [1] as [batch]."""
-        if batch == 1:
-            return positions
-        if positions not in self.known:
-            with self.graph.inserting_after(positions):
-                self.known[positions] = self._emit(aten.expand.default, positions, [batch], like=positions)
-        return self.known[positions]
-
-    def _by_head(self, mask: Node, heads: int) -> Node:
-        """An additive mask [batch or 1, 1 or heads, 1, length] as [batch or 1, 1, heads, length]."""
-        if mask not in self.known:
-            source = _source(mask)
-            batch, have, _, length = shape_of(source)
-            zeros = {"dtype": dtype_of(source)}
-            with self.graph.inserting_before(mask):
-                rows = self._emit(aten.reshape.default, source, [batch, 1, have, length], like=mask)
-                full = heads, shape_of(mask)[-1]
-                missing = [1, 1, *(1 if size == had else size for size, had in zip(full, (have, length), strict=True))]
-                whole = insert(self.graph, aten.zeros.default, (missing,), zeros, like=mask)
-                self.known[mask] = self._emit(operators.attention_mask, rows, whole, like=mask)
-        return self.known[mask]
-
-    def _emit(self, target, *args, like: Node) -> Node:
-        return insert(self.graph, target, args, like=like)
+def _table(table: Node, batch: int) -> Node:
+    """cos or sin [batch or 1, 1, 1, head_dim] as [1, batch, 1, head_dim], each user's on its core."""
+    spread = aten.reshape.default if shape_of(table)[0] == batch else aten.expand.default
+    rows = emit(table, spread, table, [1, batch, 1, shape_of(table)[-1]])
+    return emit(table, operators.by_user, rows)

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes import PASSES
-from tt_dynamo.passes.caches.rank_3 import sink_rank3_reshapes
 from tt_dynamo.passes.fuse.epilogues import fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.rows import sink_rank3_reshapes
 
 BATCH, SEQ, WIDTH = 2, 5, 12
 FOUR = (BATCH, 1, SEQ, WIDTH)

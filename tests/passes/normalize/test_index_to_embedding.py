@@ -6,8 +6,7 @@ from captured import Module, capture, parameter, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.normalize.lookups import index_to_embedding
-from tt_dynamo.passes.normalize.row_writes import index_put_to_embedding
+from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 
 look_up, pick = operators.look_up, operators.pick
 
