@@ -26,14 +26,10 @@ def by_user(ttnn, x):
     _, batch, rows, width = x.shape
     columns, _ = ttnn.settings.grid_size
     whole, rest = divmod(batch, columns)
-    ranges = []
-    if whole:
-        ranges.append(ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(columns - 1, whole - 1)))
-    if rest:
-        ranges.append(ttnn.CoreRange(ttnn.CoreCoord(0, whole), ttnn.CoreCoord(rest - 1, whole)))
-    shard = ttnn.ShardSpec(
-        ttnn.CoreRangeSet(ranges), [rows + -rows % TILE, width + -width % TILE], ttnn.ShardOrientation.ROW_MAJOR
-    )
+    corners = [((0, 0), (columns - 1, whole - 1))] * bool(whole) + [((0, whole), (rest - 1, whole))] * bool(rest)
+    cores = [ttnn.CoreRange(ttnn.CoreCoord(*first), ttnn.CoreCoord(*end)) for first, end in corners]
+    shape = [rows + -rows % TILE, width + -width % TILE]
+    shard = ttnn.ShardSpec(ttnn.CoreRangeSet(cores), shape, ttnn.ShardOrientation.ROW_MAJOR)
     config = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shard)
     return ttnn.to_memory_config(x, config)
 
@@ -41,13 +37,9 @@ def by_user(ttnn, x):
 @lower(operators.rotary_decode, sharded=True)
 def rotary_decode(ttnn, x, cos, sin):
     """x [1, batch, heads, head_dim] turned by cos, sin [1, batch, 1, head_dim]."""
-    return ttnn.experimental.rotary_embedding_hf(
-        _on_users(ttnn, x),
-        cos,
-        sin,
-        is_decode_mode=True,
-        compute_kernel_config=ttnn.settings.compute_kernel_config,
-    )
+    config = ttnn.settings.compute_kernel_config
+    x = _on_users(ttnn, x)
+    return ttnn.experimental.rotary_embedding_hf(x, cos, sin, is_decode_mode=True, compute_kernel_config=config)
 
 
 @lower(operators.update_cache_decode, sharded=True, positions=POSITIONS)
@@ -56,8 +48,8 @@ def update_cache_decode(ttnn, cache, x, positions):
     return ttnn.experimental.paged_update_cache(cache, _on_users(ttnn, x), update_idxs_tensor=positions)
 
 
-@lower(operators.slide_cache_decode, sharded=True, rows=Need("ROW_MAJOR", "uint32"), positions=POSITIONS)
-def slide_cache_decode(ttnn, cache, x, rows, positions):
+@lower(operators.slide_cache_decode, sharded=True, rows=Need("ROW_MAJOR", "uint32"), last=POSITIONS)
+def slide_cache_decode(ttnn, cache, x, rows, last):
     """cache [batch, heads, length, head_dim] with its rows [batch heads, length], then x in row positions [batch].
 
     TTNN slices and joins whole tiles, so rows change their places in a lookup: in ROW_MAJOR the cache is a table.
@@ -66,7 +58,7 @@ def slide_cache_decode(ttnn, cache, x, rows, positions):
     new = ttnn.reshape(ttnn.embedding(rows, table, layout=ttnn.TILE_LAYOUT), cache.shape)
     if new.dtype != cache.dtype:
         new = ttnn.typecast(new, cache.dtype)
-    return update_cache_decode(ttnn, new, x, positions)
+    return update_cache_decode(ttnn, new, x, last)
 
 
 @lower(operators.attention_decode, sharded=True, positions=POSITIONS)
@@ -83,21 +75,17 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
     seen = {"cur_pos_tensor": positions} if mask is None else {"is_causal": False, "attn_mask": mask}
     if window is not None:
         seen["sliding_window_size"] = window
-    columns, rows = ttnn.settings.grid_size
+    grid = ttnn.CoreCoord(*ttnn.settings.grid_size)
     # Chunks of rows must divide the cache as it lies in tiles.
     sizes = [size for size in (512, 256, 128, 64, 32) if (length + -length % TILE) % size == 0]
 
     def attend(chunk):
-        config = {}
         if chunk:
-            grid = ttnn.CoreCoord(columns, rows)
-            config["program_config"] = ttnn.SDPAProgramConfig(
-                compute_with_storage_grid_size=grid, q_chunk_size=0, **chunk, exp_approx_mode=False
-            )
+            fields = {"compute_with_storage_grid_size": grid, "q_chunk_size": 0, "exp_approx_mode": False, **chunk}
+            chunk = {"program_config": ttnn.SDPAProgramConfig(**fields)}
         return ttnn.transformer.scaled_dot_product_attention_decode(
-            query, key, value, **seen, scale=scale,
-            compute_kernel_config=ttnn.settings.compute_kernel_config, **config,
-        )  # fmt: skip
+            query, key, value, **seen, scale=scale, compute_kernel_config=ttnn.settings.compute_kernel_config, **chunk
+        )
 
     asked = ("scaled_dot_product_attention_decode", query, key, value, seen)
     return ttnn.choose(asked, [{}, *({"k_chunk_size": size} for size in sizes)], attend)
@@ -111,14 +99,13 @@ def capped_attention_decode(ttnn, query, key, value, mask, scale, cap):
     """
     _, batch, heads, head_dim = query.shape
     kv_heads = key.shape[1]
-    config = {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    kernel = ttnn.settings.compute_kernel_config
+    config = {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": kernel}
     rows = ttnn.reshape(query, (batch, kv_heads, heads // kv_heads, head_dim), memory_config=ttnn.L1_MEMORY_CONFIG)
     scores = ttnn.matmul(rows, key, transpose_b=True, **config)
     scores = ttnn.multiply(scores, scale / cap, activations=[ttnn.UnaryWithParam(ttnn.UnaryOpType.TANH)])
     scores = ttnn.multiply(scores, cap) if mask is None else ttnn.mac(scores, cap, mask)
-    weights = ttnn.softmax(
-        scores, dim=3, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config
-    )
+    weights = ttnn.softmax(scores, dim=3, numeric_stable=True, compute_kernel_config=kernel)
     return ttnn.reshape(ttnn.matmul(weights, value, **config), (1, 1, batch, heads * head_dim))
 
 

@@ -19,8 +19,7 @@ from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.gelu import fuse_gelu
-from tt_dynamo.passes.fuse.grouped_query import fuse_grouped_query
-from tt_dynamo.passes.fuse.merge_heads import fuse_merge_heads
+from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.prompt import attention_to_prompt
 from tt_dynamo.passes.fuse.qkv import fuse_qkv

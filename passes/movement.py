@@ -15,20 +15,9 @@ from torch.fx import Node
 
 from tt_dynamo.ir.graph import Context, aten, is_call, needed_for, shape_of
 
-MOVES = frozenset(
-    {
-        aten.view.default,
-        aten.reshape.default,
-        aten.permute.default,
-        aten.select.int,
-        aten.slice.Tensor,
-        aten.unbind.int,
-        aten.split.Tensor,
-        aten.split_with_sizes.default,
-        aten.clone.default,
-        operator.getitem,
-    }
-)
+VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.select.int, aten.slice.Tensor)
+SPLITS = (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default, operator.getitem)
+MOVES = frozenset((*VIEWS, *SPLITS, aten.clone.default))
 
 # Index maps of larger tensors are not worth their memory: batches of images share one image's chain anyway.
 LIMIT = 1 << 25

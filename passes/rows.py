@@ -12,7 +12,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, literal_value, literals_behind, replace, shape_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import emit
 
@@ -20,19 +20,11 @@ from tt_dynamo.passes.rewrite import emit
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.bool)
 # Numbers of larger tensors are not worth their memory.
 LIMIT = 1 << 24
-# For each operation that works row by row, which operands hold the rows.
+# What works row by row, and how many of its first operands hold the rows.
 ROWS = {
-    operators.linear: (0,),
-    operators.add_layer_norm: (0, 1),
-    operators.rms_norm: (0,),
-    aten.layer_norm.default: (0,),
-    aten.add.Tensor: (0, 1),
-    aten.mul.Tensor: (0, 1),
-    aten.gelu.default: (0,),
-    aten.relu.default: (0,),
-    aten.silu.default: (0,),
-    aten.sigmoid.default: (0,),
-    aten.tanh.default: (0,),
+    **{getattr(aten, name).default: 1 for name in ("layer_norm", "gelu", "relu", "silu", "sigmoid", "tanh")},
+    **dict.fromkeys((operators.linear, operators.rms_norm), 1),
+    **dict.fromkeys((operators.add_layer_norm, aten.add.Tensor, aten.mul.Tensor), 2),
 }
 BY_DIMENSION = (aten.index_select.default, aten.index_copy.default)
 
@@ -62,16 +54,20 @@ def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
     return found
 
 
+def known_numbers(node: Node) -> torch.Tensor | None:
+    """What a node that depends on literals alone stands for; None for any other, and for a large one."""
+    return literal_value(node, literals_behind(node), LIMIT)
+
+
 def indices_of(node: Node) -> list[Any] | None:
     """What indexes each dimension of the operand: a tensor of integers, or None for all of it."""
     rank, by_dimension = len(shape_of(node.args[0])), node.target in BY_DIMENSION
     indices = [None] * (node.args[1] % max(rank, 1)) + [node.args[2]] if by_dimension else list(node.args[1])
     tensors = [index for index in indices if index is not None]
-    if not tensors or not rank or any(dtype_of(index) not in (torch.int64, torch.int32) for index in tensors):
+    is_one = by_dimension and not shape_of(node.args[2])
+    if not rank or is_one or not {dtype_of(index) for index in tensors} <= {torch.int64, torch.int32}:
         return None
-    if by_dimension and not shape_of(tensors[0]):
-        return None
-    return indices + [None] * (rank - len(indices))
+    return indices + [None] * (rank - len(indices)) if tensors else None
 
 
 def carry(node: Node, leading: tuple[int, ...]) -> bool:
@@ -89,8 +85,7 @@ def carry(node: Node, leading: tuple[int, ...]) -> bool:
 
 
 def _row_operands(node: Node) -> dict[int, Node]:
-    places = [place for place in ROWS[node.target] if place < len(node.args)]
-    return {place: node.args[place] for place in places if isinstance(node.args[place], Node)}
+    return {place: x for place, x in enumerate(node.args[: ROWS[node.target]]) if isinstance(x, Node)}
 
 
 def sink_rank3_reshapes(graph: Graph, context: Context) -> int:
@@ -107,15 +102,10 @@ def sink_rank3_reshapes(graph: Graph, context: Context) -> int:
     for node in list(graph.nodes):
         if not is_call(node, *ROWS) or len(shape_of(node)) != 3:
             continue
-        batch, seq, _ = shape_of(node)
-        if any(_drops_one(x) for x in _row_operands(node).values()):
-            carried += carry(node, (batch, 1, seq))
+        leading = (shape_of(node)[0], 1, shape_of(node)[1])
+        reshaped = [x.args[0] for x in _row_operands(node).values() if is_call(x, aten.reshape.default)]
+        if any(shape_of(x)[:-1] == leading for x in reshaped):
+            carried += carry(node, leading)
     if carried:
         canonicalize(graph, context)
     return carried
-
-
-def _drops_one(x: Node) -> bool:
-    """Whether x is [batch, seq, width], reshaped from [batch, 1, seq, width]."""
-    shape = shape_of(x)
-    return is_call(x, aten.reshape.default) and len(shape) == 3 and shape_of(x.args[0]) == (shape[0], 1, *shape[1:])

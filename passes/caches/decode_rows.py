@@ -13,6 +13,7 @@ each, and once for all by `canonicalize`.
 from __future__ import annotations
 
 import operator
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -34,15 +35,14 @@ BY_BATCH = (1, 2, 0, 3)  # and back
 
 def decode_rows(graph: Graph, context: Context) -> int:
     """Rewrite every such attention; returns how many."""
-    attentions = [node for node in graph.nodes if is_call(node, *ATTENTIONS)]
-    if not any(shape_of(node.args[0])[2] == 1 for node in attentions):
+    if not any(is_call(node, *ATTENTIONS) and shape_of(node.args[0])[2] == 1 for node in graph.nodes):
         return 0
     canonicalize(graph, context)  # reshapes that do nothing would hide the caches
     changed = 0
     for node in list(graph.nodes):
         if is_call(node, *ATTENTIONS) and node.users and _is_decode(node):
             with graph.inserting_before(node):
-                _attend_capped(node) if is_call(node, operators.capped_attention) else _attend(node)
+                _attend(node)
             changed += 1
     if changed:
         for node in list(graph.nodes):
@@ -59,10 +59,8 @@ def _is_decode(node: Node) -> bool:
     batch, _, seq, _ = shape_of(query)
     if node.target is operators.capped_attention:
         plain = rest[0] is None or shape_of(_source(rest[0]))[1:3] == (1, 1)
-    elif node.target is operators.attention:
-        plain = not rest[1]
     else:
-        plain = not any(rest[1:3])  # dropout, is_causal
+        plain = not any(rest[1 : 3 if node.target is SDPA else 2])  # dropout, which SDPA alone has, and is_causal
     if seq != 1 or batch > USERS or not plain:
         return False
     return all(is_call(cache, *CACHES) for cache in (key, value)) and shape_of(key)[0] == batch
@@ -70,29 +68,23 @@ def _is_decode(node: Node) -> bool:
 
 def _attend(node: Node) -> None:
     query, key, value, mask = (*node.args[:4], None)[:4]
-    scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
-    positions, mask, window = _seen(mask, key, shape_of(query)[1])
-    caches = [_cache(cache) for cache in (key, value)]
-    out = emit(node, operators.attention_decode, _by_user(query), *caches, positions, mask, scale, window)
-    if node.target is operators.attention:
-        replace(node, emit(node, aten.reshape.default, out, list(shape_of(node))))
-    else:
-        replace(node, emit(node, aten.permute.default, out, list(BY_BATCH)))
-
-
-def _attend_capped(node: Node) -> None:
-    query, key, value, mask, scale, cap = node.args
     batch, heads, _, head_dim = shape_of(query)
+    if is_call(node, operators.capped_attention):
+        target, (scale, cap) = operators.capped_attention_decode, node.args[4:]
+        mask = mask and emit(mask, operators.attention_mask, _source(mask))  # the same for all heads
+        rest: tuple[Any, ...] = (mask, scale, cap)
+    else:
+        target, (positions, mask, window) = operators.attention_decode, _seen(mask, key, heads)
+        scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
+        rest = (positions, mask, scale, window)
     caches = [_cache(cache) for cache in (key, value)]
-    if mask is not None:  # [batch or 1, 1, 1, length], the same for all heads
-        mask = emit(mask, operators.attention_mask, _source(mask))
-    out = emit(node, operators.capped_attention_decode, _by_user(query), *caches, mask, scale, cap)
-    merged = only_user(node)
-    if is_call(merged, operators.merge_heads):
-        replace(merged, emit(merged, aten.reshape.default, out, list(shape_of(merged))))
+    out = emit(node, target, _by_user(query), *caches, *rest)
+    end = only_user(node) if is_call(only_user(node), operators.merge_heads) else node
+    if is_call(end, operators.attention, operators.merge_heads):
+        replace(end, emit(end, aten.reshape.default, out, list(shape_of(end))))
     else:
         out = emit(node, aten.reshape.default, out, [1, batch, heads, head_dim])
-        replace(node, emit(node, aten.permute.default, out, list(BY_BATCH)))
+        replace(end, emit(end, aten.permute.default, out, list(BY_BATCH)))
 
 
 def _seen(mask: Node | None, cache: Node, heads: int) -> tuple[Node | None, Node | None, int | None]:
@@ -108,9 +100,7 @@ def _seen(mask: Node | None, cache: Node, heads: int) -> tuple[Node | None, Node
     source = _source(mask)
     rows, have, _, length = shape_of(source)
     by_head = emit(mask, aten.reshape.default, source, [rows, 1, have, length])
-    wanted = zip((heads, shape_of(mask)[-1]), (have, length), strict=True)
-    missing = [1, 1, *(1 if size == had else size for size, had in wanted)]
-    zeros = emit(mask, aten.zeros.default, missing, dtype=dtype_of(source))
+    zeros = emit(mask, aten.zeros.default, [1, 1, heads, shape_of(mask)[-1]], dtype=dtype_of(source))
     return None, emit(mask, operators.attention_mask, by_head, zeros), None
 
 

@@ -16,61 +16,30 @@ noted as `Assumption` and checked at every call. A slice of what a prompt wrote 
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import (
-    Assumption,
-    Context,
-    Literals,
-    aten,
-    dead_code,
-    dtype_of,
-    insert,
-    is_call,
-    literal_nodes,
-    literal_value,
-    only_user,
-    replace,
-    shape_of,
-)
-from tt_dynamo.passes.rows import literal
+from tt_dynamo.ir.graph import Assumption, Context, aten, dead_code, dtype_of, is_call, replace, shape_of
+from tt_dynamo.passes.rewrite import call, emit, is_anything, once, variable
+from tt_dynamo.passes.rows import known_numbers, literal
 
 TILE = 32
 TOKENS = 2  # the dimension of a cache that counts them
-
-
-@dataclasses.dataclass(frozen=True)
-class _Write:
-    """A write of `count` rows into a cache, which starts at row `start`: a number, or a node that holds one."""
-
-    node: Node
-    cache: Node
-    values: Node
-    positions: Node
-    count: int
-    start: Node | int
-
-    @property
-    def is_fresh(self) -> bool:
-        return self.cache.op != "placeholder"
-
-    @property
-    def is_prompt(self) -> bool:
-        return self.is_fresh or self.count > 1
+ROLLED = call(aten.roll.default, variable("cache"), [-1], variable("dims", is_anything))
+SLID = call(aten.index_put.default, once(ROLLED), variable("indices", is_anything), variable("values"))
 
 
 def cache_writes_in_place(graph: Graph, context: Context) -> int:
     """Rewrite every write into a cache; returns how many."""
-    literals = literal_nodes(graph)
-    writes = [found for node in graph.nodes if (found := _write(node, literals)) is not None]
+    writes = graph.find_nodes(op="call_function", target=aten.index_copy.default)
+    starts = {node: start for node in writes if (start := _start(node)) is not None}
     if context.assume:
-        _share_positions([write for write in writes if not write.is_prompt], context)
-        _assume_start(graph, [write for write in writes if write.is_prompt], context)
-    made = [_rewrite(graph, write) for write in writes if context.assume or not write.is_prompt or write.start == 0]
+        inputs = {node: start for node, start in starts.items() if isinstance(start, Node)}
+        _share_positions({node: start for node, start in inputs.items() if not _is_prompt(node)}, context)
+        _assume_start(graph, dict.fromkeys(inputs[node] for node in inputs if _is_prompt(node)), context)
+    sure = [node for node, start in starts.items() if context.assume or start == 0 or not _is_prompt(node)]
+    made = [_rewrite(graph, node) for node in sure]
     _keep(graph, made)
     slid = _slide(graph)
     if made or slid:
@@ -80,56 +49,45 @@ def cache_writes_in_place(graph: Graph, context: Context) -> int:
 
 def _slide(graph: Graph) -> int:
     """Rewrite every write of one token into a full cache that slides; returns how many."""
-    literals, slid = literal_nodes(graph), 0
-    for roll in graph.find_nodes(op="call_function", target=aten.roll.default):
-        cache, shifts, dims = (*roll.args, [])[:3]
-        write = only_user(roll)
-        if list(shifts) != [-1] or len(shape_of(roll)) != 4 or [dim % 4 for dim in dims] != [TOKENS]:
-            continue
-        if write is None or not _is_last_row(write, roll, literals):
-            continue
-        for copy in [
-            user for user in cache.users if is_call(user, aten.copy.default) and user.args[:2] == (cache, write)
-        ]:
-            replace(copy, write)
-        values, shape = write.args[2], shape_of(cache)
-        rows = (*shape[:TOKENS], 1, shape[3])
-        if torch.Size(shape_of(values)).numel() != torch.Size(rows).numel() or not _is_overwritten(cache, roll):
-            continue
-        with graph.inserting_before(write):
-            if shape_of(values) != rows:
-                values = insert(graph, aten.reshape.default, (values, list(rows)), like=values)
-            replace(write, insert(graph, operators.slide_cache, (cache, values), like=write))
-        slid += 1
+    slid = 0
+    for write in graph.find_nodes(op="call_function", target=aten.index_put.default):
+        for cache, dims, indices, values in (found.values() for found in SLID.matches(write, {})):
+            shape, row = shape_of(cache), values.meta["val"]
+            if len(shape) != 4 or [dim % 4 for dim in dims] != [TOKENS] or not _is_last_row(indices, shape):
+                continue
+            if row.dtype != dtype_of(write) or row.numel() * shape[TOKENS] != torch.Size(shape).numel():
+                continue
+            for user in list(cache.users):
+                if is_call(user, aten.copy.default) and user.args[:2] == (cache, write):
+                    replace(user, write)
+            if _is_overwritten(cache, write.args[0]):
+                with graph.inserting_before(write):
+                    values = emit(values, aten.reshape.default, values, [*shape[:TOKENS], 1, shape[-1]])
+                    replace(write, emit(write, operators.slide_cache, cache, values))
+                slid += 1
     return slid
 
 
-def _is_last_row(write: Node, roll: Node, literals: Literals) -> bool:
-    """Whether `write` is an index_put that replaces just the last row of what was rolled."""
-    if not is_call(write, aten.index_put.default):
-        return False
-    target, indices, values, *accumulate = write.args
-    if target is not roll or any(accumulate) or write.kwargs or dtype_of(values) != dtype_of(roll):
-        return False
-    if len(indices) != TOKENS + 1 or any(index is not None for index in indices[:TOKENS]):
-        return False
-    row = literal_value(indices[TOKENS], literals)
-    return row is not None and row.shape == (1,) and int(row) in (-1, shape_of(roll)[TOKENS] - 1)
+def _is_last_row(indices: list[Node | None], shape: tuple[int, ...]) -> bool:
+    *others, last = indices
+    row = known_numbers(last) if last is not None and others == [None] * TOKENS else None
+    return row is not None and row.shape == (1,) and int(row) in (-1, shape[TOKENS] - 1)
 
 
-def _write(node: Node, literals: Literals) -> _Write | None:
-    if not is_call(node, aten.index_copy.default):
-        return None
+def _start(node: Node) -> Node | int | None:
+    """The row from which an index_copy writes into a cache: a number or an input; None where it does anything else."""
     cache, dim, positions, values = node.args
     if len(shape_of(node)) != 4 or dim % 4 != TOKENS or dtype_of(values) != dtype_of(node):
         return None
     if not dtype_of(node).is_floating_point or not (_is_zeros(cache) or _is_overwritten(cache, node)):
         return None
-    start, count, length = _start(positions, literals), shape_of(values)[TOKENS], shape_of(node)[TOKENS]
-    if start is None or count > length or (isinstance(start, Node) and start.op != "placeholder"):
-        return None
-    write = _Write(node, cache, values, positions, count, start)
-    return write if isinstance(start, Node) or start in range(1 if write.is_prompt else length) else None
+    count, length, start = shape_of(values)[TOKENS], shape_of(node)[TOKENS], _first(positions)
+    may_start = isinstance(start, Node) or start in range(1 if _is_prompt(node) else length)
+    return start if may_start and count <= length else None
+
+
+def _is_prompt(node: Node) -> bool:
+    return _is_zeros(node.args[0]) or shape_of(node.args[3])[TOKENS] > 1
 
 
 def _is_overwritten(cache: Node, node: Node) -> bool:
@@ -143,75 +101,72 @@ def _is_zeros(cache: Node) -> bool:
     return is_call(cache, aten.zeros.default) and len(cache.users) == 1
 
 
-def _start(positions: Node, literals: Literals) -> Node | int | None:
-    """Where positions that count upward by one start: known ones, or those plus a number; one is its own start."""
-    if shape_of(positions) == (1,) and positions.op == "placeholder":
-        return positions
-    known = literal_value(positions, literals)
-    if known is not None:
-        numbers = known.reshape(-1).tolist()
-        return numbers[0] if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) else None
-    if not is_call(positions, aten.add.Tensor) or positions.kwargs:
-        return None
-    for counting, start in (positions.args, positions.args[::-1]):
-        known = literal_value(counting, literals) if isinstance(counting, Node) else None
-        counts = known is not None and known.reshape(-1).tolist() == list(range(known.numel()))
-        if counts and isinstance(start, Node) and shape_of(start) in ((), (1,)):
-            return start
-    return None
+def _first(positions: Node) -> Node | int | None:
+    """Where positions that count upward by one start: known ones, or those plus an input; one is its own start."""
+    if positions.op == "placeholder":
+        return positions if shape_of(positions) == (1,) else None
+    if is_call(positions, aten.add.Tensor) and not positions.kwargs:
+        for counting, start in (positions.args, positions.args[::-1]):
+            is_input = isinstance(start, Node) and start.op == "placeholder" and shape_of(start) in ((), (1,))
+            if is_input and _first_known(counting) == 0:
+                return start
+    return _first_known(positions)
 
 
-def _share_positions(writes: list[_Write], context: Context) -> None:
+def _first_known(positions: Node) -> int | None:
+    known = known_numbers(positions) if isinstance(positions, Node) else None
+    numbers = [] if known is None else known.reshape(-1).tolist()
+    return numbers[0] if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) else None
+
+
+def _share_positions(starts: dict[Node, Node], context: Context) -> None:
     """Let all writes of one token read the first one's position."""
-    moving = [write for write in writes if isinstance(write.start, Node)]
-    starts = list(dict.fromkeys(write.start for write in moving))
-    if len(starts) > 1:
-        context.assumptions.append(Assumption(tuple(start.name for start in starts if isinstance(start, Node)), None))
-        for write in moving:
-            write.node.update_arg(2, moving[0].positions)
+    different = dict.fromkeys(starts.values())
+    if len(different) > 1:
+        context.assumptions.append(Assumption(tuple(start.name for start in different), None))
+        first, *others = starts
+        for node in others:
+            node.update_arg(2, first.args[2])
 
 
-def _assume_start(graph: Graph, writes: list[_Write], context: Context) -> None:
+def _assume_start(graph: Graph, starts: dict[Node, None], context: Context) -> None:
     """Have prompts start at the first row: for all that reads where, it is 0."""
-    starts = [*dict.fromkeys(write.start for write in writes if isinstance(write.start, Node))]
     if not starts:
         return
     context.assumptions.append(Assumption(tuple(start.name for start in starts), 0))
     last = graph.find_nodes(op="placeholder")[-1]
     for start in starts:
         with graph.inserting_after(last):
-            zero = insert(graph, aten.zeros.default, (list(shape_of(start)),), {"dtype": dtype_of(start)}, like=start)
+            zero = emit(start, aten.zeros.default, list(shape_of(start)), dtype=dtype_of(start))
         for user in list(start.users):
             if not is_call(user, aten.copy_.default):
                 user.replace_input_with(start, zero)
 
 
-def _rewrite(graph: Graph, write: _Write) -> Node:
-    node, length = write.node, shape_of(write.node)[TOKENS]
+def _rewrite(graph: Graph, node: Node) -> Node:
+    """Replace an index_copy into a cache; what it is then."""
+    values, count = node.args[3], shape_of(node.args[3])[TOKENS]
     with graph.inserting_before(node):
-        if write.is_fresh:
-            missing = [0, 0, 0, length - write.count]
-            new = insert(graph, aten.constant_pad_nd.default, (write.values, missing), like=node)
-        elif write.is_prompt:
-            new = insert(graph, operators.fill_cache, (write.cache, write.values, *_written(write, length)), like=node)
-        else:
-            new = insert(graph, operators.update_cache, (write.cache, write.values, node.args[2]), like=node)
-    if write.is_prompt:
-        for user in list(node.users):
-            if is_call(user, aten.slice.Tensor) and list(user.args[1:]) == [TOKENS, 0, write.count]:
-                replace(user, write.values)
+        new = _written(node, count, shape_of(node)[TOKENS])
+    for user in list(node.users) if _is_prompt(node) else ():
+        if is_call(user, aten.slice.Tensor) and list(user.args[1:]) == [TOKENS, 0, count]:
+            replace(user, values)
     node.replace_all_uses_with(new, propagate_meta=False)
     graph.erase_node(node)
     return new
 
 
-def _written(write: _Write, length: int) -> list[Node]:
-    """Which rows of the tiles that a prompt ends in are its own, where others in them may hold something."""
-    rows = min(write.count + -write.count % TILE, length)
-    if rows == write.count:
-        return []
-    own = (torch.arange(rows) < write.count)[None, None, :, None]
-    return [literal(write.values, own, f"first_{write.count}_of_{rows}_rows")]
+def _written(node: Node, count: int, length: int) -> Node:
+    cache, _, positions, values = node.args
+    if _is_zeros(node.args[0]):
+        return emit(node, aten.constant_pad_nd.default, values, [0, 0, 0, length - count])
+    if count == 1:
+        return emit(node, operators.update_cache, cache, values, positions)
+    rows = min(count + -count % TILE, length)
+    if rows == count:
+        return emit(node, operators.fill_cache, cache, values)
+    own = (torch.arange(rows) < count)[None, None, :, None]
+    return emit(node, operators.fill_cache, cache, values, literal(values, own, f"first_{count}_of_{rows}_rows"))
 
 
 def _keep(graph: Graph, made: list[Node]) -> None:

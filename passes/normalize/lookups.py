@@ -6,62 +6,34 @@ After    y = look_up(x, rows)                                                 z 
 Before   y = index_put(x, [ids], values)                y = slice_scatter(x, values, 2, 0, 8, 2)
 After    y = look_up(cat(x, values), put_numbers(ids))  y = look_up(cat(x, values), rows)
 
-A row is what lies along the last dimension. What moves elements to known positions is run once on the numbers of its
-source's elements: where rows stay whole, their new order is a constant of the program, and any run of such moves is one
-call. Where the last dimension moves and another stays, that one is brought to the end first; where none stays, elements
-are picked one by one. Indices that are computed are turned into numbers on the host, by indexing an arange: eager torch
-itself checks them and wraps the negative ones. A write is a lookup in the value and, behind it, what is written; eager
-torch decides between writes to one place.
+A row is what lies along the last dimension. What moves elements to known positions is run once on their numbers: where
+rows stay whole, their new order is a constant of the program, and any run of such moves is one call. Where the last
+dimension moves and another stays, that one is brought to the end first; where none stays, elements are picked one by
+one. Computed indices become numbers on the host, by indexing an arange: eager torch itself checks them, wraps the
+negative ones and decides between writes to one place. A write is a lookup in the value and, behind it, what is written.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import (
-    Context,
-    aten,
-    constant_nodes,
-    dtype_of,
-    is_call,
-    literal_value,
-    literals_behind,
-    only_user,
-    shape_of,
-)
-from tt_dynamo.passes.movement import numbered, run
+from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, only_user, shape_of
+from tt_dynamo.passes.movement import VIEWS, numbered, run
+from tt_dynamo.passes.normalize.canonicalize import RESHAPES
 from tt_dynamo.passes.rewrite import Rules, argument, emit
-from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, indices_of, literal, movable, rows_of
+from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, indices_of, known_numbers, literal, movable, rows_of
 
+PADS = [f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank in (1, 2, 3)]
 # What moves elements to positions that its arguments alone say, and is worth a lookup.
-ROW_MOVES = (
-    *(getattr(aten, f"{kind}_pad{rank}d").default for kind in ("reflection", "replication") for rank in (1, 2, 3)),
-    aten.roll.default,
-    aten.flip.default,
-    aten.unfold.default,
-    aten.diagonal.default,
-    aten.im2col.default,
-)
+ROW_MOVES = tuple(getattr(aten, name).default for name in (*PADS, "roll", "flip", "unfold", "diagonal", "im2col"))
 # What may come before or after them in the same lookup.
-ALONGSIDE = (
-    *ROW_MOVES,
-    aten.view.default,
-    aten._unsafe_view.default,
-    aten.reshape.default,
-    aten.unsqueeze.default,
-    aten.squeeze.dim,
-    aten.squeeze.dims,
-    aten.permute.default,
-    aten.transpose.int,
-    aten.slice.Tensor,
-    aten.select.int,
-    aten.clone.default,
-)
+ALONGSIDE = (*ROW_MOVES, *RESHAPES, *VIEWS, aten.transpose.int, aten.clone.default)
 INDEXING = (aten.index.Tensor, aten._unsafe_index.Tensor, aten.index_select.default, aten.take.default)
 
 READS, WRITES = Rules(), Rules()
@@ -86,8 +58,23 @@ def _join(node: Node) -> Node | None:
     found = node.args[0]
     if not is_call(found, operators.look_up) or only_user(found) is not node or not movable(node):
         return None
-    rows, moved = literal_value(found.args[1], literals_behind(found.args[1]), LIMIT), _row_numbers(node)
+    rows, moved = known_numbers(found.args[1]), _row_numbers(node)
     return None if rows is None or moved is None else _looked_up(node, found.args[0], rows.reshape(-1)[moved])
+
+
+@READS.on(aten.index.Tensor, aten.index_select.default)
+def _slice(node: Node) -> Node | None:
+    """One index that is known and rises evenly is a slice."""
+    given = [(dim, index) for dim, index in enumerate(indices_of(node) or ()) if index is not None]
+    known = known_numbers(given[0][1]) if len(given) == 1 and movable(node) else None
+    if known is None or known.dim() != 1:
+        return None
+    dim, size = given[0][0], shape_of(node.args[0])[given[0][0]]
+    first = 0 if node.target in BY_DIMENSION else -size
+    line = [place % size for place in known.tolist() if first <= place < size]
+    cut = range(line[0], line[-1] + 1, max(1, line[1] - line[0]) if len(line) > 1 else 1) if line else range(0)
+    is_slice = list(cut) == line and len(line) == len(known)
+    return emit(node, aten.slice.Tensor, node.args[0], dim, cut.start, cut.stop, cut.step) if is_slice else None
 
 
 @READS.on(*ROW_MOVES, *INDEXING)
@@ -99,7 +86,7 @@ def _move(node: Node) -> Node | None:
 def _numbers(node: Node) -> torch.Tensor | None:
     """For each element of `node`, its number in the operand; None where it is not known."""
     x, *indices = node.all_input_nodes
-    known = {index: literal_value(index, literals_behind(index), LIMIT) for index in indices}
+    known = {index: known_numbers(index) for index in indices}
     if any(value is None for value in known.values()) or not shape_of(x) or not 0 < math.prod(shape_of(x)) <= LIMIT:
         return None
     if node.target is aten.im2col.default and any(node.args[3]):
@@ -118,22 +105,20 @@ def _row_numbers(node: Node) -> torch.Tensor | None:
 
 
 def _read(node: Node, x: Node, numbers: torch.Tensor) -> Node:
-    """`node`, which reads x at `numbers`, as a reshape, slices, a lookup of rows, or picked elements."""
+    """`node`, which reads x at `numbers`, as a reshape, a lookup of rows, or picked elements."""
     shape = shape_of(x)
     every = numbered(shape, torch.int64)
     if torch.equal(numbers.reshape(-1), every.reshape(-1)):
         return emit(node, aten.reshape.default, x, list(numbers.shape))
-    slices = _slices(node, x, numbers)
-    if slices is not None:
-        return slices
     last = len(shape) - 1
-    for dim in sorted(range(len(shape)), key=lambda dim: (dim != last, -shape[dim])):
+    dims = [dim for dim, size in enumerate(shape) if size > 1 or dim == last]
+    for dim in sorted(dims, key=lambda dim: (dim != last, -shape[dim])):
         # The number of each element where rows lie along `dim`.
         by_row = numbered(every.movedim(dim, -1).shape, torch.int64).movedim(-1, dim).reshape(-1)
-        for place in reversed(range(numbers.dim()) if shape[dim] > 1 or dim == last else ()):
+        for place in reversed(range(numbers.dim())):
             rows = rows_of(by_row[numbers].movedim(place, -1), shape[dim])
             if rows is not None:
-                return _moved(node, _looked_up(node, _moved(node, x, dim, last), rows), rows.dim(), place)
+                return _moved(node, _looked_up(node, _moved(node, x, dim, -1), rows), -1, place)
     return emit(node, operators.pick, x, literal(node, numbers))
 
 
@@ -145,25 +130,6 @@ def _looked_up(node: Node, x: Node, rows: torch.Tensor) -> Node:
             break
         x, rows = x.args[0], before.reshape(-1)[rows]
     return emit(node, operators.look_up, x, literal(node, rows))
-
-
-def _slices(node: Node, x: Node, numbers: torch.Tensor) -> Node | None:
-    """Slices of x, where the positions along each dimension are evenly spaced and rise."""
-    read = numbered(shape_of(x), torch.int64)
-    if numbers.dim() != read.dim():
-        return None
-    cuts = []
-    for dim, (size, stride) in enumerate(zip(read.shape, read.stride(), strict=True)):
-        line = (numbers.movedim(dim, 0).reshape(numbers.shape[dim], -1)[:, 0] // stride % size).tolist()
-        step = max(1, line[1] - line[0]) if len(line) > 1 else 1
-        cuts.append((dim, line[0], line[-1] + 1, step))
-    for cut in cuts:
-        read = aten.slice.Tensor(read, *cut)
-    if not torch.equal(read, numbers):
-        return None
-    for cut in cuts:
-        x = x if cut[1:] == (0, shape_of(x)[cut[0]], 1) else emit(node, aten.slice.Tensor, x, *cut)
-    return x
 
 
 @READS.on(aten.as_strided.default)
@@ -197,8 +163,8 @@ def _scatter(node: Node) -> Node | None:
     numbers = run(node, {x: numbered(shape_of(x), torch.int64), values: written})
     rows = rows_of(numbers, width) if shape_of(values)[-1:] == (width,) else None
     if rows is None:
-        return emit(node, operators.pick, _behind(node, x, values), literal(node, numbers))
-    return emit(node, operators.look_up, _behind(node, x, values, width), literal(node, rows))
+        return _among(node, x, values, literal(node, numbers))
+    return _among(node, x, values, literal(node, rows), width)
 
 
 # --- positions that are computed -------------------------------------------------------------------------------------
@@ -206,23 +172,16 @@ def _scatter(node: Node) -> Node | None:
 
 @READS.on(*INDEXING)
 def _index(node: Node) -> Node | None:
-    x, shape = node.args[0], shape_of(node.args[0])
-    if not movable(node):
+    x, is_flat = node.args[0], node.target is aten.take.default
+    indices, shape = ([node.args[1]], (math.prod(shape_of(x)),)) if is_flat else (indices_of(node), shape_of(x))
+    if indices is None or not movable(node):
         return None
-    if node.target is aten.take.default:
-        indices, shape, kept = [node.args[1]], (math.prod(shape),), None
-    else:
-        found = indices_of(node)
-        if found is None:
-            return None
-        indices, kept = _from_the_front(node, found), _kept_dimension(found, shape)
+    kept, indices = _kept_dimension(indices, shape), _from_the_front(node, indices)
     if kept is None:
         return emit(node, operators.pick, x, emit(node, operators.index_numbers, indices, list(shape)))
-    place, rank = _place_of(kept, indices)
-    sizes = [1 if dim == kept else size for dim, size in enumerate(shape)]
-    rows = emit(node, operators.index_numbers, indices, sizes, place)
-    new = emit(node, operators.look_up, _moved(node, x, kept, len(shape) - 1), rows)
-    return _moved(node, new, rank - 1, place)
+    place, _ = _place_of(kept, indices)
+    rows = emit(node, operators.index_numbers, indices, _without(shape, kept), place)
+    return _moved(node, emit(node, operators.look_up, _moved(node, x, kept, -1), rows), -1, place)
 
 
 @WRITES.on(aten.index_put.default, aten.index_copy.default)
@@ -230,20 +189,24 @@ def _put(node: Node) -> Node | None:
     """index_put and index_copy without accumulation."""
     x, values = node.args[0], argument(node, 3 if node.target is aten.index_copy.default else 2)
     accumulate = node.target is aten.index_put.default and argument(node, 3, False)
-    found, shape = indices_of(node), shape_of(x)
-    if found is None or accumulate or dtype_of(x) != dtype_of(values) or not movable(values) or not movable(node):
+    indices, shape = indices_of(node), shape_of(x)
+    if indices is None or accumulate or dtype_of(x) != dtype_of(values) or not movable(values) or not movable(node):
         return None
-    kept, indices = _kept_dimension(found, shape), _from_the_front(node, found)
+    kept, indices = _kept_dimension(indices, shape), _from_the_front(node, indices)
     if kept is None:
-        places = emit(node, operators.put_numbers, indices, list(shape), list(shape_of(values)))
-        return emit(node, operators.pick, _behind(node, x, values), places)
+        numbers = emit(node, operators.put_numbers, indices, list(shape), list(shape_of(values)))
+        return _among(node, x, values, numbers)
     place, rank = _place_of(kept, indices)
-    full = [1] * (rank - len(shape_of(values))) + list(shape_of(values))
-    values = emit(node, aten.expand.default, values, [*full[:place], shape[kept], *full[place + 1 :]])
-    sizes = [1 if dim == kept else size for dim, size in enumerate(shape)]
-    rows = emit(node, operators.put_numbers, indices, sizes, [*full[:place], 1, *full[place + 1 :]], kept)
-    parts = _moved(node, x, kept, len(shape) - 1), _moved(node, values, place, rank - 1)
-    return _moved(node, emit(node, operators.look_up, _behind(node, *parts, shape[kept]), rows), len(shape) - 1, kept)
+    spread = [1] * (rank - len(shape_of(values))) + list(shape_of(values))
+    spread[place] = shape[kept]
+    rows = emit(node, operators.put_numbers, indices, _without(shape, kept), _without(spread, place), kept)
+    values = emit(node, aten.expand.default, values, spread)
+    new = _among(node, _moved(node, x, kept, -1), _moved(node, values, place, -1), rows, shape[kept])
+    return _moved(node, new, -1, kept)
+
+
+def _without(shape: Sequence[int], dim: int) -> list[int]:
+    return [1 if d == dim else size for d, size in enumerate(shape)]
 
 
 def _from_the_front(node: Node, indices: list[Any]) -> list[Any]:
@@ -269,13 +232,14 @@ def _place_of(dim: int, indices: list[Any]) -> tuple[int, int]:
 
 
 def _moved(node: Node, x: Node, dim: int, place: int) -> Node:
-    """x with dimension `dim` moved to `place`."""
+    """x with dimension `dim` moved to `place`; -1 is the last."""
     order = list(range(len(shape_of(x))))
-    order.insert(place, order.pop(dim))
-    return x if dim == place else emit(node, aten.permute.default, x, order)
+    order.insert(place % len(order), order.pop(dim))
+    return emit(node, aten.permute.default, x, order) if order != sorted(order) else x
 
 
-def _behind(node: Node, x: Node, values: Node, width: int | None = None) -> Node:
-    """The rows of x and behind them the rows of values, or their elements where `width` is None."""
+def _among(node: Node, x: Node, values: Node, numbers: Node, width: int | None = None) -> Node:
+    """Rows of `width` by their numbers in x and, behind it, values; elements where `width` is None."""
     shape = [-1] if width is None else [-1, width]
-    return emit(node, aten.cat.default, [emit(node, aten.reshape.default, part, shape) for part in (x, values)])
+    table = emit(node, aten.cat.default, [emit(node, aten.reshape.default, part, shape) for part in (x, values)])
+    return emit(node, operators.pick if width is None else operators.look_up, table, numbers)

@@ -34,6 +34,7 @@ KNOWN = {
     "rows in any order": (lambda x: x[:, [2, 0, 0]], "embedding"),
     "columns in any order": (lambda x: x[..., [2, 0, -1]], "embedding"),
     "rows in order": (lambda x: x[:, [1, 2]], "slice"),
+    "the last row": (lambda x: x[:, [-1]], "slice"),
     "rows by two lists": (lambda x: x[[0, 1], [2, 0]], "embedding"),
     "rows by two lists that are apart": (lambda x: x[[0, 1], :, [2, 0]], "embedding"),
     "every second row written": (lambda x: torch.slice_scatter(x, x[:, :, :2], 2, 0, 4, 2), "embedding"),

@@ -40,6 +40,14 @@ def test_positions_say_where_each_element_came_from(name):
     assert torch.equal(x.reshape(-1)[where.long()], CHAINS[name](x))
 
 
+def test_numbers_of_columns_say_what_a_rotation_turns():
+    graph = capture(lambda x: torch.relu(torch.cat((-x[:, 2:], x[:, :2]), -1)), random(3, 4))
+    (x,), relu = graph.graph.find_nodes(op="placeholder"), graph.graph.output_node().args[0][0]
+    columns = movement.run(relu.args[0], {x: torch.arange(1, 5).expand(3, 4)})
+    assert torch.equal(columns, torch.tensor([-3, -4, 1, 2]).expand(3, 4))
+    assert torch.equal(movement.run(x, {x: columns}), columns)
+
+
 def test_the_source_is_the_value_at_the_head_of_the_chain():
     node = moved(CHAINS["long"], BATCH, SEQ, WIDTH)
     assert movement.source_of(node).target is torch.ops.aten.relu.default

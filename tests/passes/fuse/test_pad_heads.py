@@ -9,8 +9,7 @@ from torch import nn
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.grouped_query import fuse_grouped_query
-from tt_dynamo.passes.fuse.merge_heads import fuse_merge_heads
+from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize

@@ -35,13 +35,9 @@ def update_cache_decode(cache, x, positions):
     return cache.permute(0, 2, 1, 3).index_put([users, positions.long()], x[0]).permute(0, 2, 1, 3).contiguous()
 
 
-@define(
-    "slide_cache_decode(Tensor cache, Tensor x, Tensor rows, Tensor positions) -> Tensor",
-    fused=True,
-    writes_cache=True,
-)
-def slide_cache_decode(cache, x, rows, positions):
+@define("slide_cache_decode(Tensor cache, Tensor x, Tensor rows, Tensor last) -> Tensor", fused=True, writes_cache=True)
+def slide_cache_decode(cache, x, rows, last):
     """cache [batch, heads, length, head_dim] with its rows [batch heads, length], numbered through all heads, in place
-    of those it has, then x [1, batch, heads, head_dim] in row positions [batch]."""
+    of those it has, then x [1, batch, heads, head_dim] in row positions `last` [batch]."""
     moved = cache.reshape(-1, cache.shape[-1])[rows.long()].reshape(cache.shape)
-    return update_cache_decode.decompose(moved, x, positions)
+    return update_cache_decode.decompose(moved, x, last)

@@ -1,0 +1,127 @@
+"""Let attention take and give heads as its kernel does: those that queries share once, and its own merged.
+
+Before   k, v = [reshape(expand(reshape(x, [b, h, 1, s, d]), [b, h, n, s, d]), [b, h * n, s, d]) for x in (k, v)]
+         out = reshape(permute(scaled_dot_product_attention(q, k, v), [0, 2, 1, 3]), [batch, seq, heads * head_dim])
+After    out = attention(q, k, v)
+
+Whatever moves of data repeat the heads, also before the rotary embedding turns them: TTNN's attention takes fewer heads
+of keys and values, each for as many consecutive ones of queries. Keys and values must be repeated alike.
+
+Whatever moves of data spell the merge, in whichever shape they end: TTNN's attention kernel writes merged heads itself;
+behind capped_attention the merge is a kernel, merge_heads. A mask whose contents are known to let each query read its
+own key and some before it becomes the kernel's window.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, literals_behind, only_user, replace, shape_of
+from tt_dynamo.passes.fuse.additive_masks import allowed_keys
+from tt_dynamo.passes.movement import LIMIT, is_move, merges_heads, numbered, run, source_of
+from tt_dynamo.passes.rewrite import argument, emit
+
+SDPA = aten.scaled_dot_product_attention.default
+REPEATS = (aten.expand.default, aten.repeat.default)
+
+
+def fuse_grouped_query(graph: Graph, context: Context) -> int:
+    """Strip the repeats of every attention's keys and values; returns of how many attentions."""
+    fused = 0
+    for attention in list(graph.nodes):
+        if not is_call(attention, SDPA, operators.capped_attention):
+            continue
+        query, key, value, *rest = attention.args
+        with graph.inserting_before(attention):
+            stripped = [_stripped(x) for x in (key, value)]
+        if None not in stripped and len({shape_of(x)[1] for x in stripped}) == 1:
+            attention.args = (query, *stripped, *rest)
+            if attention.target is SDPA:
+                attention.kwargs = {**attention.kwargs, "enable_gqa": True}
+            fused += 1
+    dead_code(graph)
+    return fused
+
+
+def _stripped(x: Node) -> Node | None:
+    """The heads that x [batch, heads, seq, head_dim] repeats, each as often in a row: [batch, fewer, seq, head_dim]."""
+    if is_call(x, operators.rotary) and all(shape_of(table)[1] == 1 for table in x.args[1:]):
+        heads = _stripped(x.args[0])
+        return heads and emit(x, operators.rotary, heads, *x.args[1:])
+    repeat = source_of(x)
+    if not is_call(repeat, *REPEATS) or max(x.meta["val"].numel(), repeat.meta["val"].numel()) > LIMIT:
+        return None
+    source = repeat.args[0]
+    sizes = shape_of(source)
+    numbers, read = numbered(sizes), run(x, {source: numbered(sizes)})
+    times = read.numel() // max(numbers.numel(), 1)
+    wanted = read[:, :: max(times, 1)]
+    if times < 2 or not torch.equal(read, wanted.repeat_interleave(times, 1)) or wanted.numel() != numbers.numel():
+        return None
+    for order in itertools.permutations(range(len(sizes))):
+        moved = numbers.permute(order).squeeze()
+        if moved.shape == wanted.squeeze().shape and torch.equal(moved, wanted.squeeze()):
+            y = emit(x, aten.permute.default, source, list(order)) if list(order) != sorted(order) else source
+            return _reshaped(y, tuple(wanted.shape), x)
+    return None
+
+
+def _reshaped(y: Node, shape: tuple[int, ...], x: Node) -> Node:
+    """y in that shape: as it is there already for a cache, or for the attention of later tokens, where it is."""
+    if is_call(y, aten.reshape.default) and shape_of(y) != shape:
+        y = y.args[0]
+    if shape_of(y) == shape:
+        return y
+    reshapes = (user for user in y.users if is_call(user, aten.reshape.default) and shape_of(user) == shape)
+    return next((user for user in reshapes if user < x), None) or emit(x, aten.reshape.default, y, list(shape))
+
+
+def fuse_merge_heads(graph: Graph, context: Context) -> int:
+    """Fuse the chain behind every attention that merges its heads; returns how many."""
+    fused, window_of = 0, functools.cache(_window)
+    for node in list(graph.nodes):
+        dropout = is_call(node, SDPA) and argument(node, 4)
+        end = _merged(node, context) if is_call(node, SDPA, operators.capped_attention) and not dropout else None
+        if end is None:
+            continue
+        with graph.inserting_before(end):
+            merged = _attention(node, window_of) if is_call(node, SDPA) else emit(node, operators.merge_heads, node)
+            if shape_of(merged) != shape_of(end):
+                merged = emit(end, aten.reshape.default, merged, list(shape_of(end)))
+            replace(end, merged)
+        fused += 1
+    dead_code(graph)
+    return fused
+
+
+def _merged(attention: Node, context: Context) -> Node | None:
+    """The last node of the chain behind `attention` at which its heads are merged."""
+    found, node = None, only_user(attention)
+    while node is not None and is_move(node):
+        if merges_heads(node, context):
+            found = node
+        node = only_user(node)
+    return found
+
+
+def _attention(node: Node, window_of: Callable[[Node, int, int], int | None]) -> Node:
+    query, key, value = node.args[:3]
+    mask, is_causal, scale = argument(node, 3), argument(node, 5, False), node.kwargs.get("scale")
+    window = window_of(mask, shape_of(query)[2], shape_of(key)[2]) if mask is not None else None
+    rest = (mask, is_causal, scale) if window is None else (None, True, scale, window)
+    return emit(node, operators.attention, query, key, value, *rest)
+
+
+def _window(mask: Node, queries: int, keys: int) -> int | None:
+    """How many keys a query reads by a literal mask, the last one at its own place; None where it is another mask."""
+    allowed = allowed_keys(mask, (queries, keys), literals_behind(mask))
+    if allowed is None or queries != keys:
+        return None
+    window = int(allowed[-1].sum())
+    return window if torch.equal(allowed, torch.ones_like(allowed).tril().triu(1 - window)) else None
