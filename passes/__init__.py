@@ -16,12 +16,12 @@ from torch.fx import Graph
 from tt_dynamo.ir.graph import Context
 from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
+from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.gelu import fuse_gelu
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
-from tt_dynamo.passes.fuse.prompt import attention_to_prompt
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rms_norm import fuse_rms_norm
 from tt_dynamo.passes.fuse.rotary import fuse_rotary

@@ -20,7 +20,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.fuse.masks import causal_positions, window_positions
+from tt_dynamo.passes.fuse.masks import seen_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import ROWS, carry, literal
@@ -92,9 +92,7 @@ def _seen(mask: Node | None, cache: Node, heads: int) -> tuple[Node | None, Node
     batch = shape_of(cache)[0]
     if mask is None:
         return _last_row(cache), None, None
-    positions, window = causal_positions(mask), None
-    if positions is None:
-        positions, window = window_positions(mask) or (None, None)
+    positions, window = seen_positions(mask)
     if positions is not None:
         return emit(positions, aten.expand.default, positions, [batch]), None, window
     source = _source(mask)

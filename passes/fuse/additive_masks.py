@@ -3,83 +3,85 @@
 Before   attention(q, k, v, mask=arange(n) <= arange(n)[:, None])   attention(q, k, v, mask=allowed)
 After    attention(q, k, v, is_causal=True)   attention(q, k, v, attention_mask(where(allowed, 0, -inf), zeros))
 
-The contents of a literal mask are known: what allows every key goes, what allows the keys up to the query's own place
-is the flag that TTNN's attention reads no mask for, where there are as many keys as queries. Any other literal is a
-weight, and a mask that depends on inputs is prepared once, where the first attention reads it.
+What allows every key goes. What is known to allow the keys up to the query's own place is a flag, where there are as
+many keys as queries: TTNN's attention reads no mask for it. Any other literal is a weight, and a mask that depends on
+inputs is prepared once, where the first attention reads it.
+
+Before   attention(q, fill_cache(keys, k), fill_cache(values, v), mask [.., seq, length])
+After    attention(q, k, v, mask [.., seq, seq]), or as a causal one without a mask
+
+A prompt that fills a cache attends to its own keys and values, not to the whole cache, where its mask is known to let
+nothing read behind the prompt.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Literals, aten, dtype_of, insert, is_call, literal_nodes, literal_value, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, shape_of
 from tt_dynamo.ir.spec import LARGEST
-from tt_dynamo.passes.fuse.masks import allows_all, condition_of
+from tt_dynamo.passes.fuse.masks import Masks
 from tt_dynamo.passes.movement import is_move
+from tt_dynamo.passes.rewrite import emit
+from tt_dynamo.passes.rows import literal
 
 sdpa = aten.scaled_dot_product_attention.default
 
 
 def share_masks(graph: Graph) -> int:
     """Give every attention its mask or flag; returns how many masks were made and how many flags were set."""
-    attentions = [n for n in graph.nodes if is_call(n, sdpa, operators.capped_attention)]
-    literals = literal_nodes(graph)
+    masks = Masks(graph)
     shared: dict[tuple, Node] = {}
     flags = 0
-    for attention in attentions:
-        query, key, _, *rest = attention.args
-        mask = rest[0] if rest else None
+    for attention in [n for n in graph.nodes if is_call(n, sdpa, operators.capped_attention)]:
+        query, key, _, mask = (*attention.args, None)[:4]
         if mask is None or is_call(mask, operators.attention_mask):
             continue
         lengths = (shape_of(query)[2], shape_of(key)[2])
-        flag = _flag(mask, lengths, literals)
-        if flag == "none" or (flag == "causal" and attention.target is sdpa):
+        reach = masks.reach(mask, lengths)
+        if reach is not None and reach.allows_all(lengths[1]):
             attention.update_arg(3, None)
-            if flag == "causal":
-                attention.args = (*attention.args[:3], None, 0.0, True)
             flags += 1
-            continue
-        rank = len(shape_of(mask))
-        leading = [1] * (4 - rank) + list(shape_of(mask))[: max(rank - 2, 0)]
-        source = mask.args[0] if is_call(mask, aten.expand.default) else mask
-        where = (source, (*leading[:2], *lengths), lengths[0] == 1 and _is_cached(key))
-        if where not in shared:
-            with graph.inserting_before(attention):
-                shared[where] = _additive_mask(graph, *where)
-        attention.update_arg(3, shared[where])
+        elif reach is not None and reach.window() == lengths[1] and attention.target is sdpa:
+            attention.args = (*attention.args[:3], None, 0.0, True)
+            flags += 1
+        else:
+            shape = (*(1, 1, 1, *shape_of(mask))[-4:-2], *lengths)
+            source = mask.args[0] if is_call(mask, aten.expand.default) else mask
+            where = (source, shape, lengths[0] == 1 and _is_cached(key))
+            if where not in shared:
+                with graph.inserting_before(attention):
+                    shared[where] = _additive_mask(masks, *where)
+            attention.update_arg(3, shared[where])
     return len(shared) + flags
 
 
-def allowed_keys(mask: Node, lengths: tuple[int, int], literals: Literals) -> torch.Tensor | None:
-    """Which keys a literal mask allows, [query, key] bool, where it forbids the others and does nothing else.
-
-    The same for all sequences and heads; None for every other mask.
-    """
-    value = literal_value(mask, literals)
-    if value is None or not value.numel():
-        return None
-    if value.dtype != torch.bool:
-        allowed = value == 0
-        if not bool((allowed | (value <= torch.finfo(torch.float16).min)).all()):
-            return None
-        value = allowed
-    value = value.reshape(-1, *value.shape[-2:]) if value.ndim > 2 else value[None]
-    if not bool((value == value[:1]).all()):
-        return None
-    return value[0].expand(lengths)
-
-
-def _flag(mask: Node, lengths: tuple[int, int], literals: Literals) -> str:
-    """ "none" for a mask that allows every key, "causal" for one that allows keys up to the query's place, else ""."""
-    allowed = allowed_keys(mask, lengths, literals)
-    if allowed is None:
-        return "none" if allows_all(mask) else ""
-    if bool(allowed.all()):
-        return "none"
-    queries, keys = lengths
-    return "causal" if queries == keys and torch.equal(allowed, torch.ones_like(allowed).tril()) else ""
+def attention_to_prompt(graph: Graph, context: Context) -> int:
+    """Rewrite every attention of a prompt that fills a cache; returns how many."""
+    masks = Masks(graph)
+    made: dict[tuple[Node, int], Node] = {}
+    changed = 0
+    for node in graph.find_nodes(op="call_function", target=sdpa):
+        query, key, value, mask, *rest = (*node.args, None)[: max(len(node.args), 4)]
+        if mask is None or any(rest) or not all(is_call(cache, operators.fill_cache) for cache in (key, value)):
+            continue
+        seq, length = shape_of(key.args[1])[2], shape_of(key)[2]
+        reach = masks.reach(mask, (shape_of(query)[2], length))
+        if reach is None or reach.position is not None or len(reach.last) != seq or int(reach.last.max()) >= seq:
+            continue
+        is_causal = reach.window() == seq
+        if not is_causal and (mask, seq) not in made:
+            with graph.inserting_before(node):
+                made[mask, seq] = literal(node, torch.where(reach.allowed(seq), 0.0, -math.inf)[None, None])
+        node.args = (query, key.args[1], value.args[1], made.get((mask, seq)), 0.0, is_causal)
+        changed += 1
+    if changed:
+        dead_code(graph)
+    return changed
 
 
 def _is_cached(key: Node) -> bool:
@@ -89,38 +91,25 @@ def _is_cached(key: Node) -> bool:
     return is_call(key, operators.update_cache)
 
 
-def _finite(graph: Graph, mask: Node) -> Node:
-    """A mask of one token without -inf.
+def _additive_mask(masks: Masks, mask: Node, shape: tuple[int, ...], finite: bool) -> Node:
+    """attention_mask of a boolean or additive mask that broadcasts to `shape`.
 
-    TTNN's decode attention shares the keys between cores and subtracts the maxima of two of them: where -inf masks all
-    keys of both, as the padding before a short prompt may, that is NaN in all that follows, whatever the others found.
-    The token reads its own key, so that any number this low masks as well as -inf.
+    finite: without -inf, as that of one token. TTNN's decode attention shares the keys between cores and subtracts the
+    maxima of two of them: where -inf masks all keys of both, as the padding before a short prompt may, that is NaN in
+    all that follows, whatever the others found. The token reads its own key, so that any number this low masks as well.
     """
-    if dtype_of(mask) == torch.bool:
-        return insert(graph, aten.where.Scalar, (mask, 0.0, -LARGEST), like=mask)
-    if is_call(mask, aten.where.Scalar):
-        condition, *numbers = mask.args
-        return insert(graph, aten.where.Scalar, (condition, *(max(x, -LARGEST) for x in numbers)), like=mask)
-    condition, allows = condition_of(mask) or (None, False)
-    if condition is None or len(shape_of(condition)) != len(shape_of(mask)):
-        return insert(graph, aten.clamp.default, (mask, -LARGEST), like=mask)
-    numbers = (0.0, -LARGEST) if allows else (-LARGEST, 0.0)
-    return insert(graph, aten.where.Scalar, (condition, *numbers), like=mask)
-
-
-def _additive_mask(graph: Graph, mask: Node, shape: tuple[int, ...], finite: bool) -> Node:
-    """attention_mask of a boolean or additive mask that broadcasts to `shape`."""
-    like = mask
-    if finite:
-        mask = _finite(graph, mask)
-    if dtype_of(mask) == torch.bool:
-        mask = insert(graph, aten.where.Scalar, (mask, 0.0, float("-inf")), like=like)
-    if len(shape_of(mask)) < 4:
-        mask = insert(
-            graph, aten.reshape.default, (mask, [1] * (4 - len(shape_of(mask))) + list(shape_of(mask))), like=like
-        )
-    if shape_of(mask) == shape:
-        return insert(graph, operators.attention_mask, (mask,), like=like)
-    missing = [size if have != size else 1 for have, size in zip(shape_of(mask), shape, strict=True)]
-    zeros = insert(graph, aten.zeros.default, (missing,), {"dtype": dtype_of(mask)}, like=like)
-    return insert(graph, operators.attention_mask, (mask, zeros), like=like)
+    like, chosen = mask, masks.choice(mask)
+    if chosen is not None and (finite or dtype_of(mask) == torch.bool):
+        condition, *numbers = chosen
+        numbers = [max(number, -LARGEST if finite else -math.inf) for number in numbers]
+        mask = emit(like, aten.where.Scalar, condition, *numbers)
+    elif finite:
+        mask = emit(like, aten.clamp.default, mask, -LARGEST)
+    have = (1, 1, 1, *shape_of(mask))[-4:]
+    if shape_of(mask) != have:
+        mask = emit(like, aten.reshape.default, mask, list(have))
+    if have == shape:
+        return emit(like, operators.attention_mask, mask)
+    missing = [1 if size == wanted else wanted for size, wanted in zip(have, shape, strict=True)]
+    zeros = emit(like, aten.zeros.default, missing, dtype=dtype_of(mask))
+    return emit(like, operators.attention_mask, mask, zeros)

@@ -14,16 +14,14 @@ own key and some before it becomes the kernel's window.
 
 from __future__ import annotations
 
-import functools
 import itertools
-from collections.abc import Callable
 
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, literals_behind, only_user, replace, shape_of
-from tt_dynamo.passes.fuse.additive_masks import allowed_keys
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.fuse.masks import Masks
 from tt_dynamo.passes.movement import LIMIT, is_move, merges_heads, numbered, run, source_of
 from tt_dynamo.passes.rewrite import argument, emit
 
@@ -84,14 +82,14 @@ def _reshaped(y: Node, shape: tuple[int, ...], x: Node) -> Node:
 
 def fuse_merge_heads(graph: Graph, context: Context) -> int:
     """Fuse the chain behind every attention that merges its heads; returns how many."""
-    fused, window_of = 0, functools.cache(_window)
+    fused, masks = 0, Masks(graph)
     for node in list(graph.nodes):
         dropout = is_call(node, SDPA) and argument(node, 4)
         end = _merged(node, context) if is_call(node, SDPA, operators.capped_attention) and not dropout else None
         if end is None:
             continue
         with graph.inserting_before(end):
-            merged = _attention(node, window_of) if is_call(node, SDPA) else emit(node, operators.merge_heads, node)
+            merged = _attention(node, masks) if is_call(node, SDPA) else emit(node, operators.merge_heads, node)
             if shape_of(merged) != shape_of(end):
                 merged = emit(end, aten.reshape.default, merged, list(shape_of(end)))
             replace(end, merged)
@@ -110,18 +108,11 @@ def _merged(attention: Node, context: Context) -> Node | None:
     return found
 
 
-def _attention(node: Node, window_of: Callable[[Node, int, int], int | None]) -> Node:
+def _attention(node: Node, masks: Masks) -> Node:
     query, key, value = node.args[:3]
     mask, is_causal, scale = argument(node, 3), argument(node, 5, False), node.kwargs.get("scale")
-    window = window_of(mask, shape_of(query)[2], shape_of(key)[2]) if mask is not None else None
+    queries, keys = shape_of(query)[2], shape_of(key)[2]
+    reach = None if mask is None or queries != keys else masks.reach(mask, (queries, keys))
+    window = None if reach is None else reach.window()
     rest = (mask, is_causal, scale) if window is None else (None, True, scale, window)
     return emit(node, operators.attention, query, key, value, *rest)
-
-
-def _window(mask: Node, queries: int, keys: int) -> int | None:
-    """How many keys a query reads by a literal mask, the last one at its own place; None where it is another mask."""
-    allowed = allowed_keys(mask, (queries, keys), literals_behind(mask))
-    if allowed is None or queries != keys:
-        return None
-    window = int(allowed[-1].sum())
-    return window if torch.equal(allowed, torch.ones_like(allowed).tril().triu(1 - window)) else None

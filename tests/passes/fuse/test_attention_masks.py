@@ -8,7 +8,7 @@ from captured import capture, random
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, is_call
 from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.masks import allows_all, causal_positions, window_positions
+from tt_dynamo.passes.fuse.masks import seen_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default
@@ -64,27 +64,36 @@ CAUSAL = {
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_mask_of_keys_up_to_a_position_gives_the_positions(name, queries, fuse):
     graph, mask = masked(lambda p: CAUSAL[name](p, queries), queries, fuse=fuse)
-    assert window_positions(mask) is None
-    positions = causal_positions(mask)
+    positions, window = seen_positions(mask)
+    assert window is None
     assert positions.meta["val"].shape == (queries,)
     assert evaluated(graph, positions).tolist() == list(range(5, 5 + queries))
 
 
 def test_positions_are_those_at_which_the_cache_is_written():
     graph, mask = masked(lambda p: transformers_mask(p, 1))
-    assert causal_positions(mask) is graph.only(aten.index_copy.default).args[2]
+    assert seen_positions(mask) == (graph.only(aten.index_copy.default).args[2], None)
 
 
 def test_positions_from_an_input_are_that_input():
     graph, mask = masked(lambda _, at: keys() <= at[:, None], queries=3, at=torch.tensor([4, 5, 9]))
-    assert causal_positions(mask).op == "placeholder"
-    assert evaluated(graph, causal_positions(mask)).tolist() == [4, 5, 9]
+    positions, window = seen_positions(mask)
+    assert positions.op == "placeholder" and window is None
+    assert evaluated(graph, positions).tolist() == [4, 5, 9]
 
 
 def test_a_mask_that_attention_reads_says_the_same():
     _, mask = masked(lambda p: transformers_mask(p, 1))
     assert is_call(mask, operators.attention_mask)
-    assert causal_positions(mask) is not None
+    assert seen_positions(mask)[0] is not None
+
+
+@pytest.mark.parametrize("step", [0, 2])
+def test_positions_need_not_follow_each_other(step):
+    graph, mask = masked(lambda p: (keys() <= p + step * torch.arange(4)[:, None])[None, None], queries=4)
+    positions, window = seen_positions(mask)
+    assert window is None
+    assert evaluated(graph, positions).tolist() == [5 + step * query for query in range(4)]
 
 
 WINDOWS = {
@@ -99,8 +108,7 @@ WINDOWS = {
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_window_gives_its_length_which_counts_the_position_itself(name, queries):
     graph, mask = masked(lambda p: WINDOWS[name]((torch.arange(queries) + p)[:, None], 3)[None, None], queries)
-    assert causal_positions(mask) is None
-    positions, window = window_positions(mask)
+    positions, window = seen_positions(mask)
     assert window == 3
     assert evaluated(graph, positions).tolist() == list(range(5, 5 + queries))
 
@@ -124,24 +132,24 @@ OTHER = {
 @pytest.mark.parametrize("name", OTHER)
 def test_any_other_mask_gives_none(name):
     _, mask = masked(lambda p: OTHER[name](p)[None, None, None, :])
-    assert causal_positions(mask) is None and window_positions(mask) is None
+    assert seen_positions(mask) == (None, None)
 
 
 def test_a_position_for_each_sequence_gives_none():
     _, mask = masked(lambda _, at: keys() <= at[:, None, None, None], batch=2, at=torch.tensor([3, 7]))
-    assert causal_positions(mask) is None
+    assert seen_positions(mask) == (None, None)
 
 
 def test_padding_beside_positions_gives_none():
     padding = torch.ones(2, LENGTH, dtype=torch.bool)
     padding[0, 0] = False
     _, mask = masked(lambda p, kept: transformers_mask(p, 1) & kept[:, None, None, :], batch=2, kept=padding)
-    assert causal_positions(mask) is None and window_positions(mask) is None
+    assert seen_positions(mask) == (None, None)
 
 
 def test_a_query_for_each_key_is_no_position_for_each_query():
     _, mask = masked(lambda _, at: (keys() <= at)[None], queries=LENGTH, position=0, at=torch.arange(LENGTH))
-    assert causal_positions(mask) is None
+    assert seen_positions(mask) == (None, None)
 
 
 def test_a_window_that_differs_between_queries_gives_none():
@@ -150,7 +158,7 @@ def test_a_window_that_differs_between_queries_gives_none():
         return (keys() <= at) & (keys() >= p)
 
     _, node = masked(mask, queries=4)
-    assert causal_positions(node) is None and window_positions(node) is None
+    assert seen_positions(node) == (None, None)
 
 
 ALL = {
@@ -167,15 +175,14 @@ NOT_ALL = {
 @pytest.mark.parametrize("name", ALL)
 def test_a_mask_that_allows_every_key_whatever_the_position_goes(name):
     graph, mask = masked(lambda p: ALL[name](p), fuse=False)
-    assert allows_all(mask) and bool(condition(graph, mask).all())
+    assert bool(condition(graph, mask).all())
     graph.apply(fuse_attention, exact=False)
     assert graph.only(sdpa).args[3] is None
 
 
 @pytest.mark.parametrize("name", NOT_ALL)
 def test_a_mask_that_may_forbid_a_key_stays(name):
-    graph, mask = masked(lambda p: NOT_ALL[name](p), fuse=False)
-    assert not allows_all(mask)
+    graph, _ = masked(lambda p: NOT_ALL[name](p), fuse=False)
     graph.apply(fuse_attention, exact=False)
     assert graph.only(sdpa).args[3] is not None
 
