@@ -63,7 +63,6 @@ def share_masks(graph: Graph) -> int:
 def attention_to_prompt(graph: Graph, context: Context) -> int:
     """Rewrite every attention of a prompt that fills a cache; returns how many."""
     masks = Masks(graph)
-    made: dict[tuple[Node, int], Node] = {}
     changed = 0
     for node in graph.find_nodes(op="call_function", target=sdpa):
         query, key, value, mask, *rest = (*node.args, None)[: max(len(node.args), 4)]
@@ -74,10 +73,10 @@ def attention_to_prompt(graph: Graph, context: Context) -> int:
         if reach is None or reach.position is not None or len(reach.last) != seq or int(reach.last.max()) >= seq:
             continue
         is_causal = reach.window() == seq
-        if not is_causal and (mask, seq) not in made:
-            with graph.inserting_before(node):
-                made[mask, seq] = literal(node, torch.where(reach.allowed(seq), 0.0, -math.inf)[None, None])
-        node.args = (query, key.args[1], value.args[1], made.get((mask, seq)), 0.0, is_causal)
+        with graph.inserting_before(node):
+            numbers = torch.where(reach.allowed(seq), 0.0, -math.inf)[None, None]
+            mask = None if is_causal else literal(node, numbers, f"{mask.name}_of_prompt_{seq}")
+        node.args = (query, key.args[1], value.args[1], mask, 0.0, is_causal)
         changed += 1
     if changed:
         dead_code(graph)

@@ -3,112 +3,115 @@
 Before   scores = matmul(q, permute(k)) * scale + mask;   out = matmul(softmax(scores), v)
 After    out = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
-Only where the softmax runs over the keys, nothing else reads the scores, and scale is a number. The scale may stand
-before the product as well, on either side: matmul(q * scale, ...). What scores go through is described in
-`attention_scores`; where they are capped, cap * tanh(scores / cap), the result is capped_attention. Every mask becomes
-one additive attention_mask of full query and key length, shared by all layers that read it, or a flag.
+Only where the softmax runs over the keys and nothing else reads the scores. The scale may stand before the product as
+well, on either side: matmul(q * scale, ...). Between product and softmax scores may go through, in this order:
+
+    scale     scores * s   scores / s   baddbmm(mask, q, k, alpha=s)
+    cap       cap * tanh(scores / cap), which gives capped_attention
+    mask      scores + mask   where(allowed, scores, -inf)   where(forbidden, -inf, scores), several times
+    nothing   a cast between floats, a reshape of the leading dimensions
+
+Every mask becomes one additive attention_mask of full query and key length that all layers share, or a flag.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, insert, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, literals_behind, replace, shape_of
 from tt_dynamo.passes.fuse.additive_masks import share_masks
-from tt_dynamo.passes.fuse.attention_scores import PRODUCTS, Scores, read_scores, split_scale, uncast
+from tt_dynamo.passes.fuse.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
+from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_number, variable
 
+PRODUCTS = (aten.matmul.default, aten.bmm.default)
 SOFTMAXES = (aten.softmax.int, aten._safe_softmax.default)
+LOWEST = -1e30  # scores plus less than this are that number again, which is what a row that is masked whole needs
 sdpa = aten.scaled_dot_product_attention.default
+
+
+class Scores(NamedTuple):
+    """scores = matmul(query, keys) * scale + the sum of masks; with a cap, cap * tanh(… / cap) of the scaled product.
+
+    masks: each of the scores' rank where it is added. leading: [batch, heads] where something says them
+    """
+
+    query: Node
+    keys: Node
+    scale: float = 1.0
+    cap: float | None = None
+    masks: tuple[Node, ...] = ()
+    leading: tuple[int, ...] | None = None
 
 
 def fuse_attention(graph: Graph, context: Context) -> int:
     """Fuse every attention that matches; returns how many, and how many masks were made or became flags."""
     fused = 0
     for node in list(graph.nodes):
-        if is_call(node, *PRODUCTS) and node.users:
-            with graph.inserting_before(node):
-                attention = _attention(graph, node, context)
-            if attention is not None:
-                replace(node, attention)
-                _undo_reshape(attention)
+        attend = _at_rank_4 if is_call(node, sdpa) else _attention if is_call(node, *PRODUCTS) else None
+        if attend is None or not node.users:
+            continue
+        with graph.inserting_before(node):
+            new = attend(node, context)
+            if new is not None:
+                replace(node, _reshaped(new, list(shape_of(node))))
                 fused += 1
-    fused += sum(_give_batch(graph, node, context) for node in graph.find_nodes(op="call_function", target=sdpa))
     masks = share_masks(graph)
     dead_code(graph)  # of what looked like attention first, too
     return fused + masks
 
 
-def _attention(graph: Graph, node: Node, context: Context) -> Node | None:
+def _attention(node: Node, context: Context) -> Node | None:
+    """The attention that a product of weights and values is."""
     weights, value = node.args
     softmax = _softmax_of(weights)
-    if softmax is None:
-        return None
-    scores = read_scores(graph, softmax.args[0])
+    scores = None if softmax is None else read_scores(softmax.args[0])
     if scores is None:
         return None
     query, query_scale = split_scale(scores.query)
     keys, key_scale = split_scale(scores.keys)
-    key = _transposed(graph, keys)
+    key = _transposed(keys)
     if key is None or len(shape_of(query)) not in (3, 4):
         return None
-    operands = [query, key, value]
-    if scores.leading is not None:
-        batch, heads = scores.leading
-        if any(shape_of(x)[:-2] not in ((batch, heads), (batch * heads,), (batch, 1)) for x in operands):
-            return None
-        operands = [
-            _reshaped(graph, x, [batch, heads, *shape_of(x)[-2:]]) if len(shape_of(x)) == 3 else x for x in operands
-        ]
-    if not _fit(*operands):
+    leading = scores.leading or _leading((query, key, value), context)
+    operands = [_with_heads(x, leading) for x in (query, key, value)]
+    masks = [_with_heads(x, leading) for x in scores.masks]
+    if any(len(shape_of(x)) != 4 for x in (*operands, *masks)) or not _fit(*operands):
         return None
-    if len(shape_of(query)) == 3 and scores.leading is None:
-        operands = _with_batch(graph, operands, context)
+    mask = functools.reduce(lambda a, b: emit(node, aten.add.Tensor, a, b), masks) if masks else None
+    if mask is not None and dtype_of(mask) != dtype_of(query):
+        mask = emit(mask, aten._to_copy.default, mask, dtype=dtype_of(query))
     scale = scores.scale * query_scale * key_scale
-    mask = _mask(graph, scores, shape_of(operands[0])[:2])
-    out = _insert(graph, operands, mask, scale, scores.cap, node)
-    return out if shape_of(out) == shape_of(node) else _reshaped(graph, out, list(shape_of(node)))
+    if scores.cap is not None:
+        return emit(node, operators.capped_attention, *operands, mask, scale, scores.cap)
+    grouped = {"enable_gqa": True} if shape_of(operands[0])[1] != shape_of(operands[1])[1] else {}
+    return emit(node, sdpa, *operands, mask, 0.0, False, scale=scale, **grouped)
 
 
-def _give_batch(graph: Graph, node: Node, context: Context) -> bool:
+def _at_rank_4(node: Node, context: Context) -> Node | None:
     """Attention [batch * heads, seq, head_dim] at rank 4, as TTNN takes it."""
-    operands, rest = list(node.args[:3]), list(node.args[3:])
+    operands, (mask, *rest) = node.args[:3], node.args[3:] or (None,)
     if any(len(shape_of(x)) != 3 for x in operands) or len({shape_of(x)[0] for x in operands}) != 1:
-        return False
-    with graph.inserting_before(node):
-        operands = _with_batch(graph, operands, context)
-        if rest and rest[0] is not None and len(shape_of(rest[0])) == 3:
-            leading = [1, 1] if shape_of(rest[0])[0] == 1 else list(shape_of(operands[0])[:2])
-            rest[0] = _reshaped(graph, rest[0], [*leading, *shape_of(rest[0])[1:]])
-        out = insert(graph, sdpa, (*operands, *rest), dict(node.kwargs), like=node)
-        replace(node, _reshaped(graph, out, list(shape_of(node))))
-    return True
-
-
-def _undo_reshape(node: Node) -> None:
-    """Give what reshapes a reshape of attention back to the attention's own shape the attention itself."""
-    if is_call(node, aten.reshape.default):
-        for user in list(node.users):
-            if is_call(user, aten.reshape.default) and shape_of(user) == shape_of(node.args[0]):
-                replace(user, node.args[0])
+        return None
+    leading = _leading(operands, context)
+    operands = (_with_heads(x, leading) for x in operands)
+    return emit(node, sdpa, *operands, mask and _with_heads(mask, leading), *rest, **node.kwargs)
 
 
 def _softmax_of(weights: Node) -> Node | None:
     """The softmax over the keys that gives these weights and that nothing else reads."""
-    chain = [weights]
-    while is_call(chain[-1], aten.reshape.default, aten._to_copy.default):
-        source = chain[-1].args[0]
-        if chain[-1].target is aten._to_copy.default and uncast(chain[-1]) is not source:
-            return None
-        if shape_of(source)[-2:] != shape_of(chain[-1])[-2:]:
-            return None
-        chain.append(source)
-    softmax = chain[-1]
-    if not is_call(softmax, *SOFTMAXES) or any(len(n.users) != 1 for n in chain):
-        return None
+    softmax = weights
+    while same_scores(softmax) is not softmax and len(softmax.users) == 1:
+        softmax = same_scores(softmax)
     rank = len(shape_of(softmax))
-    return softmax if softmax.args[1] % rank == rank - 1 else None
+    is_over_keys = is_call(softmax, *SOFTMAXES) and softmax.args[1] % rank == rank - 1
+    return softmax if is_over_keys and len(softmax.users) == 1 else None
 
 
 def _fit(query: Node, key: Node, value: Node) -> bool:
@@ -116,51 +119,132 @@ def _fit(query: Node, key: Node, value: Node) -> bool:
     q, k, v = (shape_of(x) for x in (query, key, value))
     if q[-1] != k[-1] or q[-1] != v[-1] or k[:-1] != v[:-1]:
         return False
-    return k[:-2] == q[:-2] or (len(q) == 4 and k[0] == q[0] and k[1] == 1)
+    return k[:2] == q[:2] or k[:2] == (q[0], 1)
 
 
-def _mask(graph: Graph, scores: Scores, leading: tuple[int, ...]) -> Node | None:
-    mask = scores.mask
-    if mask is None or len(shape_of(mask)) != 3 or shape_of(mask)[0] == 1:
-        return mask
-    batch, heads = leading
-    return _reshaped(graph, mask, [batch, heads, *shape_of(mask)[1:]]) if shape_of(mask)[0] == batch * heads else mask
-
-
-def _insert(graph: Graph, operands: list[Node], mask: Node | None, scale: float, cap: float | None, like: Node) -> Node:
-    if cap is not None:
-        return insert(graph, operators.capped_attention, (*operands, mask, scale, cap), like=like)
-    grouped = {"enable_gqa": True} if shape_of(operands[0])[1] != shape_of(operands[1])[1] else {}
-    arguments = (*operands, mask, 0.0, False)
-    return insert(graph, sdpa, arguments, {"scale": scale, **grouped}, like=like)
-
-
-def _with_batch(graph: Graph, operands: list[Node], context: Context) -> list[Node]:
-    """Operands [batch * heads, seq, head_dim] at rank 4: the batch is what makes all three heads of their sources."""
+def _leading(operands: Sequence[Node], context: Context) -> tuple[int, int]:
+    """[batch, heads] of operands [batch * heads, seq, head_dim]: the batch makes all three heads of their sources."""
     count = shape_of(operands[0])[0]
-    for batch in dict.fromkeys([*shape_of(source_of(operands[2]))[:-1], 1]):
-        if count % max(batch, 1):
-            continue
-        split = [_reshaped(graph, x, [batch, count // batch, *shape_of(x)[1:]]) for x in operands]
-        if batch == 1 or all(head_columns(x, context) is not None for x in split):
-            return split
-    raise AssertionError("a batch of one always fits")
+    for batch in shape_of(source_of(operands[2]))[:-1]:
+        if batch > 1 and count % batch == 0:
+            split = [_with_heads(x, (batch, count // batch)) for x in operands]
+            if all(head_columns(x, context) is not None for x in split):
+                return batch, count // batch
+    return 1, count
 
 
-def _reshaped(graph: Graph, node: Node, shape: list[int]) -> Node:
+def _with_heads(x: Node, leading: tuple[int, ...]) -> Node:
+    """x, or a mask for all heads, [batch * heads or 1, m, n] at rank 4; what has another shape as it is."""
+    shape = shape_of(x)
+    if len(shape) != 3 or shape[0] not in (1, math.prod(leading)):
+        return x
+    return _reshaped(x, [*(leading if shape[0] == math.prod(leading) else (1, 1)), *shape[1:]])
+
+
+def _reshaped(node: Node, shape: list[int]) -> Node:
     source = node.args[0] if is_call(node, aten.reshape.default) else node
     for x in (node, source):
         if list(shape_of(x)) == shape:
             return x
-    return insert(graph, aten.reshape.default, (source, shape), like=node)
+    return emit(node, aten.reshape.default, source, shape)
 
 
-def _transposed(graph: Graph, node: Node) -> Node | None:
+def _transposed(node: Node) -> Node | None:
     """k of permute(k) with its last two dimensions exchanged, whatever else the permute does."""
     if not is_call(node, aten.permute.default):
         return None
     order = list(node.args[1])
     order[-2:] = order[:-3:-1]
-    if order == sorted(order):
-        return node.args[0]
-    return insert(graph, aten.permute.default, (node.args[0], order), like=node)
+    return node.args[0] if order == sorted(order) else emit(node, aten.permute.default, node.args[0], order)
+
+
+def read_scores(node: Node, steps: int = 16) -> Scores | None:
+    """What gives the scores `node`, each step of which nothing else reads; None where it is anything else.
+
+    steps: how many there may be.
+    """
+    scores = _read(node, steps) if len(node.users) == 1 and steps else None
+    if scores is None or len(shape_of(node)) != 4:
+        return scores
+    leading = shape_of(node)[:2]
+    return scores._replace(leading=leading) if scores.leading in (None, leading) else None
+
+
+def _read(node: Node, steps: int) -> Scores | None:
+    for found in PRODUCT.matches(node, {}):
+        scores = Scores(found["query"], found["keys"], float(found.get("number", 1.0)))
+        return _masked(scores, node, found["mask"]) if "mask" in found else scores
+    if same_scores(node) is not node:
+        return read_scores(same_scores(node), steps - 1)
+    for pattern, step in STEPS:
+        for found in pattern.matches(node, {}):
+            inner = found.pop("scores")
+            before = read_scores(inner, steps - 1) if shape_of(inner) == shape_of(node) else None
+            after = step(before, node, **found) if before is not None else None
+            if after is not None:
+                return after
+    return None
+
+
+def split_scale(node: Node) -> tuple[Node, float]:
+    """x, s of x * s or x / (1 / s) with a number s; node, 1.0 otherwise."""
+    for found in TIMES.matches(node, {}):
+        return found["scores"], float(found["number"])
+    for found in OVER.matches(node, {}):
+        return found["scores"], 1.0 / found["number"]
+    return node, 1.0
+
+
+def same_scores(node: Node) -> Node:
+    """x of a cast between floats, or of a reshape of the leading dimensions; the node itself otherwise."""
+    if is_call(node, aten._to_copy.default, aten.reshape.default):
+        x = node.args[0]
+        if shape_of(x)[-2:] == shape_of(node)[-2:] and all(dtype_of(y).is_floating_point for y in (x, node)):
+            return x
+    return node
+
+
+def _scaled(scores: Scores, node: Node, number: float) -> Scores | None:
+    if scores.masks or (scores.cap is not None and number <= 0):
+        return None
+    cap = None if scores.cap is None else scores.cap * number
+    return scores._replace(scale=scores.scale * number, cap=cap)
+
+
+def _capped(scores: Scores, node: Node) -> Scores | None:
+    """tanh(scores): capped at 1; what is multiplied later scales both."""
+    return None if scores.masks or scores.cap is not None else scores._replace(cap=1.0)
+
+
+def _masked(scores: Scores, node: Node, mask: Node) -> Scores | None:
+    have, rank = shape_of(mask), len(shape_of(node))
+    if not 2 <= len(have) <= rank:
+        return None
+    if len(have) < rank:
+        mask = emit(mask, aten.reshape.default, mask, [*[1] * (rank - len(have)), *have])
+    return scores._replace(masks=(*scores.masks, mask))
+
+
+def _filled(scores: Scores, node: Node, condition: Node, **choice: Node) -> Scores | None:
+    """where(condition, number, scores), or the scores where it is true."""
+    ((name, value),) = choice.items()
+    number = number_of(value, literals_behind(value))
+    if number is None or not number < LOWEST:
+        return None
+    numbers = (number, 0.0) if name == "where_true" else (0.0, number)
+    return _masked(scores, node, emit(node, aten.where.Scalar, condition, *numbers))
+
+
+QUERY, KEYS, SCORES, MASK, CONDITION = (variable(name) for name in ("query", "keys", "scores", "mask", "condition"))
+NUMBER = variable("number", is_number)
+TIMES = call(MUL, SCORES, NUMBER)
+OVER = call(DIV, SCORES, variable("number", lambda value: is_number(value) and value != 0))
+PRODUCT = call(PRODUCTS, QUERY, KEYS) | call(aten.baddbmm.default, MASK, QUERY, KEYS, alpha=NUMBER)
+STEPS: tuple[tuple[Pattern, Callable[..., Scores | None]], ...] = (
+    (TIMES, _scaled),
+    (OVER, lambda scores, node, number: _scaled(scores, node, 1.0 / number)),
+    (call(aten.tanh.default, SCORES), _capped),
+    (call(aten.add.Tensor, SCORES, MASK), _masked),
+    (call(aten.where.self, CONDITION, variable("where_true"), SCORES), _filled),
+    (call(aten.where.self, CONDITION, SCORES, variable("where_false")), _filled),
+)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -19,31 +18,18 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import (
-    Literals,
-    aten,
-    dtype_of,
-    is_call,
-    literal_nodes,
-    literal_value,
-    needed_for,
-    shape_of,
-    values_of,
-)
+from tt_dynamo.ir.graph import Literals, aten, dtype_of, is_call, literal_nodes, literal_value, needed_for, shape_of
 from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import literal
 
 FORBIDDEN = torch.finfo(torch.float16).min  # added to scores, it and less count for nothing beside any other score
 UNIT = 1 << 31  # random numbers are multiples of it, known ones are less than half of it
+UNKNOWN = torch.tensor(UNIT)  # no random number
 INTEGERS = (torch.int32, torch.int64)
 MOVES = (aten.reshape.default, aten.view.default, aten.unsqueeze.default, aten.expand.default)
-LINEAR = (*MOVES, aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar)
-COMPARISONS: dict[Any, Callable[..., torch.Tensor]] = {  # what is not above 0 where they hold
-    aten.le: lambda a, b: a - b,
-    aten.lt: lambda a, b: a - b + 1,
-    aten.ge: lambda a, b: b - a,
-    aten.gt: lambda a, b: b - a + 1,
-}
+LINEAR = (*MOVES, aten.add.Tensor, aten.sub.Tensor, aten.add.Scalar, aten.sub.Scalar, aten._to_copy.default)
+# A comparison of a with b as the sign and the summand of sign * (a - b) + summand <= 0.
+COMPARISONS = {aten.le: (1, 0), aten.lt: (1, 1), aten.ge: (-1, 0), aten.gt: (-1, 1)}
 NEGATIONS = (aten.bitwise_not.default, aten.logical_not.default)
 CONJUNCTIONS = (aten.bitwise_and.Tensor, aten.logical_and.default, aten.mul.Tensor)
 DISJUNCTIONS = (aten.bitwise_or.Tensor, aten.logical_or.default)
@@ -97,8 +83,7 @@ class Masks:
         lengths: of queries and keys, to which the mask is broadcast
         """
         if (mask, lengths) not in self.reaches:
-            parts = None if 0 in lengths else self._parts(mask)
-            self.reaches[mask, lengths] = None if parts is None else self._reach(parts, lengths)
+            self.reaches[mask, lengths] = None if 0 in lengths else self._reach(self._parts(mask), lengths)
         return self.reaches[mask, lengths]
 
     def choice(self, mask: Node) -> tuple[Node, float, float] | None:
@@ -128,38 +113,35 @@ class Masks:
         known = literal_value(node, self.literals)
         if known is not None:
             return known.long()
-        widens = is_call(node, aten._to_copy.default) and dtype_of(node) == torch.int64
         operands = {operand: self.numbers(operand) for operand in node.all_input_nodes}
-        if (widens or is_call(node, *LINEAR)) and all(numbers is not None for numbers in operands.values()):
+        is_sum = value.dtype == torch.int64 and is_call(node, *LINEAR)
+        if is_sum and all(numbers is not None for numbers in operands.values()):
             return node.target(*map_arg(node.args, operands.__getitem__), **node.kwargs)
         generator = torch.Generator().manual_seed(len(self.randoms))
-        self.randoms[node] = torch.randint(1, 1 << 30, value.shape, generator=generator)
+        self.randoms[node] = torch.randint(2, 1 << 30, value.shape, generator=generator)
         return self.randoms[node] * UNIT
 
-    def _parts(self, node: Node, allows: bool = True, steps: int = 16) -> list[torch.Tensor] | None:
+    def _parts(self, node: Node, allows: bool = True, steps: int = 16) -> list[torch.Tensor]:
         """Numbers all of which are not above 0 where a condition is `allows`, or where a mask allows a key.
 
-        None where they are unknown. steps: how many operations may lie between.
+        steps: how many operations may lie between.
         """
         known = literal_value(node, self.literals)
         if known is not None:
-            return _parts_of_literal(known, allows)
+            forbids = known != (allows if known.dtype == torch.bool else 0)
+            is_mask = known.dtype == torch.bool or bool((known[forbids] <= FORBIDDEN).all())
+            return [forbids if is_mask else UNKNOWN]
         packet = getattr(node.target, "overloadpacket", None)
         if packet in COMPARISONS:
-            operands = [self.numbers(operand) for operand in node.args]
-            if any(numbers is None for numbers in operands):
-                return None
-            above = COMPARISONS[packet](*operands)
-            return [above if allows else 1 - above]
-        parts: list[torch.Tensor] = []
-        for operand, needed in self._operands(node, allows) if steps else []:
-            inner = self._parts(operand, needed, steps - 1)
-            if inner is None:
-                return None
-            parts += inner
+            sign, summand = COMPARISONS[packet]
+            a, b = (self.numbers(operand) for operand in node.args)
+            part = UNKNOWN if a is None or b is None else sign * (a - b) + summand
+            return [part if allows else 1 - part]
+        operands = self._operands(node, allows) if steps else []
+        parts = [part for operand, needed in operands for part in self._parts(operand, needed, steps - 1)]
         if is_call(node, *MOVES):
-            return [node.target(part.expand(shape_of(node.args[0])), *node.args[1:]) for part in parts] or None
-        return parts or None
+            parts = [node.target(part.expand(shape_of(node.args[0])), *node.args[1:]) for part in parts]
+        return parts or [UNKNOWN]
 
     def _operands(self, node: Node, allows: bool) -> list[tuple[Node, bool]]:
         """What all must be true or false where a condition is `allows`, or where a mask allows a key."""
@@ -171,47 +153,49 @@ class Masks:
         if is_call(node, operators.attention_mask, *MOVES):
             return [(operands[0], allows)] if all(is_call(x, aten.zeros.default) for x in operands[1:]) else []
         if is_call(node, *NEGATIONS, *(CONJUNCTIONS if allows else DISJUNCTIONS)):
-            is_boolean = all(value.dtype == torch.bool for operand in operands for value in values_of(operand))
+            is_boolean = all(dtype_of(value) == torch.bool for value in (node, *operands))
             return [(operand, allows != is_call(node, *NEGATIONS)) for operand in operands] if is_boolean else []
         return []
 
     def _reach(self, parts: list[torch.Tensor], lengths: tuple[int, ...]) -> Reach | None:
         allowed = torch.ones(lengths, dtype=torch.bool)
-        bounds: dict[bool, tuple[Node, torch.Tensor]] = {}  # by whether they are the last key read
+        bounds = []
         for part in parts:
             planes = part.reshape(-1, *part.shape[-2:]) if part.ndim > 2 else part[None]
+            plane = planes[0].expand(lengths)
             if not bool((planes == planes[:1]).all()):
                 return None
-            plane = planes[0].expand(lengths)
             if plane.dtype == torch.bool or bool((plane.abs() < UNIT // 2).all()):
                 allowed &= plane <= 0
-                continue
-            is_last, bound = self._bound(plane)
-            if bound is None or is_last in bounds:
-                return None
-            bounds[is_last] = bound
+            else:
+                bounds.append(self._bound(plane))
         if not bounds:
-            return _interval(allowed)
-        positions = {position for position, _ in bounds.values()}
-        first, last = (bounds[is_last][1] if is_last in bounds else None for is_last in (False, True))
-        return (
-            Reach(positions.pop(), first, last) if last is not None and len(positions) == 1 and allowed.all() else None
-        )
+            last = lengths[1] - 1 - allowed.flip(1).int().argmax(1)
+            first = allowed.int().argmax(1)
+            reach = Reach(None, first if first.any() else None, last)
+            return reach if torch.equal(allowed, reach.allowed(lengths[1])) else None
+        match sorted(bounds, key=lambda bound: bound[0]) if bool(allowed.all()) else []:
+            case [(True, Node() as position, last)]:
+                return Reach(position, None, last)
+            case [(False, Node() as start, first), (True, Node() as position, last)] if start is position:
+                return Reach(position, first, last)
+        return None
 
-    def _bound(self, part: torch.Tensor) -> tuple[bool, tuple[Node, torch.Tensor] | None]:
+    def _bound(self, part: torch.Tensor) -> tuple[bool, Node | None, torch.Tensor]:
         """part [query, key] <= 0 as a bound of the keys read: whether of the last, its position and offsets [query].
 
         key <= position + offset: it is key - offset less the position; for a bound of the first the other way around.
         """
         queries, keys = part.shape
         random = (part + UNIT // 2) // UNIT
-        fixed, sign = part - random * UNIT, -1 if random[0, 0] < 0 else 1
-        counts_keys = torch.equal(fixed, fixed[:, :1] - sign * torch.arange(keys))
+        sign = -1 if random[0, 0] < 0 else 1
+        offsets = sign * (part - random * UNIT)[:, 0]
+        counts_keys = torch.equal(part - random * UNIT, sign * (offsets[:, None] - torch.arange(keys)))
         for position, numbers in self.randoms.items() if counts_keys else ():
             numbers = sign * numbers.reshape(-1, 1)
             if len(numbers) in (1, queries) and torch.equal(random, numbers.expand(queries, keys)):
-                return sign < 0, (position, sign * fixed[:, 0])
-        return False, None
+                return sign < 0, position, offsets
+        return False, None, offsets
 
 
 def seen_positions(mask: Node) -> tuple[Node | None, int | None]:
@@ -228,7 +212,8 @@ def seen_positions(mask: Node) -> tuple[Node | None, int | None]:
         return None, None
     wanted = last + UNIT * masks.randoms[position].reshape(-1)
     for node in itertools.takewhile(lambda node: node is not mask, mask.graph.nodes):
-        numbers = masks.numbers(node) if [value.shape for value in values_of(node)] == [last.shape] else None
+        value = node.meta.get("val")
+        numbers = masks.numbers(node) if isinstance(value, torch.Tensor) and value.shape == last.shape else None
         if numbers is not None and torch.equal(numbers, wanted):
             return node, window
     with mask.graph.inserting_before(mask):
@@ -244,18 +229,3 @@ def number_of(value: Any, literals: Literals) -> float | None:
     if known is None or not known.numel() or bool(known.min() != known.max()):
         return None
     return float(known.min())
-
-
-def _parts_of_literal(value: torch.Tensor, allows: bool) -> list[torch.Tensor] | None:
-    if value.dtype == torch.bool:
-        return [value != allows]
-    forbids = value != 0
-    return [forbids] if bool((value[forbids] <= FORBIDDEN).all()) else None
-
-
-def _interval(allowed: torch.Tensor) -> Reach | None:
-    """allowed [query, key], where it is all keys from one to another for each query."""
-    keys = allowed.shape[1]
-    first, last = allowed.int().argmax(1), keys - 1 - allowed.flip(1).int().argmax(1)
-    reach = Reach(None, first if first.any() else None, last)
-    return reach if torch.equal(allowed, reach.allowed(keys)) else None

@@ -17,14 +17,17 @@ import operator
 
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, insert, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, needed_for, only_user, replace, shape_of, values_of
 from tt_dynamo.passes.movement import moves_leading
-from tt_dynamo.passes.rewrite import call, variable
+from tt_dynamo.passes.rewrite import call, emit, variable
 from tt_dynamo.passes.rows import literal
 
 TILE = 32
+SPLITS = (aten.split.Tensor, aten.split_with_sizes.default, operator.getitem)
+MOVES = (aten.cat.default, aten.neg.default, aten.reshape.default, aten.slice.Tensor, *SPLITS)
 X, COS, TURNED, SIN = (variable(name) for name in ("x", "cos", "turned", "sin"))
 ROTATION = call(aten.add.Tensor, call(aten.mul.Tensor, X, COS), call(aten.mul.Tensor, TURNED, SIN))
 
@@ -41,17 +44,16 @@ def fuse_rotary(graph: Graph, context: Context) -> int:
         last, whole, start = _whole_heads(node, x)
         width = shape_of(whole)[-1]
         if whole is not x:
-            after = width - start - len(columns)
-            cos, sin = (_widened(graph, t, (start, after), fill, widened) for t, fill in ((cos, 1.0), (sin, 0.0)))
-            columns = torch.nn.functional.pad(
-                torch.where(columns < 0, columns - start, columns + start), (start, after)
-            )
+            around = (start, width - start - len(columns))
+            with graph.inserting_before(node):
+                cos, sin = (_widened(table, around, fill, widened) for table, fill in ((cos, 1.0), (sin, 0.0)))
+            columns = torch.nn.functional.pad(columns + start * columns.sign(), around)
         with graph.inserting_before(last):
             if _are_halves(columns) and (width == TILE or width % (2 * TILE) == 0):
-                new = insert(graph, operators.rotary, (whole, cos, sin), like=last)
+                new = emit(last, operators.rotary, whole, cos, sin)
             else:
-                matrix = literal(whole, _matrix(columns).to(dtype_of(whole))[None, None])
-                new = insert(graph, operators.rotary_by_matrix, (whole, cos, sin, matrix), like=last)
+                matrix = literal(whole, _matrix(columns).to(whole.meta["val"].dtype)[None, None])
+                new = emit(last, operators.rotary_by_matrix, whole, cos, sin, matrix)
         replace(last, new)
         fused += 1
     if fused:
@@ -66,64 +68,37 @@ def _rotation(node: Node) -> tuple[Node, Node, Node, torch.Tensor] | None:
     """
     for found in ROTATION.matches(node, {}) if node.users else ():
         x, cos, turned, sin = found.values()
-        if len(shape_of(node)) != 4 or shape_of(x) != shape_of(node) or not _fits(cos, x):
+        if len(shape_of(node)) != 4 or shape_of(x) != shape_of(node) or not is_call(turned, *MOVES):
             continue
-        if shape_of(cos) != shape_of(sin) or not _moves_columns(turned):
-            continue
-        columns = _columns(turned, x)
-        if columns is not None and columns.shape == shape_of(x)[-1:]:
+        batch, _, seq, head_dim = shape_of(x)
+        fits = shape_of(cos) == shape_of(sin) and shape_of(cos) in ((batch, 1, seq, head_dim), (1, 1, seq, head_dim))
+        columns = _columns(turned, {x: torch.arange(1, head_dim + 1)}) if fits else None
+        if columns is not None and columns.shape == (head_dim,):
             return x, cos, sin, columns
     return None
 
 
-def _fits(table: Node, x: Node) -> bool:
-    """Whether cos or sin is [batch or 1, 1, seq, head_dim] for x [batch, heads, seq, head_dim]."""
-    batch, _, *rest = shape_of(x)
-    return len(shape_of(table)) == 4 and shape_of(table)[0] in (1, batch) and list(shape_of(table)[1:]) == [1, *rest]
-
-
-def _moves_columns(node: Node) -> bool:
-    return is_call(node, aten.cat.default, aten.reshape.default)
-
-
-def _columns(node: Node, x: Node, steps: int = 12) -> torch.Tensor | None:
-    """What `node` makes of the columns of x when these are 1 … head_dim; None where it does more than move and negate.
+def _columns(node: Node, known: dict[Node, torch.Tensor]) -> torch.Tensor | None:
+    """What `node` makes of columns: the numbers of its own; None where it does more than move and negate them.
 
     What is moved may have several dimensions in place of the last one, as neighbours have on their way into pairs.
-    steps: how many operations may lie between.
+
+    known: the numbers of the columns that it may be made of, by value
     """
-    if node is x:
-        return torch.arange(1, shape_of(x)[-1] + 1)
-    if not isinstance(node, Node) or node.op != "call_function" or not steps:
-        return None
-    leading = len(shape_of(x)) - 1
-
-    def trailing(dim: int) -> int:
-        return dim % len(shape_of(operand)) - leading
-
-    if is_call(node, aten.cat.default):
-        operand = node.args[0][0]
-        dim = trailing(node.args[1] if len(node.args) > 1 else 0)
-        parts = [_columns(part, x, steps - 1) for part in node.args[0]] if dim >= 0 else [None]
-        return None if any(part is None for part in parts) else torch.cat(parts, dim)  # type: ignore[arg-type]
-    if is_call(node, operator.getitem) and is_call(node.args[0], aten.split.Tensor, aten.split_with_sizes.default):
-        operand, sizes, *rest = node.args[0].args
-        dim, columns = trailing(rest[0] if rest else 0), _columns(operand, x, steps - 1)
-        return None if columns is None or dim < 0 else columns.split(sizes, dim)[node.args[1]]
-    if not is_call(node, aten.neg.default, aten.slice.Tensor, aten.reshape.default):
-        return None
-    operand, *rest = node.args
-    columns = _columns(operand, x, steps - 1)
-    if columns is None:
-        return None
-    if is_call(node, aten.neg.default):
-        return -columns
-    if is_call(node, aten.slice.Tensor):
-        dim = trailing(rest[0] if rest else 0)
-        return None if dim < 0 else aten.slice.Tensor(columns, dim, *rest[1:])
-    if shape_of(node)[:leading] != shape_of(x)[:leading]:
-        return None
-    return columns.reshape(shape_of(node)[leading:])
+    rows = shape_of(next(iter(known)))[:-1]
+    ones = [1] * len(rows)
+    values = {x: numbers.reshape(*ones, -1) for x, numbers in known.items()}
+    for move in needed_for(node, lambda n: n in known or not is_call(n, *MOVES)):
+        if move in known:
+            continue
+        if not is_call(move, *MOVES) or not all(operand in values for operand in move.all_input_nodes):
+            return None
+        if any(value.shape[: len(rows)] != rows for value in values_of(move)):
+            return None
+        args = map_arg(move.args, values.__getitem__)
+        sizes = [[*ones, *shape_of(move)[len(rows) :]]] if is_call(move, aten.reshape.default) else args[1:]
+        values[move] = move.target(args[0], *sizes, **move.kwargs)
+    return values[node].reshape(shape_of(node)[len(rows) :])
 
 
 def _whole_heads(node: Node, x: Node) -> tuple[Node, Node, int]:
@@ -131,39 +106,24 @@ def _whole_heads(node: Node, x: Node) -> tuple[Node, Node, int]:
 
     node, x and 0 where it is none.
     """
-    joined = only_user(node)
-    if joined is None or not is_call(joined, aten.cat.default) or not is_call(x, aten.slice.Tensor):
-        return node, x, 0
-    whole = x.args[0]
-    if shape_of(joined) != shape_of(whole):
-        return node, x, 0
-    parts = [_columns(x if part is node else part, whole) for part in joined.args[0]]
-    leading = len(shape_of(whole)) - 1
-    if (
-        any(p is None or p.dim() != 1 for p in parts)
-        or (joined.args[1] % (leading + 1) if joined.args[1:] else 0) != leading
-    ):
-        return node, x, 0
-    if not torch.equal(torch.cat(parts), torch.arange(1, shape_of(whole)[-1] + 1)):  # type: ignore[arg-type]
-        return node, x, 0
-    return joined, whole, int(_columns(x, whole)[0]) - 1  # type: ignore[index]
+    joined, whole = only_user(node), x.args[0] if is_call(x, aten.slice.Tensor) else x
+    if whole is not x and is_call(joined, aten.cat.default) and shape_of(joined) == shape_of(whole):
+        numbers = torch.arange(1, shape_of(whole)[-1] + 1)
+        part = _columns(x, {whole: numbers})
+        joins = None if part is None else _columns(joined, {whole: numbers, node: part})
+        if part is not None and joins is not None and torch.equal(joins, numbers):
+            return joined, whole, int(part[0]) - 1
+    return node, x, 0
 
 
-def _widened(graph: Graph, table: Node, around: tuple[int, int], fill: float, known: dict) -> Node:
+def _widened(table: Node, around: tuple[int, int], fill: float, known: dict) -> Node:
     """cos or sin of all columns of a head, for those that do not turn as well; made once for all layers."""
     key = (table, around, fill)
     if key not in known:
         reshaped = is_call(table, aten.reshape.default) and moves_leading(table)
-        source = table.args[0] if reshaped else table
-        after = table.next
-        while after.op == "placeholder":
-            after = after.next
-        with graph.inserting_before(after):
-            wide = insert(graph, aten.constant_pad_nd.default, (source, list(around), fill), like=table)
-            if reshaped:
-                shape = [*shape_of(table)[:-1], shape_of(wide)[-1]]
-                wide = insert(graph, aten.reshape.default, (wide, shape), like=table)
-            known[key] = wide
+        wide = emit(table, aten.constant_pad_nd.default, table.args[0] if reshaped else table, list(around), fill)
+        shape = [*shape_of(table)[:-1], shape_of(wide)[-1]]
+        known[key] = emit(table, aten.reshape.default, wide, shape) if reshaped else wide
     return known[key]
 
 
@@ -178,14 +138,12 @@ def _matrix(columns: torch.Tensor) -> torch.Tensor:
     Column 0 is none: nothing is brought to a place that does not turn.
     """
     to = (columns != 0).nonzero().flatten()
-    source, sign = columns[to].abs() - 1, columns[to].sign()
-    if torch.equal(source // TILE, to // TILE):
-        turns = {(int(s) % TILE, int(t) % TILE, int(g)) for s, t, g in zip(source, to, sign, strict=True)}
-        if len({t for _, t, _ in turns}) == len(turns):
-            matrix = torch.zeros(TILE, TILE)
-            for s, t, g in sorted(turns):
-                matrix[s, t] = g
-            return matrix
+    source, sign = columns[to].abs() - 1, columns[to].sign().float()
+    tile = torch.zeros(TILE, TILE)
+    tile[source % TILE, to % TILE] = sign
+    stays = torch.equal(source // TILE, to // TILE) and bool((tile.count_nonzero(0) <= 1).all())
+    if stays and torch.equal(tile[source % TILE, to % TILE], sign):
+        return tile
     matrix = torch.zeros(len(columns), len(columns))
-    matrix[source, to] = sign.float()
+    matrix[source, to] = sign
     return matrix

@@ -15,17 +15,23 @@ positions of PaliGemma begin at 1. Where the graph writes none, ROWS.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, replace, shape_of
+from tt_dynamo.passes.rewrite import argument, call, emit, variable
 
 # Longer than the text that fits next to a model in the memory of one board, and 8 MiB a table at a head_dim of 128.
 ROWS = 1 << 15
 MORE = 256
 INTEGERS = (torch.int64, torch.int32)
+ANGLES = call(aten.mul.Tensor, variable("positions"), variable("frequencies"))
 SINES = (aten.cos.default, aten.sin.default)
+SIZED = (aten.reshape.default, aten.expand.default)
 # What may follow the angles of a position and changes nothing but its row.
 ELEMENTWISE = (*SINES, aten.mul.Tensor, aten.mul.Scalar, aten._to_copy.default, aten.neg.default)
 
@@ -36,18 +42,16 @@ def rotary_tables(graph: Graph, context: Context) -> int:
     rows = _rows(graph)
     changed = 0
     for angles in list(graph.nodes):
-        positions = _positions_of(angles, constants)
+        positions, frequencies = _factors(angles, constants) or (None, None)
         chain, ends = _chain(angles) if positions is not None else ([], [])
-        if positions is None or not ends:
-            continue
-        with graph.inserting_before(angles):
-            tables = _tables(graph, chain, angles.args[angles.args[1] in constants], rows)
+        if ends:
+            with graph.inserting_before(angles):
+                tables = _tables(chain, frequencies, rows)
         for end in ends:
             with graph.inserting_before(end):
-                shape = list(shape_of(angles)[:-1])
-                indices = insert(graph, aten.reshape.default, (positions, shape), like=end)
-                replace(end, insert(graph, aten.embedding.default, (tables[end], indices), like=end))
-            changed += 1
+                indices = emit(end, aten.reshape.default, positions, list(shape_of(angles)[:-1]))
+                replace(end, emit(end, aten.embedding.default, tables[end], indices))
+        changed += len(ends)
     if changed:
         dead_code(graph)
     return changed
@@ -59,22 +63,18 @@ def _rows(graph: Graph) -> int:
     return max((shape_of(cache)[2] + MORE for cache in caches if len(shape_of(cache)) == 4), default=ROWS)
 
 
-def _positions_of(angles: Node, constants: set[Node]) -> Node | None:
-    """The integers whose product with a vector of frequencies these are: positions [..., 1] * frequencies [n]."""
-    if not is_call(angles, aten.mul.Tensor) or angles in constants or dtype_of(angles) != torch.float32:
-        return None
-    for positions, frequencies in (angles.args, angles.args[::-1]):
-        if frequencies not in constants or not isinstance(positions, Node):
-            continue
-        shape, width = shape_of(positions), shape_of(frequencies)
-        if shape != (*shape_of(angles)[:-1], 1) or len(width) > len(shape) or len(shape) < 2:
-            continue
-        if width != (1,) * (len(width) - 1) + shape_of(angles)[-1:]:
+def _factors(angles: Node, constants: set[Node]) -> tuple[Node, Node] | None:
+    """The integers and the vector of frequencies whose product these are: positions [..., 1] * frequencies [n]."""
+    for found in ANGLES.matches(angles, {}) if angles not in constants else ():
+        positions, frequencies = found["positions"], found["frequencies"]
+        shape, width = shape_of(angles), shape_of(frequencies)
+        is_vector = width[-1:] == shape[-1:] and math.prod(width) == shape[-1]
+        if frequencies not in constants or not is_vector or len(shape) < 2 or shape_of(positions) != (*shape[:-1], 1):
             continue
         while dtype_of(positions) == torch.float32 and is_call(positions, aten.reshape.default, aten._to_copy.default):
             positions = positions.args[0]
-        if dtype_of(positions) in INTEGERS:
-            return positions
+        if dtype_of(positions) in INTEGERS and dtype_of(angles) == torch.float32:
+            return positions, frequencies
     return None
 
 
@@ -84,53 +84,45 @@ def _chain(angles: Node) -> tuple[list[Node], list[Node]]:
     Nothing where others read the angles themselves, which no table says exactly.
     """
     leading = len(shape_of(angles)) - 1
-    chain, past = [angles], set()
+    chain = {angles: False}  # whether it is made of sines alone
     for node in angles.graph.nodes:
         inputs = node.all_input_nodes
-        if node is not angles and inputs and all(n in chain for n in inputs) and _keeps_rows(node, leading):
-            chain.append(node)
-            if is_call(node, *SINES) or all(n in past for n in inputs):
-                past.add(node)
-
-    def is_end(node: Node) -> bool:
-        return any(user not in chain for user in node.users)
-
-    for node in reversed(list(chain)):  # a row that is no vector belongs to those who made it one
-        if len(shape_of(node)) != leading + 1 and is_end(node):
-            chain.remove(node)
-    ends = [node for node in chain if is_end(node)]
-    return (chain, ends) if all(node in past for node in ends) else ([], [])
+        if inputs and all(n in chain for n in inputs) and _keeps_rows(node, leading):
+            chain[node] = is_call(node, *SINES) or all(chain[n] for n in inputs)
+    ends, remaining = [], set()
+    for node in reversed(chain):
+        if any(user not in chain or user in remaining for user in node.users):
+            # a row that is no vector belongs to those who made it one
+            ends.append(node) if len(shape_of(node)) == leading + 1 else remaining.add(node)
+    return (list(chain), ends[::-1]) if all(chain[node] for node in ends) else ([], [])
 
 
 def _keeps_rows(node: Node, leading: int) -> bool:
-    if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
+    if not isinstance(node.meta.get("val"), torch.Tensor) or not dtype_of(node).is_floating_point:
         return False
     shape, before = shape_of(node), shape_of(node.all_input_nodes[0])
-    if shape[:leading] != before[:leading] or len(shape) <= leading or not dtype_of(node).is_floating_point:
+    if shape[:leading] != before[:leading] or len(shape) <= leading:
         return False
     if is_call(node, aten.cat.default):
-        return (node.args[1] if len(node.args) > 1 else 0) % len(shape) >= leading
+        return argument(node, 1, 0) % len(shape) >= leading
     if is_call(node, aten.constant_pad_nd.default):
         return len(node.args[1]) // 2 <= len(shape) - leading
-    return is_call(node, *ELEMENTWISE, aten.reshape.default, aten.expand.default)
+    return is_call(node, *ELEMENTWISE, *SIZED)
 
 
-def _tables(graph: Graph, chain: list[Node], frequencies: Node, rows: int) -> dict[Node, Node]:
+def _tables(chain: list[Node], frequencies: Node, rows: int) -> dict[Node, Node]:
     """The same for all positions below `rows`: what each node of the chain is then, [rows, ...]."""
     angles, *rest = chain
     leading = len(shape_of(angles)) - 1
-
-    def emit(target, *args, like=angles, **kwargs):
-        return insert(graph, target, args, kwargs, like=like)
-
-    positions = emit(aten.arange.default, rows, dtype=torch.float32)
-    vector = emit(aten.reshape.default, frequencies, list(shape_of(angles)[-1:]))
-    known = {angles: emit(aten.mul.Tensor, emit(aten.reshape.default, positions, [rows, 1]), vector)}
+    positions = emit(angles, aten.arange.default, rows, dtype=torch.float32)
+    column = emit(angles, aten.reshape.default, positions, [rows, 1])
+    vector = emit(angles, aten.reshape.default, frequencies, [-1])
+    known = {angles: emit(angles, aten.mul.Tensor, column, vector)}
     for node in rest:
-        args = torch.fx.node.map_arg(node.args, lambda n: known[n])
+        args = map_arg(node.args, known.__getitem__)
         if is_call(node, aten.cat.default):
             args = (args[0], node.args[1] % len(shape_of(node)) - leading + 1)
-        elif is_call(node, aten.reshape.default, aten.expand.default):
+        elif is_call(node, *SIZED):
             args = (args[0], [rows, *shape_of(node)[leading:]])
-        known[node] = emit(node.target, *args, like=node, **node.kwargs)
+        known[node] = emit(node, node.target, *args, **node.kwargs)
     return known

@@ -12,35 +12,29 @@ from __future__ import annotations
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, insert, is_call, replace
-from tt_dynamo.passes.fuse.attention_scores import split_scale
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call
+from tt_dynamo.passes.fuse.attention import split_scale
 from tt_dynamo.passes.movement import is_move
+from tt_dynamo.passes.rewrite import DIV, MUL, Rules, emit, is_constant
+
+RULES = Rules()
 
 
 def fold_scales(graph: Graph, context: Context) -> int:
     """Fold every number that multiplies what a linear with constant weights gives; returns how many."""
-    constants = constant_nodes(graph)
-    folded = 0
-    for node in list(graph.nodes):
-        x, scale = split_scale(node)
-        if x is node or node in constants or dtype_of(x) != dtype_of(node):
-            continue
-        linear = _source(x)
-        if linear is None or any(weight not in constants for weight in linear.args[1:3] if weight is not None):
-            continue
-        with graph.inserting_before(linear):
-            weights = [w and insert(graph, aten.mul.Tensor, (w, scale), like=linear) for w in linear.args[1:3]]
-        linear.args = (linear.args[0], *weights)
-        constants.update(weight for weight in weights if weight is not None)
-        replace(node, x)
-        folded += 1
-    if folded:
-        dead_code(graph)
-    return folded
+    return RULES.apply(graph)
 
 
-def _source(x: Node) -> Node | None:
-    """The linear, without an activation, that x is made of by moves alone and that nothing else reads."""
-    while is_move(x) and len(x.users) == 1:
-        x = x.args[0]
-    return x if is_call(x, operators.linear) and len(x.users) == 1 and len(x.args) <= 3 else None
+@RULES.on(*MUL, *DIV)
+def _fold(node: Node) -> Node | None:
+    x, scale = split_scale(node)
+    linear = x
+    while is_move(linear) and len(linear.users) == 1:
+        linear = linear.args[0]
+    is_plain = is_call(linear, operators.linear) and len(linear.users) == 1 and len(linear.args) <= 3
+    if x is node or not is_plain or dtype_of(x) != dtype_of(node) or not all(map(is_constant, linear.args[1:])):
+        return None
+    with node.graph.inserting_before(linear):
+        weights = [weight and emit(linear, aten.mul.Tensor, weight, scale) for weight in linear.args[1:]]
+    linear.args = (linear.args[0], *weights)
+    return x

@@ -370,11 +370,22 @@ def test_capped_scores_are_capped_attention(qkv):
     assert not graph.calls(aten.tanh.default, aten.softmax.int)
 
 
-@pytest.mark.parametrize("name", ["another factor", "mask inside"])
+@pytest.mark.parametrize(("factor", "scale"), [(19.0, 0.95), (None, 0.05)])
+def test_any_multiple_of_a_tanh_caps(factor, scale, qkv):
+    def model(q, k, v):
+        capped = torch.tanh(q @ k.mT / 20.0)
+        return attend(capped if factor is None else capped * factor, v)
+
+    graph, changed = fused(model, *qkv)
+    assert changed == 1
+    assert graph.only(operators.capped_attention).args[4:] == (pytest.approx(scale), factor or 1.0)
+
+
+@pytest.mark.parametrize("name", ["mask inside", "turned over"])
 def test_what_is_no_cap_stays(name, qkv):
     def model(q, k, v, mask):
         inside = q @ k.mT + (mask if name == "mask inside" else 0.0)
-        return attend(torch.tanh(inside / 20.0) * (19.0 if name == "another factor" else 20.0), v)
+        return attend(torch.tanh(inside / 20.0) * (-20.0 if name == "turned over" else 20.0), v)
 
     graph, changed = fused(model, *qkv, random(1, 1, QUERIES, KEYS))
     assert changed == 0
