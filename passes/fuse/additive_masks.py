@@ -3,20 +3,16 @@
 Before   attention(q, k, v, mask=arange(n) <= arange(n)[:, None])   attention(q, k, v, mask=allowed)
 After    attention(q, k, v, is_causal=True)   attention(q, k, v, attention_mask(where(allowed, 0, -inf), zeros))
 
-What allows every key goes. What is known to allow the keys up to the query's own place is a flag, where there are as
-many keys as queries: TTNN's attention reads no mask for it. Any other literal is a weight, and a mask that depends on
-inputs is prepared once, where the first attention reads it.
+What allows every key goes. What allows as many keys as queries up to the query's own place is a flag, for which TTNN's
+attention reads no mask. Any other literal is a weight; what depends on inputs is prepared once, for its first reader.
 
 Before   attention(q, fill_cache(keys, k), fill_cache(values, v), mask [.., seq, length])
 After    attention(q, k, v, mask [.., seq, seq]), or as a causal one without a mask
 
-A prompt that fills a cache attends to its own keys and values, not to the whole cache, where its mask is known to let
-nothing read behind the prompt.
+A prompt that fills a cache attends to its own keys and values, where its mask is known to let nothing read behind it.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch.fx import Graph, Node
@@ -41,9 +37,9 @@ def share_masks(graph: Graph) -> int:
         query, key, _, mask = (*attention.args, None)[:4]
         if mask is None or is_call(mask, operators.attention_mask):
             continue
-        lengths = (shape_of(query)[2], shape_of(key)[2])
+        lengths = shape_of(query)[2], shape_of(key)[2]
         reach = masks.reach(mask, lengths)
-        if reach is not None and reach.allows_all(lengths[1]):
+        if reach is not None and reach.position is None and bool(reach.allowed(lengths[1]).all()):
             attention.update_arg(3, None)
             flags += 1
         elif reach is not None and reach.window() == lengths[1] and attention.target is sdpa:
@@ -74,12 +70,11 @@ def attention_to_prompt(graph: Graph, context: Context) -> int:
             continue
         is_causal = reach.window() == seq
         with graph.inserting_before(node):
-            numbers = torch.where(reach.allowed(seq), 0.0, -math.inf)[None, None]
+            numbers = torch.where(reach.allowed(seq), 0.0, -torch.inf)[None, None]
             mask = None if is_causal else literal(node, numbers, f"{mask.name}_of_prompt_{seq}")
         node.args = (query, key.args[1], value.args[1], mask, 0.0, is_causal)
         changed += 1
-    if changed:
-        dead_code(graph)
+    dead_code(graph)
     return changed
 
 
@@ -100,7 +95,7 @@ def _additive_mask(masks: Masks, mask: Node, shape: tuple[int, ...], finite: boo
     like, chosen = mask, masks.choice(mask)
     if chosen is not None and (finite or dtype_of(mask) == torch.bool):
         condition, *numbers = chosen
-        numbers = [max(number, -LARGEST if finite else -math.inf) for number in numbers]
+        numbers = [max(number, -LARGEST if finite else -torch.inf) for number in numbers]
         mask = emit(like, aten.where.Scalar, condition, *numbers)
     elif finite:
         mask = emit(like, aten.clamp.default, mask, -LARGEST)

@@ -54,11 +54,9 @@ def fuse_attention(graph: Graph, context: Context) -> int:
     """Fuse every attention that matches; returns how many, and how many masks were made or became flags."""
     fused = 0
     for node in list(graph.nodes):
-        attend = _at_rank_4 if is_call(node, sdpa) else _attention if is_call(node, *PRODUCTS) else None
-        if attend is None or not node.users:
-            continue
+        attend = {sdpa: _at_rank_4, **dict.fromkeys(PRODUCTS, _attention)}.get(node.target)
         with graph.inserting_before(node):
-            new = attend(node, context)
+            new = attend(node, context) if attend is not None and node.users else None
             if new is not None:
                 replace(node, _reshaped(new, list(shape_of(node))))
                 fused += 1
@@ -117,19 +115,16 @@ def _softmax_of(weights: Node) -> Node | None:
 def _fit(query: Node, key: Node, value: Node) -> bool:
     """Whether shapes are those of attention: equal leading dimensions, or fewer heads of both keys and values."""
     q, k, v = (shape_of(x) for x in (query, key, value))
-    if q[-1] != k[-1] or q[-1] != v[-1] or k[:-1] != v[:-1]:
-        return False
-    return k[:2] == q[:2] or k[:2] == (q[0], 1)
+    return q[-1] == k[-1] == v[-1] and k[:-1] == v[:-1] and k[:2] in (q[:2], (q[0], 1))
 
 
 def _leading(operands: Sequence[Node], context: Context) -> tuple[int, int]:
     """[batch, heads] of operands [batch * heads, seq, head_dim]: the batch makes all three heads of their sources."""
     count = shape_of(operands[0])[0]
-    for batch in shape_of(source_of(operands[2]))[:-1]:
-        if batch > 1 and count % batch == 0:
-            split = [_with_heads(x, (batch, count // batch)) for x in operands]
-            if all(head_columns(x, context) is not None for x in split):
-                return batch, count // batch
+    batches = (batch for batch in shape_of(source_of(operands[2]))[:-1] if batch > 1 and count % batch == 0)
+    for batch in batches:
+        if all(head_columns(_with_heads(x, (batch, count // batch)), context) is not None for x in operands):
+            return batch, count // batch
     return 1, count
 
 
@@ -143,10 +138,8 @@ def _with_heads(x: Node, leading: tuple[int, ...]) -> Node:
 
 def _reshaped(node: Node, shape: list[int]) -> Node:
     source = node.args[0] if is_call(node, aten.reshape.default) else node
-    for x in (node, source):
-        if list(shape_of(x)) == shape:
-            return x
-    return emit(node, aten.reshape.default, source, shape)
+    found = next((x for x in (node, source) if list(shape_of(x)) == shape), None)
+    return found or emit(node, aten.reshape.default, source, shape)
 
 
 def _transposed(node: Node) -> Node | None:
@@ -159,10 +152,7 @@ def _transposed(node: Node) -> Node | None:
 
 
 def read_scores(node: Node, steps: int = 16) -> Scores | None:
-    """What gives the scores `node`, each step of which nothing else reads; None where it is anything else.
-
-    steps: how many there may be.
-    """
+    """What gives the scores `node` in at most so many steps that nothing else reads; None where anything else does."""
     scores = _read(node, steps) if len(node.users) == 1 and steps else None
     if scores is None or len(shape_of(node)) != 4:
         return scores
@@ -172,7 +162,7 @@ def read_scores(node: Node, steps: int = 16) -> Scores | None:
 
 def _read(node: Node, steps: int) -> Scores | None:
     for found in PRODUCT.matches(node, {}):
-        scores = Scores(found["query"], found["keys"], float(found.get("number", 1.0)))
+        scores = Scores(found["query"], found["keys"], found.get("number", 1.0))
         return _masked(scores, node, found["mask"]) if "mask" in found else scores
     if same_scores(node) is not node:
         return read_scores(same_scores(node), steps - 1)
@@ -220,23 +210,20 @@ def _masked(scores: Scores, node: Node, mask: Node) -> Scores | None:
     have, rank = shape_of(mask), len(shape_of(node))
     if not 2 <= len(have) <= rank:
         return None
-    if len(have) < rank:
-        mask = emit(mask, aten.reshape.default, mask, [*[1] * (rank - len(have)), *have])
-    return scores._replace(masks=(*scores.masks, mask))
+    return scores._replace(masks=(*scores.masks, _reshaped(mask, [*[1] * (rank - len(have)), *have])))
 
 
-def _filled(scores: Scores, node: Node, condition: Node, **choice: Node) -> Scores | None:
+def _filled(scores: Scores, node: Node, condition: Node, number: Node) -> Scores | None:
     """where(condition, number, scores), or the scores where it is true."""
-    ((name, value),) = choice.items()
-    number = number_of(value, literals_behind(value))
-    if number is None or not number < LOWEST:
+    known = number_of(number, literals_behind(number))
+    if known is None or not known < LOWEST:
         return None
-    numbers = (number, 0.0) if name == "where_true" else (0.0, number)
+    numbers = (known, 0.0) if node.args[1] is number else (0.0, known)
     return _masked(scores, node, emit(node, aten.where.Scalar, condition, *numbers))
 
 
 QUERY, KEYS, SCORES, MASK, CONDITION = (variable(name) for name in ("query", "keys", "scores", "mask", "condition"))
-NUMBER = variable("number", is_number)
+NODE, NUMBER = variable("number"), variable("number", is_number)
 TIMES = call(MUL, SCORES, NUMBER)
 OVER = call(DIV, SCORES, variable("number", lambda value: is_number(value) and value != 0))
 PRODUCT = call(PRODUCTS, QUERY, KEYS) | call(aten.baddbmm.default, MASK, QUERY, KEYS, alpha=NUMBER)
@@ -245,6 +232,5 @@ STEPS: tuple[tuple[Pattern, Callable[..., Scores | None]], ...] = (
     (OVER, lambda scores, node, number: _scaled(scores, node, 1.0 / number)),
     (call(aten.tanh.default, SCORES), _capped),
     (call(aten.add.Tensor, SCORES, MASK), _masked),
-    (call(aten.where.self, CONDITION, variable("where_true"), SCORES), _filled),
-    (call(aten.where.self, CONDITION, SCORES, variable("where_false")), _filled),
+    (call(aten.where.self, CONDITION, NODE, SCORES) | call(aten.where.self, CONDITION, SCORES, NODE), _filled),
 )

@@ -2,15 +2,14 @@
 
 A mask may be a boolean, the additive mask made of it (0 where it is true, else a number that forbids), or the
 attention_mask of either; a literal, or made of comparisons in any spelling. What integers count from is found by
-computing them with a large random number for every value that only the run tells: in `arange(length) <= arange(1) +
-position` the two sides differ by less than UNIT and that position's number. A condition is read as numbers all of which
-are not above 0 where it holds. Where they say from which key to which each query reads, that is the mask's reach.
+computing them with a large random number for every value that only the run tells: the sides of `arange(length) <=
+arange(1) + position` differ by that of the position and less than UNIT. A condition is read as numbers all of which are
+not above 0 where it holds. Where they say from which key to which each query reads, that is the mask's reach.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -52,10 +51,6 @@ class Reach(NamedTuple):
         before = places <= self.last[:, None]
         return before if self.first is None else before & (self.first[:, None] <= places)
 
-    def allows_all(self, keys: int) -> bool:
-        """Whether every query reads every key, whatever values the graph is run with."""
-        return self.position is self.first is None and bool((self.last == keys - 1).all())
-
     def window(self) -> int | None:
         """How many keys a query reads, the last one at its own place; as many as queries where it is all before it.
 
@@ -64,8 +59,8 @@ class Reach(NamedTuple):
         queries = len(self.last)
         window = queries if self.first is None else queries - int(self.first[-1])
         expected = torch.ones(queries, queries, dtype=torch.bool).tril().triu(1 - window)
-        fits = self.position is None and torch.equal(self.last, torch.arange(queries))
-        return window if fits and torch.equal(self.allowed(queries), expected) else None
+        at_own_place = self.position is None and torch.equal(self.last, torch.arange(queries))
+        return window if at_own_place and torch.equal(self.allowed(queries), expected) else None
 
 
 class Masks:
@@ -89,7 +84,7 @@ class Masks:
     def choice(self, mask: Node) -> tuple[Node, float, float] | None:
         """The condition that a mask is made of, and what it adds to scores where that is true and where it is not."""
         if dtype_of(mask) == torch.bool:
-            return mask, 0.0, -math.inf
+            return mask, 0.0, -torch.inf
         if not is_call(mask, aten.where.Scalar, aten.where.self):
             return None
         number, other = (number_of(choice, self.literals) for choice in mask.args[1:])
@@ -106,9 +101,7 @@ class Masks:
 
     def _numbers(self, node: Node) -> torch.Tensor | None:
         value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor) or value.dtype not in INTEGERS:
-            return None
-        if not all(isinstance(size, int) for size in value.shape):
+        if getattr(value, "dtype", None) not in INTEGERS or not all(isinstance(size, int) for size in value.shape):
             return None
         known = literal_value(node, self.literals)
         if known is not None:
@@ -152,9 +145,9 @@ class Masks:
             return [(condition, number == 0)] if is_mask else []
         if is_call(node, operators.attention_mask, *MOVES):
             return [(operands[0], allows)] if all(is_call(x, aten.zeros.default) for x in operands[1:]) else []
-        if is_call(node, *NEGATIONS, *(CONJUNCTIONS if allows else DISJUNCTIONS)):
-            is_boolean = all(dtype_of(value) == torch.bool for value in (node, *operands))
-            return [(operand, allows != is_call(node, *NEGATIONS)) for operand in operands] if is_boolean else []
+        is_logic = is_call(node, *NEGATIONS, *(CONJUNCTIONS if allows else DISJUNCTIONS))
+        if is_logic and all(dtype_of(value) == torch.bool for value in (node, *operands)):
+            return [(operand, allows != is_call(node, *NEGATIONS)) for operand in operands]
         return []
 
     def _reach(self, parts: list[torch.Tensor], lengths: tuple[int, ...]) -> Reach | None:

@@ -6,9 +6,8 @@ After    y = rotary(x, cos, sin)
 Models differ in which elements of a head turn together: one of the first half with one of the second (Llama), or
 neighbours (Cohere), in all columns or in the first of them only (GPT-NeoX). What they turn into is read off by running
 the moves and negations once on the numbers of a head's columns. Halves of whole tiles are TTNN's rotary embedding. All
-else is x * cos + (x @ matrix) * sin, where the matrix says which column goes where with which sign: as small as a tile
-where no pair leaves its tile, since TTNN has that in one call as well. Columns that do not turn have a cosine of 1 and
-a sine of 0, so that nothing is cut apart and joined again.
+else is x * cos + (x @ matrix) * sin, with a matrix as small as a tile where no pair leaves its tile: TTNN has that in
+one call as well. Columns that do not turn have a cosine of 1 and a sine of 0, so that nothing is cut apart.
 """
 
 from __future__ import annotations
@@ -49,15 +48,16 @@ def fuse_rotary(graph: Graph, context: Context) -> int:
                 cos, sin = (_widened(table, around, fill, widened) for table, fill in ((cos, 1.0), (sin, 0.0)))
             columns = torch.nn.functional.pad(columns + start * columns.sign(), around)
         with graph.inserting_before(last):
-            if _are_halves(columns) and (width == TILE or width % (2 * TILE) == 0):
+            first, second = torch.arange(1, width + 1).chunk(2)
+            are_halves = torch.equal(columns, torch.cat((-second, first)))
+            if are_halves and (width == TILE or width % (2 * TILE) == 0):
                 new = emit(last, operators.rotary, whole, cos, sin)
             else:
                 matrix = literal(whole, _matrix(columns).to(whole.meta["val"].dtype)[None, None])
                 new = emit(last, operators.rotary_by_matrix, whole, cos, sin, matrix)
         replace(last, new)
         fused += 1
-    if fused:
-        dead_code(graph)
+    dead_code(graph)
     return fused
 
 
@@ -89,8 +89,6 @@ def _columns(node: Node, known: dict[Node, torch.Tensor]) -> torch.Tensor | None
     ones = [1] * len(rows)
     values = {x: numbers.reshape(*ones, -1) for x, numbers in known.items()}
     for move in needed_for(node, lambda n: n in known or not is_call(n, *MOVES)):
-        if move in known:
-            continue
         if not is_call(move, *MOVES) or not all(operand in values for operand in move.all_input_nodes):
             return None
         if any(value.shape[: len(rows)] != rows for value in values_of(move)):
@@ -127,16 +125,8 @@ def _widened(table: Node, around: tuple[int, int], fill: float, known: dict) -> 
     return known[key]
 
 
-def _are_halves(columns: torch.Tensor) -> bool:
-    first, second = torch.arange(1, len(columns) + 1).chunk(2)
-    return torch.equal(columns, torch.cat((-second, first)))
-
-
 def _matrix(columns: torch.Tensor) -> torch.Tensor:
-    """The matrix that brings each column to its place; one tile of it where it is the same for all tiles.
-
-    Column 0 is none: nothing is brought to a place that does not turn.
-    """
+    """The matrix that brings each column to its place, none to where column 0 is; one tile of it for equal tiles."""
     to = (columns != 0).nonzero().flatten()
     source, sign = columns[to].abs() - 1, columns[to].sign().float()
     tile = torch.zeros(TILE, TILE)

@@ -3,19 +3,16 @@
 Before   angles = positions.float()[..., None] * inv_freq;   cos = cat((angles, angles), -1).cos() * scaling
 After    cos = embedding(table, positions),   table = the same of arange(rows)
 
-Models compute the angles in float32. The device holds bfloat16, in which position 1001 is 1000: the angles would be
-wrong without a word. So the table is computed on the host in float32, once, as what depends on parameters alone, and
-rounded when it goes up; the positions stay integers, and a lookup of a few rows replaces the computation. Where
-positions are literals all of it is a constant anyway. TTNN's embedding is given no row that the table has not: such
-positions raise IndexError on the host, and eager torch computes that call.
+Models compute the angles in float32. The device holds bfloat16, in which position 1001 is 1000. So a table is computed
+on the host in float32, once, as what depends on parameters alone, and rounded when it goes up; positions stay integers.
+Where they are literals all of it is a constant anyway. Positions that a table lacks raise IndexError on the host, and
+eager torch computes that call.
 
 A table has MORE rows than the KV cache that the graph writes, whose last token may stand past its last row: the
 positions of PaliGemma begin at 1. Where the graph writes none, ROWS.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch.fx import Graph, Node
@@ -52,15 +49,14 @@ def rotary_tables(graph: Graph, context: Context) -> int:
                 indices = emit(end, aten.reshape.default, positions, list(shape_of(angles)[:-1]))
                 replace(end, emit(end, aten.embedding.default, tables[end], indices))
         changed += len(ends)
-    if changed:
-        dead_code(graph)
+    dead_code(graph)
     return changed
 
 
 def _rows(graph: Graph) -> int:
-    caches = [n.args[0] for n in graph.nodes if is_call(n, operators.update_cache)]
-    caches += [n.args[0] for n in graph.nodes if is_call(n, aten.index_copy.default) and n.args[1] % 4 == 2]
-    return max((shape_of(cache)[2] + MORE for cache in caches if len(shape_of(cache)) == 4), default=ROWS)
+    writes = [n for n in graph.nodes if is_call(n, operators.update_cache)]
+    writes += [n for n in graph.nodes if is_call(n, aten.index_copy.default) and n.args[1] % 4 == 2]
+    return max((shape_of(write)[2] + MORE for write in writes if len(shape_of(write)) == 4), default=ROWS)
 
 
 def _factors(angles: Node, constants: set[Node]) -> tuple[Node, Node] | None:
@@ -68,8 +64,8 @@ def _factors(angles: Node, constants: set[Node]) -> tuple[Node, Node] | None:
     for found in ANGLES.matches(angles, {}) if angles not in constants else ():
         positions, frequencies = found["positions"], found["frequencies"]
         shape, width = shape_of(angles), shape_of(frequencies)
-        is_vector = width[-1:] == shape[-1:] and math.prod(width) == shape[-1]
-        if frequencies not in constants or not is_vector or len(shape) < 2 or shape_of(positions) != (*shape[:-1], 1):
+        is_vector = frequencies in constants and width == (1,) * (len(width) - 1) + shape[-1:]
+        if not is_vector or len(shape) < 2 or shape_of(positions) != (*shape[:-1], 1):
             continue
         while dtype_of(positions) == torch.float32 and is_call(positions, aten.reshape.default, aten._to_copy.default):
             positions = positions.args[0]
@@ -98,24 +94,22 @@ def _chain(angles: Node) -> tuple[list[Node], list[Node]]:
 
 
 def _keeps_rows(node: Node, leading: int) -> bool:
-    if not isinstance(node.meta.get("val"), torch.Tensor) or not dtype_of(node).is_floating_point:
+    if not is_call(node, aten.cat.default, aten.constant_pad_nd.default, *ELEMENTWISE, *SIZED):
         return False
     shape, before = shape_of(node), shape_of(node.all_input_nodes[0])
-    if shape[:leading] != before[:leading] or len(shape) <= leading:
+    rank = len(shape)
+    if is_call(node, aten.cat.default) and argument(node, 1, 0) % rank < leading:
         return False
-    if is_call(node, aten.cat.default):
-        return argument(node, 1, 0) % len(shape) >= leading
-    if is_call(node, aten.constant_pad_nd.default):
-        return len(node.args[1]) // 2 <= len(shape) - leading
-    return is_call(node, *ELEMENTWISE, *SIZED)
+    if is_call(node, aten.constant_pad_nd.default) and len(node.args[1]) // 2 > rank - leading:
+        return False
+    return shape[:leading] == before[:leading] and rank > leading and dtype_of(node).is_floating_point
 
 
 def _tables(chain: list[Node], frequencies: Node, rows: int) -> dict[Node, Node]:
     """The same for all positions below `rows`: what each node of the chain is then, [rows, ...]."""
     angles, *rest = chain
     leading = len(shape_of(angles)) - 1
-    positions = emit(angles, aten.arange.default, rows, dtype=torch.float32)
-    column = emit(angles, aten.reshape.default, positions, [rows, 1])
+    column = emit(angles, aten.reshape.default, emit(angles, aten.arange.default, rows, dtype=torch.float32), [rows, 1])
     vector = emit(angles, aten.reshape.default, frequencies, [-1])
     known = {angles: emit(angles, aten.mul.Tensor, column, vector)}
     for node in rest:

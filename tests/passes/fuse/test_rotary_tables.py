@@ -104,6 +104,16 @@ def test_tables_of_heads_that_turn_in_part_are_whole_heads_wide():
     assert not graph.calls(aten.constant_pad_nd.default)
 
 
+def test_pairs_that_are_read_apart_and_as_rows_are_made_of_what_was_looked_up():
+    def forward(self, p):
+        pairs = torch.stack(cosines(self, p, join=lambda angles: angles), -1)
+        return pairs, pairs.flatten(-2)
+
+    graph, changed = looked_up(forward, positions(1, 5))
+    assert changed == 3
+    assert rows_of(graph) == {(ROWS, HALF), (ROWS, 2 * HALF)}
+
+
 def test_positions_that_are_literals_are_constants_without_a_table():
     graph, changed = looked_up(lambda s, x: x * cosines(s, torch.arange(5)[None])[0], random(1, 5, 2 * HALF))
     assert changed == 0
