@@ -163,8 +163,7 @@ class Masks:
             else:
                 bounds.append(self._bound(plane))
         if not bounds:
-            last = lengths[1] - 1 - allowed.flip(1).int().argmax(1)
-            first = allowed.int().argmax(1)
+            first, last = allowed.int().argmax(1), lengths[1] - 1 - allowed.flip(1).int().argmax(1)
             reach = Reach(None, first if first.any() else None, last)
             return reach if torch.equal(allowed, reach.allowed(lengths[1])) else None
         match sorted(bounds, key=lambda bound: bound[0]) if bool(allowed.all()) else []:
@@ -198,7 +197,9 @@ def seen_positions(mask: Node) -> tuple[Node | None, int | None]:
     all up to the position are read; None for both where the mask is any other.
     """
     masks = Masks(mask.graph)
-    position, first, last = masks.reach(mask, shape_of(mask)[-2:]) or (None, None, torch.tensor(0))
+    lengths = (1, 1, *shape_of(mask))[-2:]
+    reach = masks.reach(mask, lengths) if lengths[1] > 1 else None  # one number may be broadcast to all keys
+    position, first, last = reach or (None, None, torch.tensor(0))
     windows = {None} if first is None else set((last - first + 1).tolist())
     window = windows.pop()
     if position is None or windows or (window is not None and window < 1):

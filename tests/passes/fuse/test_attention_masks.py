@@ -125,6 +125,7 @@ OTHER = {
     "a bias": lambda p: torch.where(keys() <= p, 1.0, -torch.inf),
     "allowed a little": lambda p: torch.where(keys() <= p, 0.0, -5.0),
     "forbids the first": lambda p: torch.where(keys() <= p, -torch.inf, 0.0),
+    "one number for all keys": lambda p: torch.zeros(1, dtype=torch.int64) <= p,
     "rounded keys": lambda p: keys().to(torch.int8) <= p,
 }
 
