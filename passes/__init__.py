@@ -28,9 +28,8 @@ from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_scales
 from tt_dynamo.passes.fuse.split_linears import split_linears
-from tt_dynamo.passes.images.affine import split_norm_affine
-from tt_dynamo.passes.images.batch_norm import fold_batch_norm
 from tt_dynamo.passes.images.channels_last import channels_last
+from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.images.resize import resize
 from tt_dynamo.passes.normalize.canonicalize import canonicalize

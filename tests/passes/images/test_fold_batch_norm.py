@@ -8,7 +8,7 @@ from captured import Module, capture, random, with_statistics
 from torch import nn
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.images.batch_norm import fold_batch_norm
+from tt_dynamo.passes.images.norms import fold_batch_norm
 from tt_dynamo.passes.normalize.constants import fold_constants
 
 NORM = aten._native_batch_norm_legit_no_training.default

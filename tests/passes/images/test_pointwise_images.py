@@ -10,8 +10,8 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.images.affine import split_norm_affine
 from tt_dynamo.passes.images.channels_last import channels_last
+from tt_dynamo.passes.images.norms import split_norm_affine
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 

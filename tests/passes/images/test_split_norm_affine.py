@@ -10,7 +10,7 @@ from captured import Module, capture, parameter, random, with_statistics
 from torch import nn
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.images.affine import split_norm_affine
+from tt_dynamo.passes.images.norms import split_norm_affine
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 
