@@ -31,7 +31,6 @@ from tt_dynamo.passes.fuse.split_linears import split_linears
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
-from tt_dynamo.passes.images.resize import resize
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
@@ -71,13 +70,11 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_batch_norm),
         Step(fold_patch_embedding),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
-        Step(resize, required=True),
         Step(
             channels_last,
             {
                 fold_patch_embedding: "it takes the convolution of the patches",
                 split_norm_affine: "it takes group norms without weights only",
-                resize: "it joins the moves around what is resized",
             },
             required=True,
         ),

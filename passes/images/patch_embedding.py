@@ -14,6 +14,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
+from tt_dynamo.passes.images.writer import pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import ANY, Rules, call, emit, is_constant, variable
 
@@ -28,12 +29,8 @@ def fold_patch_embedding(graph: Graph, context: Context) -> int:
     return rewritten
 
 
-def _pair(values: list[int]) -> list[int]:
-    return list(values) * 2 if len(values) == 1 else list(values)
-
-
 def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | None:
-    stride, padding, dilation = map(_pair, node.args[3:6])
+    stride, padding, dilation = map(pair, node.args[3:6])
     kernel = list(shape_of(weight)[2:])
     if not stride == kernel != [1, 1] or (padding, dilation) != ([0, 0], [1, 1]):
         return None

@@ -10,6 +10,8 @@ the flattening of an image are put into the order of its pixels, which are const
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 import operator
 from collections.abc import Callable
@@ -20,214 +22,186 @@ from torch.fx import Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, dtype_of, is_call, shape_of
-from tt_dynamo.passes.images.writer import FLOATS, TO_NHWC, Flat, ImageWriter
+from tt_dynamo.passes.images.writer import FLOATS, TO_NHWC, Flat, ImageWriter, arguments_of
 from tt_dynamo.passes.rows import literal
 
 TILE = 32
+NOT_TAGGED = (aten.hardswish.default, aten._prelu_kernel.default)  # pointwise, though torch does not say so
 
 
-def pointwise(write: ImageWriter, node: Node) -> Node | None:
+def is_elementwise(node: Node) -> bool:
+    """Whether a node gives one value, each element of which depends on one of every operand."""
+    tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
+    is_pointwise = torch.Tag.pointwise in tags or node.target in NOT_TAGGED
+    return is_pointwise and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def elementwise(write: ImageWriter, *_: Any) -> Node | None:
     """An operation on each element, of images and of what broadcasts with them."""
-    shape = shape_of(node)
-    flats = [write.find(x) if isinstance(x, Node) and shape_of(x) == shape else None for x in node.args]
+    node = write.like
+    flats = [write.find(x) if isinstance(x, Node) and shape_of(x) == write.shape else None for x in node.args]
     first = next((flat for flat in flats if flat is not None), None)
     if first is None or any(isinstance(x, Node) for x in node.kwargs.values()):
         return None
-    operands = [_operand(write, x, flat, first, shape) for x, flat in zip(node.args, flats, strict=True)]
+    operands = [_operand(write, x, flat, first) for x, flat in zip(node.args, flats, strict=True)]
     if any(operand is None and x is not None for operand, x in zip(operands, node.args, strict=True)):
         return None
-    flat = write.emit(node.target, *operands, **node.kwargs)
-    return write.value(flat, first.image, like=shape, last=first.dim == 3)
+    return write.value(write.emit(node.target, *operands, **node.kwargs), first.image, last=first.dim == 3)
 
 
-def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat, shape: tuple[int, ...]) -> Any:
+def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat) -> Any:
     """An operand as it stands beside images flattened as `first`; None where it cannot."""
     if not isinstance(x, Node):
         return x
     if dtype_of(x) not in FLOATS:
         return None
     if flat is not None:
-        return flat.node if flat.image == first.image and flat.dim == first.dim else None
-    own = (1,) * (len(shape) - len(shape_of(x))) + shape_of(x)
-    if math.prod(own) == 1:
+        return flat.node if (flat.image, flat.dim) == (first.image, first.dim) else None
+    shape, rank = write.shape, len(write.shape)
+    own = (1,) * (rank - len(shape_of(x))) + shape_of(x)
+
+    def varies_along(*dims: int) -> bool:
+        return own == tuple(size if dim in dims else 1 for dim, size in enumerate(shape))
+
+    if varies_along():
         return x if not shape_of(x) else write.reshape(x, 1, 1, 1, 1)
-    by_channel = tuple(size if dim == first.dim else 1 for dim, size in enumerate(shape))
-    if own == by_channel:
+    if varies_along(first.dim):
         return write.reshape(x, 1, 1, 1, shape[first.dim])
-    if len(shape) == 4 and own == tuple(size if dim in (0, first.dim) else 1 for dim, size in enumerate(shape)):
+    if rank == 4 and varies_along(0, first.dim):
         known = write.find(x)
-        numbers = write.reshape(x if known is None else known.node, 1, 1, shape[0], shape[first.dim])
+        numbers = write.reshape(known.node if known else x, 1, 1, shape[0], shape[first.dim])
         return _by_pixel(write, numbers, first)
-    return write.flat(write.reshape(x, *own))[0] if len(shape) == 4 and own == shape and first.dim == 1 else None
+    return write.flat(write.reshape(x, *own))[0] if rank == 4 and own == shape and first.dim == 1 else None
 
 
 def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
     """Numbers by image and channel, [1, 1, batch, channels], at each pixel of their image."""
-    if first.batch == 1:
+    batch, height, width = first.image
+    if batch == 1:
         return numbers
-    pixels = first.height * first.width
-    images = torch.arange(first.batch).repeat_interleave(pixels)[None]
-    table = write.reshape(numbers, first.batch, shape_of(numbers)[-1])
-    index = literal(numbers, images, f"image_of_{first.batch}_by_{pixels}")
-    rows = write.emit(aten.embedding.default, table, index)
+    images = torch.arange(batch).repeat_interleave(height * width)[None]
+    index = literal(numbers, images, f"image_of_{batch}_by_{height * width}")
+    rows = write.emit(aten.embedding.default, write.reshape(numbers, batch, shape_of(numbers)[-1]), index)
     return write.reshape(rows, 1, *shape_of(rows))
 
 
-def cat(write: ImageWriter, node: Node) -> Node | None:
+def _cat(write: ImageWriter, parts: list[Node], dim: int) -> Node | None:
     """Channels of several images."""
-    parts, dim = (*node.args, 0)[:2]
-    found = [write.find(part) for part in parts]
-    first = next((flat for flat in found if flat is not None), None)
-    if first is None or len(shape_of(node)) != 4 or {first.dim, dim % 4} != {1}:
+    first = next((flat for flat in (write.find(part, 1) for part in parts) if flat is not None), None)
+    if first is None or len(write.shape) != 4 or dim % 4 != 1:
         return None
-    flat = write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3)
-    return write.value(flat, first.image, like=shape_of(node))
+    return write.value(write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3), first.image)
 
 
-def channels(write: ImageWriter, node: Node) -> Node | None:
+def _channels(write: ImageWriter, x: Node, dim: int, *which: Any) -> Node | None:
     """Some of an image's channels."""
-    x, dim, *where = (*node.args, 0) if len(node.args) < 2 else node.args
-    flat = write.find(x)
-    if flat is None or dim % len(shape_of(x)) != flat.dim or node.kwargs:
-        return None
-    picked = write.emit(aten.slice.Tensor, flat.node, 3, *where)
-    return write.value(picked, flat.image, like=shape_of(node), last=flat.dim == 3)
+    flat = write.find(x, dim % len(shape_of(x)))
+    picked = flat and write.emit(aten.slice.Tensor, flat.node, 3, *which)
+    return picked and write.value(picked, flat.image, last=flat.dim == 3)
 
 
-def part(write: ImageWriter, node: Node) -> Node | None:
+def _part(write: ImageWriter, split: Node, index: int) -> Node | None:
     """One of the parts into which an image's channels are split."""
-    split, index = node.args
     if not is_call(split, aten.split_with_sizes.default, aten.split.Tensor):
         return None
-    x, dim = split.args[0], (*split.args[2:], split.kwargs.get("dim", 0))[0]
-    flat = write.find(x)
-    if flat is None or dim % len(shape_of(x)) != flat.dim:
-        return None
-    start, size = sum(val.shape[dim] for val in split.meta["val"][:index]), shape_of(node)[dim]
-    picked = write.emit(aten.slice.Tensor, flat.node, 3, start, start + size)
-    return write.value(picked, flat.image, like=shape_of(node), last=flat.dim == 3)
+    x, _, dim = arguments_of(split)
+    start = sum(part.shape[dim] for part in split.meta["val"][:index])
+    return _channels(write, x, dim, start, start + write.shape[dim])
 
 
-def mean(write: ImageWriter, node: Node) -> Node | None:
+def _mean(write: ImageWriter, x: Node, dims: list[int] | None, keep: bool, dtype: torch.dtype | None) -> Node | None:
     """The mean of each channel of each image."""
-    x, dims, keep = (*node.args, False)[:3]
     flat = write.find(x)
-    if flat is None or len(shape_of(x)) != 4 or node.kwargs:
+    if flat is None or len(shape_of(x)) != 4 or dtype is not None:
         return None
     if {*range(4)} - {dim % 4 for dim in dims or ()} != {0, flat.dim}:
         return None
-    whole = [flat.height, flat.width]
+    batch, *whole = flat.image
     pooled = write.emit(operators.avg_pool2d, flat.node, flat.image, whole, whole, [0, 0], False, True, None)
-    if keep:
-        return write.value(pooled, [flat.batch, 1, 1], like=shape_of(node), last=flat.dim == 3)
-    return write.reshape(pooled, *shape_of(node))
+    return write.value(pooled, [batch, 1, 1], last=flat.dim == 3) if keep else write.reshape(pooled, *write.shape)
 
 
-def layer_norm(write: ImageWriter, node: Node) -> Node | None:
+def _layer_norm(write: ImageWriter, x: Node, normalized: list[int], *options: Any) -> Node | None:
     """A norm of each pixel's channels, which stand last."""
-    x, normalized, *rest = node.args
-    flat = write.find(x)
-    if flat is None or flat.dim != 3 or len(normalized) != 1:
+    flat = write.find(x, 3)
+    if flat is None or len(normalized) != 1:
         return None
-    normed = write.emit(node.target, flat.node, normalized, *rest, **node.kwargs)
-    return write.value(normed, flat.image, like=shape_of(node), last=True)
+    return write.value(write.emit(aten.layer_norm.default, flat.node, normalized, *options), flat.image, last=True)
 
 
-def linear(write: ImageWriter, node: Node) -> Node | None:
+def _linear(write: ImageWriter, x: Node, weight: Node, *_: Any) -> Node | None:
     """A linear of each pixel's channels, or over all of an image: x [batch, channels * height * width]."""
-    x, weight, *rest = node.args
-    pixels = write.find(x)
-    if pixels is not None and pixels.dim == 3:
-        mixed = write.emit(operators.linear, pixels.node, weight, *rest, **node.kwargs)
-        return write.value(mixed, pixels.image, like=shape_of(node), last=True)
-    if not is_call(x, aten.reshape.default):
+    rest = write.like.args[2:]
+    pixels = write.find(x, 3)
+    if pixels is not None:
+        return write.value(write.emit(operators.linear, pixels.node, weight, *rest), pixels.image, last=True)
+    source = x.args[0] if is_call(x, aten.reshape.default) else None
+    flat = write.find(source, 1)
+    if flat is None or len(shape_of(source)) != 4 or shape_of(x)[:-1] != (flat.image[0],):
         return None
-    flat = write.find(x.args[0])
-    if flat is None or flat.dim != 1 or len(shape_of(x.args[0])) != 4 or shape_of(x)[:-1] != (flat.batch,):
-        return None
-    count, (inner, out) = shape_of(flat.node)[-1], shape_of(weight)
-    rows = write.reshape(flat.node, flat.batch, inner)
-    order = write.reshape(weight, count, flat.height, flat.width, out)
+    batch, *pixel = flat.image
+    inner, out = shape_of(weight)
+    order = write.reshape(weight, shape_of(flat.node)[-1], *pixel, out)
     order = write.emit(aten.permute.default, order, [1, 2, 0, 3])
-    return write.emit(operators.linear, rows, write.reshape(order, inner, out), *rest, **node.kwargs)
+    rows = write.reshape(flat.node, batch, inner)
+    return write.emit(operators.linear, rows, write.reshape(order, inner, out), *rest)
 
 
-def group_norm(write: ImageWriter, node: Node) -> Node | None:
-    """A norm of groups of channels, without weight and bias (`passes/images/affine.py`), of whole tiles.
+def _group_norm(write: ImageWriter, x: Node, groups: int, weight: Node | None, bias: Node | None, eps: float, _):
+    """A norm of groups of channels, without weight and bias (`passes/images/norms.py`), of whole tiles.
 
     TTNN's takes what pads channels to a tile for channels, and takes out what pads pixels in bfloat16, without a word.
     """
-    x, groups, weight, bias, eps, *_ = node.args
-    flat = write.find(x)
-    if flat is None or flat.dim != 1 or weight is not None or bias is not None:
+    flat = write.find(x, 1)
+    if flat is None or weight is not None or bias is not None:
         return None
-    if shape_of(flat.node)[-1] % TILE or flat.height * flat.width % TILE:
+    if shape_of(flat.node)[-1] % TILE or math.prod(flat.image[1:]) % TILE:
         return None
-    normed = write.emit(operators.group_norm, flat.node, flat.image, groups, eps)
-    return write.value(normed, flat.image, like=shape_of(node))
+    return write.value(write.emit(operators.group_norm, flat.node, flat.image, groups, eps), flat.image)
 
 
-def rearrange(write: ImageWriter, node: Node) -> Node | None:
+def _rearrange(write: ImageWriter, moved: Node, _) -> Node | None:
     """Parts of channels, rows and columns that become others: reshape(permute(reshape(x))), as pixels are shuffled."""
-    moved = node.args[0]
-    split = moved.args[0] if is_call(moved, aten.permute.default) else None
-    if split is None or not is_call(split, aten.reshape.default):
+    if not is_call(moved, aten.permute.default) or not is_call(moved.args[0], aten.reshape.default):
         return None
-    x, sizes, order = split.args[0], shape_of(split), moved.args[1]
-    flat = write.find(x)
-    if flat is None or flat.dim != 1 or len(shape_of(x)) != 4 or len(shape_of(node)) != 4:
+    split, order = moved.args
+    x, sizes = split.args[0], shape_of(split)
+    flat = write.find(x, 1)
+    if flat is None or len(shape_of(x)) != 4 or len(write.shape) != 4:
         return None
-    given, made = _parts(sizes, shape_of(x)), _parts(shape_of(moved), shape_of(node))
+    given, made = _channels_last(sizes, shape_of(x)), _channels_last(shape_of(moved), write.shape)
     if given is None or made is None:
         return None
-    source = [part for dim in TO_NHWC for part in given[dim] if sizes[part] > 1]
-    target = [order[part] for dim in TO_NHWC for part in made[dim] if sizes[order[part]] > 1]
-    batch, channels, height, width = shape_of(node)
-    new = [1, 1, batch * height * width, channels]
+    source = [part for part in given if sizes[part] > 1]
     runs: list[list[int]] = []  # of parts that stay side by side
-    for place in map(source.index, target):
+    for place in (source.index(order[part]) for part in made if sizes[order[part]] > 1):
         if runs and place == runs[-1][-1] + 1:
             runs[-1].append(place)
         else:
             runs.append([place])
-    places = sorted(runs)
-    whole = [math.prod(sizes[source[part]] for part in run) for run in places]
-    moved = write.emit(operators.rearrange, flat.node, whole, [places.index(run) for run in runs], new)
-    return write.value(moved, [batch, height, width], like=shape_of(node))
+    whole = [math.prod(sizes[source[place]] for place in run) for run in sorted(runs)]
+    batch, channels, height, width = write.shape
+    new = [1, 1, batch * height * width, channels]
+    moved = write.emit(operators.rearrange, flat.node, whole, [sorted(runs).index(run) for run in runs], new)
+    return write.value(moved, [batch, height, width])
 
 
-def _parts(sizes: tuple[int, ...], shape: tuple[int, ...]) -> list[list[int]] | None:
-    """Which of several neighbouring sizes make up each of a shape; None where one is of two."""
-    found, start = [], 0
-    for whole in shape:
-        stop = start
-        while math.prod(sizes[start:stop]) < whole:
-            stop += 1
-        if math.prod(sizes[start:stop]) != whole:
-            return None
-        found.append(list(range(start, stop)))
-        start = stop
-    return found
+def _channels_last(sizes: tuple[int, ...], shape: tuple[int, ...]) -> list[int] | None:
+    """The parts of an image's dimensions in their order once its channels stand last; None where one is of two."""
+    ends, products = (list(itertools.accumulate(numbers, operator.mul)) for numbers in (shape, sizes))
+    if not {*ends} <= {*products, 1}:
+        return None
+    dims = [bisect.bisect_left(ends, product) for product in products]
+    return sorted(range(len(sizes)), key=lambda part: TO_NHWC.index(dims[part]))
 
 
-RULES: dict[Any, Callable[[ImageWriter, Node], Node | None]] = {
-    aten.cat.default: cat,
-    aten.group_norm.default: group_norm,
-    aten.slice.Tensor: channels,
-    operator.getitem: part,
-    aten.layer_norm.default: layer_norm,
-    aten.mean.dim: mean,
-    aten.reshape.default: rearrange,
-    operators.linear: linear,
+RULES: dict[Any, Callable[..., Node | None]] = {
+    aten.cat.default: _cat,
+    aten.group_norm.default: _group_norm,
+    aten.slice.Tensor: _channels,
+    operator.getitem: _part,
+    aten.layer_norm.default: _layer_norm,
+    aten.mean.dim: _mean,
+    aten.reshape.default: _rearrange,
+    operators.linear: _linear,
 }
-
-UNTAGGED = (aten.hardswish.default, aten._prelu_kernel.default)  # pointwise, though torch does not say so
-
-
-def rule_of(node: Node) -> Callable[[ImageWriter, Node], Node | None] | None:
-    """The rule by which a node flows on; None where it cares for the layout."""
-    if node.target in RULES:
-        return RULES[node.target]
-    tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
-    is_pointwise = torch.Tag.pointwise in tags or node.target in UNTAGGED
-    return pointwise if is_pointwise and isinstance(node.meta.get("val"), torch.Tensor) else None

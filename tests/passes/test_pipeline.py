@@ -88,7 +88,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         graph.graph.lint()
         same(graph.run(), before, exact=False)
         moves = ("normalize_moves", "index_to_embedding", "index_put_to_embedding")
-        absent = ("channels_last", "resize", "fuse_gelu", "fuse_rms_norm", "split_norm_affine", "fold_batch_norm")
+        absent = ("channels_last", "fuse_gelu", "fuse_rms_norm", "split_norm_affine", "fold_batch_norm")
         absent += ("fuse_image_activation", "pad_heads", "fold_scales")
         language = (
             "attention_to_prompt",

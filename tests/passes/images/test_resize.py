@@ -8,7 +8,6 @@ from torch import nn
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.images.channels_last import channels_last
-from tt_dynamo.passes.images.resize import resize
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 IMAGE = random(2, 6, 9, 11)
@@ -16,7 +15,7 @@ IMAGE = random(2, 6, 9, 11)
 
 def rewritten(model, *inputs, exact=False):
     graph = capture(model, *inputs)
-    return graph, graph.apply(canonicalize, resize, exact=exact)
+    return graph, graph.apply(canonicalize, channels_last, exact=exact)
 
 
 def resized(**options):
@@ -39,7 +38,7 @@ def test_pixels_are_repeated(options):
 def test_what_follows_takes_the_image_as_it_is_resized(options):
     model = nn.Sequential(nn.Upsample(**options), nn.ReLU())
     graph = capture(model, IMAGE)
-    graph.apply(canonicalize, resize, channels_last, exact=True)
+    graph.apply(canonicalize, channels_last, exact=True)
     height, width = model(IMAGE).shape[-2:]
     assert graph.only(aten.relu.default).meta["val"].shape == (1, 1, 2 * height * width, 6)
 
