@@ -1,0 +1,72 @@
+"""Linears by their columns: what their heads are, and their weights cut, ordered and padded by numbers of columns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.fx import Node
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import Context, aten, is_call, shape_of
+from tt_dynamo.passes.movement import head_columns, is_move, moves_behind, source_of
+from tt_dynamo.passes.rewrite import emit, is_constant
+from tt_dynamo.passes.rows import literal
+
+
+class Projection(NamedTuple):
+    """One of query, key, value: `columns` [heads, head_dim] of what `linear` gives, moved to `heads`."""
+
+    linear: Node
+    columns: torch.Tensor
+    heads: Node
+
+
+def has_own_weights(node: Node) -> bool:
+    """Whether a node is a linear of constants without activation, whose columns may be computed one by one."""
+    return is_call(node, operators.linear) and len(node.args) <= 3 and all(map(is_constant, node.args[1:]))
+
+
+def projections(linear: Node, context: Context) -> list[Projection]:
+    """The heads that moves of a linear of constants make, where these are all that reads it; else none."""
+    ends: dict[Node, list[Projection] | None] = {}  # of a value and its moves
+
+    def of(user: Node) -> list[Projection] | None:
+        if ends.get(user) is not None:
+            return ends[user]
+        columns = head_columns(user, context) if is_move(user) and source_of(user) is linear else None
+        return None if columns is None else [Projection(linear, columns, user)]
+
+    for node in reversed(moves_behind(linear)) if has_own_weights(linear) else ():
+        parts = [of(user) for user in node.users]
+        ends[node] = None if None in parts else [projection for part in parts if part for projection in part]
+    return ends.get(linear) or []
+
+
+def is_consecutive(numbers: torch.Tensor) -> bool:
+    return torch.equal(numbers, int(numbers[0]) + torch.arange(len(numbers), dtype=numbers.dtype))
+
+
+def take(weight: Node, numbers: torch.Tensor, like: Node, dim: int = -1) -> Node:
+    """Columns of a weight or bias, or rows (dim 0), by their numbers; zeros where a number is -1."""
+    size, start = shape_of(weight)[dim], int(numbers[0])
+    if is_consecutive(numbers):
+        whole = len(numbers) == size
+        return weight if whole else emit(like, aten.slice.Tensor, weight, dim, start, start + len(numbers))
+    if bool((numbers < 0).any()):
+        pads = [0, 1] if dim == -1 else [0, 0, 0, 1]
+        weight = emit(like, aten.constant_pad_nd.default, weight, pads)
+    return emit(like, aten.index_select.default, weight, dim, literal(weight, numbers.long() % shape_of(weight)[dim]))
+
+
+def take_columns(linear: Node, numbers: torch.Tensor) -> list[Node | None]:
+    """Weight and bias (None where there is none) of a linear, less all columns but these, in this order."""
+    weights = (*linear.args[1:3], None)[:2]
+    return [weight and take(weight, numbers, linear) for weight in weights]
+
+
+def to_heads(x: Node, shape: tuple[int, ...], like: Node) -> Node:
+    """x [batch, seq, heads * head_dim] in the shape [batch, heads, seq, head_dim]."""
+    batch, heads, seq, head_dim = shape
+    apart = emit(like, aten.reshape.default, x, [batch, seq, heads, head_dim])
+    return emit(like, aten.permute.default, apart, [0, 2, 1, 3])
