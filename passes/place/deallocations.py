@@ -1,12 +1,16 @@
-"""Free every buffer of a program after the last use of every alias of it.
+"""Free every buffer of a program after the last use of every alias of it, and erase calls whose results nothing reads.
 
-Before   y = reshape(x);  z = relu(y);  out = to_torch(z)
+Before   y = reshape(x);  z = relu(y);  w = exp(y);  out = to_torch(z)
 After    y = reshape(x);  z = relu(y);  y.deallocate();  out = to_torch(z);  z.deallocate()
 
-Runs on the program's graph. x and y share one buffer, so nothing is freed before the last use of both, and then once,
-through the alias that was read last. `Tensor.deallocate` does not force, as `ttnn.deallocate` would: TTNN frees only
-what nobody else holds, so a mistake here would keep memory, never corrupt it. Weights belong to the store and caches to
-their tensors, and are never freed.
+Both run on the program's graph, and read node.meta["ttnn"] (a tensor on the device), node.meta["alias"] (the operand
+whose buffer it lives in, or None), node.meta["weight"] and node.meta["state"]. x and y share one buffer, so nothing is
+freed before the last use of both, and then once, through the alias that was read last. `Tensor.deallocate` does not
+force, as `ttnn.deallocate` would: TTNN frees only what nobody else holds, so a mistake here would keep memory, never
+corrupt it. Weights belong to the store and caches to their tensors, and are never freed.
+
+A lowering makes every result of its operation, and tries one call after another. A call whose result lives in the
+buffer of an operand may have written there: it stays where a later call reads that buffer, or where the caller does.
 """
 
 from __future__ import annotations
@@ -15,42 +19,55 @@ import operator
 
 from torch.fx import Graph, Node
 
+from tt_dynamo.ir.graph import is_random, mutates
 
-def buffers(graph: Graph) -> dict[Node, Node]:
+
+def _buffers(graph: Graph) -> dict[Node, Node]:
     """For every tensor on the device, the node that made its buffer."""
     roots: dict[Node, Node] = {}
     for node in graph.nodes:
         if "ttnn" in node.meta:
-            alias = node.meta.get("alias")
-            roots[node] = roots.get(alias, node) if alias is not None else node
+            roots[node] = roots.get(node.meta.get("alias"), node)
     return roots
 
 
-def insert_deallocations(graph: Graph) -> int:
-    """Insert a deallocation for every buffer that the program makes; returns how many.
+def drop_dead_calls(graph: Graph) -> int:
+    """Erase every call whose result nothing reads, unless it may have written what is read; returns how many."""
+    buffer_of = _buffers(graph)
+    read: set[Node] = set()  # the buffers that later nodes read
+    dropped = 0
+    for node in reversed(list(graph.nodes)):
+        if node.op == "call_function" and not node.users and not _has_effect(node, buffer_of, read):
+            graph.erase_node(node)
+            dropped += 1
+        else:
+            read.update(buffer_of[operand] for operand in node.all_input_nodes if operand in buffer_of)
+    return dropped
 
-    Reads node.meta["ttnn"] (the node is a tensor on the device), node.meta["alias"] (the operand whose buffer it lives
-    in, or None), node.meta["weight"] and node.meta["state"].
-    """
-    roots = buffers(graph)
+
+def _has_effect(node: Node, buffer_of: dict[Node, Node], read: set[Node]) -> bool:
+    buffer = buffer_of.get(node, node)
+    may_write = buffer is not node and (buffer in read or buffer.op == "placeholder")
+    return may_write or mutates(node) or is_random(node) or node.meta.get("path") == "ttnn.deallocate"
+
+
+def insert_deallocations(graph: Graph) -> int:
+    """Insert a deallocation for every buffer that the program makes; returns how many."""
+    buffer_of = _buffers(graph)
+    output = graph.output_node()
     last: dict[Node, tuple[Node, Node]] = {}  # buffer → (the node that reads it last, the alias it reads)
     for node in graph.nodes:
         for operand in node.all_input_nodes:
-            if operand in roots and node.op != "output":
-                last[roots[operand]] = (node, operand)
+            if operand in buffer_of:
+                last[buffer_of[operand]] = (node, operand)
     inserted = 0
-    returned = {roots[n] for n in graph.output_node().all_input_nodes if n in roots}
     for buffer, (reader, alias) in last.items():
-        kept = buffer.meta.get("weight") or buffer.meta.get("state")
-        if kept or buffer in returned or _still_named(reader, buffer, roots):
+        # A last reader that gives an alias of the buffer itself, which nothing reads: there is nothing to free.
+        is_named = reader.target is operator.getitem or buffer_of.get(reader) is buffer
+        if is_named or reader is output or buffer.meta.get("weight") or buffer.meta.get("state"):
             continue
         with graph.inserting_after(reader):
             call = graph.call_method("deallocate", (alias,))
         call.meta["module"] = reader.meta.get("module", "")
         inserted += 1
     return inserted
-
-
-def _still_named(reader: Node, buffer: Node, roots: dict[Node, Node]) -> bool:
-    """Whether the last reader gives an alias of the buffer itself that nothing reads: then there is nothing to free."""
-    return reader.target is operator.getitem or (reader in roots and roots[reader] is buffer)

@@ -7,8 +7,7 @@ What the device cannot take runs on the host; arithmetic that it can take runs o
 integers run wherever a minimum cut puts them: the capacity of an edge is the bytes that would cross. So a mask of int64
 becomes a mask of bfloat16 before it goes up, and a slice of the output is cut off before it comes down. Of equal cuts,
 reshapes, casts and choices between two numbers stay on the host, where they cost next to nothing, and the rest on the
-device. A value crosses once, whoever
-reads it; constants are at home on both sides.
+device. A value crosses once, whoever reads it; constants are at home on both sides.
 """
 
 from __future__ import annotations
@@ -22,59 +21,25 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Sides, aten, constant_nodes, insert, is_call, update_values, values_of
+from tt_dynamo.ir.graph import Sides, aten, compute_nodes, constant_nodes, insert, is_call, update_values, values_of
 from tt_dynamo.ir.spec import DEVICE_DTYPES
+from tt_dynamo.passes import movement
+from tt_dynamo.passes.normalize.canonicalize import RESHAPES
 
 log = logging.getLogger(__name__)
 
-# Reshapes, and what canonicalize leaves of views that do nothing, where an input is returned.
-VIEWS = frozenset(
+VIEWS = frozenset({*RESHAPES, aten.reshape.default, aten.transpose.int})
+MOVES = frozenset(
     {
-        aten.view.default,
-        aten._unsafe_view.default,
-        aten.unsqueeze.default,
-        aten.squeeze.default,
-        aten.squeeze.dim,
-        aten.squeeze.dims,
-        aten.transpose.int,
-        aten.reshape.default,
+        *(VIEWS | movement.MOVES - {operator.getitem}),
+        *(aten.expand.default, aten.cat.default, aten._to_copy.default, aten.repeat.default),
+        *(aten.constant_pad_nd.default, aten.gather.default, aten.scatter.src, operators.look_up, operators.pick),
     }
 )
-
-MOVES = VIEWS | frozenset(
-    {
-        aten.permute.default,
-        aten.expand.default,
-        aten.slice.Tensor,
-        aten.select.int,
-        aten.cat.default,
-        aten.clone.default,
-        aten.unbind.int,
-        aten.split.Tensor,
-        aten.split_with_sizes.default,
-        aten._to_copy.default,
-        aten.repeat.default,
-        aten.constant_pad_nd.default,
-        aten.gather.default,
-        aten.scatter.src,
-        operators.look_up,
-        operators.pick,
-    }
-)
-
 # Values and their places: as exact as the operand is, so they are looked for where it lies.
-RANKINGS = frozenset(
-    {
-        aten.sort.default,
-        aten.sort.stable,
-        aten.topk.default,
-        aten.max.dim,
-        aten.min.dim,
-    }
-)
-
-NEARLY_FREE_ON_HOST = VIEWS | frozenset({aten._to_copy.default, aten.where.Scalar})
-
+RANKINGS = (aten.sort.default, aten.sort.stable, aten.topk.default, aten.max.dim, aten.min.dim)
+FREE = MOVES | {*RANKINGS, aten.where.Scalar}
+NEARLY_FREE_ON_HOST = VIEWS | {aten._to_copy.default, aten.where.Scalar}
 # Bytes that a crossing counts for beside its own: one transfer of an input beats two of half its size.
 FIXED_COST = 1024
 
@@ -85,13 +50,12 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     may_choose: whether moves, casts and integers run where the cut puts them; else on the device if it can.
     """
     constants = constant_nodes(graph)
-    computing = [n for n in graph.nodes if n.op == "call_function" and n not in constants]
     output = graph.output_node()
     kept = {output.args[0][position] for position in output.meta.get("kept", ())}  # read on the device, by later calls
     sides: Sides = {}
     free: list[Node] = []
-    for node in computing:
-        if node.target is operator.getitem:
+    for node in compute_nodes(graph):
+        if node in constants:
             continue
         if not can_run(node):
             sides[node] = "host"
@@ -100,9 +64,9 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
         else:
             sides[node] = "device"
     sides.update(_cut(graph, constants, sides, free))
-    for node in computing:
-        if node.target is operator.getitem:
-            sides[node] = sides[node.args[0]]
+    for pick in graph.find_nodes(op="call_function", target=operator.getitem):
+        if pick.args[0] in sides:
+            sides[pick] = sides[pick.args[0]]
     _insert_transfers(graph, sides)
     update_values(n for n in graph.nodes if n.op == "call_function" and sides.get(n, "host") == "host")
     log.debug("%d of %d values on the device", list(sides.values()).count("device"), len(sides))
@@ -110,8 +74,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
 
 
 def _is_free(node: Node) -> bool:
-    integers = all(not value.is_floating_point() for value in values_of(node))
-    return integers or node.target in MOVES or node.target in RANKINGS or node.target is aten.where.Scalar
+    return node.target in FREE or not any(value.is_floating_point() for value in values_of(node))
 
 
 def bytes_on_device(value: torch.Tensor) -> int:
@@ -120,31 +83,26 @@ def bytes_on_device(value: torch.Tensor) -> int:
 
 
 def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> Sides:
-    if not free:
-        return {}
     network = networkx.DiGraph()
     network.add_nodes_from(["device", "host"])
     undecided = set(free)
     # One byte outweighs every preference together.
     byte = len(free) + 1
     for node in free:
-        if node.target in NEARLY_FREE_ON_HOST:
-            network.add_edge(node, "host", capacity=1)
-        else:
-            network.add_edge("device", node, capacity=1)
+        ends = (node, "host") if node.target in NEARLY_FREE_ON_HOST else ("device", node)
+        network.add_edge(*ends, capacity=1)
 
     def vertex(node: Node) -> Node | str:
         producer = node.args[0] if is_call(node, operator.getitem) else node
         return producer if producer in undecided else sides.get(producer, "host")
 
     for value in graph.nodes:
-        if value in constants or value.op == "output" or isinstance(value.meta.get("val"), (tuple, list)):
+        if value in constants or value.op == "output" or _is_tuple(value):
             continue
-        readers = [vertex(user) for user in value.users]
-        producer = vertex(value)
-        if producer not in undecided and not undecided.intersection(readers):
+        producer, readers = vertex(value), [vertex(user) for user in value.users]
+        if undecided.isdisjoint((producer, *readers)):
             continue
-        crossing = byte * (FIXED_COST + sum(bytes_on_device(tensor) for tensor in values_of(value)))
+        crossing = byte * (FIXED_COST + sum(map(bytes_on_device, values_of(value))))
         for reader in readers:
             network.add_edge(reader, ("up", value))
             network.add_edge(("down", value), reader)
@@ -154,29 +112,23 @@ def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> 
     return {node: "device" if node in on_device else "host" for node in free}
 
 
+def _is_tuple(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), (tuple, list))
+
+
 def _insert_transfers(graph: Graph, sides: Sides) -> None:
     """Put to_host and to_device where a value is read on the other side."""
     for node in list(graph.nodes):
-        if isinstance(node.meta.get("val"), (tuple, list)) or node.op == "output":
+        if _is_tuple(node) or node.op == "output":
             continue
         home = sides.get(node, "host")
-        away = [user for user in node.users if _reader_side(user, sides) != home and not is_pick(user)]
+        away = [user for user in node.users if sides.get(user, "host") != home and not is_call(user, operator.getitem)]
         if not away:
             continue
+        # assign_layouts fills in dtype and layout for each reader
+        target, args = (operators.to_host, ()) if home == "device" else (operators.to_device, ("", ""))
         with graph.inserting_after(node):
-            if home == "device":
-                crossing = insert(graph, operators.to_host, (node,), like=node)
-            else:
-                # assign_layouts fills in dtype and layout for each reader
-                crossing = insert(graph, operators.to_device, (node, "", ""), like=node)
+            crossing = insert(graph, target, (node, *args), like=node)
         sides[crossing] = "host" if home == "device" else "device"
         for user in away:
             user.replace_input_with(node, crossing)
-
-
-def _reader_side(user: Node, sides: Sides) -> str:
-    return sides.get(user, "host")
-
-
-def is_pick(node: Node) -> bool:
-    return is_call(node, operator.getitem)

@@ -16,7 +16,7 @@ from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.lowering import images as pooling
-from tt_dynamo.passes.place.dead_calls import drop_dead_calls
+from tt_dynamo.passes.place.deallocations import drop_dead_calls
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 SPEC = Spec((32, 32), "bfloat16", "TILE")
