@@ -1,13 +1,12 @@
 """Free every buffer of a program after the last use of every alias of it, and erase calls whose results nothing reads.
 
-Before   y = reshape(x);  z = relu(y);  w = exp(y);  out = to_torch(z)
+Before   y = reshape(x);  z = relu(y);  out = to_torch(z)
 After    y = reshape(x);  z = relu(y);  y.deallocate();  out = to_torch(z);  z.deallocate()
 
 Both run on the program's graph, and read node.meta["ttnn"] (a tensor on the device), node.meta["alias"] (the operand
-whose buffer it lives in, or None), node.meta["weight"] and node.meta["state"]. x and y share one buffer, so nothing is
-freed before the last use of both, and then once, through the alias that was read last. `Tensor.deallocate` does not
-force, as `ttnn.deallocate` would: TTNN frees only what nobody else holds, so a mistake here would keep memory, never
-corrupt it. Weights belong to the store and caches to their tensors, and are never freed.
+whose buffer it lives in, or None), node.meta["weight"] and node.meta["state"]. x and y share one buffer: it is freed
+once, through the alias that was read last. `Tensor.deallocate` does not force, as `ttnn.deallocate` would: TTNN frees
+only what nobody else holds, so a mistake here would keep memory, never corrupt it. Weights and caches are never freed.
 
 A lowering makes every result of its operation, and tries one call after another. A call whose result lives in the
 buffer of an operand may have written there: it stays where a later call reads that buffer, or where the caller does.
@@ -37,18 +36,16 @@ def drop_dead_calls(graph: Graph) -> int:
     read: set[Node] = set()  # the buffers that later nodes read
     dropped = 0
     for node in reversed(list(graph.nodes)):
-        if node.op == "call_function" and not node.users and not _has_effect(node, buffer_of, read):
+        buffer = buffer_of.get(node, node)
+        may_write = buffer is not node and (buffer in read or buffer.op == "placeholder")
+        frees = node.meta.get("path") == "ttnn.deallocate"
+        has_effect = node.op != "call_function" or may_write or frees or mutates(node) or is_random(node)
+        if node.users or has_effect:
+            read.update(buffer_of[operand] for operand in node.all_input_nodes if operand in buffer_of)
+        else:
             graph.erase_node(node)
             dropped += 1
-        else:
-            read.update(buffer_of[operand] for operand in node.all_input_nodes if operand in buffer_of)
     return dropped
-
-
-def _has_effect(node: Node, buffer_of: dict[Node, Node], read: set[Node]) -> bool:
-    buffer = buffer_of.get(node, node)
-    may_write = buffer is not node and (buffer in read or buffer.op == "placeholder")
-    return may_write or mutates(node) or is_random(node) or node.meta.get("path") == "ttnn.deallocate"
 
 
 def insert_deallocations(graph: Graph) -> int:

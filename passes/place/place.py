@@ -54,19 +54,15 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     kept = {output.args[0][position] for position in output.meta.get("kept", ())}  # read on the device, by later calls
     sides: Sides = {}
     free: list[Node] = []
-    for node in compute_nodes(graph):
-        if node in constants:
-            continue
-        if not can_run(node):
-            sides[node] = "host"
-        elif may_choose and _is_free(node) and node not in kept:
+    for node in (node for node in compute_nodes(graph) if node not in constants):
+        runs = can_run(node)
+        if runs and may_choose and _is_free(node) and node not in kept:
             free.append(node)
         else:
-            sides[node] = "device"
+            sides[node] = "device" if runs else "host"
     sides.update(_cut(graph, constants, sides, free))
-    for pick in graph.find_nodes(op="call_function", target=operator.getitem):
-        if pick.args[0] in sides:
-            sides[pick] = sides[pick.args[0]]
+    picks = graph.find_nodes(op="call_function", target=operator.getitem)
+    sides.update({pick: sides[pick.args[0]] for pick in picks if pick.args[0] in sides})
     _insert_transfers(graph, sides)
     update_values(n for n in graph.nodes if n.op == "call_function" and sides.get(n, "host") == "host")
     log.debug("%d of %d values on the device", list(sides.values()).count("device"), len(sides))
