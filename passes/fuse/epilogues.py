@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from torch.fx import Graph, Node
 
@@ -22,56 +23,41 @@ from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
 from tt_dynamo.passes.rewrite import ANY, Pattern, Rules, call, emit, is_anything, once, variable
 
 LINEARS, IMAGES, NORMS = Rules(), Rules(), Rules()
-x, y = variable("x"), variable("y")
-weight, bias, eps = (variable(name, is_anything) for name in ("weight", "bias", "eps"))
-
+PLAIN = ("relu", "silu", "tanh", "sigmoid")
 ACTIVATIONS: dict[str, Callable[[Pattern], Pattern]] = {
-    "relu": partial(call, aten.relu.default),
-    "silu": partial(call, aten.silu.default),
-    "tanh": partial(call, aten.tanh.default),
-    "sigmoid": partial(call, aten.sigmoid.default),
+    **{name: partial(call, getattr(aten, name).default) for name in PLAIN},
     "gelu": partial(call, aten.gelu.default),
     "gelu_tanh": partial(call, aten.gelu.default, approximate="tanh"),
     "relu6": lambda of: call(aten.hardtanh.default, of, 0, 6),
 }
-PLAIN = ("relu", "silu", "tanh", "sigmoid")
+anything = [variable(f"argument_{index}", is_anything) for index in range(8)]
+SUM = call(aten.add.Tensor, variable("x"), variable("y"))
 
 
-def _linear(node: Node, x: Node, weight: Node, bias: Node | None, name: str) -> Node:
-    return emit(node, operators.linear, x, weight, bias, name)
+def _with_activation(node: Node, target: Any, name: str, **operands: Any) -> Node | None:
+    fits = target is not operators.add_activation or _are_alike(**operands)
+    return emit(node, target, *operands.values(), name) if fits else None
 
 
-def _convolution(node: Node, name: str) -> Node:
-    return emit(node, operators.conv2d, *node.all_input_nodes[0].args, name)
-
-
-def _sum(node: Node, x: Node, y: Node, name: str) -> Node | None:
-    fits = _are_alike(x, y) and dtype_of(node).is_floating_point
-    return emit(node, operators.add_activation, x, y, name) if fits else None
-
-
-def _layer_norm(node: Node, x: Node, y: Node, weight: Node | None, bias: Node | None, eps: float) -> Node | None:
+def _layer_norm(node: Node, x: Node, y: Node, **options: Any) -> Node | None:
     fits = _are_alike(x, y) and len(node.args[1]) == 1
-    return emit(node, operators.add_layer_norm, x, y, weight, bias, eps) if fits else None
+    return emit(node, operators.add_layer_norm, x, y, *options.values()) if fits else None
 
 
 def _are_alike(x: Node, y: Node) -> bool:
-    return shape_of(x) == shape_of(y) and dtype_of(x) == dtype_of(y)
+    return shape_of(x) == shape_of(y) and dtype_of(x) == dtype_of(y) and dtype_of(x).is_floating_point
 
 
 TABLE = (
-    (LINEARS, call(operators.linear, x, weight, bias), (*PLAIN, "gelu", "gelu_tanh"), _linear),
-    (IMAGES, call(operators.conv2d, *[ANY] * 8), (*PLAIN, "relu6"), _convolution),
-    (IMAGES, call(aten.add.Tensor, x, y), (*PLAIN, "relu6"), _sum),
+    (LINEARS, operators.linear, call(operators.linear, *anything[:3]), (*PLAIN, "gelu", "gelu_tanh")),
+    (IMAGES, operators.conv2d, call(operators.conv2d, *anything), (*PLAIN, "relu6")),
+    (IMAGES, operators.add_activation, SUM, (*PLAIN, "relu6")),
 )
-for rules, first, names, build in TABLE:
+for rules, target, first, names in TABLE:
     for name in names:
-        rules.add(f"{build.__name__[1:]}_{name}", ACTIVATIONS[name](once(first)), partial(build, name=name))
-NORMS.add(
-    "add_layer_norm",
-    call(aten.layer_norm.default, once(call(aten.add.Tensor, x, y)), ANY, weight, bias, eps, ANY),
-    _layer_norm,
-)
+        build = partial(_with_activation, target=target, name=name)
+        rules.add(f"{name} of {target}", ACTIVATIONS[name](once(first)), build)
+NORMS.add("add_layer_norm", call(aten.layer_norm.default, once(SUM), ANY, *anything[:3], ANY), _layer_norm)
 
 
 def fuse_linear_activation(graph: Graph, context: Context) -> int:
