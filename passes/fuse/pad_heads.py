@@ -4,10 +4,9 @@ Before   q, k, v = [heads(linear(x, w[in, h * 72], b)) …];   y = linear(merge(
 After    q, k, v = [heads(linear(x, w[in, h * 96], b)) …];   y = linear(merge(attention(q, k, v)), w[h * 96, out])
 
 TTNN splits, attends and merges heads of whole tiles only; any other head_dim costs a slice and a pad for each of query,
-key and value, and a permute behind them. The columns and rows that are new are zeros: they add nothing to a score, what
-they make of the values is zero, and the scale stays that of the true head_dim. Only where linears with constant weights
-make all three, nothing else reads them, and a linear alone reads the merged heads: what a cache keeps or a rotary
-embedding turns has the width that the model gave it.
+key and value, and a permute behind them. New columns and rows are zeros, and the scale stays that of the true head_dim.
+Only where linears of constants make all three, nothing else reads them, and a linear alone reads the merged heads: what
+a cache keeps or a rotary embedding turns has the width that the model gave it.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ def pad_heads(graph: Graph, context: Context) -> int:
             if heads is not None and reader is not None:
                 _pad(attention, heads, reader)
                 padded += 1
-    if padded:
-        dead_code(graph)
+    dead_code(graph)
     return padded
 
 

@@ -3,22 +3,22 @@
 Before   q = heads(linear(x, wq, bq))   k = heads(linear(x, wk, bk))   v = heads(linear(x, wv, bv))
 After    qkv = linear(x, cat(wq, wk, wv), cat(bq, bk, bv));   q, k, v = split_heads(qkv)
 
-Found where all three read the same value with constant weights, whoever reads the heads: attention itself, the norm or
-the rotary embedding before it, a KV cache. Cross-attention reads two values and is left alone. One projection whose
-columns hold all three in any order is regrouped the same way, on the weight. With a mask the scale moves into the
-query's columns (or into the weight of the query's norm), because TTNN's attention launches one more kernel for a scaled
-mask. What is left alone still gets its heads by the shortest way: slice, reshape, permute, with the batch first.
+Found where all three read the same value with constant weights, whoever reads the heads. One projection whose columns
+hold all three in any order is regrouped the same way, on the weight. With a mask the scale moves into the query's
+columns (or into the weight of the query's norm): TTNN's attention launches one more kernel for a scaled mask. What is
+left alone, as cross-attention is, still gets its heads by the shortest way: slice, reshape, permute.
 """
 
 from __future__ import annotations
 
+import itertools
 import operator
 
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, needed_for, only_user, replace, shape_of
-from tt_dynamo.passes.fuse.linears import Projection, is_consecutive, projections, take_columns, to_heads
+from tt_dynamo.passes.fuse.linears import Projection, is_consecutive, projections, take, take_columns, to_heads
 from tt_dynamo.passes.movement import MOVES, chain_of, head_columns, source_of
 from tt_dynamo.passes.rewrite import argument, emit, is_constant
 
@@ -36,18 +36,16 @@ def fuse_qkv(graph: Graph, context: Context) -> int:
     by_input: dict[Node, list[Projection]] = {}
     for linear in graph.find_nodes(op="call_function", target=operators.linear):
         by_input.setdefault(linear.args[0], []).extend(projections(linear, context))
-    fused = 0
-    for ordered in filter(None, map(_in_order, by_input.values())):
-        _fuse(*ordered)
-        fused += 1
-    for attention in graph.find_nodes(op="call_function", target=sdpa):
-        fused += sum(_straighten(operand, context) for operand in attention.args[:3])
-    if fused:
-        dead_code(graph)
-    return fused
+    fused = [three for three in map(_in_order, by_input.values()) if three]
+    for three in fused:
+        _fuse(*three)
+    operands = [x for attention in graph.find_nodes(op="call_function", target=sdpa) for x in attention.args[:3]]
+    straightened = sum(_straighten(operand, context) for operand in operands)
+    dead_code(graph)
+    return len(fused) + straightened
 
 
-def _in_order(found: list[Projection]) -> list[Projection] | None:
+def _in_order(found: list[Projection]) -> tuple[Projection, ...] | None:
     """The three as query, key, value; None where they are not what one split gives.
 
     Where nothing tells which is which, as in a graph that only fills a cache, their order in the graph does.
@@ -56,11 +54,8 @@ def _in_order(found: list[Projection]) -> list[Projection] | None:
     if not len({p.heads for p in found}) == len(found) == 3 or len({(s[0], *s[2:]) for s in shapes}) > 1:
         return None
     ordered = sorted(found, key=lambda p: (_role(p.heads), p.heads))
-    for query in ordered:
-        key, value = (p for p in ordered if p is not query)
-        if len(key.columns) == len(value.columns):
-            return [query, key, value]
-    return None
+    orders = itertools.permutations(ordered)
+    return next((order for order in orders if len(order[1].columns) == len(order[2].columns)), None)
 
 
 def _role(heads: Node) -> int:
@@ -81,24 +76,24 @@ def _straighten(operand: Node, context: Context) -> bool:
     if columns is None or not is_consecutive(columns.reshape(-1)):
         return False
     batch, _, seq, _ = shape = shape_of(operand)
-    width, start, count = shape_of(x)[-1], int(columns[0, 0]), columns.numel()
-    reshaped, sliced = shape_of(x) != (batch, seq, width), count != width
+    width = shape_of(x)[-1]
+    reshaped, sliced = shape_of(x) != (batch, seq, width), columns.numel() != width
     if len(chain_of(operand)) <= 2 + reshaped + sliced:
         return False
     with operand.graph.inserting_before(operand):
         if reshaped:
             x = emit(operand, aten.reshape.default, x, [batch, seq, width])
-        if sliced:
-            x = emit(operand, aten.slice.Tensor, x, 2, start, start + count)
-        replace(operand, to_heads(x, shape, operand))
+        replace(operand, to_heads(take(x, columns.reshape(-1), operand), shape, operand))
     return True
 
 
 def _fuse(query: Projection, key: Projection, value: Projection) -> None:
     three = (query, key, value)
     first = min(projection.linear for projection in three)
-    for weight in (weight for projection in three for weight in projection.linear.args[1:3]):
-        _hoist(weight, first)
+    weights = (weight for projection in three for weight in projection.linear.all_input_nodes[1:])
+    for weight in (weight for weight in weights if first < weight):  # asked anew for each: one may be made of another
+        for node in needed_for(weight, lambda n: n < first):
+            first.prepend(node)
     scale = _take_scale(query.heads)
     batch, _, seq, _ = shape_of(query.heads)
     with first.graph.inserting_before(first):
@@ -106,7 +101,9 @@ def _fuse(query: Projection, key: Projection, value: Projection) -> None:
         if scale is not None:
             parts[0] = [part and emit(first, aten.mul.Tensor, part, scale) for part in parts[0]]
         weight = emit(first, aten.cat.default, [weight for weight, _ in parts], -1)
-        bias = emit(first, aten.cat.default, [_bias(*part) for part in parts]) if any(b for _, b in parts) else None
+        zeros = [emit(first, aten.zeros.default, [shape_of(w)[-1]], dtype=dtype_of(w)) for w, _ in parts]
+        biases = [bias or none for (_, bias), none in zip(parts, zeros, strict=True)]
+        bias = emit(first, aten.cat.default, biases) if biases != zeros else None
         qkv = emit(query.heads, operators.linear, first.args[0], weight, bias)
         qkv = emit(query.heads, aten.reshape.default, qkv, [batch, 1, seq, shape_of(weight)[-1]])
         split = emit(query.heads, operators.split_heads, qkv, len(query.columns), len(key.columns))
@@ -115,32 +112,16 @@ def _fuse(query: Projection, key: Projection, value: Projection) -> None:
         replace(projection.heads, pick)
 
 
-def _bias(weight: Node, bias: Node | None) -> Node:
-    return bias or emit(weight, aten.zeros.default, [shape_of(weight)[-1]], dtype=dtype_of(weight))
-
-
-def _hoist(constant: Node | None, before: Node) -> None:
-    """Compute a constant before that node, and first what it is made of."""
-    if constant is not None and not constant < before:
-        for node in needed_for(constant, lambda n: n < before):
-            before.prepend(node)
-
-
 def _take_scale(query: Node) -> float | None:
     """What the query's columns are to be multiplied by, taken from the masked attention that alone reads it, or None.
 
     The rotary embedding between them is linear; a norm undoes any scale before it, so that its weight takes the scale.
     """
-    node, norm = query, None
-    while (user := only_user(node)) is not None and user.args[0] is node and user.args.count(node) == 1:
-        if is_call(user, sdpa):
-            break
-        if is_call(user, operators.rms_norm) and user.args[1] is not None and is_constant(user.args[1]):
-            norm = user
-        elif not is_call(user, *ROTARY):
-            return None
-        node = user
-    else:
+    user, norm = _reader(query), None
+    while is_call(user, *ROTARY, operators.rms_norm):
+        norm = user if is_call(user, operators.rms_norm) else norm
+        user = _reader(user)
+    if user is None or not is_call(user, sdpa) or norm and not (norm.args[1] and is_constant(norm.args[1])):
         return None
     scale = user.kwargs.get("scale")
     scale = shape_of(query)[-1] ** -0.5 if scale is None else scale
@@ -154,3 +135,9 @@ def _take_scale(query: Node) -> float | None:
     with norm.graph.inserting_before(norm):
         norm.update_arg(1, emit(norm, aten.mul.Tensor, norm.args[1], scale))
     return None
+
+
+def _reader(node: Node) -> Node | None:
+    """What alone reads a value, as its first operand alone."""
+    user = only_user(node)
+    return user if user is not None and user.args[0] is node and user.args.count(node) == 1 else None

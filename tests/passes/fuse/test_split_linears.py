@@ -9,7 +9,7 @@ from torch import nn
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, constant_nodes
 from tt_dynamo.passes.fuse.epilogues import fuse_linear_activation
-from tt_dynamo.passes.fuse.split_linears import split_linears
+from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 WIDTH = 12
