@@ -19,15 +19,14 @@ from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
-from tt_dynamo.passes.fuse.gelu import fuse_gelu
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.rms_norm import fuse_rms_norm
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_scales
+from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_rms_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding

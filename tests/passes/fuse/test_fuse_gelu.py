@@ -9,7 +9,7 @@ import torch
 from captured import capture, random
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.gelu import fuse_gelu
+from tt_dynamo.passes.fuse.spelled_out import fuse_gelu
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 SPELLINGS = {

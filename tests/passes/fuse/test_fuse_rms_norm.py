@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.rms_norm import fuse_rms_norm
+from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 

@@ -1,0 +1,84 @@
+"""Norms and gelus that models spell out, back to one operation.
+
+Before   y = x * rsqrt(mean(x ** 2, -1, keepdim) + eps) * weight
+After    y = rms_norm(x, weight, eps)
+
+Before   y = x * 0.5 * (1 + erf(x / sqrt(2)))      y = 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))
+After    y = gelu(x)                               y = gelu(x, approximate="tanh")
+
+Models write the square as a power or a product, the root as rsqrt or as a division by sqrt, and cast to float32 and
+back around a norm; its weight may be any vector of x's width, such as Gemma's 1 + weight. Trailing dimensions are one
+when flattened. What of the chain something else reads (training saves the root) stays for that reader. A norm of heads
+comes after the move that brings them to the front, so that the projection before it still sees where they go.
+
+Source of gelu: Hendrycks & Gimpel 2016, https://arxiv.org/abs/1606.08415
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
+from tt_dynamo.passes import rewrite
+from tt_dynamo.passes.movement import is_move, moves_leading
+from tt_dynamo.passes.rewrite import ADD, ANY, MUL, Rules, call, cast, emit, once, scaled, variable
+
+NORMS, GELUS = Rules(last_first=True), Rules()
+x, weight, eps = variable("x"), variable("weight"), variable("eps", rewrite.is_number)
+SQUARE = call(aten.pow.Tensor_Scalar, x, 2) | call(aten.mul.Tensor, x, x)
+TOTAL = call(ADD, call(aten.mean.dim, SQUARE, variable("dims", rewrite.is_anything), True), eps)
+NORM = call(MUL, x, call(aten.rsqrt.default, TOTAL)) | call(aten.div.Tensor, x, call(aten.sqrt.default, TOTAL))
+RMS_NORM = call(operators.rms_norm, x, variable("weight", rewrite.is_anything), eps)
+CUBIC = call(ADD, x, scaled(call(aten.pow.Tensor_Scalar, x, 3), 0.044715))
+EXACT = call(aten.erf.default, scaled(x, math.sqrt(0.5)))
+TANH = call(aten.tanh.default, scaled(CUBIC, math.sqrt(2 / math.pi)))
+
+
+def _rms_norm(node: Node, x: Node, dims: list[int], eps: float, weight: Node | None = None) -> Node | None:
+    shape, count = shape_of(x), len(dims or ())
+    if not count or sorted(d % len(shape) for d in dims) != list(range(len(shape) - count, len(shape))):
+        return None
+    if weight is not None and shape_of(weight) != shape[-count:]:
+        return None
+
+    def flat(value: Node) -> Node:
+        whole = [*shape_of(value)[:-count], math.prod(shape[-count:])]
+        return value if count == 1 else emit(node, aten.reshape.default, value, whole)
+
+    if is_call(x, aten._to_copy.default) and dtype_of(x) == torch.float32 and dtype_of(x.args[0]) in rewrite.FLOATS:
+        x = x.args[0]  # the device computes either in float32
+    y = emit(node, operators.rms_norm, flat(x), weight and flat(weight), float(eps))
+    y = y if count == 1 else emit(node, aten.reshape.default, y, list(shape))
+    return y if dtype_of(y) == dtype_of(node) else emit(node, aten._to_copy.default, y, dtype=dtype_of(node))
+
+
+def _move_down(node: Node, x: Node, weight: Node | None, eps: float) -> Node | None:
+    """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole."""
+    if not is_move(x) or not moves_leading(node):
+        return None
+    return emit(node.args[0], operators.rms_norm, emit(node, node.target, x, *node.args[1:]), weight, eps)
+
+
+def _gelu(node: Node, x: Node, approximate: str) -> Node | None:
+    return emit(node, aten.gelu.default, x, approximate=approximate) if dtype_of(x) == dtype_of(node) else None
+
+
+NORMS.add("rms_norm", call(MUL, once(cast(once(NORM))), weight) | cast(once(NORM)) | NORM, _rms_norm)
+NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), once(RMS_NORM), ANY), _move_down)
+for name, gate in (("none", EXACT), ("tanh", TANH)):
+    GELUS.add(f"gelu_{name}", call(MUL, scaled(x, 0.5), call(ADD, gate, 1)), partial(_gelu, approximate=name))
+
+
+def fuse_rms_norm(graph: Graph, context: Context) -> int:
+    """Fuse every norm that matches; returns how many places changed."""
+    return NORMS.apply(graph)
+
+
+def fuse_gelu(graph: Graph, context: Context) -> int:
+    """Fuse every gelu that matches; returns how many."""
+    return GELUS.apply(graph)
