@@ -2,7 +2,7 @@
 
 TTNN normalizes over the last dimension only; what is normalized together is made one first: trailing dimensions, a
 group of channels, a channel of all images. The weights and biases of channels stand in nodes of their own
-(`passes/images/affine.py`).
+(`passes/images/norms.py`).
 """
 
 from __future__ import annotations

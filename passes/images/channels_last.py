@@ -4,13 +4,21 @@ Before   y = convolution(x, w, b, …)                                     x [ba
 After    y = permute(reshape(conv2d(reshape(permute(x, NHWC), [1, 1, n h w, c]), w, b, …), [n, h', w', o]), NCHW)
 
 What follows takes the flattened image where it can, be it another of these or an operation on each element
-(`passes/images/pointwise.py`), so nothing moves in between. Signals of one dimension are images of height 1, and what
-has no batch is a batch of one. Padding by zeros in front of a convolution becomes its own. A convolution of one pixel
-is a linear. What TTNN has nothing for (three dimensions, indices of maxima that something reads) stays as it is.
+(`passes/images/pointwise.py`), so nothing moves in between. Zeros around the image of a convolution become its padding.
+A convolution of one pixel is a linear. Three dimensions, and indices of maxima that something reads, stay as they are.
+
+Before   y = upsample_nearest2d(x, …)
+After    y = repeat_pixels(x, 2, 2)              nearest, by whole numbers
+         y = embedding(x as rows of pixels, i)   nearest, to any size: i says which pixel each new one is
+         y = resample(x, rows, columns)          (bi)linear, bicubic, antialiased, and pools of windows that differ
+
+The pixels and the weights are torch's own: its operation is applied to the places of pixels, and to the identity
+matrix. A sum with weights of 0 is no pick: an infinity spreads over its row and column as NaN.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from functools import partial
@@ -21,10 +29,12 @@ import torch.nn.functional as F
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, replace, shape_of, values_of
-from tt_dynamo.passes.images import pointwise, resize
-from tt_dynamo.passes.images.writer import FLOATS, Flat, ImageWriter, arguments_of, pair
+from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.images import pointwise
+from tt_dynamo.passes.images.writer import Flat, ImageWriter, arguments_of, pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.rewrite import FLOATS
+from tt_dynamo.passes.rows import literal
 
 
 def channels_last(graph: Graph, context: Context) -> int:
@@ -36,9 +46,9 @@ def channels_last(graph: Graph, context: Context) -> int:
         result = None if node.op != "call_function" or node in constants else result_of(node)
         if result is None or dtype_of(result) not in FLOATS or not result.meta["val"].numel():
             continue
-        rule = RULES.get(node.target, pointwise.elementwise if pointwise.is_elementwise(node) else None)
+        rule = RULES.get(node.target, pointwise.elementwise)
         with graph.inserting_before(node):
-            new = rule and rule(ImageWriter(node, known), *arguments_of(node))
+            new = rule(ImageWriter(node, known), *arguments_of(node))
         if new is not None:
             replace(result, new)
             rewritten += 1
@@ -49,12 +59,11 @@ def channels_last(graph: Graph, context: Context) -> int:
 
 
 def result_of(node: Node) -> Node | None:
-    """The value that a node gives: of several results the first; None where something reads the others, or none."""
-    if not isinstance(node.meta["val"], (tuple, list)):
-        return node if node.users and values_of(node) else None
-    picks = list(node.users)
-    only_first = len(picks) == 1 and is_call(picks[0], operator.getitem) and picks[0].args[1] == 0
-    return picks[0] if only_first else None
+    """The value that something reads of a node, of several results the first alone; None where it reads others."""
+    if isinstance(node.meta.get("val"), torch.Tensor):
+        return node if node.users else None
+    pick = only_user(node)
+    return pick if pick is not None and is_call(pick, operator.getitem) and pick.args[1] == 0 else None
 
 
 def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
@@ -73,8 +82,7 @@ def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, 
     if mixes and image[1:] == [1, 1] and not any(around):
         weight = write.emit(aten.permute.default, write.reshape(weight, *shape_of(weight)[:2]), [1, 0])
         return write.value(write.emit(operators.linear, flat, weight, bias), image)
-    if bias is not None:
-        bias = write.reshape(bias, 1, 1, 1, shape_of(bias)[0])
+    bias = bias and write.reshape(bias, 1, 1, 1, shape_of(bias)[0])
     if transposed:
         options = (stride, padding, dilation, groups, output_padding)
         flat = write.emit(operators.conv_transpose2d, flat, weight, bias, image, *options)
@@ -96,7 +104,7 @@ def _zero_padding(x: Node) -> tuple[Node, list[int]]:
 
 def _pool(write: ImageWriter, x: Node, kernel, stride, *options: Any, pool: Any) -> Node:
     """A pool of [batch, channels, height, width], or of [channels, height, width]."""
-    flat, image = write.flat(x, batched=len(write.shape) == 4)
+    flat, image = write.flat(x if len(write.shape) == 4 else write.reshape(x, 1, *shape_of(x)))
     options = (kernel, stride or kernel, *options)
     pooled = write.emit(pool, flat, image, *(pair(o) if isinstance(o, (list, tuple)) else o for o in options))
     return write.value(pooled, [image[0], *write.shape[-2:]])
@@ -106,20 +114,68 @@ def _adaptive_pool(write: ImageWriter, x: Node, size: list[int], pool: Any) -> N
     sizes = list(zip(shape_of(x)[-2:], size, strict=True))
     means = pool is operators.avg_pool2d
     if any(old % new for old, new in sizes):  # windows that differ
-        weights = (F.adaptive_avg_pool1d(torch.eye(old), new) for old, new in sizes)
-        return resize.resample(write, x, list(weights)) if means else None
+        weights = [F.adaptive_avg_pool1d(torch.eye(old), new) for old, new in sizes]
+        return _resampled(write, x, weights) if means else None
     kernel = [old // new for old, new in sizes]
     if kernel == [1, 1] and x.op == "call_function":
         return x
     return _pool(write, x, kernel, kernel, [0, 0], *((False, True, None) if means else ([1, 1], False)), pool=pool)
 
 
+def _nearest(write: ImageWriter, x: Node, *options: Any) -> Node:
+    batch, channels, *old = shape_of(x)
+    places = write.like.target(_places(*map(torch.arange, old)).float()[None], *options)[0].long()
+    times = [new // n for n, new in zip(old, write.shape[2:], strict=True)]
+    repeated = _places(*(torch.arange(n).repeat_interleave(k) for n, k in zip(old, times, strict=True)))
+    numbers = torch.arange(math.prod(old)).reshape(old)
+    flat, image = write.flat(x if len(old) < 3 else write.reshape(x, batch, channels, 1, numbers.numel()))
+    if len(old) < 3 and torch.equal(places, repeated):
+        flat = write.emit(operators.repeat_pixels, flat, image, *[1, *times][-2:])
+    else:
+        index = torch.arange(batch)[:, None] * numbers.numel() + numbers[tuple(places)].reshape(1, -1)
+        pixels = write.reshape(flat, batch * numbers.numel(), channels)
+        rows = write.emit(aten.embedding.default, pixels, literal(x, index.reshape(1, -1)))
+        flat = write.reshape(rows, 1, *shape_of(rows))
+    *lines, width = write.shape[2:]
+    return write.value(flat, [batch, math.prod(lines), width])
+
+
+def _places(*along: torch.Tensor) -> torch.Tensor:
+    """Where each pixel of an image stands, [dimensions, *sizes], of where those along each dimension stand."""
+    return torch.stack(torch.meshgrid(*along, indexing="ij"))
+
+
+def _weighted(write: ImageWriter, x: Node, _, align_corners: bool, *scales: Any, operation: Any) -> Node:
+    """operation: the same on images. Its weights along a dimension are what it makes of the identity matrix."""
+    sizes = list(zip(shape_of(x)[2:], write.shape[2:], strict=True))
+    if len(scales) == 1 and not isinstance(scales[0], float):  # one argument for all dimensions
+        scales = scales[0] or (None,) * len(sizes)
+
+    def weights(size: tuple[int, int], scale: float | None) -> torch.Tensor:
+        return operation(torch.eye(size[0])[None, None], size, align_corners, None, scale)[0, 0]
+
+    return _resampled(write, x, list(map(weights, sizes, scales)))
+
+
+def _resampled(write: ImageWriter, x: Node, weights: list[torch.Tensor]) -> Node:
+    """x with its last dimensions resampled by weights [old, new]; those that stay as they are need none."""
+    needed = [None if torch.equal(w, torch.eye(len(w))) else literal(x, w.to(dtype_of(x))) for w in weights]
+    return write.emit(operators.resample, x, *[None] * (2 - len(needed)), *needed)
+
+
+NEAREST = [getattr(aten, f"{kind}{n}d") for kind in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)]
+IMAGES = (aten.upsample_bilinear2d, aten.upsample_bicubic2d, aten._upsample_bilinear2d_aa, aten._upsample_bicubic2d_aa)
+WEIGHTED = {aten.upsample_linear1d: aten.upsample_bilinear2d, **dict(zip(IMAGES, IMAGES, strict=True))}
+RESIZED: dict[Any, Callable[..., Node | None]] = {
+    **dict.fromkeys(NEAREST, _nearest),
+    **{packet: partial(_weighted, operation=same.default) for packet, same in WEIGHTED.items()},
+}
 RULES: dict[Any, Callable[..., Node | None]] = {
     aten.convolution.default: _convolution,
     aten.max_pool2d_with_indices.default: partial(_pool, pool=operators.max_pool2d),
     aten.avg_pool2d.default: partial(_pool, pool=operators.avg_pool2d),
     aten._adaptive_avg_pool2d.default: partial(_adaptive_pool, pool=operators.avg_pool2d),
     aten.adaptive_max_pool2d.default: partial(_adaptive_pool, pool=operators.max_pool2d),
-    **resize.RULES,
+    **{overload: rule for packet, rule in RESIZED.items() for overload in (packet.vec, packet.default)},
     **pointwise.RULES,
 }

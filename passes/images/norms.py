@@ -7,8 +7,8 @@ Before   y = batch_norm(x, gain, bias, mean, variance)     y = group_norm(x, gro
 After    y = addcmul(shift, x, scale)                      y = addcmul(bias, group_norm(x, groups), gain)
 
 with scale = gain * rsqrt(variance + eps) and shift = bias - mean * scale, by channel. What depends on parameters alone
-is computed once, on the host, in float32, and one kernel scales and shifts. A batch norm in training without statistics
-that anything reads is a group norm of one channel a group, once batch and channels are exchanged.
+is computed once, on the host, in float32, and one kernel scales and shifts. A batch norm of one image in training, as
+instance norms are written, is a group norm of one channel a group where nothing reads its statistics.
 """
 
 from __future__ import annotations
@@ -45,9 +45,8 @@ def _scale_and_shift(
     if gain is not None:
         scale = emit(like, aten.mul.Tensor, scale, _exact(gain))
     moved = emit(like, aten.mul.Tensor, _exact(mean), scale)
-    if bias is None:
-        return scale, emit(like, aten.neg.default, moved)
-    return scale, emit(like, aten.sub.Tensor, _exact(bias), moved)
+    shift = emit(like, aten.neg.default, moved) if bias is None else emit(like, aten.sub.Tensor, _exact(bias), moved)
+    return scale, shift
 
 
 def _exact(node: Node) -> Node:
@@ -95,16 +94,9 @@ def _group_norm(node: Node, x: Node, groups: int, gain: Node | None, bias: Node 
     return _affine(node, emit(node, aten.group_norm.default, x, groups, None, None, eps), gain, bias)
 
 
-def _norm_by_channel(node: Node, x: Node, gain: Node | None, bias: Node | None, eps: float) -> Node | None:
-    batch, channels, *spatial = shape_of(x)
-    if batch == 1:
-        return _group_norm(node, x, channels, gain, bias, eps)
-    exchange = [1, 0, *range(2, len(shape_of(x)))]
-    exchanged = emit(node, aten.permute.default, x, exchange)
-    exchanged = emit(node, aten.reshape.default, exchanged, [1, channels, batch, *spatial])
-    y = emit(node, aten.group_norm.default, exchanged, channels, None, None, eps)
-    y = emit(node, aten.reshape.default, y, [channels, batch, *spatial])
-    return _affine(node, emit(node, aten.permute.default, y, exchange), gain, bias)
+def _norm_of_one_image(node: Node, x: Node, gain: Node | None, bias: Node | None, eps: float) -> Node | None:
+    batch, channels, *_ = shape_of(x)
+    return _group_norm(node, x, channels, gain, bias, eps) if batch == 1 else None
 
 
 def _norm_with_statistics(node: Node) -> Node | None:
@@ -112,28 +104,24 @@ def _norm_with_statistics(node: Node) -> Node | None:
     norm, index = node.args
     if index != 0 or not is_call(norm, aten.native_group_norm.default, *TRAINING) or norm.args[1:3] == (None, None):
         return None
+    if [user.args[1] for user in norm.users].count(0) > 1:
+        return None
     x, gain, bias, *options = norm.args
-    with node.graph.inserting_before(norm):
-        bare = emit(norm, norm.target, x, None, None, *options)
-    for user in list(norm.users):
-        if user.args[1] != 0:
-            user.replace_input_with(norm, bare)
-    return _affine(node, emit(node, operator.getitem, bare, 0), gain, bias)
+    norm.args = (x, None, None, *options)
+    return _affine(node, emit(node, operator.getitem, norm, 0), gain, bias)
 
 
 GIVEN = [variable(name, is_anything) for name in ("gain", "bias", "mean", "variance")]
 CONSTANT = [variable(name, is_constant) for name in ("gain", "bias", "mean", "variance")]
 WEIGHTS = variable("weight", is_constant), variable("offset", is_constant)
-CONVOLUTION = call(aten.convolution.default, x, *WEIGHTS, *[ANY] * 6)
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
-FOLDED = call(BATCH_NORM, once(CONVOLUTION), *CONSTANT, ANY, eps)
-EVALUATED = call(BATCH_NORM, x, *GIVEN, ANY, eps)
+FOLDED = call(BATCH_NORM, once(call(aten.convolution.default, x, *WEIGHTS, *[ANY] * 6)), *CONSTANT, ANY, eps)
 IN_GROUPS = call(aten.native_group_norm.default, x, *GIVEN[:2], ANY, ANY, ANY, groups, eps)
 IN_TRAINING = call(TRAINING[0], x, *GIVEN[:2], True, ANY, eps)
 
 FOLDING.add("fold_batch_norm", call(operator.getitem, once(FOLDED), 0), _folded)
-SPLITTING.add("batch_norm", call(operator.getitem, once(EVALUATED), 0), _batch_norm)
+SPLITTING.add("batch_norm", call(operator.getitem, once(call(BATCH_NORM, x, *GIVEN, ANY, eps)), 0), _batch_norm)
 SPLITTING.add("native_group_norm", call(operator.getitem, once(IN_GROUPS), 0), _group_norm)
 SPLITTING.add("group_norm", call(aten.group_norm.default, x, groups, *GIVEN[:2], eps, ANY), _group_norm)
-SPLITTING.add("norm_by_channel", call(operator.getitem, once(IN_TRAINING), 0), _norm_by_channel)
+SPLITTING.add("norm_of_one_image", call(operator.getitem, once(IN_TRAINING), 0), _norm_of_one_image)
 SPLITTING.on(operator.getitem)(_norm_with_statistics)  # what the rules above left

@@ -25,22 +25,20 @@ def fold_patch_embedding(graph: Graph, context: Context) -> int:
     """Rewrite every patch embedding; returns how many."""
     rewritten = RULES.apply(graph)
     if rewritten:
-        canonicalize(graph, context)  # the moves behind the convolution now meet those of the linear
+        canonicalize(graph, context)  # slices of nothing go, and the moves behind now meet those of the linear
     return rewritten
 
 
 def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | None:
     stride, padding, dilation = map(pair, node.args[3:6])
     kernel = list(shape_of(weight)[2:])
-    if not stride == kernel != [1, 1] or (padding, dilation) != ([0, 0], [1, 1]):
-        return None
-    if len(shape_of(x)) != 4 or not dtype_of(node).is_floating_point:
+    is_whole = stride == kernel != [1, 1] and (padding, dilation) == ([0, 0], [1, 1])
+    if not is_whole or not dtype_of(node).is_floating_point:
         return None
     batch, out, rows, columns = shape_of(node)
     _, channels, height, width = shape_of(weight)
-    for dim, size in ((2, rows * height), (3, columns * width)):
-        if shape_of(x)[dim] != size:
-            x = emit(node, aten.slice.Tensor, x, dim, 0, size)
+    x = emit(node, aten.slice.Tensor, x, 2, 0, rows * height)
+    x = emit(node, aten.slice.Tensor, x, 3, 0, columns * width)
     patches = emit(node, operators.fold_patches, x, height, width)
     weight = emit(node, aten.permute.default, weight, [2, 3, 1, 0])
     weight = emit(node, aten.reshape.default, weight, [height * width * channels, out])

@@ -3,9 +3,8 @@
 Before   z = relu(x + y), cat(x, y, 1), mean(x, [2, 3]), reshape(x, [batch, -1]) @ w             x an image that
 After    the same of x flattened, [1, 1, batch * height * width, channels]                      lies channels last
 
-A constant by channel is [1, 1, 1, channels] there. A number by image and channel is that too where there is one image;
-those of several are looked up for the pixels of each, so that the images stay as they lie. The rows of a linear behind
-the flattening of an image are put into the order of its pixels, which are constants.
+A constant by channel is [1, 1, 1, channels] there. Numbers by image and channel are looked up for each pixel, so that
+images stay as they lie. The rows of a linear behind a flattened image, all constants, take the order of its pixels.
 """
 
 from __future__ import annotations
@@ -22,31 +21,28 @@ from torch.fx import Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, dtype_of, is_call, shape_of
-from tt_dynamo.passes.images.writer import FLOATS, TO_NHWC, Flat, ImageWriter, arguments_of
+from tt_dynamo.passes.images.writer import TO_NHWC, Flat, ImageWriter, arguments_of
+from tt_dynamo.passes.rewrite import FLOATS
 from tt_dynamo.passes.rows import literal
 
 TILE = 32
 NOT_TAGGED = (aten.hardswish.default, aten._prelu_kernel.default)  # pointwise, though torch does not say so
 
 
-def is_elementwise(node: Node) -> bool:
-    """Whether a node gives one value, each element of which depends on one of every operand."""
-    tags = node.target.tags if isinstance(node.target, torch._ops.OpOverload) else ()
-    is_pointwise = torch.Tag.pointwise in tags or node.target in NOT_TAGGED
-    return is_pointwise and isinstance(node.meta.get("val"), torch.Tensor)
-
-
 def elementwise(write: ImageWriter, *_: Any) -> Node | None:
     """An operation on each element, of images and of what broadcasts with them."""
     node = write.like
+    is_pointwise = torch.Tag.pointwise in getattr(node.target, "tags", ()) or node.target in NOT_TAGGED
+    if not is_pointwise or not isinstance(node.meta["val"], torch.Tensor):
+        return None
     flats = [write.find(x) if isinstance(x, Node) and shape_of(x) == write.shape else None for x in node.args]
-    first = next((flat for flat in flats if flat is not None), None)
+    first = next(filter(None, flats), None)
     if first is None or any(isinstance(x, Node) for x in node.kwargs.values()):
         return None
     operands = [_operand(write, x, flat, first) for x, flat in zip(node.args, flats, strict=True)]
     if any(operand is None and x is not None for operand, x in zip(operands, node.args, strict=True)):
         return None
-    return write.value(write.emit(node.target, *operands, **node.kwargs), first.image, last=first.dim == 3)
+    return write.value(write.emit(node.target, *operands, **node.kwargs), first.image, first.dim)
 
 
 def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat) -> Any:
@@ -87,7 +83,7 @@ def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
 
 def _cat(write: ImageWriter, parts: list[Node], dim: int) -> Node | None:
     """Channels of several images."""
-    first = next((flat for flat in (write.find(part, 1) for part in parts) if flat is not None), None)
+    first = next(filter(None, [write.find(part, 1) for part in parts]), None)
     if first is None or len(write.shape) != 4 or dim % 4 != 1:
         return None
     return write.value(write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3), first.image)
@@ -96,8 +92,7 @@ def _cat(write: ImageWriter, parts: list[Node], dim: int) -> Node | None:
 def _channels(write: ImageWriter, x: Node, dim: int, *which: Any) -> Node | None:
     """Some of an image's channels."""
     flat = write.find(x, dim % len(shape_of(x)))
-    picked = flat and write.emit(aten.slice.Tensor, flat.node, 3, *which)
-    return picked and write.value(picked, flat.image, last=flat.dim == 3)
+    return flat and write.pixelwise(aten.slice.Tensor, flat, 3, *which)
 
 
 def _part(write: ImageWriter, split: Node, index: int) -> Node | None:
@@ -112,13 +107,12 @@ def _part(write: ImageWriter, split: Node, index: int) -> Node | None:
 def _mean(write: ImageWriter, x: Node, dims: list[int] | None, keep: bool, dtype: torch.dtype | None) -> Node | None:
     """The mean of each channel of each image."""
     flat = write.find(x)
-    if flat is None or len(shape_of(x)) != 4 or dtype is not None:
-        return None
-    if {*range(4)} - {dim % 4 for dim in dims or ()} != {0, flat.dim}:
+    kept = {*range(4)} - {dim % 4 for dim in dims or ()}
+    if flat is None or len(shape_of(x)) != 4 or dtype is not None or kept != {0, flat.dim}:
         return None
     batch, *whole = flat.image
     pooled = write.emit(operators.avg_pool2d, flat.node, flat.image, whole, whole, [0, 0], False, True, None)
-    return write.value(pooled, [batch, 1, 1], last=flat.dim == 3) if keep else write.reshape(pooled, *write.shape)
+    return write.value(pooled, [batch, 1, 1], flat.dim) if keep else write.reshape(pooled, *write.shape)
 
 
 def _layer_norm(write: ImageWriter, x: Node, normalized: list[int], *options: Any) -> Node | None:
@@ -126,7 +120,7 @@ def _layer_norm(write: ImageWriter, x: Node, normalized: list[int], *options: An
     flat = write.find(x, 3)
     if flat is None or len(normalized) != 1:
         return None
-    return write.value(write.emit(aten.layer_norm.default, flat.node, normalized, *options), flat.image, last=True)
+    return write.pixelwise(aten.layer_norm.default, flat, normalized, *options)
 
 
 def _linear(write: ImageWriter, x: Node, weight: Node, *_: Any) -> Node | None:
@@ -134,7 +128,7 @@ def _linear(write: ImageWriter, x: Node, weight: Node, *_: Any) -> Node | None:
     rest = write.like.args[2:]
     pixels = write.find(x, 3)
     if pixels is not None:
-        return write.value(write.emit(operators.linear, pixels.node, weight, *rest), pixels.image, last=True)
+        return write.pixelwise(operators.linear, pixels, weight, *rest)
     source = x.args[0] if is_call(x, aten.reshape.default) else None
     flat = write.find(source, 1)
     if flat is None or len(shape_of(source)) != 4 or shape_of(x)[:-1] != (flat.image[0],):
@@ -153,11 +147,10 @@ def _group_norm(write: ImageWriter, x: Node, groups: int, weight: Node | None, b
     TTNN's takes what pads channels to a tile for channels, and takes out what pads pixels in bfloat16, without a word.
     """
     flat = write.find(x, 1)
-    if flat is None or weight is not None or bias is not None:
+    if flat is None or (weight, bias) != (None, None):
         return None
-    if shape_of(flat.node)[-1] % TILE or math.prod(flat.image[1:]) % TILE:
-        return None
-    return write.value(write.emit(operators.group_norm, flat.node, flat.image, groups, eps), flat.image)
+    fills_tiles = shape_of(flat.node)[-1] % TILE == math.prod(flat.image[1:]) % TILE == 0
+    return write.pixelwise(operators.group_norm, flat, flat.image, groups, eps) if fills_tiles else None
 
 
 def _rearrange(write: ImageWriter, moved: Node, _) -> Node | None:
@@ -173,12 +166,9 @@ def _rearrange(write: ImageWriter, moved: Node, _) -> Node | None:
     if given is None or made is None:
         return None
     source = [part for part in given if sizes[part] > 1]
-    runs: list[list[int]] = []  # of parts that stay side by side
-    for place in (source.index(order[part]) for part in made if sizes[order[part]] > 1):
-        if runs and place == runs[-1][-1] + 1:
-            runs[-1].append(place)
-        else:
-            runs.append([place])
+    places = [source.index(order[part]) for part in made if sizes[order[part]] > 1]
+    side_by_side = itertools.groupby(enumerate(places), lambda numbered: numbered[1] - numbered[0])
+    runs = [[place for _, place in run] for _, run in side_by_side]
     whole = [math.prod(sizes[source[place]] for place in run) for run in sorted(runs)]
     batch, channels, height, width = write.shape
     new = [1, 1, batch * height * width, channels]
