@@ -55,8 +55,8 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     sides: Sides = {}
     free: list[Node] = []
     for node in (node for node in compute_nodes(graph) if node not in constants):
-        runs = can_run(node)
-        if runs and may_choose and _is_free(node) and node not in kept:
+        runs, is_integer = can_run(node), not any(value.is_floating_point() for value in values_of(node))
+        if runs and may_choose and (is_integer or node.target in FREE) and node not in kept:
             free.append(node)
         else:
             sides[node] = "device" if runs else "host"
@@ -67,10 +67,6 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     update_values(n for n in graph.nodes if n.op == "call_function" and sides.get(n, "host") == "host")
     log.debug("%d of %d values on the device", list(sides.values()).count("device"), len(sides))
     return sides
-
-
-def _is_free(node: Node) -> bool:
-    return node.target in FREE or not any(value.is_floating_point() for value in values_of(node))
 
 
 def bytes_on_device(value: torch.Tensor) -> int:
