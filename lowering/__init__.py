@@ -1,21 +1,11 @@
 """Lowerings: ATen (or fused) node → TTNN calls, one file per operation family, found through the registry."""
 
-from tt_dynamo.lowering import (  # noqa: F401  (importing a family registers it)
-    activations,
-    attention,
-    comparison,
-    convolution,
-    data_movement,
-    decode,
-    elementwise,
-    images,
-    indexing,
-    matmul,
-    normalization,
-    reduction,
-    rotary,
-    sorting,
-)
+import importlib
+import pkgutil
+
 from tt_dynamo.lowering.registry import Lowering, Need, find, lower, operand_name, registered
 
 __all__ = ["Lowering", "Need", "find", "lower", "operand_name", "registered"]
+
+for _family in pkgutil.iter_modules(__path__, f"{__name__}."):
+    importlib.import_module(_family.name)  # which registers its lowerings

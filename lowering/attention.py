@@ -1,4 +1,4 @@
-"""Attention and its heads: fused or ATen node → TTNN calls."""
+"""Attention, its heads and their rotary position embedding: fused or ATen node → TTNN calls."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.registry import lower
-from tt_dynamo.lowering.workarounds import TILE
+from tt_dynamo.lowering.matmul import matmul, product_config
+from tt_dynamo.lowering.registry import TTNN, Tensor, lower
+from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config
 
 # Larger chunks read keys and values fewer times; TTNN's default of 32 costs up to 3.75 times as much:
 # https://github.com/tenstorrent/tt-metal/issues/51911
 CHUNK_SIZES = (256, 128, 64, 32)
+
+
+def check_whole_tiles(heads):
+    """Kernels of heads [..., head_dim] count what pads the last tile of each as its own."""
+    if heads.shape[-1] % TILE:
+        raise Unsupported(f"a head of {heads.shape[-1]} elements does not fill its tiles")
 
 
 @lower(aten.scaled_dot_product_attention.default)
@@ -38,29 +45,26 @@ def scaled_dot_product_attention(
 
 
 @lower(operators.attention)
-def attention(ttnn, query, key, value, mask, is_causal, scale, window=None):
+def attention(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, scale, window=None):
     """The same with its heads merged by the kernel that computes it: [batch, 1, query length, heads head_dim].
 
     TTNN's window, too, counts the key at the query's own place.
     """
-    head_dim = query.shape[-1]
-    if head_dim % TILE:  # TTNN merges whole tiles, so a head of another size would come out padded
-        raise Unsupported(f"a head of {head_dim} elements does not fill its tiles")
-    scale = head_dim**-0.5 if scale is None else scale
+    check_whole_tiles(query)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
     options = {} if window is None else {"sliding_window_size": window}
     return _chunked(ttnn, query, key, value, mask, is_causal, scale, output_concat_heads=True, **options)
 
 
 @lower(operators.merge_heads)
-def merge_heads(ttnn, x):
+def merge_heads(ttnn: TTNN, x: Tensor):
     """x [batch, heads, seq, head_dim] → [batch, 1, seq, heads head_dim]."""
-    if x.shape[-1] % TILE:
-        raise Unsupported(f"a head of {x.shape[-1]} elements does not fill its tiles")
+    check_whole_tiles(x)
     return ttnn.experimental.nlp_concat_heads(x)
 
 
 @lower(operators.capped_attention)
-def capped_attention(ttnn, query, key, value, mask, scale, cap):
+def capped_attention(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, scale, cap):
     """softmax(cap tanh(query keyᵀ scale / cap) + mask) value → [batch, heads, query length, head_dim].
 
     TTNN's attention caps nothing. The heads of queries that share one of keys are rows of one product, which repeats
@@ -68,20 +72,18 @@ def capped_attention(ttnn, query, key, value, mask, scale, cap):
     """
     batch, heads, seq, head_dim = query.shape
     kv_heads, keys = key.shape[1:3]
-    config = {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    config = product_config(ttnn)
     rows = ttnn.reshape(query, (batch, kv_heads, heads // kv_heads * seq, head_dim))
     scores = ttnn.matmul(rows, key, transpose_b=True, **config)
     scores = ttnn.multiply(scores, scale / cap, activations=[ttnn.UnaryWithParam(ttnn.UnaryOpType.TANH)])
     scores = ttnn.reshape(scores, (batch, heads, seq, keys))
     scores = ttnn.multiply(scores, cap) if mask is None else ttnn.mac(scores, cap, mask)
-    weights = ttnn.softmax(
-        scores, dim=3, numeric_stable=True, compute_kernel_config=ttnn.settings.compute_kernel_config
-    )
-    weights = ttnn.reshape(weights, (batch, kv_heads, heads // kv_heads * seq, keys))
-    return ttnn.reshape(ttnn.matmul(weights, value, **config), (batch, heads, seq, head_dim))
+    weights = ttnn.softmax(scores, dim=3, numeric_stable=True, compute_kernel_config=config["compute_kernel_config"])
+    weights = ttnn.reshape(weights, (*rows.shape[:3], keys))
+    return ttnn.reshape(ttnn.matmul(weights, value, **config), query.shape)
 
 
-def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
+def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, scale, **options):
     """TTNN's attention with the largest chunks that keep every core busy and that TTNN accepts."""
     mask = workarounds.pad_mask(ttnn, mask)
     batch, heads, seq, _ = query.shape
@@ -89,39 +91,78 @@ def _chunked(ttnn, query, key, value, mask, is_causal, scale, **options):
     busy = [size for size in CHUNK_SIZES if batch * heads * math.ceil(seq / size) >= columns * rows]
     q_sizes = [size for size in CHUNK_SIZES if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)]
     k_sizes = [size for size in CHUNK_SIZES if size < 2 * max(key.shape[2], TILE)]
-    chunks = list(dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes))
+    chunks = dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes)
+    asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options)
+    precision = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
+    given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, **options, **precision}
 
     def attend(chunk):
-        return ttnn.transformer.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            is_causal=is_causal,
-            scale=scale,
-            program_config=ttnn.SDPAProgramConfig(
-                compute_with_storage_grid_size=ttnn.CoreCoord(columns, rows), **chunk, exp_approx_mode=False
-            ),
-            compute_kernel_config=ttnn.settings.compute_kernel_config,
-            **options,
-        )
+        grid = ttnn.CoreCoord(columns, rows)
+        program = ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, **chunk, exp_approx_mode=False)
+        return ttnn.transformer.scaled_dot_product_attention(query, key, value, program_config=program, **given)
 
-    asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options)
     return ttnn.choose(asked, [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks], attend)
 
 
 @lower(operators.attention_mask)
-def attention_mask(ttnn, mask, zeros=None):
+def attention_mask(ttnn: TTNN, mask, zeros=None):
     """The additive mask at full query and key length: adding broadcasts in one kernel, where expand takes three."""
     return mask if zeros is None else ttnn.add(mask, zeros)
 
 
 @lower(operators.split_heads)
-def split_heads(ttnn, x, num_heads, num_kv_heads):
+def split_heads(ttnn: TTNN, x: Tensor, num_heads, num_kv_heads):
     """x [batch, 1, seq, (heads + 2 kv heads) head_dim] → query, key, value [batch, heads, seq, head_dim].
 
     TTNN rounds head_dim up to whole tiles without a word; the compiler compares shapes and takes such a split apart.
     """
-    return ttnn.experimental.nlp_create_qkv_heads(
-        x, num_heads=num_heads, num_kv_heads=num_kv_heads, transpose_k_heads=False
-    )
+    heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
+    return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False)
+
+
+@lower(operators.rotary)
+def rotary(ttnn: TTNN, x: Tensor, cos: Tensor, sin: Tensor):
+    """x [batch, heads, seq, head_dim] turned by cos, sin [batch or 1, 1, seq, head_dim], half with half.
+
+    TTNN pairs columns of the padded head, so one that does not fill its tiles would silently be paired wrongly.
+    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864
+    """
+    check_whole_tiles(x)
+
+    def turned(x, cos, sin):
+        options = {"is_decode_mode": False, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+        return ttnn.experimental.rotary_embedding_hf(x, cos, sin, **options)
+
+    return _as_one_sequence(ttnn, turned, x, cos, sin)
+
+
+@lower(operators.rotary_by_matrix)
+def rotary_by_matrix(ttnn: TTNN, x: Tensor, cos: Tensor, sin: Tensor, matrix: Tensor):
+    """x cos + (x @ matrix) sin, where the matrix [1, 1, n, n] is that of a whole head, or of each of its tiles."""
+    if matrix.shape[-1] == x.shape[-1] != TILE:
+        product = matmul(ttnn, x, matrix)
+        return ttnn.add(ttnn.multiply(x, cos), ttnn.multiply(product, sin))
+
+    def turned_by_tiles(x, cos, sin):
+        def turn(accumulation):
+            config = ttnn.settings.compute_kernel_config
+            if accumulation == "bfloat16":
+                config = compute_kernel_config(ttnn, config.math_fidelity, float32=False)
+            options = {"is_decode_mode": False, "compute_kernel_config": config}
+            return ttnn.experimental.rotary_embedding_llama(x, cos, sin, matrix, **options)
+
+        # Long heads fit its registers in bfloat16 only.
+        return ttnn.choose(("rotary_embedding_llama", x, cos, sin, matrix), ("float32", "bfloat16"), turn)
+
+    return _as_one_sequence(ttnn, turned_by_tiles, x, cos, sin)
+
+
+def _as_one_sequence(ttnn: TTNN, turned, x: Tensor, cos: Tensor, sin: Tensor):
+    """Where each of the batch has positions of its own: all their sequences one after another, as TTNN takes them."""
+    batch, heads, seq, head_dim = x.shape
+    if cos.shape[0] == 1:
+        return turned(x, cos, sin)
+    order = (1, 0, 2, 3)
+    rows = ttnn.reshape(ttnn.permute(x, order), (1, heads, batch * seq, head_dim))
+    cos, sin = (ttnn.reshape(table, (1, 1, batch * seq, head_dim)) for table in (cos, sin))
+    return ttnn.permute(ttnn.reshape(turned(rows, cos, sin), (heads, batch, seq, head_dim)), order)

@@ -9,48 +9,22 @@ import torch
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import LARGEST
-from tt_dynamo.lowering.elementwise import is_integer, is_tensor, require_float
-from tt_dynamo.lowering.registry import lower
+from tt_dynamo.lowering.elementwise import lower_calls, namesakes
+from tt_dynamo.lowering.registry import TTNN, Tensor, is_integer, is_tensor, lower
 
-COMPARISONS = {
-    aten.eq.Scalar: "eq",
-    aten.ne.Scalar: "ne",
-    aten.lt.Scalar: "lt",
-    aten.le.Scalar: "le",
-    aten.gt.Scalar: "gt",
-    aten.ge.Scalar: "ge",
-    aten.eq.Tensor: "eq",
-    aten.ne.Tensor: "ne",
-    aten.lt.Tensor: "lt",
-    aten.le.Tensor: "le",
-    aten.gt.Tensor: "gt",
-    aten.ge.Tensor: "ge",
-}
+PREDICATES = namesakes(aten.isinf, aten.isnan, aten.isneginf, aten.isposinf, aten.signbit)
 
-PREDICATES = {
-    aten.isinf.default: "isinf",
-    aten.isnan.default: "isnan",
-    aten.isneginf.default: "isneginf",
-    aten.isposinf.default: "isposinf",
-}
-
-LOGIC = {
-    aten.bitwise_and.Tensor: "logical_and",
-    aten.bitwise_or.Tensor: "logical_or",
-    aten.bitwise_xor.Tensor: "logical_xor",
-    aten.logical_and.default: "logical_and",
-    aten.logical_or.default: "logical_or",
-    aten.logical_xor.default: "logical_xor",
-}
+lower_calls(PREDICATES)
 
 
-def as_boolean(ttnn, x):
+def as_boolean(ttnn: TTNN, x: Tensor):
     """TTNN's comparisons answer 0 and 1 in the operand's dtype."""
     return x if x.dtype == ttnn.bfloat16 else ttnn.typecast(x, ttnn.bfloat16)
 
 
 def _comparison(name):
     def compare(ttnn, a, b):
+        """Two broadcast operands compared, the second a tensor or a number, as a boolean."""
         if is_tensor(b) and is_integer(ttnn, a) != is_integer(ttnn, b):
             raise Unsupported("integers are compared with floats on the host")
         if is_integer(ttnn, a):
@@ -60,8 +34,6 @@ def _comparison(name):
         # The device holds both in bfloat16: so a number stays equal to the elements that were that number.
         return getattr(ttnn, name)(a, b if is_tensor(b) else torch.tensor(float(b)).bfloat16().item())
 
-    compare.__doc__ = f"{name} of two broadcast operands, the second a tensor or a number, as a boolean."
-    compare.__name__ = name
     return compare
 
 
@@ -71,7 +43,7 @@ def _whole(number):
     return int(number)
 
 
-def _compare_by_kind(ttnn, name, a, b):
+def _compare_by_kind(ttnn: TTNN, name, a, b):
     """Comparisons with infinity and of a tensor with itself: TTNN subtracts, and inf - inf is NaN.
 
     Those that TTNN has no predicate for stay on the host.
@@ -87,114 +59,51 @@ def _compare_by_kind(ttnn, name, a, b):
     raise Unsupported(f"{name} with {'itself' if a is b else b} stays on the host")
 
 
-for _target, _name in COMPARISONS.items():
-    lower(_target)(_comparison(_name))
-
-
-def _predicate(name):
-    def predicate(ttnn, x):
-        require_float(ttnn, x)
-        return getattr(ttnn, name)(x)
-
-    predicate.__doc__ = f"{name} of each element of x, float, as a boolean."
-    predicate.__name__ = name
-    return predicate
-
-
-for _target, _name in PREDICATES.items():
-    lower(_target)(_predicate(_name))
-
-
-@lower(aten.signbit.default)
-def signbit(ttnn, x):
-    """Whether an element of x, float, is negative or -0.0."""
-    require_float(ttnn, x)
-    return ttnn.signbit(x)
-
-
 @lower(aten.logical_not.default)
-def logical_not(ttnn, x):
+def logical_not(ttnn: TTNN, x: Tensor):
     """Whether an element of x is zero."""
     return as_boolean(ttnn, ttnn.eqz(x))
 
 
-@lower(aten.bitwise_not.default)
-def bitwise_not(ttnn, x):
-    """Not x, for booleans."""
-    if is_integer(ttnn, x):
-        raise Unsupported("bitwise_not of integers stays on the host")
-    return ttnn.eqz(x)
+lower(aten.bitwise_not.default, floats=True)(logical_not)  # of booleans
 
 
-def _logic(name, of_bits):
+def _logic(name):
     def logic(ttnn, a, b):
-        if any(is_integer(ttnn, x) for x in (a, b)):
-            if of_bits:
-                raise Unsupported("the bits of integers stay on the host")
-            a, b = (as_boolean(ttnn, ttnn.nez(x)) if is_integer(ttnn, x) else x for x in (a, b))
+        """Two broadcast operands joined, the second a tensor or a number: booleans, or whether elements are zero."""
+        b = b if is_tensor(b) else ttnn.fill(a, float(b))
+        a, b = (as_boolean(ttnn, ttnn.nez(x)) if is_integer(ttnn, x) else x for x in (a, b))
         return getattr(ttnn, name)(a, b)
 
-    logic.__doc__ = f"{name} of two broadcast operands: booleans, or whether elements are zero."
-    logic.__name__ = name
     return logic
 
 
-for _target, _name in LOGIC.items():
-    lower(_target)(_logic(_name, of_bits="bitwise" in str(_target)))
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    _packet = getattr(aten, _name)
+    lower(_packet.Tensor, _packet.Scalar)(_comparison(_name))
+for _name in ("and", "or", "xor"):
+    _of_elements, _packet = _logic(f"logical_{_name}"), getattr(aten, f"bitwise_{_name}")
+    lower(getattr(aten, f"logical_{_name}").default)(_of_elements)
+    lower(_packet.Tensor, _packet.Scalar, floats=True)(_of_elements)  # of booleans
 
 
-def _require_boolean(ttnn, x, number):
-    if is_integer(ttnn, x) or not isinstance(number, bool):
-        raise Unsupported("the bits of integers stay on the host")
-
-
-@lower(aten.bitwise_and.Scalar)
-def and_number(ttnn, x, number):
-    """x and a boolean, for booleans."""
-    _require_boolean(ttnn, x, number)
-    return x if number else ttnn.fill(x, 0.0)
-
-
-@lower(aten.bitwise_or.Scalar)
-def or_number(ttnn, x, number):
-    """x or a boolean, for booleans."""
-    _require_boolean(ttnn, x, number)
-    return ttnn.fill(x, 1.0) if number else x
-
-
-@lower(aten.bitwise_xor.Scalar)
-def xor_number(ttnn, x, number):
-    """Either x or a boolean, for booleans."""
-    _require_boolean(ttnn, x, number)
-    return ttnn.eqz(x) if number else x
-
-
-@lower(aten.where.Scalar)
-def where_scalars(ttnn, condition, x, other):
-    """One of two numbers by a boolean."""
-    return ttnn.where(condition, float(x), float(other))
-
-
-@lower(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
-def where(ttnn, condition, x, other):
-    """An element of x where the condition holds, else of other; broadcast, one of them may be a number.
+@lower(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)
+def where(ttnn: TTNN, condition: Tensor, x, other):
+    """An element of x where the condition holds, else of other; broadcast, each a tensor or a number.
 
     TTNN copies the bits of the element that it chooses, so that the other may be NaN, and integers are exact.
     """
-    tensors = [value for value in (x, other) if is_tensor(value)]
-    integers = [is_integer(ttnn, value) for value in tensors]
-    if any(integers):
-        if len(tensors) < 2 or not all(integers):
-            raise Unsupported("a choice between an integer and a float stays on the host")
+    integers = [is_tensor(value) and is_integer(ttnn, value) for value in (x, other)]
+    if all(integers):
         return ttnn.where(ttnn.typecast(condition, ttnn.int32), x, other)
-    x, other = (value if is_tensor(value) else float(value) for value in (x, other))
-    return ttnn.where(condition, x, other)
+    if any(integers):
+        raise Unsupported("a choice between an integer and a float stays on the host")
+    return ttnn.where(condition, *(value if is_tensor(value) else float(value) for value in (x, other)))
 
 
-@lower(aten.nan_to_num.default)
-def nan_to_num(ttnn, x, nan=None, posinf=None, neginf=None):
+@lower(aten.nan_to_num.default, floats=True)
+def nan_to_num(ttnn: TTNN, x: Tensor, nan=None, posinf=None, neginf=None):
     """x with numbers in place of NaN (0 unless given) and infinities (the largest numbers unless given); float."""
-    require_float(ttnn, x)
     x = ttnn.where(ttnn.isnan(x), float(nan or 0.0), x)
     if posinf is None and neginf is None:
         return ttnn.clamp(x, min=-LARGEST, max=LARGEST)

@@ -8,6 +8,7 @@ computes and nothing else.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -17,9 +18,8 @@ from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import on_device
 from tt_dynamo.ir.ttnn_internals import lacks_l1_of_all_cores
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.memory import blocks, is_sharded, memory_config
-from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
 # TTNN would choose their number by what is free in L1 when it is called, which may be more than its kernels leave it.
 SLICES = (2, 4, 8, 16, 32, 64)
@@ -28,8 +28,6 @@ BLOCK_HEIGHTS = (0, 64, 32)
 SHARDINGS = ("BLOCK_SHARDED", "WIDTH_SHARDED", "HEIGHT_SHARDED")
 # Of images that grow: cores that hold all of the pixels have room for small ones, which lie as well in blocks.
 LARGER = ("BLOCK_SHARDED", "HEIGHT_SHARDED")
-
-ACTIVATIONS = {"relu6": "RELU6", "relu": "RELU", "silu": "SILU", "tanh": "TANH", "sigmoid": "SIGMOID"}
 
 
 def candidates(
@@ -56,74 +54,56 @@ def candidates(
     return whole + ([] if is_sharded else sliced)
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A convolution of TTNN: its call, those that prepare for it, the order of weights, and its name for slices."""
+
+    call: str
+    prepare: str
+    order: str
+    slices: str
+
+
+CONVOLUTION = Kind("conv2d", "prepare_conv", "OIHW", "slice_config")
+TRANSPOSED = Kind("conv_transpose2d", "prepare_conv_transpose2d", "IOHW", "dram_slice_config")
+
+
 @lower(operators.conv2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
 def conv2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, activation="", block_sharded=False):
     """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     out, group, *_ = weight.shape
-    geometry = _geometry(ttnn, image, weight, group * groups, out, stride, padding, dilation, groups)
-    memory = memory_config(ttnn, x)
-    given = {"input_memory_config": memory, "input_layout": x.layout, "input_dtype": x.dtype}
-    fused = {"activation": _activation(ttnn, activation)} if activation else {}
-
-    def convolve(way):
-        config = _config(ttnn, image, way, fused)
-        how = {**geometry, "conv_config": config, "slice_config": _slices(ttnn, image, way)}
-        prepared = {
-            "weight_tensor": ttnn.prepare_conv_weights(
-                weight_tensor=weight, weights_format="OIHW", has_bias=bias is not None, **how, **given
-            )
-        }
-        if bias is not None:
-            prepared["bias_tensor"] = ttnn.prepare_conv_bias(bias_tensor=bias, **how, **given)
-        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
-        result = ttnn.conv2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how)
-        if way.get("sharding") == "BLOCK_SHARDED" and is_sharded(x):
-            ttnn.settings.wants_block_sharding.append(x)
-        return result
-
-    _check_weights(weight, bias)
-    reshard = block_sharded and is_sharded(x) and memory.memory_layout.name != "BLOCK_SHARDED"
+    reshard = block_sharded and is_sharded(x) and memory_config(ttnn, x).memory_layout.name != "BLOCK_SHARDED"
     asked = ("conv2d", x, weight, bias, image, stride, padding, dilation, groups, activation, reshard)
-    return _choose(ttnn, asked, candidates(is_sharded(x), block_sharded=reshard), convolve)
+    ways = candidates(is_sharded(x), block_sharded=reshard)
+    fused = {"activation": _activation(ttnn, activation)} if activation else {}
+    return _convolve(ttnn, CONVOLUTION, asked, (group * groups, out), ways, fused=fused)
 
 
 @lower(operators.conv_transpose2d, sharded=True, x=Need("any"), weight=Need("HOST"), bias=Need("HOST"))
-def conv_transpose2d(ttnn, x, weight, bias, image, stride, padding, dilation, groups, output_padding):
+def conv_transpose2d(ttnn: TTNN, x: Tensor, weight, bias, image, stride, padding, dilation, groups, output_padding):
     """x [1, 1, batch * height * width, in] → [1, 1, batch * new height * new width, out], sharded in L1 if it fits."""
     channels, group, *_ = weight.shape
-    geometry = _geometry(ttnn, image, weight, channels, group * groups, stride, padding, dilation, groups)
-    memory = memory_config(ttnn, x)
-    given = {"input_memory_config": memory, "input_layout": x.layout, "input_dtype": x.dtype}
-    grown = {"output_padding": tuple(output_padding)}
-
-    def convolve(way):
-        slices = _slices(ttnn, image, way)
-        how = {**geometry, "conv_config": _config(ttnn, image, way, {}), "dram_slice_config": slices}
-        prepared = {
-            "weight_tensor": ttnn.prepare_conv_transpose2d_weights(
-                weight_tensor=weight, weights_format="IOHW", has_bias=bias is not None, **how, **grown, **given
-            )
-        }
-        if bias is not None:
-            prepared["bias_tensor"] = ttnn.prepare_conv_transpose2d_bias(bias_tensor=bias, **how, **given)
-        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
-        return ttnn.conv_transpose2d(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how, **grown)
-
-    _check_weights(weight, bias)
     asked = ("conv_transpose2d", x, weight, bias, image, stride, padding, dilation, groups, output_padding)
-    return _choose(ttnn, asked, candidates(is_sharded(x), LARGER), convolve)
+    ways = candidates(is_sharded(x), LARGER)
+    grown = {"output_padding": tuple(output_padding)}
+    return _convolve(ttnn, TRANSPOSED, asked, (channels, group * groups), ways, grown=grown)
 
 
-def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dilation, groups):
-    """What TTNN asks of every convolution, to prepare its weights and to compute it."""
-    workarounds.check_groups(groups, channels)
-    batch, height, width = image
-    return {
-        "in_channels": channels,
-        "out_channels": out_channels,
-        "batch_size": batch,
-        "input_height": height,
-        "input_width": width,
+def _convolve(ttnn: TTNN, kind, asked, channels, ways, fused=None, grown=None):
+    """The convolution in the first way that TTNN accepts; not whole where all cores together have no room for that.
+
+    asked: the arguments, from the second on as operators have them. channels: of the image and of the result. fused: of
+    the configuration. grown: what only a transposed convolution is told.
+    """
+    _, x, weight, bias, image, stride, padding, dilation, groups, *_ = asked
+    if any(tensor is not None and on_device(getattr(tensor, "tensor", tensor)) for tensor in (weight, bias)):
+        raise Unsupported("TTNN prepares the weights of a convolution on the host, and the device computes these")
+    workarounds.check_groups(groups, channels[0])
+    grown = grown or {}
+    no_room: list[str] = []
+    geometry = {
+        **dict(zip(("in_channels", "out_channels"), channels, strict=True)),
+        **dict(zip(("batch_size", "input_height", "input_width"), image, strict=True)),
         "kernel_size": tuple(weight.shape)[2:],
         "stride": tuple(stride),
         "padding": tuple(padding),
@@ -132,9 +112,35 @@ def _geometry(ttnn, image, weight, channels, out_channels, stride, padding, dila
         "device": ttnn.settings.device,
         "compute_config": ttnn.settings.compute_kernel_config,
     }
+    given = {"input_memory_config": memory_config(ttnn, x), "input_layout": x.layout, "input_dtype": x.dtype}
+    weights = {"weight_tensor": weight, "weights_format": kind.order, "has_bias": bias is not None}
+
+    def convolve(way):
+        config = _config(ttnn, image, way, fused or {})
+        how = {**geometry, "conv_config": config, kind.slices: _slices(ttnn, image, way)}
+        prepared = {"weight_tensor": getattr(ttnn, f"{kind.prepare}_weights")(**weights, **how, **grown, **given)}
+        if bias is not None:
+            prepared["bias_tensor"] = getattr(ttnn, f"{kind.prepare}_bias")(bias_tensor=bias, **how, **given)
+        where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
+        return getattr(ttnn, kind.call)(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how, **grown)
+
+    def attempt(way):
+        if no_room and "slices" not in way:
+            raise Refused(no_room[0])
+        try:
+            result = convolve(way)
+        except Exception as error:
+            if lacks_l1_of_all_cores(error, math.prod(ttnn.settings.grid_size)):
+                no_room.append(str(error))
+            raise
+        if kind is CONVOLUTION and way.get("sharding") == "BLOCK_SHARDED" and is_sharded(x):
+            ttnn.settings.wants_block_sharding.append(x)
+        return result
+
+    return ttnn.choose(asked, ways, attempt)
 
 
-def _config(ttnn, image, way, fused):
+def _config(ttnn: TTNN, image, way, fused):
     sharding = {}
     if "sharding" in way:
         layout = getattr(ttnn.TensorMemoryLayout, way["sharding"])
@@ -151,7 +157,7 @@ def _config(ttnn, image, way, fused):
     )
 
 
-def _slices(ttnn, image, way):
+def _slices(ttnn: TTNN, image, way):
     if "slices" not in way:
         return ttnn.Op2DL1FullSliceConfig
     _, height, width = image
@@ -159,41 +165,18 @@ def _slices(ttnn, image, way):
     return ttnn.Op2DSliceConfig(slice_type=kind, num_slices=way["slices"])
 
 
-def _activation(ttnn, name):
-    return ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, ACTIVATIONS[name]))
+def _activation(ttnn: TTNN, name):
+    return ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, name.upper()))
 
 
-def _check_weights(weight, bias):
-    if any(x is not None and on_device(getattr(x, "tensor", x)) for x in (weight, bias)):
-        raise Unsupported("TTNN prepares the weights of a convolution on the host, and the device computes these")
-
-
-def _choose(ttnn, asked, candidates, convolve):
-    """The first convolution that TTNN accepts; not asked for one whole where all cores together have no room."""
-    no_room: list[str] = []
-
-    def attempt(way):
-        if no_room and "slices" not in way:
-            raise Refused(no_room[0])
-        try:
-            return convolve(way)
-        except Exception as error:
-            if lacks_l1_of_all_cores(error, math.prod(ttnn.settings.grid_size)):
-                no_room.append(str(error))
-            raise
-
-    return ttnn.choose(asked, candidates, attempt)
-
-
-@lower(aten.convolution.default)
-def convolution(ttnn, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+@lower(aten.convolution.default, floats=True)
+def convolution(ttnn: TTNN, x: Tensor, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
     """What `passes/images/channels_last.py` left: TTNN convolves images and signals of floats."""
-    require_float(ttnn, x, weight)
     raise Unsupported(f"a convolution over {len(weight.shape) - 2} dimensions stays on the host")
 
 
 @lower(operators.add_activation, sharded=True)
-def add_activation(ttnn, x, y, activation, block_sharded=False):
+def add_activation(ttnn: TTNN, x: Tensor, y, activation, block_sharded=False):
     """The activation of x + y, images or vectors of one shape."""
     where = {"memory_config": blocks(ttnn, x.shape)} if block_sharded and is_sharded(x) and is_sharded(y) else {}
     if activation == "relu6":  # TTNN's golden of a sum knows it by this name alone

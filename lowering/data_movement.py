@@ -6,19 +6,23 @@ two moves the value may stay as it is. What moves along whole tiles keeps its la
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+
 import torch
 from torch.fx import Node
+from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, left_its_shards, lies_beside
-from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE
 
 
-def in_layout(ttnn, x, layout):
+def in_layout(ttnn: TTNN, x: Tensor, layout):
     """x in a layout of TTNN, where it lies: what is sharded must fill its tiles."""
     if x.layout == layout:
         return x
@@ -28,7 +32,7 @@ def in_layout(ttnn, x, layout):
 
 
 @lower(operators.to_layout, sharded=True, x=Need("any"))
-def to_layout(ttnn, x, layout):
+def to_layout(ttnn: TTNN, x: Tensor, layout):
     """x in the layout "TILE" or "ROW_MAJOR"; of what is sharded only rows become tiles where they lie."""
     if is_sharded(x) and layout == "ROW_MAJOR":
         raise Refused("ttnn.to_layout: what reads rows takes them interleaved")
@@ -36,13 +40,13 @@ def to_layout(ttnn, x, layout):
 
 
 @lower(aten.reshape.default, aten.view.default, aten._unsafe_view.default, gives="same", self=Need("any"))
-def reshape(ttnn, x, shape):
+def reshape(ttnn: TTNN, x: Tensor, shape):
     """x with the same elements in another shape."""
     return ttnn.reshape(x, tuple(shape))
 
 
 @lower(aten.unsqueeze.default, gives="same", self=Need("any"))
-def unsqueeze(ttnn, x, dim):
+def unsqueeze(ttnn: TTNN, x: Tensor, dim):
     """x with a dimension of one more."""
     shape = list(x.shape)
     shape.insert(dim % (len(shape) + 1), 1)
@@ -50,7 +54,7 @@ def unsqueeze(ttnn, x, dim):
 
 
 @lower(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, gives="same", self=Need("any"))
-def squeeze(ttnn, x, dim=None):
+def squeeze(ttnn: TTNN, x: Tensor, dim=None):
     """x without its dimensions of one, or without those among `dim`."""
     rank = len(x.shape)
     dims = range(rank) if dim is None else {d % max(rank, 1) for d in ([dim] if isinstance(dim, int) else dim)}
@@ -58,7 +62,7 @@ def squeeze(ttnn, x, dim=None):
 
 
 @lower(aten.transpose.int, gives="same", self=Need("any"))
-def transpose(ttnn, x, first, second):
+def transpose(ttnn: TTNN, x: Tensor, first, second):
     """x with two dimensions exchanged."""
     order = list(range(len(x.shape)))
     if order:
@@ -67,46 +71,47 @@ def transpose(ttnn, x, first, second):
 
 
 @lower(aten.permute.default, gives="same", self=Need("any"))
-def permute(ttnn, x, dims):
+def permute(ttnn: TTNN, x: Tensor, dims):
     """x with its dimensions in another order."""
     workarounds.refuse_integers(ttnn, x)
     return ttnn.permute(x, tuple(dims))
 
 
+def _with_rank(ttnn: TTNN, x: Tensor, rank):
+    """x with dimensions of one in front."""
+    return ttnn.reshape(x, (*[1] * (rank - len(x.shape)), *x.shape)) if rank > len(x.shape) else x
+
+
 @lower(aten.expand.default)
-def expand(ttnn, x, size, implicit=False):
+def expand(ttnn: TTNN, x: Tensor, size, implicit=False):
     """x repeated along dimensions of size 1; -1 keeps a size."""
     if not size:
         return ttnn.clone(x)
-    missing = len(size) - len(x.shape)
-    if missing:
-        x = ttnn.reshape(x, (*[1] * missing, *x.shape))
+    x = _with_rank(ttnn, x, len(size))
     return ttnn.expand(x, tuple(old if new == -1 else new for new, old in zip(size, x.shape, strict=True)))
 
 
 @lower(aten.clone.default, gives="same", self=Need("any"))
-def clone(ttnn, x, memory_format=None):
+def clone(ttnn: TTNN, x: Tensor, memory_format=None):
     """A copy."""
     return ttnn.clone(x)
 
 
-def _operand_shapes(node: Node) -> list[tuple[int, ...]]:
-    first = node.args[0]
-    return [shape_of(x) for x in first] if isinstance(first, (list, tuple)) else [shape_of(first)]
+def _by_shapes(layout: Callable[..., str]) -> Callable[[Node], str]:
+    """A layout that a node's arguments decide, with the shapes of tensors in their places."""
+    return lambda node: layout(*map_arg(node.args, shape_of), **node.kwargs)
 
 
-def _joins(node: Node) -> str:
+@_by_shapes
+def _joins(shapes, dim=0):
     """TILE joins columns of any width, leading dimensions, and rows that fill their tiles."""
-    shapes = _operand_shapes(node)
     rank = len(shapes[0])
-    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % rank
-    if rank == 1 or (dim == rank - 2 and any(shape[dim] % TILE for shape in shapes)):
-        return "ROW_MAJOR"
-    return "TILE"
+    inside = rank == 1 or (dim % rank == rank - 2 and any(shape[dim] % TILE for shape in shapes))
+    return "ROW_MAJOR" if inside else "TILE"
 
 
 @lower(aten.cat.default, gives=_joins, sharded=True, tensors=Need(_joins))
-def cat(ttnn, tensors, dim=0):
+def cat(ttnn: TTNN, tensors, dim=0):
     """Tensors joined along `dim`."""
     if any(map(is_sharded, tensors)):
         return _joined_in_shards(ttnn, tensors, dim)
@@ -115,7 +120,7 @@ def cat(ttnn, tensors, dim=0):
     return ttnn.concat([*tensors], dim=dim)  # TTNN takes no other sequence, such as a graph's
 
 
-def _joined_in_shards(ttnn, tensors, dim):
+def _joined_in_shards(ttnn: TTNN, tensors, dim):
     """Columns joined on the cores where the rows of most of them lie, and of such places where cores are the most.
 
     The cores must share the columns evenly: nothing is written where shards end in padding, and what a convolution
@@ -137,10 +142,11 @@ def _joined_in_shards(ttnn, tensors, dim):
     if not places:
         raise Refused("ttnn.concat: no cores share the columns evenly, or more moves bring them there than to DRAM")
     there = min(places, key=lambda x: (len(moving(x)), -cores(x)))
-    parts = [
-        x if lies_beside(x, there) else ttnn.to_memory_config(x, beside(ttnn, there, x.shape[-1])) for x in tensors
-    ]
-    return ttnn.concat(parts, dim=dim, memory_config=beside(ttnn, there, columns))
+
+    def moved(x):
+        return x if lies_beside(x, there) else ttnn.to_memory_config(x, beside(ttnn, there, x.shape[-1]))
+
+    return ttnn.concat([*map(moved, tensors)], dim=dim, memory_config=beside(ttnn, there, columns))
 
 
 def bounds(size, start=None, end=None, step=1):
@@ -149,114 +155,86 @@ def bounds(size, start=None, end=None, step=1):
     return start, max(start, end)
 
 
-def _cuts(node: Node) -> str:
-    """Whether a slice begins on whole tiles, which keep their layout, or inside one."""
-    (shape,) = _operand_shapes(node)
-    given = [*node.args[1:], *(0, None, None, 1)[len(node.args) - 1 :]]
-    dim, start, end, step = given[0] % len(shape), *given[1:]
-    inside = len(shape) == 1 or (dim >= len(shape) - 2 and bounds(shape[dim], start, end, step)[0] % TILE)
-    return "ROW_MAJOR" if inside or step != 1 else "any"
-
-
-def _selects(node: Node) -> str:
-    (shape,) = _operand_shapes(node)
-    dim, index = node.args[1] % len(shape), node.args[2]
-    inside = len(shape) == 1 or (dim >= len(shape) - 2 and index % shape[dim] % TILE)
+def _pieces(shape, dim, starts):
+    """What begins on whole tiles keeps its layout; where a piece begins inside a tile, all are cut as rows."""
+    inside = len(shape) == 1 or (dim % len(shape) >= len(shape) - 2 and any(start % TILE for start in starts))
     return "ROW_MAJOR" if inside else "any"
 
 
-def _splits(node: Node) -> str:
-    """Of several pieces, all in the layout of the one that is hardest to cut."""
-    (shape,) = _operand_shapes(node)
-    dim = (node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)) % len(shape)
-    sizes = node.args[1] if isinstance(node.args[1], (list, tuple)) else [node.args[1]]
-    inside = len(shape) == 1 or (dim >= len(shape) - 2 and any(size % TILE for size in sizes[: len(sizes) - 1 or 1]))
-    return "ROW_MAJOR" if inside else "any"
+@_by_shapes
+def _slices(shape, dim=0, start=None, end=None, step=1):
+    return _pieces(shape, dim, [bounds(shape[dim], start, end)[0]]) if step == 1 else "ROW_MAJOR"
 
 
-def _unbinds(node: Node) -> str:
-    (shape,) = _operand_shapes(node)
-    dim = (node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)) % len(shape)
-    return "ROW_MAJOR" if dim >= len(shape) - 2 and shape[dim] > 1 else "any"
+@_by_shapes
+def _selects(shape, dim, index):
+    return _pieces(shape, dim, [index % shape[dim]])
 
 
-def _same(layout):
-    """What a lowering gives that keeps the layout of an operand which may have any."""
-    return lambda node: "same" if layout(node) == "any" else layout(node)
+@_by_shapes
+def _unbinds(shape, dim=0):
+    return _pieces(shape, dim, range(shape[dim]))
 
 
-def _sliced(ttnn, x, dim, start, stop, step=1):
-    begins, ends, steps = [0] * len(x.shape), list(x.shape), [1] * len(x.shape)
-    begins[dim], ends[dim], steps[dim] = start, stop, step
-    return ttnn.slice(x, tuple(begins), tuple(ends), tuple(steps))
+@_by_shapes
+def _splits(shape, sizes, dim=0):
+    return _pieces(shape, dim, _starts(shape[dim], sizes))
 
 
-@lower(aten.slice.Tensor, gives=_same(_cuts), self=Need(_cuts))
-def slice_(ttnn, x, dim=0, start=None, end=None, step=1):
+def _starts(whole, sizes):
+    """Where the parts of a split begin: of these sizes, or of one size and a rest."""
+    return range(0, whole, sizes) if isinstance(sizes, int) else itertools.accumulate(sizes[:-1], initial=0)
+
+
+def _sliced(ttnn: TTNN, x: Tensor, dim, start, stop, step=1):
+    rank = len(x.shape)
+    places = [(start, stop, step) if d == dim % rank else (0, x.shape[d], 1) for d in range(rank)]
+    return ttnn.slice(x, *zip(*places, strict=True))
+
+
+@lower(aten.slice.Tensor, gives=_slices, self=Need(_slices))
+def slice_(ttnn: TTNN, x: Tensor, dim=0, start=None, end=None, step=1):
     """Elements start, start + step, … below end along `dim`; negative positions count from the end."""
     start, end = bounds(x.shape[dim], start, end, step)
-    return _sliced(ttnn, x, dim % len(x.shape), start, end, step)
+    return _sliced(ttnn, x, dim, start, end, step)
 
 
-@lower(aten.select.int, gives=_same(_selects), self=Need(_selects))
-def select(ttnn, x, dim, index):
+@lower(aten.select.int, gives=_selects, self=Need(_selects))
+def select(ttnn: TTNN, x: Tensor, dim, index: Tensor):
     """The slice at `index` of `dim`, without that dimension."""
-    dim %= len(x.shape)
-    index %= x.shape[dim]
-    shape = [size for d, size in enumerate(x.shape) if d != dim]
-    return ttnn.reshape(_sliced(ttnn, x, dim, index, index + 1), tuple(shape))
+    dim, index = dim % len(x.shape), index % x.shape[dim]
+    return ttnn.reshape(_sliced(ttnn, x, dim, index, index + 1), (*x.shape[:dim], *x.shape[dim + 1 :]))
 
 
-@lower(aten.unbind.int, gives=_same(_unbinds), self=Need(_unbinds))
-def unbind(ttnn, x, dim=0):
+@lower(aten.unbind.int, gives=_unbinds, self=Need(_unbinds))
+def unbind(ttnn: TTNN, x: Tensor, dim=0):
     """Every slice along `dim`, without that dimension."""
     return tuple(select(ttnn, x, dim, index) for index in range(x.shape[dim]))
 
 
-@lower(aten.split_with_sizes.default, gives=_same(_splits), self=Need(_splits))
-def split_with_sizes(ttnn, x, sizes, dim=0):
-    """Consecutive pieces of the given sizes along `dim`."""
-    pieces, start = [], 0
-    for size in sizes:
-        pieces.append(_sliced(ttnn, x, dim % len(x.shape), start, start + size))
-        start += size
-    return tuple(pieces)
-
-
-@lower(aten.split.Tensor, gives=_same(_splits), self=Need(_splits))
-def split(ttnn, x, size, dim=0):
-    """Consecutive pieces of `size` along `dim`, the last one shorter where it does not divide."""
-    whole = x.shape[dim]
-    return split_with_sizes(ttnn, x, [min(size, whole - start) for start in range(0, whole, size)], dim)
+@lower(aten.split.Tensor, aten.split_with_sizes.default, gives=_splits, self=Need(_splits))
+def split(ttnn: TTNN, x: Tensor, sizes, dim=0):
+    """Consecutive pieces of the given sizes along `dim`, or of one size but the last, where that does not divide."""
+    places = itertools.pairwise([*_starts(x.shape[dim], sizes), x.shape[dim]])
+    return tuple(_sliced(ttnn, x, dim, start, end) for start, end in places)
 
 
 @lower(aten.repeat.default)
-def repeat(ttnn, x, repeats):
+def repeat(ttnn: TTNN, x: Tensor, repeats):
     """x repeated `repeats` times along each dimension."""
-    if not repeats:
-        return ttnn.clone(x)
-    missing = len(repeats) - len(x.shape)
-    if missing:
-        x = ttnn.reshape(x, (*[1] * missing, *x.shape))
-    return ttnn.repeat(x, tuple(repeats))
+    return ttnn.repeat(_with_rank(ttnn, x, len(repeats)), tuple(repeats)) if repeats else ttnn.clone(x)
 
 
-def _require_exact(number):
-    """TTNN takes a number for integers as a float32."""
-    if int(torch.tensor(number, dtype=torch.float32)) != number:
-        raise Unsupported(f"{number} as a float32 is another number")
-
-
-def _pads(node: Node) -> str:
+@_by_shapes
+def _pads(shape, pad, value=0):
     """Tiles take no padding in front."""
-    return "ROW_MAJOR" if any(node.args[1][::2]) else "TILE"
+    return "ROW_MAJOR" if any(pad[::2]) else "TILE"
 
 
 @lower(aten.constant_pad_nd.default, gives=_pads, self=Need(_pads))
-def pad(ttnn, x, pad, value=0):
+def pad(ttnn: TTNN, x: Tensor, pad, value=0):
     """x with `value` around it; `pad` holds (before, after) pairs from the last dimension on."""
-    if x.dtype == ttnn.int32:
-        _require_exact(value)
-    pairs = [(0, 0)] * (len(x.shape) - len(pad) // 2)
-    pairs += [(pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2)]
-    return ttnn.pad(x, pairs, float(value))
+    if x.dtype == ttnn.int32 and int(torch.tensor(value, dtype=torch.float32)) != value:
+        raise Unsupported(f"{value} as a float32, which TTNN takes for integers too, is another number")
+    pairs = [*zip(pad[::2], pad[1::2], strict=True), *[(0, 0)] * (len(x.shape) - len(pad) // 2)]
+    return ttnn.pad(x, pairs[::-1], float(value))

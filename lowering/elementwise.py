@@ -7,136 +7,83 @@ floats, or booleans as 0.0 and 1.0. Integer arithmetic is left to the host.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.registry import lower
+from tt_dynamo.lowering.registry import TTNN, Tensor, is_tensor, lower
 
-UNARY = {
-    aten.abs.default: "abs",
-    aten.acos.default: "acos",
-    aten.acosh.default: "acosh",
-    aten.asin.default: "asin",
-    aten.asinh.default: "asinh",
-    aten.atan.default: "atan",
-    aten.atanh.default: "atanh",
-    aten.cos.default: "cos",
-    aten.cosh.default: "cosh",
-    aten.deg2rad.default: "deg2rad",
-    aten.erf.default: "erf",
-    aten.erfc.default: "erfc",
-    aten.exp.default: "exp",
-    aten.exp2.default: "exp2",
-    aten.expm1.default: "expm1",
-    aten.log.default: "log",
-    aten.log10.default: "log10",
-    aten.log1p.default: "log1p",
-    aten.log2.default: "log2",
-    aten.neg.default: "neg",
-    aten.rad2deg.default: "rad2deg",
-    aten.reciprocal.default: "reciprocal",
-    aten.rsqrt.default: "rsqrt",
-    aten.sgn.default: "sign",
-    aten.sign.default: "sign",
-    aten.sin.default: "sin",
-    aten.sinh.default: "sinh",
-    aten.sqrt.default: "sqrt",
-    aten.tan.default: "tan",
-    aten.tanh.default: "tanh",
-}
 
-BINARY = {
-    aten.atan2.default: "atan2",
-    aten.div.Scalar: "divide",
-    aten.div.Tensor: "divide",
-    aten.hypot.default: "hypot",
-    aten.logaddexp.default: "logaddexp",
-    aten.logaddexp2.default: "logaddexp2",
-    aten.maximum.default: "maximum",
-    aten.minimum.default: "minimum",
-    aten.mul.Scalar: "multiply",
-    aten.mul.Tensor: "multiply",
-}
+def namesakes(*packets: Any) -> dict[Any, str]:
+    """Operations whose TTNN call has their name."""
+    return {packet.default: packet.__name__ for packet in packets}
+
+
+UNARY = namesakes(
+    aten.abs, aten.acos, aten.acosh, aten.asin, aten.asinh, aten.atan, aten.atanh, aten.ceil, aten.cos, aten.cosh,
+    aten.deg2rad, aten.erf, aten.erfc, aten.exp, aten.exp2, aten.expm1, aten.floor, aten.frac, aten.log, aten.log10,
+    aten.log1p, aten.log2, aten.neg, aten.rad2deg, aten.reciprocal, aten.round, aten.rsqrt, aten.sign, aten.sin,
+    aten.sinh, aten.sqrt, aten.tan, aten.tanh, aten.trunc,
+)  # fmt: skip
+UNARY[aten.sgn.default] = "sign"
+BINARY = namesakes(aten.atan2, aten.hypot, aten.logaddexp, aten.logaddexp2, aten.maximum, aten.minimum)
+TERNARY = {aten.lerp.Scalar: "lerp", aten.lerp.Tensor: "lerp", **namesakes(aten.addcmul, aten.addcdiv)}
 
 # TTNN takes a number as the first operand of few functions; of the others these are the mirror images.
-MIRRORED = {"add": "add", "subtract": "rsub", "multiply": "multiply", "divide": "rdiv"}
-
-SUMS = {
-    aten.add.Tensor: "add",
-    aten.add.Scalar: "add",
-    aten.sub.Tensor: "subtract",
-    aten.sub.Scalar: "subtract",
+ARITHMETIC = {
+    aten.add: ("add", "add"),
+    aten.sub: ("subtract", "rsub"),
+    aten.mul: ("multiply", "multiply"),
+    aten.div: ("divide", "rdiv"),
 }
 
 
-def is_tensor(operand):
-    return hasattr(operand, "layout")
+def lower_calls(calls: dict[Any, str]) -> None:
+    """Register operations of floats that are one TTNN call of the same tensors, with numbers of the same names."""
+    for target, name in calls.items():
+        lower(target, sharded=True, floats=True)(_one_call(name, target._schema.arguments))
 
 
-def is_integer(ttnn, x):
-    return x.dtype in (ttnn.int32, ttnn.uint32)
+def _one_call(name: str, arguments: Sequence[Any]) -> Callable[..., Any]:
+    numbers = [argument for argument in arguments if str(argument.type) != "Tensor"]
+    defaults = {number.name: number.default_value for number in numbers if number.has_default_value()}
+    kinds = {number.name: int if str(number.type) == "int" else float for number in numbers}
+    tensors = len(arguments) - len(numbers)
+
+    def call(ttnn: TTNN, *operands: Any, **keywords: Any) -> Any:
+        """The function of each element of broadcast operands; float."""
+        given = {**defaults, **dict(zip(kinds, operands[tensors:], strict=False)), **keywords}
+        return getattr(ttnn, name)(*operands[:tensors], **{key: kinds[key](given[key]) for key in given})
+
+    call.__name__ = name
+    return call
 
 
-def require_float(ttnn, *operands):
-    """Integers go through floats in places inside TTNN: refuse them here."""
-    if any(is_tensor(x) and is_integer(ttnn, x) for x in operands):
-        raise Unsupported("integer arithmetic stays on the host")
-
-
-def lower_unary(table):
-    """Register functions of one operand that are one TTNN call of the same meaning."""
-    for target, name in table.items():
-        lower(target, sharded=True)(_unary(name))
-
-
-def _unary(name):
-    def unary(ttnn, x):
-        require_float(ttnn, x)
-        return getattr(ttnn, name)(x)
-
-    unary.__doc__ = f"{name} of each element of x, float."
-    unary.__name__ = name
-    return unary
-
-
-def _call(ttnn, name, a, b):
-    return getattr(ttnn, name)(a, b) if is_tensor(a) else getattr(ttnn, MIRRORED[name])(b, float(a))
-
-
-def _binary(name):
-    def binary(ttnn, a, b):
-        require_float(ttnn, a, b)
-        return _call(ttnn, name, a, b)
-
-    binary.__doc__ = f"{name} of two broadcast operands, each a tensor or a number; float."
-    binary.__name__ = name
-    return binary
-
-
-def _sum(name):
-    def scaled_sum(ttnn, a, b, alpha=1):
-        require_float(ttnn, a, b)
+def _arithmetic(name: str, mirrored: str) -> Callable[..., Any]:
+    def arithmetic(ttnn: TTNN, a, b, alpha=1):
+        """Arithmetic of two broadcast operands, each a tensor or a number, the second times alpha; float."""
         if alpha != 1:
             b = ttnn.multiply(b, alpha) if is_tensor(b) else b * alpha
-        return _call(ttnn, name, a, b)
+        return getattr(ttnn, name)(a, b) if is_tensor(a) else getattr(ttnn, mirrored)(b, float(a))
 
-    scaled_sum.__doc__ = f"{name} of two broadcast operands, each a tensor or a number, the second times alpha; float."
-    scaled_sum.__name__ = name
-    return scaled_sum
-
-
-lower_unary(UNARY)
-for _target, _name in BINARY.items():
-    lower(_target, sharded=True)(_binary(_name))
-for _target, _name in SUMS.items():
-    lower(_target, sharded=True)(_sum(_name))
+    arithmetic.__name__ = name
+    return arithmetic
 
 
-def raised(ttnn, x, exponent):
-    """x to the power of a number.
+lower_calls({**UNARY, **BINARY, **TERNARY, aten.round.decimals: "round"})
+for _packet, _names in ARITHMETIC.items():
+    lower(_packet.Tensor, _packet.Scalar, sharded=True, floats=True)(_arithmetic(*_names))
+
+
+@lower(aten.pow.Tensor_Scalar, floats=True)
+def pow_number(ttnn: TTNN, x: Tensor, exponent):
+    """x to the power of a number; float.
 
     TTNN gives NaN for negative powers of zero, where eager torch has infinity: those are reciprocals here.
     """
+    if abs(exponent) > 1 << 15:
+        raise Unsupported("TTNN tells odd exponents from even ones only up to 32767")
     if exponent == 0:
         return ttnn.fill(x, 1.0)
     if exponent == 1:
@@ -148,169 +95,72 @@ def raised(ttnn, x, exponent):
     if exponent == -0.5:
         return ttnn.rsqrt(x)
     if exponent < 0:
-        return ttnn.reciprocal(raised(ttnn, x, -exponent))
+        return ttnn.reciprocal(pow_number(ttnn, x, -exponent))
     return ttnn.pow(x, int(exponent) if exponent == int(exponent) else exponent)
 
 
-@lower(aten.pow.Tensor_Scalar)
-def pow_number(ttnn, x, exponent):
-    """x to the power of a number; float."""
-    require_float(ttnn, x)
-    if abs(exponent) > 1 << 15:
-        raise Unsupported("TTNN tells odd exponents from even ones only up to 32767")
-    return raised(ttnn, x, exponent)
-
-
-@lower(aten.pow.Tensor_Tensor)
-def pow_(ttnn, x, exponent):
-    """x to the power of a tensor, both float.
-
-    In float32, where TTNN knows the powers of zero; in bfloat16 it gives NaN for negative ones.
-    """
-    require_float(ttnn, x, exponent)
+@lower(aten.pow.Tensor_Tensor, floats=True)
+def pow_(ttnn: TTNN, x: Tensor, exponent):
+    """x to the power of a tensor: in float32, where TTNN knows the powers of zero; its bfloat16 gives NaN for some."""
     x, exponent = (ttnn.typecast(operand, ttnn.float32) for operand in (x, exponent))
     return ttnn.typecast(ttnn.pow(x, exponent), ttnn.bfloat16)
 
 
-@lower(aten.pow.Scalar)
-def pow_of_number(ttnn, base, exponent):
+@lower(aten.pow.Scalar, floats=True)
+def pow_of_number(ttnn: TTNN, base, exponent):
     """A positive number to the power of a tensor."""
-    require_float(ttnn, exponent)
     if base <= 0:
         raise Unsupported("TTNN has powers of positive numbers alone")
     return ttnn.rpow(exponent, float(base))
 
 
-@lower(aten.addcmul.default, sharded=True)
-def addcmul(ttnn, x, a, b, value=1):
-    """x + value a b, broadcast; float."""
-    require_float(ttnn, x, a, b)
-    return ttnn.addcmul(x, a, b, value=float(value))
-
-
-@lower(aten.addcdiv.default)
-def addcdiv(ttnn, x, a, b, value=1):
-    """x + value a / b, broadcast; float."""
-    require_float(ttnn, x, a, b)
-    return ttnn.addcdiv(x, a, b, value=float(value))
-
-
-@lower(aten.lerp.Scalar, aten.lerp.Tensor)
-def lerp(ttnn, x, end, weight):
-    """x + weight (end - x), broadcast; weight a tensor or a number."""
-    return ttnn.lerp(x, end, weight)
-
-
-@lower(aten.copysign.Tensor)
-def copysign(ttnn, x, sign):
-    """The magnitude of x with the sign of another tensor, -0.0 counting as negative."""
-    require_float(ttnn, x, sign)
+@lower(aten.copysign.Tensor, aten.copysign.Scalar, floats=True)
+def copysign(ttnn: TTNN, x: Tensor, sign):
+    """The magnitude of x with the sign of a tensor or a number, -0.0 counting as negative."""
     magnitude = ttnn.abs(x)
-    return ttnn.where(ttnn.signbit(sign), ttnn.neg(magnitude), magnitude)
-
-
-@lower(aten.copysign.Scalar)
-def copysign_of_number(ttnn, x, sign):
-    """The magnitude of x with the sign of a number, -0.0 counting as negative."""
-    require_float(ttnn, x)
-    magnitude = ttnn.abs(x)
+    if is_tensor(sign):
+        return ttnn.where(ttnn.signbit(sign), ttnn.neg(magnitude), magnitude)
     return ttnn.neg(magnitude) if math.copysign(1, sign) < 0 else magnitude
 
 
-@lower(aten.angle.default)
-def angle(ttnn, x):
+@lower(aten.angle.default, floats=True)
+def angle(ttnn: TTNN, x: Tensor):
     """The angle of real numbers on the complex plane: pi for negative ones, 0 for others, NaN for NaN."""
-    require_float(ttnn, x)
     return ttnn.where(ttnn.isnan(x), x, ttnn.multiply(ttnn.ltz(x), math.pi))
 
 
-@lower(aten.fmax.default)
-def fmax(ttnn, a, b):
+@lower(aten.fmax.default, floats=True)
+def fmax(ttnn: TTNN, a, b):
     """The larger of two elements, broadcast; of a number and a NaN the number."""
-    require_float(ttnn, a, b)
     return ttnn.where(ttnn.isnan(a), b, ttnn.where(ttnn.isnan(b), a, ttnn.maximum(a, b)))
 
 
-@lower(aten.fmin.default)
-def fmin(ttnn, a, b):
+@lower(aten.fmin.default, floats=True)
+def fmin(ttnn: TTNN, a, b):
     """The smaller of two elements, broadcast; of a number and a NaN the number."""
-    require_float(ttnn, a, b)
     return ttnn.where(ttnn.isnan(a), b, ttnn.where(ttnn.isnan(b), a, ttnn.minimum(a, b)))
 
 
-@lower(aten.clamp.default, sharded=True)
-def clamp(ttnn, x, min=None, max=None):
-    """x limited to [min, max], either of which may be absent.
+@lower(aten.clamp.default, aten.clamp.Tensor, sharded=True, floats=True)
+def clamp(ttnn: TTNN, x: Tensor, min=None, max=None):
+    """x limited to [min, max], numbers or tensors that broadcast, either of which may be absent.
 
     With one limit as a maximum or minimum: TTNN's clamp takes the largest float32 for the other, which is no infinity.
+    With limits the wrong way round as both: eager torch gives max everywhere.
     """
-    require_float(ttnn, x)
-    if max is None:
-        return ttnn.maximum(x, float(min))
-    if min is None:
-        return ttnn.minimum(x, float(max))
-    if min > max:  # eager torch gives max everywhere
-        return ttnn.minimum(ttnn.maximum(x, float(min)), float(max))
-    return ttnn.clamp(x, min=float(min), max=float(max))
-
-
-@lower(aten.clamp.Tensor)
-def clamp_tensor(ttnn, x, min=None, max=None):
-    """x limited to [min, max], tensors that broadcast, either of which may be absent."""
-    require_float(ttnn, x, min, max)
+    min, max = (limit if limit is None or is_tensor(limit) else float(limit) for limit in (min, max))
+    if isinstance(min, float) and isinstance(max, float) and min <= max:
+        return ttnn.clamp(x, min=min, max=max)
     x = x if min is None else ttnn.maximum(x, min)
     return x if max is None else ttnn.minimum(x, max)
 
 
-@lower(aten.clamp_min.default, sharded=True)
-def clamp_min(ttnn, x, min):
-    """x, at least min, a number."""
-    return clamp(ttnn, x, min=min)
-
-
-@lower(aten.clamp_max.default, sharded=True)
-def clamp_max(ttnn, x, max):
-    """x, at most max, a number."""
-    return clamp(ttnn, x, max=max)
-
-
-@lower(aten.clamp_min.Tensor)
-def clamp_min_tensor(ttnn, x, min):
-    """x, at least min, a tensor that broadcasts."""
-    return clamp_tensor(ttnn, x, min=min)
-
-
-@lower(aten.clamp_max.Tensor)
-def clamp_max_tensor(ttnn, x, max):
-    """x, at most max, a tensor that broadcasts."""
-    return clamp_tensor(ttnn, x, max=max)
-
-
-UNARY = {
-    aten.ceil.default: "ceil",
-    aten.floor.default: "floor",
-    aten.frac.default: "frac",
-    aten.round.default: "round",
-    aten.trunc.default: "trunc",
-}
-
-lower_unary(UNARY)
-
-
-@lower(aten.round.decimals)
-def round_decimals(ttnn, x, decimals):
-    """x to so many decimals, ties to even; to tens, hundreds … where decimals is negative."""
-    require_float(ttnn, x)
-    return ttnn.round(x, decimals=decimals)
-
-
-@lower(aten.div.Tensor_mode, aten.div.Scalar_mode)
-def divide_rounded(ttnn, a, b, rounding_mode=None):
+@lower(aten.div.Tensor_mode, aten.div.Scalar_mode, floats=True)
+def divide_rounded(ttnn: TTNN, a, b, rounding_mode=None):
     """a / b rounded towards zero ("trunc"), down ("floor") or not at all; b a tensor or a number.
 
     The quotient is float32 until it is rounded: 764 / 255 = 2.996 would be 3.0 in bfloat16 before it is rounded down.
     """
-    require_float(ttnn, a, b)
     if rounding_mode is None or (rounding_mode == "floor" and not is_tensor(b) and b == 0):
         return ttnn.divide(a, b)  # by zero, eager torch rounds nothing
     quotient = ttnn.divide(a, b, dtype=ttnn.float32)
@@ -320,28 +170,14 @@ def divide_rounded(ttnn, a, b, rounding_mode=None):
     return ttnn.add(rounded, ttnn.subtract(a, a))  # eager torch rounds an infinity down to NaN
 
 
-@lower(aten.floor_divide.default, aten.floor_divide.Scalar)
-def floor_divide(ttnn, a, b):
-    """a / b rounded down; b a tensor or a number."""
-    return divide_rounded(ttnn, a, b, rounding_mode="floor")
-
-
-@lower(aten.remainder.Tensor, aten.remainder.Scalar)
-def remainder(ttnn, a, b):
-    """What is left of a / b rounded down, with the sign of b; b a tensor or a number."""
-    require_float(ttnn, a, b)
+@lower(aten.remainder.Tensor, aten.remainder.Scalar, aten.remainder.Scalar_Tensor, floats=True)
+def remainder(ttnn: TTNN, a, b):
+    """What is left of a / b rounded down, with the sign of b; either a tensor or a number."""
+    a = a if is_tensor(a) else ttnn.fill(b, float(a))
     return ttnn.remainder(a, b if is_tensor(b) else float(b))
 
 
-@lower(aten.remainder.Scalar_Tensor)
-def remainder_of_number(ttnn, a, b):
-    """The same with a number as the dividend."""
-    require_float(ttnn, b)
-    return ttnn.remainder(ttnn.fill(b, float(a)), b)
-
-
-@lower(aten.fmod.Tensor, aten.fmod.Scalar)
-def fmod(ttnn, a, b):
+@lower(aten.fmod.Tensor, aten.fmod.Scalar, floats=True)
+def fmod(ttnn: TTNN, a, b):
     """What is left of a / b rounded towards zero, with the sign of a; b a tensor or a number."""
-    require_float(ttnn, a, b)
     return ttnn.fmod(a, b if is_tensor(b) else float(b))

@@ -5,48 +5,37 @@ from __future__ import annotations
 import math
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import Refused, Unsupported
-from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering.data_movement import in_layout
+from tt_dynamo.lowering.matmul import matmul, product_config
 from tt_dynamo.lowering.memory import across, is_sharded, shard_width
-from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
 
-def _geometry(image, channels, kernel, stride, padding):
-    batch, height, width = image
-    return {
-        "batch_size": batch,
-        "input_h": height,
-        "input_w": width,
-        "channels": channels,
-        "kernel_size": list(kernel),
-        "stride": list(stride),
-        "padding": list(padding),
-    }
+def _geometry(x, image, kernel, stride, padding):
+    windows = {"kernel_size": list(kernel), "stride": list(stride), "padding": list(padding)}
+    sizes = dict(zip(("batch_size", "input_h", "input_w"), image, strict=True))
+    return {**sizes, "channels": x.shape[-1], **windows}
 
 
 @lower(operators.max_pool2d, sharded=True, x=Need("any"))
-def max_pool2d(ttnn, x, image, kernel, stride, padding, dilation, ceil_mode):
+def max_pool2d(ttnn: TTNN, x: Tensor, image, kernel, stride, padding, dilation, ceil_mode):
     """x [1, 1, batch * height * width, channels] → the largest element of each window."""
-    windows = _geometry(image, x.shape[-1], kernel, stride, padding)
-    return _pool(ttnn, "max_pool2d", x, {**windows, "dilation": list(dilation), "ceil_mode": ceil_mode})
+    windows = {**_geometry(x, image, kernel, stride, padding), "dilation": list(dilation), "ceil_mode": ceil_mode}
+    return _pool(ttnn, "max_pool2d", x, windows)
 
 
 @lower(operators.avg_pool2d, sharded=True, x=Need("any"))
-def avg_pool2d(ttnn, x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
+def avg_pool2d(ttnn: TTNN, x: Tensor, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """x [1, 1, batch * height * width, channels] → the mean of each window."""
     if [*kernel] == [*image[1:]] and not any(padding) and divisor_override is None:
         return _whole_mean(ttnn, x, image)
-    windows = {
-        **_geometry(image, x.shape[-1], kernel, stride, padding),
-        "ceil_mode": ceil_mode,
-        "count_include_pad": count_include_pad,
-        "divisor_override": divisor_override,
-    }
+    counted = {"count_include_pad": count_include_pad, "divisor_override": divisor_override}
+    windows = {**_geometry(x, image, kernel, stride, padding), "ceil_mode": ceil_mode, **counted}
     return _pool(ttnn, "avg_pool2d", x, windows, compute_kernel_config=ttnn.settings.compute_kernel_config)
 
 
-def _pool(ttnn, name, x, windows, **precision):
+def _pool(ttnn: TTNN, name, x: Tensor, windows, **precision):
     """A pool whose result stays in L1, or where TTNN refuses that, goes to DRAM as rows and then as tiles."""
     options = {**windows, **precision}
 
@@ -60,7 +49,7 @@ def _pool(ttnn, name, x, windows, **precision):
     return ttnn.choose((name, x, windows), ("L1", "DRAM"), pool)
 
 
-def _whole_mean(ttnn, x, image):
+def _whole_mean(ttnn: TTNN, x: Tensor, image):
     """The mean of each image, [1, 1, batch, channels].
 
     That of one is taken of its tiles as they lie in L1. Several begin inside tiles: their rows are taken, which have no
@@ -76,23 +65,15 @@ def _whole_mean(ttnn, x, image):
     return ttnn.to_layout(ttnn.reshape(means, (1, 1, batch, x.shape[-1])), ttnn.TILE_LAYOUT)
 
 
-def _flat(ttnn, pooled):
+def _flat(ttnn: TTNN, pooled):
     """[1, 1, pixels, channels] of what has, where TTNN pooled it in slices, its batch, height and width apart."""
     *pixels, channels = pooled.shape
     flat = (1, 1, math.prod(pixels), channels)
     return pooled if pooled.shape == flat else ttnn.reshape(pooled, flat)
 
 
-@lower(aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default)
-def max_pool_with_indices(ttnn, x, *windows):
-    """A pool whose indices are read, or whose windows differ in size."""
-    raise Unsupported(
-        "TTNN's windows are of one size, and which of several equal maxima an index names is torch's own choice"
-    )
-
-
 @lower(operators.repeat_pixels, gives="ROW_MAJOR", sharded=True, x=Need("any"))
-def repeat_pixels(ttnn, x, image, height, width):
+def repeat_pixels(ttnn: TTNN, x: Tensor, image, height, width):
     """x [1, 1, pixels, channels] → [1, 1, height * width * pixels, channels], in shards where x is."""
     if is_sharded(x) and shard_width(x) * across(x) != x.shape[-1]:
         # TTNN takes an equal share of each pixel from every core.
@@ -104,27 +85,28 @@ def repeat_pixels(ttnn, x, image, height, width):
 
 
 @lower(operators.resample)
-def resample(ttnn, x, rows, columns):
+def resample(ttnn: TTNN, x: Tensor, rows, columns):
     """x [..., height, width] → rowsᵀ x columns."""
-    options = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
     if rows is None:
-        return x if columns is None else ttnn.matmul(x, columns, core_grid=ttnn.settings.core_grid, **options)
-    turned = _turned(ttnn, x, rows, **options)
-    return ttnn.transpose(turned, -2, -1) if columns is None else _turned(ttnn, turned, columns, **options)
+        return x if columns is None else matmul(ttnn, x, columns)
+    turned = _turned(ttnn, x, rows)
+    return ttnn.transpose(turned, -2, -1) if columns is None else _turned(ttnn, turned, columns)
 
 
-def _turned(ttnn, x, weights, **options):
+def _turned(ttnn: TTNN, x: Tensor, weights):
     """xᵀ weights, on all cores where TTNN shares them among several matrices, else on those that it takes itself."""
 
     def turn(cores):
-        grid = {"core_grid": ttnn.settings.core_grid} if cores == "all cores" else {}
-        return ttnn.matmul(x, weights, transpose_a=True, **grid, **options)
+        config = product_config(ttnn)
+        if cores != "all cores":
+            del config["core_grid"]
+        return ttnn.matmul(x, weights, transpose_a=True, **config)
 
     return ttnn.choose(("matmul", x, weights), ("all cores", "those that TTNN takes"), turn)
 
 
 @lower(operators.fold_patches, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
-def fold_patches(ttnn, x, height, width):
+def fold_patches(ttnn: TTNN, x: Tensor, height, width):
     """x [batch, channels, H, W] → [batch, patches, height width channels], each patch in row, column, channel order."""
     batch, channels, rows, columns = x.shape
     patches = ttnn.fold(ttnn.permute(x, (0, 2, 3, 1)), height, width)
@@ -132,7 +114,7 @@ def fold_patches(ttnn, x, height, width):
 
 
 @lower(operators.rearrange, gives="ROW_MAJOR", sharded=True, x=Need("any"))
-def rearrange(ttnn, x, sizes, order, shape):
+def rearrange(ttnn: TTNN, x: Tensor, sizes, order, shape):
     """x [1, 1, pixels, channels] → shape, with parts of these sizes in this order. As rows: parts fill no tiles."""
     rows = ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG)
     moved = ttnn.permute(ttnn.reshape(rows, tuple(sizes)), tuple(order))

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.registry import lower
+from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 
 
-def activation_of(ttnn, name):
+def activation_of(ttnn: TTNN, name):
     """TTNN's fused form of an activation of `operators.ACTIVATIONS`, exact where torch's is."""
     if name == "gelu":
         return ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, 0.0)  # 0.0: the accurate variant, not the lookup table
@@ -22,53 +22,44 @@ def activation_of(ttnn, name):
     return name
 
 
+def product_config(ttnn: TTNN):
+    """How every product is computed: on all cores, with the precision that the options ask for."""
+    return {"core_grid": ttnn.settings.core_grid, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+
+
 @lower(operators.linear)
-def linear(ttnn, x, weight, bias=None, activation=""):
+def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
     """x [..., in] @ weight [in, out] + bias [out], with the activation on the result."""
     fused = {"activation": activation_of(ttnn, activation)} if activation else {}
     if bias is not None:
         fused["bias"] = bias
-    return ttnn.linear(
-        x,
-        weight,
-        **fused,
-        core_grid=ttnn.settings.core_grid,
-        compute_kernel_config=ttnn.settings.compute_kernel_config,
-    )
-
-
-def _product(ttnn, a, b, **transposes):
-    return ttnn.matmul(
-        a,
-        b,
-        **transposes,
-        core_grid=ttnn.settings.core_grid,
-        compute_kernel_config=ttnn.settings.compute_kernel_config,
-    )
+    return ttnn.linear(x, weight, **fused, **product_config(ttnn))
 
 
 @lower(aten.matmul.default, aten.bmm.default)
-def matmul(ttnn, a, b):
+def matmul(ttnn: TTNN, a, b):
     """a [..., m, k] @ b [..., k, n] with equal leading dimensions."""
-    return _product(ttnn, a, b)
+    return ttnn.matmul(a, b, **product_config(ttnn))
+
+
+def _row_product(ttnn: TTNN, vector: Tensor, matrix: Tensor):
+    row = ttnn.reshape(vector, (1, *vector.shape))
+    return ttnn.matmul(row, matrix, transpose_b=True, **product_config(ttnn))
 
 
 @lower(aten.mv.default)
-def mv(ttnn, matrix, vector):
+def mv(ttnn: TTNN, matrix: Tensor, vector: Tensor):
     """matrix [m, k] @ vector [k] → [m]."""
-    rows, columns = matrix.shape
-    row = _product(ttnn, ttnn.reshape(vector, (1, columns)), matrix, transpose_b=True)
-    return ttnn.reshape(row, (rows,))
+    return ttnn.reshape(_row_product(ttnn, vector, matrix), matrix.shape[:1])
 
 
 @lower(aten.dot.default, aten.vdot.default)
-def dot(ttnn, a, b):
+def dot(ttnn: TTNN, a, b):
     """a [k] @ b [k] → a number."""
-    a, b = (ttnn.reshape(x, (1, *x.shape)) for x in (a, b))
-    return ttnn.reshape(_product(ttnn, a, b, transpose_b=True), ())
+    return ttnn.reshape(_row_product(ttnn, a, ttnn.reshape(b, (1, *b.shape))), ())
 
 
-def _plus(ttnn, addend, product, beta, alpha):
+def _plus(ttnn: TTNN, addend: Tensor, product, beta, alpha):
     """beta addend + alpha product; with beta 0, what stands in the addend counts for nothing, be it NaN."""
     if alpha != 1:
         product = ttnn.multiply(product, alpha)
@@ -80,21 +71,21 @@ def _plus(ttnn, addend, product, beta, alpha):
 
 
 @lower(aten.addmm.default, aten.baddbmm.default)
-def addmm(ttnn, addend, a, b, beta=1, alpha=1):
+def addmm(ttnn: TTNN, addend: Tensor, a, b, beta=1, alpha=1):
     """beta addend + alpha a @ b, of matrices or of batches of them; the addend broadcasts to the product."""
-    return _plus(ttnn, addend, _product(ttnn, a, b), beta, alpha)
+    return _plus(ttnn, addend, matmul(ttnn, a, b), beta, alpha)
 
 
 @lower(aten.addmv.default)
-def addmv(ttnn, addend, matrix, vector, beta=1, alpha=1):
+def addmv(ttnn: TTNN, addend: Tensor, matrix: Tensor, vector: Tensor, beta=1, alpha=1):
     """beta addend + alpha matrix [m, k] @ vector [k]; addend [m] or a number."""
     return _plus(ttnn, addend, mv(ttnn, matrix, vector), beta, alpha)
 
 
 @lower(aten.addbmm.default)
-def addbmm(ttnn, addend, a, b, beta=1, alpha=1):
+def addbmm(ttnn: TTNN, addend: Tensor, a, b, beta=1, alpha=1):
     """beta addend + alpha times the sum of a [batch, m, k] @ b [batch, k, n] over the batch, as one long product."""
     batch, m, k = a.shape
     a = ttnn.reshape(ttnn.permute(a, (1, 0, 2)), (m, batch * k))
     b = ttnn.reshape(b, (batch * k, b.shape[-1]))
-    return _plus(ttnn, addend, _product(ttnn, a, b), beta, alpha)
+    return _plus(ttnn, addend, matmul(ttnn, a, b), beta, alpha)

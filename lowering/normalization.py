@@ -12,114 +12,109 @@ import math
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.elementwise import require_float
 from tt_dynamo.lowering.memory import is_sharded, memory_config
 from tt_dynamo.lowering.reduction import amax
-from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
 
-def _normalized(ttnn, x, eps, weight=None, bias=None):
-    return ttnn.layer_norm(
-        x, weight=weight, bias=bias, epsilon=eps, compute_kernel_config=ttnn.settings.compute_kernel_config
-    )
+def _precision(ttnn: TTNN):
+    return {"compute_kernel_config": ttnn.settings.compute_kernel_config}
 
 
-def _statistics(ttnn, rows, eps, shape):
-    """Mean and 1 / sqrt(variance + eps) of each of the rows [count, width], in `shape`."""
-    config = ttnn.settings.compute_kernel_config
-    mean = ttnn.mean(rows, dim=-1, keepdim=True, compute_kernel_config=config)
-    variance = ttnn.var(rows, dim=-1, keepdim=True, correction=False, compute_kernel_config=config)
-    return ttnn.reshape(mean, shape), ttnn.reshape(ttnn.rsqrt(ttnn.add(variance, eps)), shape)
+def _normalized(ttnn: TTNN, x: Tensor, eps, **operands):
+    return ttnn.layer_norm(x, epsilon=eps, **operands, **_precision(ttnn))
+
+
+def _moments(ttnn: TTNN, rows, shape):
+    """Mean and variance of each of the rows [count, width], in `shape`."""
+    mean = ttnn.mean(rows, dim=-1, keepdim=True, **_precision(ttnn))
+    variance = ttnn.var(rows, dim=-1, keepdim=True, correction=False, **_precision(ttnn))
+    return ttnn.reshape(mean, shape), ttnn.reshape(variance, shape)
+
+
+def _kept_statistics(ttnn: TTNN, rows, eps, shape):
+    """Mean and 1 / sqrt(variance + eps) of each of the rows [count, width], in `shape`, as training keeps them."""
+    mean, variance = _moments(ttnn, rows, shape)
+    return mean, ttnn.rsqrt(ttnn.add(variance, eps))
 
 
 @lower(aten.layer_norm.default)
-def layer_norm(ttnn, x, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True):
+def layer_norm(ttnn: TTNN, x: Tensor, normalized_shape, weight=None, bias=None, eps=1e-5, cudnn_enable=True):
     """Layer norm over the trailing `normalized_shape`.
 
     x: [..., *normalized_shape], float. Source: Ba, Kiros & Hinton 2016, https://arxiv.org/abs/1607.06450
     """
-    shape, width = x.shape, math.prod(normalized_shape)
     if len(normalized_shape) == 1:
-        return _normalized(ttnn, x, eps, weight, bias)
-    x = ttnn.reshape(x, (*shape[: -len(normalized_shape)], width))
-    weight = weight and ttnn.reshape(weight, (width,))
-    bias = bias and ttnn.reshape(bias, (width,))
-    return ttnn.reshape(_normalized(ttnn, x, eps, weight, bias), shape)
+        return _normalized(ttnn, x, eps, weight=weight, bias=bias)
+    width = math.prod(normalized_shape)
+    rows = ttnn.reshape(x, (*x.shape[: -len(normalized_shape)], width))
+    weight, bias = (operand and ttnn.reshape(operand, (width,)) for operand in (weight, bias))
+    return ttnn.reshape(_normalized(ttnn, rows, eps, weight=weight, bias=bias), x.shape)
 
 
 @lower(aten.native_layer_norm.default)
-def native_layer_norm(ttnn, x, normalized_shape, weight, bias, eps):
+def native_layer_norm(ttnn: TTNN, x: Tensor, normalized_shape, weight, bias, eps):
     """The same, and the mean and 1 / sqrt(variance + eps) of what was normalized together, kept for training."""
     leading = x.shape[: len(x.shape) - len(normalized_shape)]
     rows = ttnn.reshape(x, (math.prod(leading), math.prod(normalized_shape)))
-    statistics = _statistics(ttnn, rows, eps, (*leading, *[1] * len(normalized_shape)))
+    statistics = _kept_statistics(ttnn, rows, eps, (*leading, *[1] * len(normalized_shape)))
     return layer_norm(ttnn, x, normalized_shape, weight, bias, eps), *statistics
 
 
 @lower(operators.add_layer_norm)
-def add_layer_norm(ttnn, x, residual, weight, bias, eps):
+def add_layer_norm(ttnn: TTNN, x: Tensor, residual: Tensor, weight, bias, eps):
     """Layer norm of x + residual, both [..., width]."""
-    return ttnn.layer_norm(
-        x,
-        residual_input_tensor=residual,
-        weight=weight,
-        bias=bias,
-        epsilon=eps,
-        compute_kernel_config=ttnn.settings.compute_kernel_config,
-    )
+    return _normalized(ttnn, x, eps, residual_input_tensor=residual, weight=weight, bias=bias)
 
 
 @lower(operators.rms_norm, sharded=True)
-def rms_norm(ttnn, x, weight, eps):
+def rms_norm(ttnn: TTNN, x: Tensor, weight, eps):
     """x over its root mean square along the last dimension, times the weight.
 
     x [..., width], weight [width]. Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467
     """
-    options = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
+    options = _precision(ttnn)
     if is_sharded(x):  # heads, each user's on a core of their own: TTNN norms no such rows, but leaves them there
         options["memory_config"] = memory_config(ttnn, x)
         x = ttnn.to_memory_config(x, ttnn.L1_MEMORY_CONFIG)
     return ttnn.rms_norm(x, weight=weight, epsilon=eps, **options)
 
 
-@lower(aten.group_norm.default)
-def group_norm(ttnn, x, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True):
-    """x [batch, channels, ...] normalized over each group of neighbouring channels of each image, by itself.
-
-    TTNN's own group norm takes whole tiles of channels and has them last. Source: Wu & He 2018,
-    https://arxiv.org/abs/1803.08494
-    """
-    _require_no_affine(weight, bias)
-    rows = ttnn.reshape(x, (x.shape[0] * num_groups, -1))
-    return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape)
-
-
 @lower(operators.group_norm, sharded=True)
-def group_norm_of_images(ttnn, x, image, groups, eps):
+def group_norm_of_images(ttnn: TTNN, x: Tensor, image, groups, eps):
     """x [1, 1, batch * height * width, channels], each group of neighbouring channels of each image by itself.
 
     TTNN's own, with statistics in float32; channels and pixels fill whole tiles (`passes/images/pointwise.py`).
     """
     batch, height, width = image
     images = ttnn.reshape(x, (batch, 1, height * width, x.shape[-1]))
-    normalized = ttnn.group_norm(
-        images,
-        num_groups=groups,
-        epsilon=eps,
-        inplace=False,
-        use_welford=True,
-        memory_config=memory_config(ttnn, images),
-        compute_kernel_config=ttnn.settings.compute_kernel_config,
-    )
-    return ttnn.reshape(normalized, x.shape)
+    place = {"inplace": False, "memory_config": memory_config(ttnn, images)}
+    options = {"num_groups": groups, "epsilon": eps, "use_welford": True, **place, **_precision(ttnn)}
+    return ttnn.reshape(ttnn.group_norm(images, **options), x.shape)
+
+
+def _groups_as_rows(ttnn: TTNN, x: Tensor, weight, bias, groups):
+    """Each group of neighbouring channels of each image as a row."""
+    _require_no_affine(weight, bias)
+    return ttnn.reshape(x, (x.shape[0] * groups, -1))
+
+
+@lower(aten.group_norm.default)
+def group_norm(ttnn: TTNN, x: Tensor, num_groups, weight=None, bias=None, eps=1e-5, cudnn_enabled=True):
+    """x [batch, channels, ...] normalized over each group of neighbouring channels of each image, by itself.
+
+    TTNN's own group norm takes whole tiles of channels and has them last. Source: Wu & He 2018,
+    https://arxiv.org/abs/1803.08494
+    """
+    rows = _groups_as_rows(ttnn, x, weight, bias, num_groups)
+    return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape)
 
 
 @lower(aten.native_group_norm.default)
-def native_group_norm(ttnn, x, weight, bias, batch, channels, pixels, groups, eps):
+def native_group_norm(ttnn: TTNN, x: Tensor, weight, bias, batch, channels, pixels, groups, eps):
     """The same, and the mean and 1 / sqrt(variance + eps) of each group, [batch, groups], kept for training."""
-    _require_no_affine(weight, bias)
-    rows = ttnn.reshape(x, (batch * groups, -1))
-    return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape), *_statistics(ttnn, rows, eps, (batch, groups))
+    rows = _groups_as_rows(ttnn, x, weight, bias, groups)
+    return ttnn.reshape(_normalized(ttnn, rows, eps), x.shape), *_kept_statistics(ttnn, rows, eps, (batch, groups))
 
 
 def _require_no_affine(weight, bias):
@@ -127,35 +122,33 @@ def _require_no_affine(weight, bias):
         raise Unsupported("the weight and bias of channels belong into nodes of their own")
 
 
-def _channels_first(ttnn, x):
-    """x [batch, channels, ...] as [channels, everything else], and the function that moves such rows back."""
+def _over_channels(ttnn: TTNN, x: Tensor, weight, bias, eps):
+    """x [batch, channels, ...] normalized over each channel of all images, and the rows [channels, everything else]."""
+    _require_no_affine(weight, bias)
     batch, channels, *spatial = x.shape
-    if batch == 1:
-        return ttnn.reshape(x, (channels, -1)), lambda rows: ttnn.reshape(rows, x.shape)
     order = (1, 0, *range(2, len(x.shape)))
-
-    def back(rows):
-        return ttnn.permute(ttnn.reshape(rows, (channels, batch, *spatial)), order)
-
-    return ttnn.reshape(ttnn.permute(x, order), (channels, -1)), back
+    rows = ttnn.reshape(x if batch == 1 else ttnn.permute(x, order), (channels, -1))
+    normalized = _normalized(ttnn, rows, eps)
+    if batch == 1:
+        return ttnn.reshape(normalized, x.shape), rows
+    return ttnn.permute(ttnn.reshape(normalized, (channels, batch, *spatial)), order), rows
 
 
 @lower(aten._native_batch_norm_legit.no_stats)
-def batch_norm(ttnn, x, weight, bias, training, momentum, eps):
+def batch_norm(ttnn: TTNN, x: Tensor, weight, bias, training, momentum, eps):
     """x [batch, channels, ...] normalized over each channel of all images; its mean and 1 / sqrt(variance + eps).
 
     Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167
     """
-    _require_no_affine(weight, bias)
-    rows, back = _channels_first(ttnn, x)
-    return back(_normalized(ttnn, rows, eps)), *_statistics(ttnn, rows, eps, (x.shape[1],))
+    normalized, rows = _over_channels(ttnn, x, weight, bias, eps)
+    return normalized, *_kept_statistics(ttnn, rows, eps, (x.shape[1],))
 
 
 FLOAT32 = Need("TILE", "float32")
 
 
 @lower(aten._native_batch_norm_legit_functional.default, running_mean=FLOAT32, running_var=FLOAT32)
-def batch_norm_and_update(ttnn, x, weight, bias, running_mean, running_var, training, momentum, eps):
+def batch_norm_and_update(ttnn: TTNN, x: Tensor, weight, bias, running_mean, running_var, training, momentum, eps):
     """The same, and the running statistics after it.
 
     They are float32 on the device as well, like the mean and variance that join them: steps of less than a bfloat16's
@@ -163,69 +156,53 @@ def batch_norm_and_update(ttnn, x, weight, bias, running_mean, running_var, trai
     """
     if not training:
         raise Unsupported("a batch norm in evaluation updates no statistics")
-    _require_no_affine(weight, bias)
-    channels = x.shape[1]
-    rows, back = _channels_first(ttnn, x)
-    config = ttnn.settings.compute_kernel_config
-    exact = ttnn.typecast(rows, ttnn.float32)
-    mean = ttnn.mean(exact, dim=-1, keepdim=True, compute_kernel_config=config)
-    variance = ttnn.var(exact, dim=-1, keepdim=True, correction=False, compute_kernel_config=config)
-    mean, variance = (ttnn.reshape(x, (channels,)) for x in (mean, variance))
+    normalized, rows = _over_channels(ttnn, x, weight, bias, eps)
+    mean, variance = _moments(ttnn, ttnn.typecast(rows, ttnn.float32), (x.shape[1],))
+    kept = (ttnn.typecast(x, ttnn.bfloat16) for x in (mean, ttnn.rsqrt(ttnn.add(variance, eps))))
     count = rows.shape[-1]
 
     def updated(running, new, factor):
         return ttnn.add(ttnn.multiply(running, 1 - momentum), ttnn.multiply(new, momentum * factor))
 
-    return (
-        back(_normalized(ttnn, rows, eps)),
-        ttnn.typecast(mean, ttnn.bfloat16),
-        ttnn.typecast(ttnn.rsqrt(ttnn.add(variance, eps)), ttnn.bfloat16),
-        updated(running_mean, mean, 1.0),
-        updated(running_var, variance, count / (count - 1)),
-    )
+    running = updated(running_mean, mean, 1.0), updated(running_var, variance, count / (count - 1))
+    return normalized, *kept, *running
 
 
-def _along(ttnn, operation, dim, *operands):
-    """operation(ttnn, *operands, dim) with a dimension to run along, which single numbers do not have."""
-    require_float(ttnn, *operands)
-    config = ttnn.settings.compute_kernel_config
-    rank = len(operands[0].shape)
-    if rank:
-        return operation(*operands, dim=dim % rank, compute_kernel_config=config)
+def _along(ttnn: TTNN, operation, dim, *operands, **options):
+    """An operation of TTNN with a dimension to run along, which single numbers do not have."""
+    options |= _precision(ttnn)
+    if operands[0].shape:
+        return operation(*operands, dim=dim % len(operands[0].shape), **options)
     vectors = [ttnn.reshape(x, (1,)) for x in operands]
-    return ttnn.reshape(operation(*vectors, dim=0, compute_kernel_config=config), ())
+    return ttnn.reshape(operation(*vectors, dim=0, **options), ())
 
 
-@lower(aten.softmax.int, aten._softmax.default)
-def softmax(ttnn, x, dim, dtype=None):
+@lower(aten.softmax.int, aten._softmax.default, floats=True)
+def softmax(ttnn: TTNN, x: Tensor, dim, dtype=None):
     """Softmax over `dim`, with the maximum subtracted first."""
-
-    def stable(x, **options):
-        return ttnn.softmax(x, numeric_stable=True, **options)
-
-    return _along(ttnn, stable, dim, x)
+    return _along(ttnn, ttnn.softmax, dim, x, numeric_stable=True)
 
 
 @lower(aten._safe_softmax.default)
-def safe_softmax(ttnn, x, dim, dtype=None):
+def safe_softmax(ttnn: TTNN, x: Tensor, dim, dtype=None):
     """Softmax over `dim`, 0 where all is -inf."""
     empty = ttnn.eq(amax(ttnn, x, dim, keepdim=True), -math.inf)
     return ttnn.where(empty, 0.0, softmax(ttnn, x, dim))
 
 
-@lower(aten.log_softmax.int, aten._log_softmax.default)
-def log_softmax(ttnn, x, dim, dtype=None):
+@lower(aten.log_softmax.int, aten._log_softmax.default, floats=True)
+def log_softmax(ttnn: TTNN, x: Tensor, dim, dtype=None):
     """x - m - log(sum(exp(x - m))) over `dim`, m the largest element there."""
     return _along(ttnn, ttnn.moreh_logsoftmax, dim, x)
 
 
-@lower(aten._softmax_backward_data.default)
-def softmax_backward(ttnn, grad_output, output, dim, input_dtype):
+@lower(aten._softmax_backward_data.default, floats=True)
+def softmax_backward(ttnn: TTNN, grad_output: Tensor, output: Tensor, dim, input_dtype):
     """Gradient of a softmax over `dim`: output * (grad - sum(grad * output))."""
     return _along(ttnn, ttnn.moreh_softmax_backward, dim, output, grad_output)
 
 
-@lower(aten._log_softmax_backward_data.default)
-def log_softmax_backward(ttnn, grad_output, output, dim, input_dtype):
+@lower(aten._log_softmax_backward_data.default, floats=True)
+def log_softmax_backward(ttnn: TTNN, grad_output: Tensor, output: Tensor, dim, input_dtype):
     """Gradient of the logarithm of a softmax over `dim`: grad - exp(output) * sum(grad)."""
     return _along(ttnn, ttnn.moreh_logsoftmax_backward, dim, output, grad_output)

@@ -10,43 +10,33 @@ from typing import Any
 
 from tt_dynamo.ir.graph import aten
 
-_GENERATOR = "stays on the host: random numbers come from torch's generator, whose sequence a seed promises"
-_SHAPE = "gives a tensor whose shape depends on values"
-_NUMBER = "gives a Python number"
-_FFT = "is a Fourier transform, which TTNN has not"
-_VOLUME = "pools over three dimensions, which TTNN does not"
-_RESIZED_VOLUME = "resizes volumes, which TTNN does not by linear interpolation"
-_POSITIONS = "stays on the host: bfloat16 holds positions in an image to 8 bits only"
-_LOGARITHM = (
+_REASONS: dict[str, tuple[Any, ...]] = {
+    "stays on the host: random numbers come from torch's generator, whose sequence a seed promises": (
+        aten.rand.default, aten.randn.default, aten.randperm.default, aten.bernoulli.p, aten.native_dropout.default,
+    ),
+    "gives a tensor whose shape depends on values": (aten.nonzero.default,),
+    "gives a Python number": (
+        aten._local_scalar_dense.default, aten.sym_size.int, aten.sym_stride.int, aten.sym_storage_offset.default,
+        aten.sym_numel.default, aten.sym_is_contiguous.default,
+    ),
+    "is a Fourier transform, which TTNN has not": (aten._fft_r2c.default, aten._fft_c2r.default),
+    "has indices or windows that TTNN's has not: windows are of one size there, and which of several equal maxima an "
+    "index names is torch's own choice": (aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default),
+    "pools over three dimensions, which TTNN does not": (
+        aten.avg_pool3d.default, aten._adaptive_avg_pool3d.default, aten.adaptive_max_pool3d.default,
+        aten.max_pool3d_with_indices.default,
+    ),
+    "resizes volumes, which TTNN does not by linear interpolation": (aten.upsample_trilinear3d.default,),
+    "stays on the host: bfloat16 holds positions in an image to 8 bits only": (
+        aten.grid_sampler_2d.default, aten.grid_sampler_3d.default,
+    ),
     "stays on the host: bfloat16 takes a probability of 0.999 for 1, whose logarithm is infinite; use "
-    "binary_cross_entropy_with_logits"
-)
+    "binary_cross_entropy_with_logits": (
+        aten.binary_cross_entropy.default, aten.binary_cross_entropy_backward.default,
+    ),
+    "stays on the host: TTNN's covers positive numbers only": (aten.digamma.default,),
+    "stays on the host: TTNN's is inaccurate near 0": (aten.erfinv.default,),
+    "stays on the host: TTNN's is off by up to 6 % near 0.55": (aten.lgamma.default,),
+}  # fmt: skip
 
-IMPOSSIBLE: dict[Any, str] = {
-    aten.rand.default: _GENERATOR,
-    aten.randn.default: _GENERATOR,
-    aten.randperm.default: _GENERATOR,
-    aten.bernoulli.p: _GENERATOR,
-    aten.native_dropout.default: _GENERATOR,
-    aten.nonzero.default: _SHAPE,
-    aten._local_scalar_dense.default: _NUMBER,
-    aten.sym_size.int: _NUMBER,
-    aten.sym_stride.int: _NUMBER,
-    aten.sym_storage_offset.default: _NUMBER,
-    aten.sym_numel.default: _NUMBER,
-    aten.sym_is_contiguous.default: _NUMBER,
-    aten._fft_r2c.default: _FFT,
-    aten._fft_c2r.default: _FFT,
-    aten.avg_pool3d.default: _VOLUME,
-    aten._adaptive_avg_pool3d.default: _VOLUME,
-    aten.adaptive_max_pool3d.default: _VOLUME,
-    aten.max_pool3d_with_indices.default: _VOLUME,
-    aten.upsample_trilinear3d.default: _RESIZED_VOLUME,
-    aten.grid_sampler_2d.default: _POSITIONS,
-    aten.grid_sampler_3d.default: _POSITIONS,
-    aten.binary_cross_entropy.default: _LOGARITHM,
-    aten.binary_cross_entropy_backward.default: _LOGARITHM,
-    aten.digamma.default: "stays on the host: TTNN's covers positive numbers only",
-    aten.erfinv.default: "stays on the host: TTNN's is inaccurate near 0",
-    aten.lgamma.default: "stays on the host: TTNN's is off by up to 6 % near 0.55",
-}
+IMPOSSIBLE = {target: reason for reason, targets in _REASONS.items() for target in targets}

@@ -10,13 +10,19 @@ that end inside a tile, the registration says a function of the node instead. TT
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch.fx import Node
 
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.spec import Value
+
 Layout = str | Callable[[Node], str]
+TTNN = Any  # what stands for the module in a lowering: it has `settings` and `choose` besides
+Tensor = Value  # while a graph is compiled; where one is lowered again after a failure, a tensor of TTNN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Lowering:
     sharded: bool = False
 
     def layout_at(self, node: Node) -> str:
-        return self.gives if isinstance(self.gives, str) else self.gives(node)
+        layout = self.gives if isinstance(self.gives, str) else self.gives(node)
+        return "same" if layout == "any" else layout
 
     def need(self, operand: str) -> Need:
         return self.needs.get(operand, Need())
@@ -55,17 +62,37 @@ class Lowering:
 _lowerings: dict[Any, Lowering] = {}
 
 
+def is_tensor(operand: Any) -> bool:
+    return hasattr(operand, "layout")
+
+
+def is_integer(ttnn: Any, x: Any) -> bool:
+    return x.dtype in (ttnn.int32, ttnn.uint32)
+
+
+def _of_floats(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def checked(ttnn: Any, *operands: Any, **keywords: Any) -> Any:
+        if any(is_tensor(x) and is_integer(ttnn, x) for x in (*operands, *keywords.values())):
+            raise Unsupported("integer arithmetic stays on the host")
+        return function(ttnn, *operands, **keywords)
+
+    return checked
+
+
 def lower(
-    *targets: Any, gives: Layout = "TILE", sharded: bool = False, **needs: Need
+    *targets: Any, gives: Layout = "TILE", sharded: bool = False, floats: bool = False, **needs: Need
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register the decorated function for `targets`; raises ValueError for one that has a lowering already.
 
-    gives: layout of the results, or "same" where they keep the first operand's; or a function of the node that says it.
+    gives: layout of the results, "same" or "any" where they keep the first operand's; or a function of the node.
     sharded: whether operands may come sharded, see `Lowering`.
+    floats: whether it refuses integers, which go through floats in places inside TTNN.
     needs: what the operands of that name must be, by the names of the operator's schema.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = _of_floats(function) if floats else function
         for target in targets:
             if target in _lowerings:
                 raise ValueError(f"{target} has a lowering already: {_lowerings[target].function.__name__}")

@@ -8,44 +8,33 @@ from __future__ import annotations
 
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.data_movement import in_layout
-from tt_dynamo.lowering.elementwise import require_float
+from tt_dynamo.lowering.data_movement import in_layout, permute
 from tt_dynamo.lowering.reduction import amax, amin
-from tt_dynamo.lowering.registry import Need, lower
+from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
 
-def _as_torch(ttnn, ranked):
-    values, indices = ranked
-    return ttnn.typecast(values, ttnn.bfloat16), ttnn.typecast(indices, ttnn.int32)
-
-
-def _sortable(ttnn, x):
-    require_float(ttnn, x)
+def _ranked(ttnn: TTNN, name, x: Tensor, *args, **options):
+    """The elements in another order, and the place that each of them had."""
     if not x.shape:
         raise Unsupported("a single number has no order")
-    return ttnn.typecast(x, ttnn.float32)
+    values, places = getattr(ttnn, name)(ttnn.typecast(x, ttnn.float32), *args, **options, stable=True)
+    return ttnn.typecast(values, ttnn.bfloat16), ttnn.typecast(places, ttnn.int32)
 
 
-@lower(aten.sort.default)
-def sort(ttnn, x, dim=-1, descending=False):
-    """The elements in order along `dim`, and where each of them was."""
-    return _as_torch(ttnn, ttnn.sort(_sortable(ttnn, x), dim=dim, descending=descending, stable=True))
-
-
-@lower(aten.sort.stable)
-def stable_sort(ttnn, x, *, stable=None, dim=-1, descending=False):
+@lower(aten.sort.default, aten.sort.stable, floats=True)
+def sort(ttnn: TTNN, x: Tensor, dim=-1, descending=False, *, stable=None):
     """The elements in order along `dim`, equal ones as they were, and where each of them was."""
-    return sort(ttnn, x, dim, descending)
+    return _ranked(ttnn, "sort", x, dim=dim, descending=descending)
 
 
-@lower(aten.topk.default)
-def topk(ttnn, x, k, dim=-1, largest=True, sorted=True):
+@lower(aten.topk.default, floats=True)
+def topk(ttnn: TTNN, x: Tensor, k, dim=-1, largest=True, sorted=True):
     """The k largest or smallest elements along `dim`, in order, and where each of them was."""
-    return _as_torch(ttnn, ttnn.topk(_sortable(ttnn, x), k, dim, largest, True, stable=True))
+    return _ranked(ttnn, "topk", x, k, dim, largest, True)
 
 
 @lower(aten.argmax.default, gives="ROW_MAJOR", self=Need("ROW_MAJOR"))
-def argmax(ttnn, x, dim=None, keepdim=False):
+def argmax(ttnn: TTNN, x: Tensor, dim=None, keepdim=False):
     """Where the first of the largest elements along `dim` is, or among all.
 
     Only along the last dimension of ROW_MAJOR does TTNN's kernel take NaN for the largest, as torch does.
@@ -55,27 +44,25 @@ def argmax(ttnn, x, dim=None, keepdim=False):
         return ttnn.typecast(ttnn.argmax(x, dim=None, keepdim=keepdim), ttnn.int32)
     dim %= rank
     if dim != rank - 1:
-        require_float(ttnn, x)  # moves of integers go through floats in places
-        x = ttnn.permute(x, (*(d for d in range(rank) if d != dim), dim))
+        x = permute(ttnn, x, (*(d for d in range(rank) if d != dim), dim))
     indices = ttnn.typecast(ttnn.argmax(x, dim=-1, keepdim=False), ttnn.int32)
     return ttnn.reshape(indices, (*x.shape[:dim], 1, *x.shape[dim:-1])) if keepdim else indices
 
 
-@lower(aten.argmin.default, gives="ROW_MAJOR")
-def argmin(ttnn, x, dim=None, keepdim=False):
+@lower(aten.argmin.default, gives="ROW_MAJOR", floats=True)
+def argmin(ttnn: TTNN, x: Tensor, dim=None, keepdim=False):
     """Where the first of the smallest elements along `dim` is, or among all."""
-    require_float(ttnn, x)
     return argmax(ttnn, in_layout(ttnn, ttnn.neg(x), ttnn.ROW_MAJOR_LAYOUT), dim, keepdim)
 
 
 @lower(aten.max.dim)
-def max_along(ttnn, x, dim, keepdim=False):
+def max_along(ttnn: TTNN, x: Tensor, dim, keepdim=False):
     """The largest element along `dim`, and where the first such is."""
     indices = argmax(ttnn, in_layout(ttnn, x, ttnn.ROW_MAJOR_LAYOUT), dim, keepdim)
     return amax(ttnn, x, dim, keepdim), in_layout(ttnn, indices, ttnn.TILE_LAYOUT)
 
 
 @lower(aten.min.dim)
-def min_along(ttnn, x, dim, keepdim=False):
+def min_along(ttnn: TTNN, x: Tensor, dim, keepdim=False):
     """The smallest element along `dim`, and where the first such is."""
     return amin(ttnn, x, dim, keepdim), in_layout(ttnn, argmin(ttnn, x, dim, keepdim), ttnn.TILE_LAYOUT)

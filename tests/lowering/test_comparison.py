@@ -90,7 +90,7 @@ def test_a_tensor_that_is_not_itself_is_not_a_number():
     assert "itself" in falls_back(lambda x: -x <= -x, SPECIAL).reason
 
 
-@pytest.mark.parametrize("target", [*comparison.PREDICATES, aten.signbit.default], ids=str)
+@pytest.mark.parametrize("target", comparison.PREDICATES, ids=str)
 def test_a_predicate_is_one_call(target):
     x = SPECIAL.nan_to_num(1.0) if target is aten.signbit.default else SPECIAL
     on_device(target, x)
@@ -146,7 +146,7 @@ def test_logic_of_numbers_is_about_their_being_zero(name):
 @pytest.mark.parametrize("target", [aten.bitwise_and.Scalar, aten.bitwise_or.Scalar, aten.bitwise_xor.Scalar], ids=str)
 def test_logic_joins_a_boolean_and_a_number(target, number):
     on_device(target, torch.tensor([[True, False]]), number)
-    with pytest.raises(Unsupported, match="bits of integers"):
+    with pytest.raises(Unsupported, match="integer"):
         on_device(target, WHOLE.int(), 3)
 
 

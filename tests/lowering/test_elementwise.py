@@ -68,14 +68,21 @@ def test_a_number_may_stand_first(number, shape):
     check(lambda x: aten.div.Tensor(number, x), random(*shape, mean=8.0))
 
 
-@pytest.mark.parametrize("target", elementwise.BINARY, ids=str)
+TWO_OPERANDS = {
+    **elementwise.BINARY,
+    **dict.fromkeys((aten.mul.Tensor, aten.mul.Scalar), "multiply"),
+    **dict.fromkeys((aten.div.Tensor, aten.div.Scalar), "divide"),
+}
+
+
+@pytest.mark.parametrize("target", TWO_OPERANDS, ids=str)
 def test_a_function_of_two_operands_is_one_call(target):
     second = 2.5 if "Scalar" in str(target) else random(3, 1, mean=4.0)
     report = check(lambda x: target(torch.relu(x), second), positive(3, 33))
-    assert calls(report) == ["relu", elementwise.BINARY[target]]
+    assert calls(report) == ["relu", TWO_OPERANDS[target]]
 
 
-@pytest.mark.parametrize("target", [t for t in elementwise.BINARY if "Scalar" not in str(t)], ids=str)
+@pytest.mark.parametrize("target", [*elementwise.BINARY, aten.mul.Tensor, aten.div.Tensor], ids=str)
 def test_a_function_of_two_operands_is_infinite_or_not_a_number_where_eagers_is(target):
     check(lambda x, y: target(x, y), SPECIAL, SPECIAL.T)
 

@@ -49,6 +49,13 @@ MOVES = (
 TAKEN_APART = (
     *MOVES,
     aten.addr,
+    aten.aminmax,
+    aten.clamp_max,
+    aten.clamp_min,
+    aten.dist,
+    aten.floor_divide,
+    aten.nansum,
+    aten.norm,
     aten.rsub,
     aten.square,
     aten.masked_fill,
