@@ -1,14 +1,18 @@
-"""Attention, its heads and its masks, of whole sequences and of one token of each user."""
+"""Attention, its heads, their positions and its masks, of whole sequences and of one token of each user."""
 
 from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from tt_dynamo.ir.operators.definition import define
+from tt_dynamo.ir.operators.definition import FUSED, define
 
 
-@define("split_heads(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)", fused=True)
+@define("Tensor x, int num_heads, int num_kv_heads", FUSED, gives="(Tensor, Tensor, Tensor)")
 def split_heads(x, num_heads, num_kv_heads):
     """x [batch, 1, seq, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value [batch, heads, seq, head_dim]."""
     batch, _, seq, width = x.shape
@@ -18,36 +22,33 @@ def split_heads(x, num_heads, num_kv_heads):
     return query.clone(), key.clone(), value.clone()
 
 
-@define(
-    "attention(Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale, int? window=None)"
-    " -> Tensor",
-    fused=True,
-)
+@define("Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale, int? window=None", FUSED)
 def attention(query, key, value, mask, is_causal, scale, window=None):
     """Attention with its heads merged: query [batch, heads, seq, head_dim] ... -> [batch, 1, seq, heads head_dim].
 
     key and value may have fewer heads, each for as many consecutive heads of queries. window: how many keys a causal
     query reads, the last one at its own place.
     """
+    return _attend(F.scaled_dot_product_attention, query, key, value, mask, is_causal, scale, window)
+
+
+def _attend(attend, query, key, value, mask, is_causal, scale, window=None):
+    """`attention` by a function with the arguments of torch's scaled dot product attention."""
     if window is not None:
         near = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
         mask, is_causal = near.triu(1 - window), False
     grouped = query.shape[1] != key.shape[1]
-    out = F.scaled_dot_product_attention(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped)
-    return merge_heads(out)
+    return merge_heads.decompose(attend(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped))
 
 
-@define("merge_heads(Tensor x) -> Tensor", fused=True)
+@define("Tensor x", FUSED)
 def merge_heads(x):
     """x [batch, heads, seq, head_dim] -> [batch, 1, seq, heads head_dim]."""
     batch, heads, seq, head_dim = x.shape
     return x.permute(0, 2, 1, 3).reshape(batch, 1, seq, heads * head_dim)
 
 
-@define(
-    "capped_attention(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap) -> Tensor",
-    fused=True,
-)
+@define("Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap", FUSED)
 def capped_attention(query, key, value, mask, scale, cap):
     """softmax(cap tanh(query keyᵀ scale / cap) + mask) value -> [batch, heads, seq, head_dim].
 
@@ -62,13 +63,13 @@ def capped_attention(query, key, value, mask, scale, cap):
     return torch.matmul(weights.reshape(batch, kv_heads, rows.shape[2], -1), value).reshape(query.shape)
 
 
-@define("attention_mask(Tensor mask, Tensor? zeros=None) -> Tensor", fused=True)
+@define("Tensor mask, Tensor? zeros=None", FUSED)
 def attention_mask(mask, zeros=None):
     """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key]."""
     return mask.clone() if zeros is None else mask + zeros
 
 
-@define("split_heads_decode(Tensor x, int num_heads, int num_kv_heads) -> (Tensor, Tensor, Tensor)", fused=True)
+@define("Tensor x, int num_heads, int num_kv_heads", FUSED, gives="(Tensor, Tensor, Tensor)")
 def split_heads_decode(x, num_heads, num_kv_heads):
     """One token of each user, x [1, 1, batch, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value.
 
@@ -78,17 +79,13 @@ def split_heads_decode(x, num_heads, num_kv_heads):
     return tuple(part.clone() for part in heads.split([num_heads, num_kv_heads, num_kv_heads], 2))
 
 
-@define("by_user(Tensor x) -> Tensor", fused=True)
+@define("Tensor x", FUSED)
 def by_user(x):
     """x [1, batch, rows, width] with each user's rows on a core of their own, as the calls of a decode step take it."""
     return x.clone()
 
 
-@define(
-    "attention_decode(Tensor query, Tensor key, Tensor value, Tensor? positions, Tensor? mask, float? scale, "
-    "int? window) -> Tensor",
-    fused=True,
-)
+@define("Tensor query, Tensor key, Tensor value, Tensor? positions, Tensor? mask, float? scale, int? window", FUSED)
 def attention_decode(query, key, value, positions, mask, scale, window):
     """Attention of one token of each user to a cache, query [1, batch, heads, head_dim] -> the same shape.
 
@@ -109,10 +106,7 @@ def attention_decode(query, key, value, positions, mask, scale, window):
     return out.permute(2, 0, 1, 3).contiguous()
 
 
-@define(
-    "capped_attention_decode(Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap) -> Tensor",
-    fused=True,
-)
+@define("Tensor query, Tensor key, Tensor value, Tensor? mask, float scale, float cap", FUSED)
 def capped_attention_decode(query, key, value, mask, scale, cap):
     """`capped_attention` of one token of each user with its heads merged, query [1, batch, heads, head_dim] ->
     [1, 1, batch, heads head_dim].
@@ -121,6 +115,37 @@ def capped_attention_decode(query, key, value, mask, scale, cap):
     """
     out = capped_attention.decompose(query.permute(1, 2, 0, 3), key, value, mask, scale, cap)
     return merge_heads.decompose(out.permute(2, 1, 0, 3))
+
+
+@define("Tensor x, Tensor cos, Tensor sin", FUSED)
+def rotary(x, cos, sin):
+    """Rotary position embedding of x [batch, heads, seq, head_dim] with cos, sin [batch or 1, 1, seq, head_dim].
+
+    Element i of the first half turns with element i of the second, as transformers lays heads out.
+    Source: Su et al. 2021, https://arxiv.org/abs/2104.09864
+    """
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat((-second, first), -1) * sin
+
+
+@define("Tensor x, Tensor cos, Tensor sin, Tensor matrix", FUSED)
+def rotary_by_matrix(x, cos, sin, matrix):
+    """The same where other elements turn together, or only some: x cos + (x @ matrix) sin.
+
+    matrix [1, 1, n, n] says which column goes where with which sign: n is head_dim, or a tile's 32, which then stands
+    for each 32 columns, of which the last may be fewer.
+    """
+    width, size = x.shape[-1], matrix.shape[-1]
+    if size == width:
+        return x * cos + torch.matmul(x, matrix) * sin
+    columns = F.pad(x, (0, -width % size)).unflatten(-1, (-1, size))
+    return x * cos + torch.matmul(columns, matrix).flatten(-2)[..., :width] * sin
+
+
+@define("Tensor x, Tensor cos, Tensor sin", FUSED)
+def rotary_decode(x, cos, sin):
+    """`rotary` of one token of each user: x [1, batch, heads, head_dim], cos and sin [1, batch, 1, head_dim]."""
+    return rotary.decompose(x, cos, sin)
 
 
 def attention_by_parts(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
@@ -139,16 +164,8 @@ def attention_by_parts(query, key, value, attn_mask=None, dropout_p=0.0, is_caus
     return torch.matmul(torch.dropout(weights, dropout_p, True) if dropout_p else weights, value)
 
 
-def windowed_attention_by_parts(query, key, value, mask, is_causal, scale, window=None):
-    """`attention` as products and a softmax."""
-    if window is not None:
-        near = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
-        mask, is_causal = near.triu(1 - window), False
-    return merge_heads.decompose(attention_by_parts(query, key, value, mask, 0.0, is_causal, scale))
-
-
 # Attention by the functions that compute it by parts where TTNN refuses it whole.
-BY_PARTS = {
+BY_PARTS: dict[Any, Callable[..., Any]] = {
     torch.ops.aten.scaled_dot_product_attention.default: attention_by_parts,
-    attention: windowed_attention_by_parts,
+    attention: functools.partial(_attend, attention_by_parts),
 }

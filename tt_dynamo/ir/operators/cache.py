@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import torch
 
-from tt_dynamo.ir.operators.definition import define
+from tt_dynamo.ir.operators.definition import CACHE_WRITES, FUSED, define
 
 
-@define("update_cache(Tensor cache, Tensor x, Tensor positions) -> Tensor", fused=True, writes_cache=True)
+@define("Tensor cache, Tensor x, Tensor positions", FUSED, CACHE_WRITES)
 def update_cache(cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [batch, heads, 1, head_dim] in row positions [1]."""
     return cache.index_copy(2, positions, x)
 
 
-@define("fill_cache(Tensor cache, Tensor x, Tensor? written=None) -> Tensor", fused=True, writes_cache=True)
+@define("Tensor cache, Tensor x, Tensor? written=None", FUSED, CACHE_WRITES)
 def fill_cache(cache, x, written=None):
     """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows.
 
@@ -22,20 +22,20 @@ def fill_cache(cache, x, written=None):
     return torch.cat([x, cache[:, :, x.shape[2] :]], 2)
 
 
-@define("slide_cache(Tensor cache, Tensor x) -> Tensor", fused=True)
+@define("Tensor cache, Tensor x", FUSED)
 def slide_cache(cache, x):
     """cache [batch, heads, length, head_dim] without its first row, and x [batch, heads, 1, head_dim] as its last."""
     return torch.cat([cache[:, :, 1:], x], 2)
 
 
-@define("update_cache_decode(Tensor cache, Tensor x, Tensor positions) -> Tensor", fused=True, writes_cache=True)
+@define("Tensor cache, Tensor x, Tensor positions", FUSED, CACHE_WRITES)
 def update_cache_decode(cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch]."""
     users = torch.arange(cache.shape[0])
     return cache.permute(0, 2, 1, 3).index_put([users, positions.long()], x[0]).permute(0, 2, 1, 3).contiguous()
 
 
-@define("slide_cache_decode(Tensor cache, Tensor x, Tensor rows, Tensor last) -> Tensor", fused=True, writes_cache=True)
+@define("Tensor cache, Tensor x, Tensor rows, Tensor last", FUSED, CACHE_WRITES)
 def slide_cache_decode(cache, x, rows, last):
     """cache [batch, heads, length, head_dim] with its rows [batch heads, length], numbered through all heads, in place
     of those it has, then x [1, batch, heads, head_dim] in row positions `last` [batch]."""

@@ -1,4 +1,4 @@
-"""How a custom operator is defined: its schema, its torch implementation, and what the compiler needs to know of it."""
+"""How a custom operator is defined: arguments, torch implementation, and what the compiler needs to know of it."""
 
 from __future__ import annotations
 
@@ -10,32 +10,29 @@ import torch
 library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as long as the process)
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # each operator's torch implementation
+# Kinds of operators. FUSED: becomes TTNN calls one by one where TTNN refuses the whole. CACHE_WRITES: makes a cache of
+# its first operand, in that one's dtype: in place, or where rows move in a tensor of its own. HOST: prepares positions,
+# with eager's checks, and belongs on the host, where the positions are. TRANSFERS: crosses between host and device.
 FUSED: set[Any] = set()
 CACHE_WRITES: set[Any] = set()
 HOST: set[Any] = set()
 TRANSFERS: set[Any] = set()
 
 
-def define(
-    schema: str, *, fused: bool = False, writes_cache: bool = False, host: bool = False, transfer: bool = False
-) -> Callable[[Callable[..., Any]], Any]:
-    """Define the operator `tt_dynamo::<schema>` by the decorated torch function; gives the operator.
+def define(arguments: str, *kinds: set[Any], gives: str = "Tensor") -> Callable[[Callable[..., Any]], Any]:
+    """Define the operator that has the name of the decorated torch function, of these kinds; gives the operator.
 
-    fused: it becomes TTNN calls one by one where TTNN refuses the whole. writes_cache: it makes a cache of its first
-    operand, in that one's dtype: in place, or where rows move in a tensor of its own. host: it prepares positions, with
-    eager's checks, and belongs on the host, where the positions are. transfer: it crosses between host and device.
+    arguments, gives: as in the schemas of torch.
     """
-    library.define(schema)
-    name = schema.partition("(")[0]
-    flags = ((fused, FUSED), (writes_cache, CACHE_WRITES), (host, HOST), (transfer, TRANSFERS))
 
     def register(function: Callable[..., Any]) -> Any:
+        name = function.__name__
+        library.define(f"{name}({arguments}) -> {gives}")
         library.impl(name, function, "CompositeImplicitAutograd")
         operator = getattr(torch.ops.tt_dynamo, name).default
         FUNCTIONS[operator] = function
-        for is_set, members in flags:
-            if is_set:
-                members.add(operator)
+        for kind in kinds:
+            kind.add(operator)
         return operator
 
     return register

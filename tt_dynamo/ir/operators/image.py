@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch.fx import Node
 
-from tt_dynamo.ir.operators.definition import define
+from tt_dynamo.ir.operators.definition import FUSED, define
 from tt_dynamo.ir.operators.linear import ACTIVATIONS
 
 aten = torch.ops.aten
 
+CONVOLVE = "Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation, int groups"
+POOL = "Tensor x, int[] image, int[] kernel, int[] stride, int[] padding"
 IMAGE_ACTIVATIONS = {**ACTIVATIONS, "relu6": F.relu6}
 
 
@@ -30,35 +32,27 @@ def to_flat(x):
     return x.permute(0, 2, 3, 1).reshape(1, 1, batch * height * width, channels)
 
 
-def _padded(x, padding, value):
+def _padded(x, padding):
     """x, padded where the sides are unequal, and the padding that is left for the operation itself."""
     top, bottom, left, right = padding
     if top == bottom and left == right:
         return x, [top, left]
-    return F.pad(x, (left, right, top, bottom), value=value), [0, 0]
+    return F.pad(x, (left, right, top, bottom)), [0, 0]
 
 
-@define(
-    "conv2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
-    " int groups, str activation='', bool block_sharded=False) -> Tensor",
-    fused=True,
-)
+@define(f"{CONVOLVE}, str activation='', bool block_sharded=False", FUSED)
 def conv2d(x, weight, bias, image, stride, padding, dilation, groups, activation="", block_sharded=False):
     """weight [out, in / groups, kernel height, kernel width], bias [1, 1, 1, out]; then the activation.
 
     block_sharded: block-sharded in L1, as the convolution that reads it needs that.
     """
-    x, own = _padded(to_nchw(x, image), padding, 0.0)
+    x, own = _padded(to_nchw(x, image), padding)
     bias = None if bias is None else bias.reshape(-1)
     y = to_flat(F.conv2d(x, weight, bias, stride, own, dilation, groups))
     return IMAGE_ACTIVATIONS[activation](y) if activation else y
 
 
-@define(
-    "conv_transpose2d(Tensor x, Tensor weight, Tensor? bias, int[] image, int[] stride, int[] padding, int[] dilation,"
-    " int groups, int[] output_padding) -> Tensor",
-    fused=True,
-)
+@define(f"{CONVOLVE}, int[] output_padding", FUSED)
 def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, output_padding):
     """weight [in, out / groups, kernel height, kernel width], bias [1, 1, 1, out]; padding (height, width)."""
     bias = None if bias is None else bias.reshape(-1)
@@ -66,34 +60,26 @@ def conv_transpose2d(x, weight, bias, image, stride, padding, dilation, groups, 
     return to_flat(F.conv_transpose2d(x, weight, bias, stride, padding, output_padding, groups, dilation))
 
 
-@define("add_activation(Tensor x, Tensor y, str activation, bool block_sharded=False) -> Tensor", fused=True)
+@define("Tensor x, Tensor y, str activation, bool block_sharded=False", FUSED)
 def add_activation(x, y, activation, block_sharded=False):
     """The activation of x + y; block_sharded: block-sharded in L1, as a convolution of it needs that."""
     return IMAGE_ACTIVATIONS[activation](x + y)
 
 
-@define(
-    "max_pool2d(Tensor x, int[] image, int[] kernel, int[] stride, int[] padding, int[] dilation, bool ceil_mode)"
-    " -> Tensor",
-    fused=True,
-)
+@define(f"{POOL}, int[] dilation, bool ceil_mode", FUSED)
 def max_pool2d(x, image, kernel, stride, padding, dilation, ceil_mode):
     """The largest element of each window; padding (height, width)."""
     return to_flat(F.max_pool2d(to_nchw(x, image), kernel, stride, padding, dilation, ceil_mode))
 
 
-@define(
-    "avg_pool2d(Tensor x, int[] image, int[] kernel, int[] stride, int[] padding, bool ceil_mode,"
-    " bool count_include_pad, int? divisor_override) -> Tensor",
-    fused=True,
-)
+@define(f"{POOL}, bool ceil_mode, bool count_include_pad, int? divisor_override", FUSED)
 def avg_pool2d(x, image, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override):
     """The mean of each window; padding (height, width)."""
     x = to_nchw(x, image)
     return to_flat(F.avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override))
 
 
-@define("repeat_pixels(Tensor x, int[] image, int height, int width) -> Tensor", fused=True)
+@define("Tensor x, int[] image, int height, int width", FUSED)
 def repeat_pixels(x, image, height, width):
     """Every pixel height by width times: upsampling by whole numbers to the nearest neighbour."""
     batch, rows, columns = image
@@ -101,19 +87,19 @@ def repeat_pixels(x, image, height, width):
     return x.reshape(1, 1, batch * rows * height * columns * width, x.shape[-1])
 
 
-@define("rearrange(Tensor x, int[] sizes, int[] order, int[] shape) -> Tensor", fused=True)
+@define("Tensor x, int[] sizes, int[] order, int[] shape", FUSED)
 def rearrange(x, sizes, order, shape):
     """x split into dimensions of these sizes, put into this order, in the shape of another flattened image."""
     return x.reshape(sizes).permute(order).reshape(shape)
 
 
-@define("group_norm(Tensor x, int[] image, int groups, float eps) -> Tensor", fused=True)
+@define("Tensor x, int[] image, int groups, float eps", FUSED)
 def group_norm(x, image, groups, eps):
     """Each group of neighbouring channels of each image, normalized by itself."""
     return to_flat(F.group_norm(to_nchw(x, image), groups, eps=eps))
 
 
-@define("resample(Tensor x, Tensor? rows, Tensor? columns) -> Tensor", fused=True)
+@define("Tensor x, Tensor? rows, Tensor? columns", FUSED)
 def resample(x, rows, columns):
     """x [..., height, width] -> rowsᵀ x columns, with rows [height, new height] and columns [width, new width].
 
@@ -124,7 +110,7 @@ def resample(x, rows, columns):
     return x if columns is None else torch.matmul(x, columns)
 
 
-@define("fold_patches(Tensor x, int height, int width) -> Tensor", fused=True)
+@define("Tensor x, int height, int width", FUSED)
 def fold_patches(x, height, width):
     """Images [batch, channels, H, W] -> patches [batch, H/height * W/width, height * width * channels].
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from tt_dynamo.ir.operators.definition import define
+from tt_dynamo.ir.operators.definition import FUSED, define
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": F.relu,
@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-@define("linear(Tensor x, Tensor weight, Tensor? bias=None, str activation='') -> Tensor", fused=True)
+@define("Tensor x, Tensor weight, Tensor? bias=None, str activation=''", FUSED)
 def linear(x, weight, bias=None, activation=""):
     """x [..., in] times weight [in, out] (TTNN's order, the transpose of torch's) plus bias [out], then activation."""
     out = torch.matmul(x, weight)
@@ -28,13 +28,13 @@ def linear(x, weight, bias=None, activation=""):
     return ACTIVATIONS[activation](out) if activation else out
 
 
-@define("add_layer_norm(Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps) -> Tensor", fused=True)
+@define("Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps", FUSED)
 def add_layer_norm(x, residual, weight, bias, eps):
     """Layer norm of x + residual over the last dimension."""
     return F.layer_norm(x + residual, [x.shape[-1]], weight, bias, eps)
 
 
-@define("rms_norm(Tensor x, Tensor? weight, float eps) -> Tensor", fused=True)
+@define("Tensor x, Tensor? weight, float eps", FUSED)
 def rms_norm(x, weight, eps):
     """x [..., width] over its root mean square along the last dimension, times weight [width]; computed in float32."""
     exact = x.float()

@@ -1,4 +1,4 @@
-"""Calls that only eager torch makes, as those of higher-order operators."""
+"""What crosses between host and device, and calls that only eager torch makes, as those of higher-order operators."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+
+from tt_dynamo.ir.operators.definition import TRANSFERS, define
+
+
+@define("Tensor x, str dtype, str layout", TRANSFERS)
+def to_device(x, dtype, layout):
+    """A value that crosses from the host to the device."""
+    return x
+
+
+@define("Tensor x", TRANSFERS)
+def to_host(x):
+    """A value that crosses from the device to the host: contiguous, in memory of its own."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+@define("Tensor x, str layout")
+def to_layout(x, layout):
+    """A value on the device in another memory layout."""
+    return x
 
 
 class HostCall:
