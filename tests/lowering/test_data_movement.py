@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F
-from compiled import BOARD, calls, check, compiled, falls_back, random, rounded
+from compiled import BOARD, calls, check, compiled, random, rounded
 from torch import nn
 
 import tt_dynamo
@@ -321,8 +321,3 @@ def test_a_copy_that_is_returned_beside_what_it_copies_is_a_tensor_of_its_own():
 )
 def test_outputs_have_eagers_strides(model):
     check(model, random(3, 5), roundings=0)
-
-
-def test_what_depends_on_contents_gives_eagers_answer():
-    reason = falls_back(lambda x: torch.masked_scatter(torch.relu(x), x > 0, x), random(3, 5)).reason
-    assert "masked_scatter" in reason

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from compiled import calls, check, compiled, falls_back, random
+from compiled import calls, check, compiled, random
 
 SHAPES = [(700,), (40, 33), (7, 40, 33), (8, 4, 40, 33), (8, 2, 8, 20, 33), (8, 1, 2, 8, 8, 33)]
 NAN, INF = float("nan"), float("inf")
@@ -126,13 +126,3 @@ def test_integers_are_ranked_exactly(dtype):
 
     outputs, _ = compiled(ranked, x)
     assert all(torch.equal(output, value) for output, value in zip(outputs, ranked(x), strict=True))
-
-
-def test_integers_of_the_device_are_sorted_on_the_host():
-    assert "integer" in falls_back(lambda x: torch.relu(x).argmax(-1).sort(0)[0][:2], distinct(40, 40, 128)).reason
-
-
-@pytest.mark.parametrize("name", ["median", "mode", "cummax"])
-def test_other_rankings_stay_on_the_host(name):
-    fallback = falls_back(lambda x: getattr(torch, name)(torch.relu(x), 1)[0], distinct(40, 33))
-    assert "has no lowering" in fallback.reason
