@@ -21,25 +21,15 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 aten = torch.ops.aten
 
+UPSAMPLINGS = (
+    aten.upsample_nearest1d, aten.upsample_nearest2d, aten.upsample_nearest3d, aten._upsample_nearest_exact1d,
+    aten._upsample_nearest_exact2d, aten._upsample_nearest_exact3d, aten.upsample_linear1d, aten.upsample_bilinear2d,
+    aten.upsample_bicubic2d, aten.upsample_trilinear3d,
+)  # fmt: skip
 WHOLE = (
-    aten.linear.default,
-    aten.matmul.default,
-    aten.scaled_dot_product_attention.default,
-    aten.layer_norm.default,
-    aten.group_norm.default,
-    aten.softmax.int,
-    aten.log_softmax.int,
-    aten.upsample_nearest1d.vec,
-    aten.upsample_nearest2d.vec,
-    aten.upsample_nearest3d.vec,
-    aten._upsample_nearest_exact1d.vec,
-    aten._upsample_nearest_exact2d.vec,
-    aten._upsample_nearest_exact3d.vec,
-    aten.upsample_linear1d.vec,
-    aten.upsample_bilinear2d.vec,
-    aten.upsample_bicubic2d.vec,
-    aten.upsample_trilinear3d.vec,
-)
+    aten.linear.default, aten.matmul.default, aten.scaled_dot_product_attention.default, aten.layer_norm.default,
+    aten.group_norm.default, aten.softmax.int, aten.log_softmax.int, *(packet.vec for packet in UPSAMPLINGS),
+)  # fmt: skip
 
 _tables = threading.Lock()  # torch's kernel tables are one for all threads
 
@@ -48,25 +38,10 @@ def _decline(*args: Any, **kwargs: Any) -> Any:
     return NotImplemented
 
 
-# Whose gradients autograd has whole as well.
-DIFFERENTIABLE = (
-    aten.upsample_nearest1d,
-    aten.upsample_nearest2d,
-    aten.upsample_nearest3d,
-    aten._upsample_nearest_exact1d,
-    aten._upsample_nearest_exact2d,
-    aten._upsample_nearest_exact3d,
-    aten.upsample_linear1d,
-    aten.upsample_bilinear2d,
-    aten.upsample_bicubic2d,
-    aten.upsample_trilinear3d,
-)
-
-
 @contextlib.contextmanager
 def _without_decompositions() -> Iterator[None]:
-    """Have torch's own kernels and gradients trace what it would decompose in Python."""
-    overloads = [overload for packet in DIFFERENTIABLE for overload in (packet.default, packet.vec)]
+    """Have torch trace, by kernels and gradients of its own, the upsamplings that it would decompose in Python."""
+    overloads = [overload for packet in UPSAMPLINGS for overload in (packet.default, packet.vec)]
     saved = [(overload, overload.py_kernels.copy()) for overload in overloads]
     for overload in overloads:
         overload.py_kernels.clear()
@@ -81,7 +56,7 @@ def _without_decompositions() -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_whole(module: GraphModule, inputs: Sequence[Any]) -> Iterator[None]:
-    """Trace with `WHOLE` left whole; with inputs of which gradients can be asked, what is `DIFFERENTIABLE`.
+    """Trace with `WHOLE` left whole; with inputs of which gradients can be asked, `UPSAMPLINGS`.
 
     Gradients and batches inside of a graph, and tensor subclasses, need the parts: what declines has none of these.
     """
