@@ -19,9 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
 
-from tt_dynamo.capture.counters import counted, split
+from tt_dynamo.capture.counters import count_in_tensors, counted, value_of
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import compute_nodes, values_of
+from tt_dynamo.ir.graph import compute_nodes, copy_graph, values_of
 from tt_dynamo.options import Options
 from tt_dynamo.report.report import Fallback, GraphReport, emit
 
@@ -36,31 +36,27 @@ class Specializations:
     def __init__(self, module: GraphModule, compile_: Compile, options: Options) -> None:
         # Numbers that no size depends on are given as tensors: one program serves all their values.
         self._counted = counted(module)
-        self._join: Callable[[Sequence[Any], Any], Any] | None = None
-        if self._counted:
-            module, self._join = split(module, self._counted)
-        self._module = module
+        self._module = count_in_tensors(module) if self._counted else module
         self._compile = compile_
         self._warn_after = options.warn_after_shapes
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
+        results = self._module.graph.output_node().args[0]
+        self._gives_number = [isinstance(value_of(result), torch.SymInt) for result in results]
         self._as_number = [bool(_reads(node)) for node in module.graph.find_nodes(op="placeholder")]
 
     def __call__(self, *args: Any) -> Any:
-        if self._join is None:
-            return self._call(args)
         given = [torch.tensor(arg) if i in self._counted else arg for i, arg in enumerate(args)]
-        return self._join(args, self._call(given))
-
-    def _call(self, args: Sequence[Any]) -> Any:
-        key = tuple(map(_signature, args, self._as_number))
-        compiled = self._compiled.get(key)
-        if compiled is None:
+        key = tuple(map(_signature, given, self._as_number))
+        if key not in self._compiled:
             with self._lock:
-                compiled = self._compiled.get(key)
-                if compiled is None:
-                    compiled = self._compiled[key] = self._specialize(args)
-        return compiled(*args)
+                if key not in self._compiled:
+                    self._compiled[key] = self._specialize(given)
+        results = self._compiled[key](*given)
+        return [
+            result.item() if is_number and isinstance(result, torch.Tensor) else result
+            for result, is_number in zip(results, self._gives_number, strict=True)
+        ]
 
     def _specialize(self, args: Sequence[Any]) -> Callable[..., Any]:
         count = len(self._compiled) + 1
@@ -77,10 +73,8 @@ class Specializations:
 def _makes_symbols(module: GraphModule) -> bool:
     """Whether tracing makes symbols: for what is known only when the graph runs (`nonzero`, `item`), in the bodies of
     higher-order operators, and for nested tensors."""
-    values = [node.meta.get("val", node.meta.get("example_value")) for node in module.graph.nodes]
-    if any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes):
-        return True
-    return any(
+    values = list(map(value_of, module.graph.nodes))
+    return any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes) or any(
         getattr(value, "is_nested", False) or free_unbacked_symbols(value) for value in values if value is not None
     )
 
@@ -90,17 +84,16 @@ def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Ca
 
     Raises FallbackError where fallback="error" forbids it. Emits the graph's report.
     """
-    computing = compute_nodes(graph.graph)
-    sized = ((node, size) for node in graph.graph.nodes for value in values_of(node) for size in value.shape)
-    found = list(dict.fromkeys(node for node, size in sized if isinstance(size, torch.SymInt)))
-    unknown = [node for node in found if node.op != "placeholder"] or found
+    sizes = ((node, size) for node in graph.graph.nodes for value in values_of(node) for size in value.shape)
+    sized = list(dict.fromkeys(node for node, size in sizes if isinstance(size, torch.SymInt)))
+    unknown = [node for node in sized if node.op != "placeholder"] or sized
     if not unknown:
         return None
     reason = "its size depends on values; a graph with such sizes runs in eager torch"
     fallbacks = [Fallback.of(node, "unsupported", reason) for node in unknown]
     if options.fallback == "error":
         raise FallbackError(f'{fallbacks[0]}; fallback="error" forbids it')
-    nodes = len(computing)
+    nodes = len(compute_nodes(graph.graph))
     emit(GraphReport(name, device, nodes=nodes, host_nodes=nodes, fallbacks=fallbacks, notes=options.notes))
     return make_boxed_func(graph.forward)
 
@@ -127,8 +120,7 @@ def _signature(argument: Any, as_number: bool) -> Any:
 
 def _concrete(module: GraphModule, args: Sequence[Any]) -> GraphModule:
     """A copy of the graph whose symbolic sizes are the numbers of `args`."""
-    graph = torch.fx.Graph()
-    graph.output(graph.graph_copy(module.graph, {}))
+    graph, _ = copy_graph(module.graph)
     for node, argument in zip(graph.find_nodes(op="placeholder"), args, strict=True):
         if isinstance(argument, (int, float, bool)):
             node.replace_all_uses_with(argument)  # type: ignore[arg-type]
