@@ -11,9 +11,6 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-FALLBACKS = ("torch", "error")
-PLACEMENTS = ("fewest_bytes", "device")
-MATH_FIDELITIES = ("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
 WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
 
 # torch.compile's modes, and what this backend does instead of what torch's own does.
@@ -25,16 +22,27 @@ MODES = {
     "max-autotune-no-cudagraphs": "no kernels are timed here; TTNN's answers choose, as in the default mode",
 }
 
+# Options whose values are words.
+WORDS = {
+    "mode": tuple(MODES),
+    "fallback": ("torch", "error"),
+    "placement": ("fewest_bytes", "device"),
+    "math_fidelity": ("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4"),
+    "cache_dtype": WEIGHT_DTYPES,
+}
+
 
 class OptionError(ValueError):
     """An option that does not exist, or a value that it cannot take."""
 
 
-def nearest(given: str, valid: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the valid word closest to `given`, or the list of valid words."""
-    words = sorted(valid)
-    close = difflib.get_close_matches(given, words, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid are {', '.join(map(repr, words))}"
+def _require_one_of(what: str, given: object, words: Iterable[str]) -> None:
+    """Raise OptionError with the word closest to `given`, or all words, where it is none of them."""
+    words = tuple(words)
+    if given not in words:
+        close = difflib.get_close_matches(str(given), words, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(map(repr, words))}"
+        raise OptionError(f"unknown {what} {given!r}; {hint}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,10 +92,8 @@ class Options:
     def parse(cls, given: Mapping[str, Any] | None) -> Options:
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
         given = dict(given or {})
-        names = [field.name for field in dataclasses.fields(cls)]
         for name in given:
-            if name not in names:
-                raise OptionError(f"unknown option {name!r}{nearest(str(name), names)}")
+            _require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
         if isinstance(given.get("weight_dtype"), Mapping):
@@ -104,34 +110,24 @@ class Options:
         from tt_dynamo.devices import BOARDS
         from tt_dynamo.passes import OPTIONAL
 
+        for name, words in WORDS.items():
+            _require_one_of(name, getattr(self, name), words)
         if isinstance(self.device, str):
-            _one_of("device", self.device, ("auto", "hardware", *BOARDS))
-        if self.mode not in tuple(MODES):
-            raise OptionError(f"unknown mode {self.mode!r}; valid are {', '.join(map(repr, MODES))}")
-        _one_of("fallback", self.fallback, FALLBACKS)
-        _one_of("placement", self.placement, PLACEMENTS)
-        _one_of("math_fidelity", self.math_fidelity, MATH_FIDELITIES)
-        _one_of("cache_dtype", self.cache_dtype, WEIGHT_DTYPES)
+            _require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
         patterns = self.weight_dtype if isinstance(self.weight_dtype, tuple) else (("*", self.weight_dtype),)
         for pattern, dtype in patterns:
             if not isinstance(pattern, str):
                 raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
-            _one_of("weight_dtype", dtype, WEIGHT_DTYPES)
-        for name in ("dry_run", "fp32_accumulation"):
-            if not isinstance(getattr(self, name), bool):
-                raise OptionError(f"option {name!r} is True or False, not {getattr(self, name)!r}")
-        if not isinstance(self.warn_after_shapes, int) or self.warn_after_shapes < 1:
-            raise OptionError(f"option 'warn_after_shapes' is a positive int, not {self.warn_after_shapes!r}")
-        if self.dump is not None and not isinstance(self.dump, str):
-            raise OptionError(f"option 'dump' is the path of a folder, not {self.dump!r}")
-        if not isinstance(self.disable_passes, tuple):
-            raise OptionError(f"option 'disable_passes' is a list of pass names, not {self.disable_passes!r}")
+            _require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
+        counts_shapes = isinstance(self.warn_after_shapes, int) and self.warn_after_shapes > 0
+        for name, is_valid, expected in (
+            ("dry_run", isinstance(self.dry_run, bool), "True or False"),
+            ("fp32_accumulation", isinstance(self.fp32_accumulation, bool), "True or False"),
+            ("warn_after_shapes", counts_shapes, "a positive int"),
+            ("dump", self.dump is None or isinstance(self.dump, str), "the path of a folder"),
+            ("disable_passes", isinstance(self.disable_passes, tuple), "a list of pass names"),
+        ):
+            if not is_valid:
+                raise OptionError(f"option {name!r} is {expected}, not {getattr(self, name)!r}")
         for name in self.disable_passes:
-            if name not in OPTIONAL:
-                raise OptionError(f"unknown pass {name!r} in 'disable_passes'{nearest(str(name), OPTIONAL)}")
-
-
-def _one_of(option: str, value: object, valid: Iterable[str]) -> None:
-    words = tuple(valid)
-    if value not in words:
-        raise OptionError(f"unknown {option} {value!r}{nearest(str(value), words)}")
+            _require_one_of("pass", name, OPTIONAL)
