@@ -60,11 +60,9 @@ def describe_inputs(graph: GraphModule, described: Mapping[str, GraphInput]) -> 
     taken: set[str] = set()
     for node in graph.graph.find_nodes(op="placeholder"):
         source = described.get(node.name, GraphInput(node.name, False))
-        node.meta["parameter"] = source.parameter and node not in written
-        node.meta["held"] = source.held
-        node.meta["parameter_name"] = source.parameter_name
-        node.meta["pointer"] = source.pointer
-        node.meta["name"] = source.name if source.name not in taken else node.name
+        name = source.name if source.name not in taken else node.name
+        parameter = source.parameter and node not in written
+        node.meta.update({**vars(source), "name": name, "parameter": parameter})
         taken.add(source.name)
 
 

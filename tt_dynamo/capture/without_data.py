@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch._subclasses import FakeTensorMode
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
@@ -34,7 +33,7 @@ def without_data(*objects: Any) -> tuple[Any, ...]:
     def note(value: Any) -> int | None:
         """What stands for a tensor, a device or code, which alone is not written."""
         if isinstance(value, torch.Tensor):
-            kept.setdefault(id(value), (_shape_of(value), value))  # the original as well, or another may take its id
+            kept.setdefault(id(value), (_without_contents(value), value))  # the original too: another may take its id
         elif isinstance(value, (torch.device, type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)):
             kept[id(value)] = (META if isinstance(value, torch.device) else value, value)
         return id(value) if id(value) in kept else None
@@ -48,14 +47,20 @@ def without_data(*objects: Any) -> tuple[Any, ...]:
     return reader.load()
 
 
-def _shape_of(tensor: torch.Tensor) -> torch.Tensor:
-    """A tensor of that shape, strides and kind on the meta device."""
-    with torch.no_grad():
-        moved = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=META)
+def _without_contents(tensor: torch.Tensor) -> torch.Tensor:
+    moved = _like(tensor, META)
     if isinstance(tensor, torch.nn.Parameter):
-        moved = torch.nn.Parameter(moved, requires_grad=False)
+        moved = torch.nn.Parameter(moved.detach(), tensor.requires_grad)
     vars(moved).update(vars(tensor))  # what Dynamo was told of it
-    return moved.requires_grad_(tensor.requires_grad)
+    return moved
+
+
+def _like(value: Any, device: torch.device) -> Any:
+    """A tensor of the same shape, strides and dtype on a device; what is no tensor is itself."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    made = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=device)
+    return made.requires_grad_(value.requires_grad)
 
 
 def on_host(module: GraphModule, inputs: Sequence[Any]) -> list[Any]:
@@ -64,28 +69,23 @@ def on_host(module: GraphModule, inputs: Sequence[Any]) -> list[Any]:
 
     def moved(value: Any) -> Any:
         if isinstance(value, torch.device):
-            return HOST if value.type == "meta" else value
-        return HOST.type if isinstance(value, str) and value == "meta" else value
+            return HOST if value.type == META.type else value
+        return HOST.type if isinstance(value, str) and value == META.type else value
+
+    def faked(value: Any) -> Any:
+        with mode:
+            return _like(value, HOST)
 
     for node in module.graph.nodes:
-        node.args, node.kwargs = tree_map(moved, node.args), tree_map(moved, node.kwargs)
+        node.args, node.kwargs = tree_map(moved, (node.args, node.kwargs))
         if "example_value" in node.meta:
-            node.meta["example_value"] = tree_map(lambda value: _fake(value, mode), node.meta["example_value"])
+            node.meta["example_value"] = tree_map(faked, node.meta["example_value"])
     for name, tensor in [*module.named_buffers(remove_duplicate=False)]:
         if tensor.is_meta:
-            owner = module.get_submodule(name.rpartition(".")[0])
-            owner.register_buffer(name.rpartition(".")[2], torch.zeros_like(tensor, device=HOST))
+            owner, _, attribute = name.rpartition(".")
+            module.get_submodule(owner).register_buffer(attribute, torch.zeros_like(tensor, device=HOST))
     module.recompile()
-    return [_fake(value, mode) for value in inputs]
-
-
-def _fake(value: Any, mode: FakeTensorMode) -> Any:
-    """A fake tensor of the host, of the same shape and strides."""
-    if not isinstance(value, torch.Tensor):
-        return value
-    with mode:
-        made = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=HOST)
-    return made.requires_grad_(value.requires_grad)
+    return list(map(faked, inputs))
 
 
 def shapes_alone(graph: GraphModule) -> Any:
@@ -94,12 +94,6 @@ def shapes_alone(graph: GraphModule) -> Any:
 
     def call(args: list[Any]) -> list[Any]:
         args.clear()
-        return tree_map(_empty, results)
+        return tree_map(lambda value: _like(value, META), results)
 
     return call
-
-
-def _empty(value: Any) -> Any:
-    if not isinstance(value, torch.Tensor):
-        return value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=META)
