@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from tt_dynamo.capture.decompositions import decompositions
 from tt_dynamo.capture.growing import split_growing
-from tt_dynamo.capture.higher_order import regularize
+from tt_dynamo.capture.higher_order import inline_bodies, regularize
 from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_input, part_of, source_of
 from tt_dynamo.capture.keep_whole import kept_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager
@@ -76,11 +76,9 @@ def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
     """Whether the graph has a size that Dynamo does not hold fixed; not where it takes tensors of several sizes."""
     examples = [node.meta.get("example_value") for node in module.graph.find_nodes(op="placeholder")]
     tensors = [value for value in examples if isinstance(value, torch.Tensor)]
-    if any(value.is_nested for value in tensors):
-        return False
-    if any(isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)) for value in example_inputs):
-        return True
-    return any(isinstance(size, torch.SymInt) for value in tensors for size in value.shape)
+    numbers = [*example_inputs, *(size for value in tensors for size in value.shape)]
+    is_symbolic = any(isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) for number in numbers)
+    return is_symbolic and not any(value.is_nested for value in tensors)
 
 
 @unfetched()
@@ -92,10 +90,9 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
+    inline_bodies(module)
     given = [described_input(node, DeviceTensor) for node in module.graph.find_nodes(op="placeholder")]
-
     described: dict[str, GraphInput] = {}
-
     tracing = contextlib.ExitStack()
 
     def forward(graph: GraphModule, _: Any) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Higher-order operators in ATen graphs: a body that runs once is inlined, every other operator becomes a plain call.
+"""Higher-order operators: a body that runs once is traced with its graph; in ATen graphs the others become plain calls.
 
 Before   y = invoke_subgraph(subgraph_0, "subgraph_0", x);   z = cond(p, true_graph_0, false_graph_0, (y,))
 After    the operations of subgraph_0 on x;                  z = HostCall(cond, ...)(p, y)
@@ -11,7 +11,6 @@ tracing know these calls as they know any operation without a lowering.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,46 +21,50 @@ from torch._higher_order_ops.hints_wrap import hints_wrapper
 from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
 from torch._higher_order_ops.strict_mode import strict_mode_op
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.capture.decompositions import decompositions
-from tt_dynamo.ir.graph import find_fake_mode, splice, update_values, values_of
+from tt_dynamo.ir.graph import find_fake_mode, splice, values_of
 from tt_dynamo.ir.operators import HostCall
 
-# The operands of the body, which is the first argument and runs once.
-INLINED: dict[Any, Callable[..., Any]] = {
-    invoke_subgraph: lambda body, name, *operands: operands,
-    hints_wrapper: lambda body, operands, *_, **hints: operands,
-    strict_mode_op: lambda body, operands: operands,
-}
+# Whose body, the first argument, runs once; the others are its operands, beside a name or hints.
+INLINED = (invoke_subgraph, hints_wrapper, strict_mode_op)
 # What torch itself computes by operations of ATen.
 DECOMPOSED = (associative_scan_op, flex_attention)
 
 
+def inline_bodies(module: GraphModule) -> None:
+    """Call what a Dynamo graph runs once as Python does, so that AOTAutograd traces it with what is around it."""
+    for part in filter(lambda part: isinstance(part, GraphModule), module.modules()):
+        for node in part.graph.nodes:
+            node.target = _run_body if node.target in INLINED else node.target
+        part.recompile()
+
+
+def _run_body(body: GraphModule, *operands: Any, **hints: Any) -> Any:
+    return Interpreter(body).run(*(operand for operand in tree_leaves(operands) if not isinstance(operand, str)))
+
+
 def regularize(module: GraphModule, prefix: str = "") -> None:
-    """Inline what can be inlined, and make calls of the host of the other higher-order operators.
+    """Make calls of the host of the higher-order operators of an ATen graph, less those that torch decomposes.
 
     prefix: begins the names that the bodies of those get.
     """
     for node in module.graph.nodes:
         node.meta.setdefault("val", None)  # of what only raises
-    pending = [node for node in module.graph.nodes if _is_irregular(node)]
-    for node in pending:
+    irregular = [node for node in module.graph.nodes if _is_irregular(node)]
+    for node in irregular:
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: _body(operand) or operand)
-        if node.target in INLINED:
-            parts = splice(node, args[0], list(INLINED[node.target](*args, **kwargs)))
-            update_values(part for part in parts if part.op == "call_function" and not _is_irregular(part))
-            pending += [part for part in parts if _is_irregular(part)]
-        elif node.target in DECOMPOSED:
+        if node.target in DECOMPOSED:
             splice(node, *_decomposed(node, args, kwargs))
         else:
             _make_host_call(node, args, kwargs, prefix)
     for node in module.graph.find_nodes(op="get_attr"):
         if _body(node) is not None and not node.users:
             module.graph.erase_node(node)
-    if pending:
+    if irregular:
         module.recompile()
 
 
