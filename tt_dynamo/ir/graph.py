@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.fake import fake_call
@@ -32,11 +33,12 @@ _NOT_MODELS = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).pare
 
 def find_fake_mode(graph: Graph) -> FakeTensorMode:
     """The mode of the graph's fake tensors, or a new one where it has none."""
-    for node in graph.nodes:
-        for value in values_of(node):
-            if isinstance(value, torch._subclasses.FakeTensor):
-                return value.fake_mode
-    return FakeTensorMode()
+    return _mode_of(value for node in graph.nodes for value in values_of(node))
+
+
+def _mode_of(values: Iterable[Any]) -> FakeTensorMode:
+    modes = (value.fake_mode for value in values if isinstance(value, torch._subclasses.FakeTensor))
+    return next(modes, None) or FakeTensorMode()
 
 
 def values_of(node: Node) -> list[torch.Tensor]:
@@ -71,9 +73,7 @@ def fake_result(node: Node, like: Node) -> Any:
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     if node.target is operator.getitem:
         return args[0][args[1]]
-    leaves = torch.utils._pytree.tree_leaves((args, kwargs, like.meta.get("val")))
-    modes = (leaf.fake_mode for leaf in leaves if isinstance(leaf, torch._subclasses.FakeTensor))
-    return fake_call(node.target, args, kwargs, next(modes, None) or FakeTensorMode())
+    return fake_call(node.target, args, kwargs, _mode_of(tree_leaves((args, kwargs, like.meta.get("val")))))
 
 
 def device_arguments(node: Node, value_of: Callable[[Node], Any]) -> Any:
@@ -232,18 +232,13 @@ def literal_value(node: Node, literals: Literals, limit: int = 1 << 24) -> torch
     if node not in literals or not isinstance(value, torch.Tensor) or value.numel() > limit:
         return None
     values = literals.values
-    with torch.no_grad():
-        for needed in [] if node in values else needed_for(node, values.__contains__):
-            values[needed] = _evaluate(needed, values)
+    if node not in values:
+        interpreter = Interpreter(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
+        interpreter.env = values
+        with torch.no_grad():
+            for needed in needed_for(node, values.__contains__):
+                values[needed] = interpreter.run_node(needed)
     return values[node]
-
-
-def _evaluate(node: Node, values: dict[Node, Any]) -> Any:
-    root = node.graph.owning_module
-    if node.op == "get_attr":
-        return getattr(root, str(node.target))
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
-    return (getattr(root, str(node.target)) if node.op == "call_module" else node.target)(*args, **kwargs)
 
 
 Sides = dict[Node, str]  # where each node runs: "device" or "host"
@@ -329,13 +324,10 @@ def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
 
 def module_path(node: Node) -> str:
     """Where in the model a node comes from: "encoder.layer.0.attention", "" where torch does not say."""
-    stack = node.meta.get("nn_module_stack") or {}
-    if not stack:
-        return ""
-    path = list(stack.values())[-1][0]
-    path = re.sub(r"\['?([^\]']+)'?\]", r".\1", path)
-    path = path.replace("._modules.", ".").replace("_modules.", "")
-    return re.sub(r"^[LG]\.\w+", "", path).lstrip(".")  # less the variable that holds the model
+    stack = node.meta.get("nn_module_stack") or {"": ("",)}
+    # L['self']._modules['layers']._modules['0'].attention, of which L['self'] is the variable that holds the model
+    names = [name for name in re.split(r"[\[\].']+", [*stack.values()][-1][0]) if name not in ("", "_modules")]
+    return ".".join(names[2:] if names[:1] in (["L"], ["G"]) else names)
 
 
 def source_line(node: Node) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._prims_common import compute_required_storage_length, make_contiguous_strides_for
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -20,16 +21,10 @@ from tt_dynamo.ir.torch_internals import without_modes
 
 LIMIT = 1 << 24  # elements of memory that an operand spans; larger ones are not worth the memory
 # Besides what is pointwise.
-OTHERS = frozenset(
-    {
-        aten.roll.default,
-        aten.native_batch_norm.default,
-        aten._native_batch_norm_legit_functional.default,
-        aten._native_batch_norm_legit_no_training.default,
-        aten.addr.default,
-        aten.channel_shuffle.default,
-    }
-)
+OTHERS = {
+    aten.roll.default, aten.native_batch_norm.default, aten._native_batch_norm_legit_functional.default,
+    aten._native_batch_norm_legit_no_training.default, aten.addr.default, aten.channel_shuffle.default,
+}  # fmt: skip
 
 
 def correct_strides(graph: Graph) -> None:
@@ -39,9 +34,10 @@ def correct_strides(graph: Graph) -> None:
         if not corrected.isdisjoint(node.all_input_nodes) and node.op == "call_function":
             update_values([node])
             corrected.add(node)
-        values = values_of(node)
-        is_known = lies_as_computed(node.target) and all(map(_can_be_made, values))
-        strides = _strides_of(node) if is_known else None
+        values, strides = values_of(node), None
+        if lies_as_computed(node.target) and all(map(_can_be_made, values)):
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+            strides = _eager_strides(node.target, args, kwargs)
         if strides is not None and strides != [value.stride() for value in values]:
             made = [_restrided(value, stride) for value, stride in zip(values, strides, strict=True)]
             node.meta["val"] = made[0] if isinstance(node.meta["val"], Tensor) else tuple(made)
@@ -52,11 +48,6 @@ def lies_as_computed(target: Any) -> bool:
     """Whether how results lie in memory is for an operation's kernel to decide."""
     tags = target.tags if isinstance(target, torch._ops.OpOverload) else ()
     return (torch.Tag.pointwise in tags or target in OTHERS) and torch.Tag.nondeterministic_seeded not in tags
-
-
-def _strides_of(node: Node) -> list[tuple[int, ...]] | None:
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-    return _eager_strides(node.target, args, kwargs)
 
 
 def laid_out(decomposition: Callable[..., Any], target: Any) -> Callable[..., Any]:
@@ -91,17 +82,12 @@ def _can_be_made(x: Tensor) -> bool:
 
 def _extent(x: Tensor) -> int:
     """Elements of memory from the first to the last of x."""
-    return 1 + sum((size - 1) * stride for size, stride in zip(x.shape, x.stride(), strict=True)) if x.numel() else 0
+    return compute_required_storage_length(x.shape, x.stride(), 0)
 
 
 def _is_plain(x: Tensor) -> bool:
     """Whether x is contiguous, also in dimensions of one element."""
-    expected = 1
-    for size, stride in zip(reversed(x.shape), reversed(x.stride()), strict=True):
-        if stride != expected:
-            return False
-        expected *= max(size, 1)
-    return True
+    return x.stride() == make_contiguous_strides_for(x.shape)
 
 
 def _ones(x: Tensor) -> Tensor:
