@@ -6,25 +6,14 @@ a mode of fake tensors, which lives as long as the graph that it was made for, r
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 CPU = torch.device("cpu")
 UNKNOWN = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output, torch.Tag.nondeterministic_seeded}
-
-
-class Likeness(NamedTuple):
-    """All that a fake tensor is."""
-
-    shape: tuple[int, ...]
-    stride: tuple[int, ...]
-    dtype: torch.dtype
-
-    def make(self, mode: FakeTensorMode) -> torch.Tensor:
-        return FakeTensor(mode, torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta"), CPU)
 
 
 def fake_call(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode) -> Any:
@@ -36,14 +25,17 @@ def fake_call(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode) -> Any:
     if _may_alias(target):  # a view shares the memory of its source, by which outputs are told
         with torch.no_grad(), in_kernel_invocation_manager(mode):
             result = target(*args, **kwargs)
-        return tree_map(lambda x: FakeTensor(mode, x, CPU), result)
+        return tree_map_only(torch.Tensor, lambda x: FakeTensor(mode, x, CPU), result)
     known = vars(mode).setdefault("tt_dynamo_results", {})
     key = (target, _frozen(args), _frozen(kwargs))
     if key not in known:
         with mode, torch.no_grad():
-            known[key] = tree_map(_likeness, target(*args, **kwargs))
-    made = lambda x: x.make(mode) if isinstance(x, Likeness) else x  # noqa: E731
-    return tree_map(made, known[key], is_leaf=lambda x: isinstance(x, Likeness))
+            known[key] = target(*args, **kwargs)
+
+    def fresh(x: torch.Tensor) -> torch.Tensor:
+        return FakeTensor(mode, torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="meta"), CPU)
+
+    return tree_map_only(torch.Tensor, fresh, known[key])
 
 
 def _is_simple(target: Any, tensors: list[torch.Tensor]) -> bool:
@@ -53,11 +45,8 @@ def _is_simple(target: Any, tensors: list[torch.Tensor]) -> bool:
     schema = target._schema
     if schema.is_mutable or any(str(returned.type) not in ("Tensor", "List[Tensor]") for returned in schema.returns):
         return False
-    return all(type(x) is FakeTensor and x.device == CPU and not _is_symbolic(x) for x in tensors)
-
-
-def _is_symbolic(x: torch.Tensor) -> bool:
-    return x.layout != torch.strided or any(type(size) is not int for size in x.shape)
+    plain = (type(x) is FakeTensor and x.device == CPU and x.layout == torch.strided for x in tensors)
+    return all(plain) and all(type(size) is int for x in tensors for size in x.shape)
 
 
 def _may_alias(target: Any) -> bool:
@@ -65,14 +54,10 @@ def _may_alias(target: Any) -> bool:
     return returns_view or target in (torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default)
 
 
-def _likeness(x: Any) -> Any:
-    return Likeness(tuple(x.shape), x.stride(), x.dtype) if isinstance(x, torch.Tensor) else x
-
-
 def _frozen(argument: Any) -> Any:
     """An argument as a part of a key."""
     if isinstance(argument, torch.Tensor):
-        return _likeness(argument)
+        return tuple(argument.shape), argument.stride(), argument.dtype
     if isinstance(argument, (tuple, list)):
         return tuple(map(_frozen, argument))
     if isinstance(argument, dict):
