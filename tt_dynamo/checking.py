@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import types
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,12 +47,14 @@ class Check:
     @property
     def weight_dtypes(self) -> dict[str, int]:
         """Bytes of the weights by TTNN's dtype."""
-        dtypes = {dtype for report in self.reports for dtype in report.weight_dtypes}
-        return {dtype: sum(report.weight_dtypes.get(dtype, 0) for report in self.reports) for dtype in sorted(dtypes)}
+        sizes = Counter[str]()
+        for report in self.reports:
+            sizes.update(report.weight_dtypes)
+        return dict(sorted(sizes.items()))
 
     @property
     def weight_bytes(self) -> int:
-        return sum(self.weight_dtypes.values())
+        return sum(report.weight_bytes for report in self.reports)
 
     @property
     def cache_bytes(self) -> int:
@@ -73,12 +76,11 @@ class Check:
 
     def operation_table(self) -> str:
         """One line for each TTNN operation: kernel launches and calls in one call of the model."""
-        calls: dict[str, list[int]] = {}
-        for operation in (operation for report in self.reports for operation in report.operations):
-            counts = calls.setdefault(operation.target, [0, 0])
-            counts[0] += operation.programs
-            counts[1] += 1
-        rows = [(str(n), str(m), name) for name, (n, m) in sorted(calls.items(), key=lambda item: -item[1][0])]
+        operations = [operation for report in self.reports for operation in report.operations]
+        calls, launches = Counter(operation.target for operation in operations), Counter[str]()
+        for operation in operations:
+            launches[operation.target] += operation.programs
+        rows = [(str(count), str(calls[name]), name) for name, count in launches.most_common()]
         return table(("launches", "calls", "operation"), rows, right=(0, 1))
 
     def __str__(self) -> str:
@@ -89,18 +91,11 @@ class Check:
             lines += row("DRAM free", size_text(self.free_bytes))
         if self.reason:
             lines += row("reason", self.reason)
+        lines += row("peak L1", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}")
+        for report in self.reports:
+            lines += ["", *str(report).splitlines()]
         if self.reports:
-            dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
-            lines += row("weights", f"{size_text(self.weight_bytes)}: {dtypes}" if dtypes else "none")
-            lines += row("caches", size_text(self.cache_bytes))
-            lines += row("peak L1", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}")
-            lines += row("kernel launches", f"{self.device_programs} per call")
-            lines += row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none")
-            for fallback in self.fallbacks:
-                lines += row("", f"[{fallback.kind}] {fallback}")
-            for note in (note for report in self.reports for note in report.notes):
-                lines += row("note", note)
-            lines += self.operation_table().splitlines()
+            lines += ["", *self.operation_table().splitlines()]
         return "\n".join(lines)
 
 
