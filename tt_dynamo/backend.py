@@ -18,12 +18,11 @@ from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import inline_bodies, regularize
 from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_input, part_of, source_of
 from tt_dynamo.capture.keep_whole import kept_whole
-from tt_dynamo.capture.specialize import Specializations, in_eager
+from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
 from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.ir.torch_internals import aot_autograd
 from tt_dynamo.options import Options
-from tt_dynamo.report.report import Fallback, GraphReport, emit
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
 from tt_dynamo.runtime.guards import Assuming
 
@@ -64,10 +63,11 @@ def _compile_symbolic(module: GraphModule, device: Device, options: Options) -> 
     if split is None:
         return specialize(module)
     whole, eager = split
-    reason = "it reads a cache that grows with every call; a static cache stays on the device"
-    fallbacks = [Fallback(node.name, "unsupported", reason) for node in eager]
-    name = f"graph_{next(_names)}"
-    emit(GraphReport(name, device.description, nodes=len(eager), host_nodes=len(eager), fallbacks=fallbacks))
+    name, reason = (
+        f"graph_{next(_names)}",
+        "it reads a cache that grows with every call; a static cache stays on the device",
+    )
+    report_eager(eager, reason, len(eager), name, device.description, options)
     log.warning("%s: %d nodes run in eager torch, the first of them %s: %s", name, len(eager), eager[0].name, reason)
     return whole.forward
 
@@ -99,17 +99,10 @@ def compile_graph(
         tracing.close()
         placeholders = graph.graph.find_nodes(op="placeholder")
         described.update((n.name, part_of(given, inputs, *source)) for n in placeholders if (source := source_of(n)))
-        describe_inputs(graph, described)
-        for node in placeholders:
-            described[node.name] = GraphInput(*(node.meta[key] for key in ("name", "parameter", "parameter_name")))
         return compiler(graph)
 
-    def backward(graph: GraphModule, _: Any) -> Callable[..., Any]:
-        # Reads inputs that the forward graph saved, under their names there, beside other values and gradients.
+    def compiler(graph: GraphModule, _: Any = None) -> Callable[..., Any]:
         describe_inputs(graph, described)
-        return compiler(graph)
-
-    def compiler(graph: GraphModule) -> Callable[..., Any]:
         name = f"graph_{next(_names)}"
         eager = in_eager(graph, name, device.description, options)
         if eager is not None:
@@ -118,13 +111,12 @@ def compile_graph(
         made = Compiler(graph, device, options, name)
         program: Any = made.compile()
         if made.context.assumptions:
+
+            def compile_general() -> Any:
+                return Compiler(copied(made.eager), device, options, f"{name}_general", assume=False).compile()
+
             names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
-            program = Assuming(
-                program,
-                names,
-                made.context.assumptions,
-                lambda: Compiler(copied(made.eager), device, options, f"{name}_general", assume=False).compile(),
-            )
+            program = Assuming(program, names, made.context.assumptions, compile_general)
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(instead(graph) if instead else program)
         call._boxed_call = True
@@ -134,19 +126,11 @@ def compile_graph(
         tracing.enter_context(kept_whole(module, inputs))
         compiled = aot_autograd(
             fw_compiler=forward,
-            bw_compiler=backward,
+            bw_compiler=compiler,
             # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
             partition_fn=min_cut_rematerialization_partition,
             decompositions=decompositions(),
             keep_inference_input_mutations=True,  # what is written may stay on the device
         )(module, inputs)
-    return _unfetched(compiled) if any(source.held for source in given) else compiled
-
-
-def _unfetched(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    # not `unfetched()` as a decorator: that copies attributes, one of which is for Dynamo to call in place of this
-    def call(*args: Any) -> Any:
-        with unfetched():
-            return compiled(*args)
-
-    return call
+    # Of a function without attributes: the wrapper has those of what it wraps, and one would be Dynamo's to call.
+    return unfetched()(lambda *args: compiled(*args)) if any(source.held for source in given) else compiled

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,8 +53,11 @@ def part_of(given: Sequence[GraphInput], inputs: Sequence[Any], position: int, a
     return dataclasses.replace(source, name=name, pointer=pointer)
 
 
-def describe_inputs(graph: GraphModule, described: Mapping[str, GraphInput]) -> None:
-    """Note on the placeholders of an ATen graph, by their names, which input of the Dynamo graph each is."""
+def describe_inputs(graph: GraphModule, described: dict[str, GraphInput]) -> None:
+    """Note on the placeholders of an ATen graph, by their names, which input of the Dynamo graph each is.
+
+    `described` then has what a graph of gradients may call them by, which reads what the forward graph saved.
+    """
     # Dynamo marks static caches as it does buffers of the model.
     written = {node.args[0] for node in graph.graph.find_nodes(op="call_function", target=torch.ops.aten.copy_.default)}
     taken: set[str] = set()
@@ -63,6 +66,7 @@ def describe_inputs(graph: GraphModule, described: Mapping[str, GraphInput]) -> 
         name = source.name if source.name not in taken else node.name
         parameter = source.parameter and node not in written
         node.meta.update({**vars(source), "name": name, "parameter": parameter})
+        described[node.name] = GraphInput(name, parameter, source.parameter_name)
         taken.add(source.name)
 
 

@@ -80,22 +80,23 @@ def _makes_symbols(module: GraphModule) -> bool:
 
 
 def in_eager(graph: GraphModule, name: str, device: str, options: Options) -> Callable[..., Any] | None:
-    """A graph with tensors whose sizes only a run knows, in eager torch as a whole; None for every other graph.
-
-    Raises FallbackError where fallback="error" forbids it. Emits the graph's report.
-    """
+    """A graph with tensors whose sizes only a run knows, in eager torch as a whole; None for every other graph."""
     sizes = ((node, size) for node in graph.graph.nodes for value in values_of(node) for size in value.shape)
     sized = list(dict.fromkeys(node for node, size in sizes if isinstance(size, torch.SymInt)))
     unknown = [node for node in sized if node.op != "placeholder"] or sized
     if not unknown:
         return None
     reason = "its size depends on values; a graph with such sizes runs in eager torch"
-    fallbacks = [Fallback.of(node, "unsupported", reason) for node in unknown]
+    report_eager(unknown, reason, len(compute_nodes(graph.graph)), name, device, options)
+    return make_boxed_func(graph.forward)
+
+
+def report_eager(nodes: Sequence[Node], reason: str, count: int, name: str, device: str, options: Options) -> None:
+    """Emit the report of `count` nodes that run in eager torch because of `nodes`. Raises FallbackError if none may."""
+    fallbacks = [Fallback.of(node, "unsupported", reason) for node in nodes]
     if options.fallback == "error":
         raise FallbackError(f'{fallbacks[0]}; fallback="error" forbids it')
-    nodes = len(compute_nodes(graph.graph))
-    emit(GraphReport(name, device, nodes=nodes, host_nodes=nodes, fallbacks=fallbacks, notes=options.notes))
-    return make_boxed_func(graph.forward)
+    emit(GraphReport(name, device, nodes=count, host_nodes=count, fallbacks=fallbacks, notes=options.notes))
 
 
 def _faked(args: Sequence[Any]) -> list[Any]:
