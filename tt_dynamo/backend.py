@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 
 from tt_dynamo.capture.decompositions import decompositions
 from tt_dynamo.capture.growing import split_growing
-from tt_dynamo.capture.higher_order import inline_bodies, regularize
+from tt_dynamo.capture.higher_order import regularize, trace_through
 from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_input, part_of, source_of
 from tt_dynamo.capture.keep_whole import kept_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
@@ -63,10 +63,8 @@ def _compile_symbolic(module: GraphModule, device: Device, options: Options) -> 
     if split is None:
         return specialize(module)
     whole, eager = split
-    name, reason = (
-        f"graph_{next(_names)}",
-        "it reads a cache that grows with every call; a static cache stays on the device",
-    )
+    name = f"graph_{next(_names)}"
+    reason = "it reads a cache that grows with every call; a static cache stays on the device"
     report_eager(eager, reason, len(eager), name, device.description, options)
     log.warning("%s: %d nodes run in eager torch, the first of them %s: %s", name, len(eager), eager[0].name, reason)
     return whole.forward
@@ -76,9 +74,10 @@ def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
     """Whether the graph has a size that Dynamo does not hold fixed; not where it takes tensors of several sizes."""
     examples = [node.meta.get("example_value") for node in module.graph.find_nodes(op="placeholder")]
     tensors = [value for value in examples if isinstance(value, torch.Tensor)]
+    if any(value.is_nested for value in tensors):
+        return False
     numbers = [*example_inputs, *(size for value in tensors for size in value.shape)]
-    is_symbolic = any(isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) for number in numbers)
-    return is_symbolic and not any(value.is_nested for value in tensors)
+    return any(isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) for number in numbers)
 
 
 @unfetched()
@@ -90,7 +89,7 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
-    inline_bodies(module)
+    trace_through(module)
     given = [described_input(node, DeviceTensor) for node in module.graph.find_nodes(op="placeholder")]
     described: dict[str, GraphInput] = {}
     tracing = contextlib.ExitStack()

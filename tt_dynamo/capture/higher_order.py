@@ -1,11 +1,11 @@
-"""Higher-order operators: a body that runs once is traced with its graph; in ATen graphs the others become plain calls.
+"""Higher-order operators: torch traces through those that it can; in ATen graphs every other becomes a plain call.
 
 Before   y = invoke_subgraph(subgraph_0, "subgraph_0", x);   z = cond(p, true_graph_0, false_graph_0, (y,))
 After    the operations of subgraph_0 on x;                  z = HostCall(cond, ...)(p, y)
 
-What reads a number that only a run knows, as a loop's count, becomes such a call as well. What must hold afterwards:
-every value has its fake value, no value is a graph, and ATen operations read tensors alone. So passes, placement and
-tracing know these calls as they know any operation without a lowering.
+What reads a number that only a run knows, as a loop's count, becomes such a call as well. Afterwards every value has
+its fake value, no value is a graph, and ATen operations read tensors alone: passes, placement and tracing know these
+calls as any operation without a lowering.
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from torch._higher_order_ops.invoke_subgraph import invoke_subgraph
 from torch._higher_order_ops.strict_mode import strict_mode_op
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import GraphModule, Interpreter, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
-from tt_dynamo.capture.decompositions import decompositions
-from tt_dynamo.ir.graph import find_fake_mode, splice, values_of
+from tt_dynamo.ir.graph import values_of
 from tt_dynamo.ir.operators import HostCall
 
 # Whose body, the first argument, runs once; the others are its operands, beside a name or hints.
 INLINED = (invoke_subgraph, hints_wrapper, strict_mode_op)
-# What torch itself computes by operations of ATen.
-DECOMPOSED = (associative_scan_op, flex_attention)
+# What torch itself computes by operations on tensors, and by which function.
+DENSE: dict[Any, Any] = {
+    target: target.py_kernels[DispatchKey.CompositeExplicitAutograd] for target in (associative_scan_op, flex_attention)
+}
 
 
-def inline_bodies(module: GraphModule) -> None:
-    """Call what a Dynamo graph runs once as Python does, so that AOTAutograd traces it with what is around it."""
+def trace_through(module: GraphModule) -> None:
+    """Have AOTAutograd trace, in a Dynamo graph, the operations of what is `INLINED` or `DENSE`."""
+    functions = {**dict.fromkeys(INLINED, _run_body), **DENSE}
     for part in filter(lambda part: isinstance(part, GraphModule), module.modules()):
         for node in part.graph.nodes:
-            node.target = _run_body if node.target in INLINED else node.target
+            node.target = functions.get(node.target, node.target)
         part.recompile()
 
 
@@ -48,19 +49,12 @@ def _run_body(body: GraphModule, *operands: Any, **hints: Any) -> Any:
 
 
 def regularize(module: GraphModule, prefix: str = "") -> None:
-    """Make calls of the host of the higher-order operators of an ATen graph, less those that torch decomposes.
-
-    prefix: begins the names that the bodies of those get.
-    """
+    """Make calls of the host of an ATen graph's higher-order operators; `prefix` begins the names of their bodies."""
     for node in module.graph.nodes:
         node.meta.setdefault("val", None)  # of what only raises
     irregular = [node for node in module.graph.nodes if _is_irregular(node)]
     for node in irregular:
-        args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda operand: _body(operand) or operand)
-        if node.target in DECOMPOSED:
-            splice(node, *_decomposed(node, args, kwargs))
-        else:
-            _make_host_call(node, args, kwargs, prefix)
+        _make_host_call(node, prefix)
     for node in module.graph.find_nodes(op="get_attr"):
         if _body(node) is not None and not node.users:
             module.graph.erase_node(node)
@@ -81,32 +75,20 @@ def _body(node: Node) -> GraphModule | None:
     return value if isinstance(value, GraphModule) else None
 
 
-def _decomposed(node: Node, args: Any, kwargs: Any) -> tuple[GraphModule, list[Node]]:
-    """The operations that torch computes an operator by, and their operands."""
-    operands = list(dict.fromkeys(n for n in node.all_input_nodes if _body(n) is None))
-    compute = node.target.py_kernels[DispatchKey.CompositeExplicitAutograd]
-
-    def call(*values: Any) -> Any:
-        known = dict(zip(operands, values, strict=True))
-        given, named = torch.fx.node.map_arg((args, kwargs), known.__getitem__)
-        return compute(*given, **named)
-
-    with find_fake_mode(node.graph), torch.no_grad():
-        made = make_fx(torch.func.functionalize(call), decompositions())(*(n.meta["val"] for n in operands))
-    return made, operands
-
-
-def _make_host_call(node: Node, args: Any, kwargs: Any, prefix: str) -> None:
+def _make_host_call(node: Node, prefix: str) -> None:
     operands = [n for n in node.all_input_nodes if _body(n) is None]
     bodies: list[GraphModule] = []
 
-    def argument(value: Any) -> Any:
-        if isinstance(value, GraphModule) and "name" not in value.meta:
-            value.meta["name"] = f"{prefix}{node.name}_{len(bodies)}"
-            bodies.append(value)
-        return HostCall.Operand(operands.index(value)) if isinstance(value, Node) else value
+    def argument(operand: Node) -> Any:
+        body = _body(operand)
+        if body is None:
+            return HostCall.Operand(operands.index(operand))
+        if "name" not in body.meta:
+            body.meta["name"] = f"{prefix}{node.name}_{len(bodies)}"
+            bodies.append(body)
+        return body
 
-    given, named = torch.fx.node.map_aggregate((args, kwargs), argument)
+    given, named = torch.fx.node.map_arg((node.args, node.kwargs), argument)
     functions = [str(x) for x in tree_leaves(given) if isinstance(x, OpOverload)]
     reason = f"calls {', '.join(functions) or 'functions of the model'}: these run in eager torch"
     if not isinstance(node.target, HigherOrderOperator):

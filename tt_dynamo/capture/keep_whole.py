@@ -3,8 +3,8 @@
 Before   view, t, addmm, view           expand, view, bmm, view     _softmax, …
 After    linear                         matmul                      softmax.int
 
-torch decomposes a composite operation before a graph is written down, unless its composite kernel declines. What
-declines here is put back when the tracing ends. With gradients most comes decomposed: autograd knows the parts.
+torch decomposes a composite operation unless its kernel declines. With gradients most comes decomposed: autograd knows
+the parts.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch.export.exported_program import _override_composite_implicit_decomp
 from torch.fx import GraphModule
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from tt_dynamo.capture.higher_order import DENSE
 
 aten = torch.ops.aten
 
@@ -31,11 +34,7 @@ WHOLE = (
     aten.group_norm.default, aten.softmax.int, aten.log_softmax.int, *(packet.vec for packet in UPSAMPLINGS),
 )  # fmt: skip
 
-_tables = threading.Lock()  # torch's kernel tables are one for all threads
-
-
-def _decline(*args: Any, **kwargs: Any) -> Any:
-    return NotImplemented
+_tables = threading.RLock()  # torch's kernel tables are one for all threads
 
 
 @contextlib.contextmanager
@@ -61,19 +60,19 @@ def kept_whole(module: GraphModule, inputs: Sequence[Any]) -> Iterator[None]:
     Gradients and batches inside of a graph, and tensor subclasses, need the parts: what declines has none of these.
     """
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
-    with contextlib.ExitStack() as tables:
-        if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-            tables.enter_context(_tables)
-            tables.enter_context(_without_decompositions())
-        elif not _transforms(module) and not any(map(is_traceable_wrapper_subclass, tensors)):
-            tables.enter_context(_tables)
-            tables.enter_context(_override_composite_implicit_decomp(dict.fromkeys(WHOLE, _decline)))
+    tables: AbstractContextManager[Any] = contextlib.nullcontext()
+    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+        tables = _without_decompositions()
+    elif not _transforms(module) and not any(map(is_traceable_wrapper_subclass, tensors)):
+        tables = _override_composite_implicit_decomp(dict.fromkeys(WHOLE, lambda *args, **kwargs: NotImplemented))
+    with _tables, tables:
         yield
 
 
 def _transforms(module: GraphModule) -> bool:
-    """Whether a Dynamo graph, or one that it calls, takes gradients or batches operations (torch.func)."""
-    names = (f"{getattr(n.target, '__module__', '')}.{getattr(n.target, '__name__', '')}" for n in module.graph.nodes)
-    if any("functorch" in name or "autograd" in name for name in names):
-        return True
-    return any(_transforms(part) for part in module.children() if isinstance(part, GraphModule))
+    """Whether a Dynamo graph, or one that it calls, takes gradients or batches operations, or calls what does."""
+    graphs = [part.graph for part in module.modules() if isinstance(part, GraphModule)]
+    targets = {node.target for graph in graphs for node in graph.nodes}
+    names = (f"{getattr(target, '__module__', '')}.{getattr(target, '__name__', '')}" for target in targets)
+    is_dense = not targets.isdisjoint(DENSE.values())
+    return is_dense or any("functorch" in name or "autograd" in name for name in names)
