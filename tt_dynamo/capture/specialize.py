@@ -1,14 +1,15 @@
 """Dynamic shapes: one graph, compiled anew for each concrete set of shapes that it meets.
 
-TTNN programs hold their shapes, and Dynamo marks a size that changed as symbolic. A graph with symbolic sizes is
-therefore kept as Dynamo gave it and specialized at the call, once for each combination of sizes. The same goes for
-Python floats, which such a graph takes as tensors and reads by `item`. Sizes that only a run knows (`nonzero`, where
-Dynamo is told to capture it) and those of nested tensors leave nothing to specialize: such a graph runs in eager torch.
+TTNN programs hold their shapes, so a graph with symbolic sizes is kept as Dynamo gave it and specialized at the call.
+The same goes for Python floats, which such a graph takes as tensors and reads by `item`. Integers that a graph only
+counts with, as a sliding cache its tokens, become tensors: one program serves them all. Sizes that only a run knows
+(`nonzero`) and those of nested tensors leave nothing to specialize: such a graph runs in eager torch.
 """
 
 from __future__ import annotations
 
 import logging
+import operator
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,9 +18,8 @@ import torch
 from functorch.compile import make_boxed_func
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_unbacked_symbols
+from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_symbols, free_unbacked_symbols, statically_known_true
 
-from tt_dynamo.capture.counters import count_in_tensors, counted, value_of
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import compute_nodes, copy_graph, values_of
 from tt_dynamo.options import Options
@@ -30,19 +30,24 @@ log = logging.getLogger(__name__)
 Compile = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
 
 
+# Arithmetic with numbers, and how it is written so that it writes into no tensor that stands for one.
+ARITHMETIC: dict[Any, Any] = {function: function for function in (operator.add, operator.sub, operator.mul)}
+ARITHMETIC |= {operator.iadd: operator.add, operator.isub: operator.sub, operator.imul: operator.mul}
+WITH_TENSORS = {*ARITHMETIC, torch.add, torch.sub, torch.mul}
+
+
 class Specializations:
     """A graph with symbolic sizes: a callable that compiles for the sizes of its arguments and remembers."""
 
     def __init__(self, module: GraphModule, compile_: Compile, options: Options) -> None:
-        # Numbers that no size depends on are given as tensors: one program serves all their values.
-        self._counted = counted(module)
-        self._module = count_in_tensors(module) if self._counted else module
+        self._counted = _counted_inputs(module)
+        self._module = _count_in_tensors(module) if self._counted else module
         self._compile = compile_
         self._warn_after = options.warn_after_shapes
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
         results = self._module.graph.output_node().args[0]
-        self._gives_number = [isinstance(value_of(result), torch.SymInt) for result in results]
+        self._gives_number = [isinstance(_value(result), torch.SymInt) for result in results]
         self._as_number = [bool(_reads(node)) for node in module.graph.find_nodes(op="placeholder")]
 
     def __call__(self, *args: Any) -> Any:
@@ -71,9 +76,8 @@ class Specializations:
 
 
 def _makes_symbols(module: GraphModule) -> bool:
-    """Whether tracing makes symbols: for what is known only when the graph runs (`nonzero`, `item`), in the bodies of
-    higher-order operators, and for nested tensors."""
-    values = list(map(value_of, module.graph.nodes))
+    """Whether tracing makes symbols: for what only a run knows, in bodies of operators, and for nested tensors."""
+    values = list(map(_value, module.graph.nodes))
     return any(isinstance(node.target, torch._ops.HigherOrderOperator) for node in module.graph.nodes) or any(
         getattr(value, "is_nested", False) or free_unbacked_symbols(value) for value in values if value is not None
     )
@@ -101,8 +105,7 @@ def report_eager(nodes: Sequence[Node], reason: str, count: int, name: str, devi
 
 def _faked(args: Sequence[Any]) -> list[Any]:
     """Fake tensors of the arguments' sizes, in a mode that has symbols for what only a run knows."""
-    environment = ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True)
-    mode = FakeTensorMode(shape_env=environment)
+    mode = FakeTensorMode(shape_env=ShapeEnv(allow_scalar_outputs=True, allow_dynamic_output_shape_ops=True))
     return [mode.from_tensor(a, static_shapes=True) if isinstance(a, torch.Tensor) else a for a in args]
 
 
@@ -130,4 +133,63 @@ def _concrete(module: GraphModule, args: Sequence[Any]) -> GraphModule:
             graph.erase_node(number)
     for node in graph.nodes:
         node.meta.pop("unbacked_bindings", None)  # Dynamo's symbols, which the new trace does not know
+    return GraphModule(module, graph)
+
+
+def _counted_inputs(module: GraphModule) -> frozenset[int]:
+    """The positions of the inputs that are numbers which a graph counts with, and that no size depends on."""
+    placeholders = module.graph.find_nodes(op="placeholder")
+    sizes = free_symbols([_value(node) for node in placeholders if _is_tensor(node)])
+    return frozenset(
+        index
+        for index, node in enumerate(placeholders)
+        if isinstance(_value(node), torch.SymInt) and not sizes & free_symbols(_value(node)) and _is_counted(node)
+    )
+
+
+def _value(node: Any) -> Any:
+    """What Dynamo says that a node gives; a number is itself."""
+    return node.meta.get("val", node.meta.get("example_value")) if isinstance(node, Node) else node
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(_value(node), torch.Tensor)
+
+
+def _is_counted(number: Node) -> bool:
+    """Whether all that reads a number is arithmetic, of tensors with it or of integers that end as results."""
+    numbers = [number]
+    for node in numbers:
+        for user in node.users:
+            if _is_tensor(user):
+                if user.target not in WITH_TENSORS or user.kwargs:
+                    return False
+            elif user.op != "output" and user not in numbers:
+                is_integer = isinstance(_value(user), (int, torch.SymInt))
+                if not is_integer or (user.target not in ARITHMETIC and _larger(user) is None):
+                    return False
+                numbers.append(user)
+    return True
+
+
+def _larger(node: Node) -> Any:
+    """The operand that the larger of two numbers always is, as guards have it: a cache is full, or not; else None."""
+    if node.target is not torch.sym_max:
+        return None
+    first, second = map(_value, node.args)
+    if statically_known_true(first >= second):
+        return node.args[0]
+    return node.args[1] if statically_known_true(second >= first) else None
+
+
+def _count_in_tensors(module: GraphModule) -> GraphModule:
+    """A copy of the graph that computes the same where counted numbers are given as tensors."""
+    graph, originals = copy_graph(module.graph)
+    for node in originals:
+        larger = _larger(node)
+        if larger is not None:
+            node.replace_all_uses_with(larger)
+            graph.erase_node(node)
+        elif not _is_tensor(node):
+            node.target = ARITHMETIC.get(node.target, node.target)
     return GraphModule(module, graph)

@@ -1,8 +1,8 @@
 """Models without data: copies of models on torch's meta device, and their graphs as graphs of the host.
 
-A tensor on the meta device has a shape and no contents, so a model there of any size takes no memory. Dynamo traces it
-as it is. Its graphs name the device, which has no kernels of its own in ATen and is no place that a value crosses from;
-so before they are compiled, every tensor in them becomes a fake one of the host and every mention of the device "cpu".
+A tensor on the meta device has no contents, so a model there of any size takes no memory, and Dynamo traces it as it
+is. Its graphs name the device, which has no kernels in ATen and is no place that a value crosses from: before they are
+compiled, every tensor in them becomes a fake one of the host and every mention of the device "cpu".
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ META, HOST = torch.device("meta"), torch.device("cpu")
 def without_data(*objects: Any) -> tuple[Any, ...]:
     """Copies of models and inputs with every tensor, and every mention of a device, on the meta device.
 
-    What is shared stays shared. Nothing of the originals is written to, and no contents are copied. Raises what
-    `pickle` raises for what cannot be copied, as an open file.
+    What is shared stays shared; no contents are copied. Raises what `pickle` raises for what cannot be copied.
     """
     kept: dict[int, tuple[Any, Any]] = {}
 
