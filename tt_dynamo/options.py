@@ -22,15 +22,6 @@ MODES = {
     "max-autotune-no-cudagraphs": "no kernels are timed here; TTNN's answers choose, as in the default mode",
 }
 
-# Options whose values are words.
-WORDS = {
-    "mode": tuple(MODES),
-    "fallback": ("torch", "error"),
-    "placement": ("fewest_bytes", "device"),
-    "math_fidelity": ("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4"),
-    "cache_dtype": WEIGHT_DTYPES,
-}
-
 
 class OptionError(ValueError):
     """An option that does not exist, or a value that it cannot take."""
@@ -43,6 +34,11 @@ def _require_one_of(what: str, given: object, words: Iterable[str]) -> None:
         close = difflib.get_close_matches(str(given), words, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(map(repr, words))}"
         raise OptionError(f"unknown {what} {given!r}; {hint}")
+
+
+def _one_of(*words: str) -> Any:
+    """An option that is one of these words, at first the first."""
+    return dataclasses.field(default=words[0], metadata={"words": words})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,15 +69,15 @@ class Options:
     device: Any = "auto"
     dry_run: bool = False
     dump: str | None = None
-    fallback: str = "torch"
-    placement: str = "fewest_bytes"
+    fallback: str = _one_of("torch", "error")
+    placement: str = _one_of("fewest_bytes", "device")
     disable_passes: tuple[str, ...] = ()
-    math_fidelity: str = "auto"
+    math_fidelity: str = _one_of("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
     fp32_accumulation: bool = True
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
-    cache_dtype: str = "bfloat16"
+    cache_dtype: str = _one_of(*WEIGHT_DTYPES)
     warn_after_shapes: int = 4
-    mode: str = "default"
+    mode: str = _one_of(*MODES)
 
     @property
     def notes(self) -> list[str]:
@@ -110,8 +106,9 @@ class Options:
         from tt_dynamo.devices import BOARDS
         from tt_dynamo.passes import OPTIONAL
 
-        for name, words in WORDS.items():
-            _require_one_of(name, getattr(self, name), words)
+        for field in dataclasses.fields(self):
+            if "words" in field.metadata:
+                _require_one_of(field.name, getattr(self, field.name), field.metadata["words"])
         if isinstance(self.device, str):
             _require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
         patterns = self.weight_dtype if isinstance(self.weight_dtype, tuple) else (("*", self.weight_dtype),)
