@@ -1,7 +1,7 @@
 """What an operation gives, of fake tensors: computed once for operands of one shape.
 
-Passes write the same operation in every layer, and torch's own dispatch of fake tensors takes most of their time. So
-a mode of fake tensors, which lives as long as the graph that it was made for, remembers what operations gave.
+Passes write the same operation in every layer, and torch's dispatch of fake tensors takes most of their time. So a mode
+of fake tensors, which lives as long as its graph, remembers what operations gave.
 """
 
 from __future__ import annotations

@@ -56,16 +56,17 @@ def dtype_of(node: Node) -> torch.dtype:
     return node.meta["val"].dtype
 
 
-def _source_facts(node: Node) -> dict[str, Any]:
-    return {key: node.meta[key] for key in ("nn_module_stack", "stack_trace", "from_node") if key in node.meta}
-
-
 def insert(graph: Graph, target: Callable[..., Any], args: tuple, kwargs: dict | None = None, *, like: Node) -> Node:
     """A new call_function node with its fake value, at the graph's insertion point; source facts copied from `like`."""
     node = graph.call_function(target, args, kwargs or {})
-    node.meta.update(_source_facts(like))
+    _copy_source(like, node)
     node.meta["val"] = fake_result(node, like)
     return node
+
+
+def _copy_source(old: Node, new: Node) -> None:
+    for key in old.meta.keys() & {"nn_module_stack", "stack_trace", "from_node"} - new.meta.keys():
+        new.meta[key] = old.meta[key]
 
 
 def fake_result(node: Node, like: Node) -> Any:
@@ -94,10 +95,7 @@ def device_arguments(node: Node, value_of: Callable[[Node], Any]) -> Any:
 
 
 def update_values(nodes: Iterable[Node]) -> None:
-    """Compute the fake values of nodes anew, in this order: rewrites further up may have changed strides.
-
-    Sizes that depend on values stay as they were traced: computing them anew would give other symbols.
-    """
+    """Compute the fake values of nodes anew, in order; sizes that depend on values stay the same symbols."""
     for node in nodes:
         if not any(isinstance(size, torch.SymInt) for value in values_of(node) for size in value.shape):
             node.meta["val"] = fake_result(node, like=node)
@@ -177,8 +175,6 @@ def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     forward: dict[Node, Node] = {}
     outputs = copy.graph_copy(graph, forward)
     copy.output(outputs).meta = dict(graph.output_node().meta)
-    for old, new in forward.items():
-        new.meta = dict(old.meta)
     return copy, {new: old for old, new in forward.items()}
 
 
@@ -254,10 +250,7 @@ class Assumption:
 
 @dataclasses.dataclass
 class Context:
-    """What a pass may know beside the graph: a memory shared between the passes of one compile.
-
-    assume: whether the graph may be compiled for some values of its inputs; `assumptions` says for which.
-    """
+    """What a pass may know beside the graph: a memory of one compile, whether it may assume values, and what it did."""
 
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
     assume: bool = True
@@ -282,7 +275,7 @@ def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
         result = graph.graph_copy(inner.graph, known)
     parts = [new for new in known.values() if isinstance(new, Node) and new not in operands]
     for new in parts:
-        new.meta = {**_source_facts(node), **new.meta}
+        _copy_source(node, new)
         if new.op == "get_attr":
             value = getattr(inner, str(new.target))
             new.target = f"{new.name}_of_{node.name}"
@@ -300,10 +293,7 @@ def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
 
 
 def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
-    """A module of its own that computes `output` from `inputs`; everything between is copied.
-
-    Equal computations have equal code, whatever their nodes are called: weights are known by it.
-    """
+    """A module of its own that computes `output` from `inputs`; equal ones have equal code: weights are known by it."""
     graph = Graph()
     known: dict[Node, Node] = {}
     for index, node in enumerate(inputs):
@@ -311,13 +301,11 @@ def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
         known[node].meta.update(node.meta)
     attributes: dict[str, Any] = {}
     for current in needed_for(output, known.__contains__):
-        target = current.target
+        copy = known[current] = graph.node_copy(current, known.__getitem__)
+        copy.name = f"v{len(known)}"
         if current.op in ("get_attr", "call_module"):
-            target = f"a{len(attributes)}"
-            attributes[target] = getattr(current.graph.owning_module, str(current.target))
-        args, kwargs = torch.fx.node.map_arg((current.args, current.kwargs), known.__getitem__)
-        known[current] = graph.create_node(current.op, target, args, kwargs, f"v{len(known)}")
-        known[current].meta.update(current.meta)
+            copy.target = f"a{len(attributes)}"
+            attributes[copy.target] = getattr(current.graph.owning_module, str(current.target))
     graph.output(known[output])
     return GraphModule(attributes, graph)
 

@@ -1,13 +1,13 @@
 """Fake values that lie in memory as eager torch's results do.
 
-Where operands do not lie plainly, some fake results have other strides than the kernels give: those of torch's Python
-references, or of a decomposition. Torch itself is asked: one call of the operation, on ones.
+Where operands do not lie plainly, torch's Python references and decompositions may give other strides than kernels.
+Torch itself is asked: one call of the operation, on ones.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch._prims_common import compute_required_storage_length, make_contiguous
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from tt_dynamo.ir.graph import aten, update_values, values_of
+from tt_dynamo.ir.graph import aten, find_fake_mode, update_values, values_of
 from tt_dynamo.ir.torch_internals import without_modes
 
 LIMIT = 1 << 24  # elements of memory that an operand spans; larger ones are not worth the memory
@@ -39,7 +39,11 @@ def correct_strides(graph: Graph) -> None:
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
             strides = _eager_strides(node.target, args, kwargs)
         if strides is not None and strides != [value.stride() for value in values]:
-            made = [_restrided(value, stride) for value, stride in zip(values, strides, strict=True)]
+            with find_fake_mode(graph):
+                made = [
+                    torch.empty_strided(value.shape, stride, dtype=value.dtype)
+                    for value, stride in zip(values, strides, strict=True)
+                ]
             node.meta["val"] = made[0] if isinstance(node.meta["val"], Tensor) else tuple(made)
             corrected.add(node)
 
@@ -68,7 +72,8 @@ def laid_out(decomposition: Callable[..., Any], target: Any) -> Callable[..., An
 def _eager_strides(target: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]] | None:
     """The strides of what `target` gives; None where operands lie plainly, so that results do too."""
     operands = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-    if not all(map(_can_be_made, operands)) or all(map(_is_plain, operands)):
+    are_plain = all(x.stride() == make_contiguous_strides_for(x.shape) for x in operands)
+    if are_plain or not all(map(_can_be_made, operands)):
         return None
     with without_modes(), torch.no_grad():
         args, kwargs = tree_map_only(Tensor, _ones, (args, kwargs))
@@ -85,15 +90,5 @@ def _extent(x: Tensor) -> int:
     return compute_required_storage_length(x.shape, x.stride(), 0)
 
 
-def _is_plain(x: Tensor) -> bool:
-    """Whether x is contiguous, also in dimensions of one element."""
-    return x.stride() == make_contiguous_strides_for(x.shape)
-
-
 def _ones(x: Tensor) -> Tensor:
     return torch.ones(_extent(x), dtype=x.dtype).as_strided(x.shape, x.stride())
-
-
-def _restrided(value: Any, stride: Sequence[int]) -> Tensor:
-    with value.fake_mode:
-        return torch.empty_strided(value.shape, stride, dtype=value.dtype)

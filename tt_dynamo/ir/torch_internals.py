@@ -1,7 +1,6 @@
 """What we use of torch that torch promises nobody, behind functions that say what it is for.
 
-`tests/capture/test_torch_internals.py` names what an upgrade broke. Fake tensors' own are in `ir/fake.py`, and torch's
-higher-order operators in `capture/higher_order.py`.
+`tests/capture/test_torch_internals.py` names what an upgrade broke. More: `ir/fake.py`, `capture/higher_order.py`.
 """
 
 from __future__ import annotations
