@@ -27,7 +27,8 @@ def fake_call(target: Any, args: Any, kwargs: Any, mode: FakeTensorMode) -> Any:
             result = target(*args, **kwargs)
         return tree_map_only(torch.Tensor, lambda x: FakeTensor(mode, x, CPU), result)
     known = vars(mode).setdefault("tt_dynamo_results", {})
-    key = (target, _frozen(args), _frozen(kwargs))
+    # Of texts, in which 1, 1.0 and True differ, and so do 0.0 and -0.0.
+    key = target, repr(tree_map_only(torch.Tensor, lambda x: (x.shape, x.stride(), x.dtype), (args, kwargs)))
     if key not in known:
         with mode, torch.no_grad():
             known[key] = target(*args, **kwargs)
@@ -52,14 +53,3 @@ def _is_simple(target: Any, tensors: list[torch.Tensor]) -> bool:
 def _may_alias(target: Any) -> bool:
     returns_view = any(returned.alias_info is not None for returned in target._schema.returns)
     return returns_view or target in (torch.ops.aten.reshape.default, torch.ops.aten.contiguous.default)
-
-
-def _frozen(argument: Any) -> Any:
-    """An argument as a part of a key."""
-    if isinstance(argument, torch.Tensor):
-        return tuple(argument.shape), argument.stride(), argument.dtype
-    if isinstance(argument, (tuple, list)):
-        return tuple(map(_frozen, argument))
-    if isinstance(argument, dict):
-        return tuple((key, _frozen(value)) for key, value in argument.items())
-    return type(argument), repr(argument)  # 1, 1.0 and True are equal, and so are 0.0 and -0.0
