@@ -1,8 +1,7 @@
 """Does a model fit? Compile it without its data, and say what TTNN's allocator answers.
 
-The model is copied to torch's meta device, traced by Dynamo, and compiled as it would be for a call: on the device that
-is open, with weights of the right shapes and no contents. Nothing is uploaded and nothing is computed, so a model that
-is larger than the host's memory can be checked before its weights are downloaded.
+The model is copied to torch's meta device, traced by Dynamo, and compiled as for a call. Nothing is uploaded or
+computed, so a model that is larger than the host's memory can be checked before its weights are downloaded.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import dataclasses
 import gc
 import types
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -131,10 +130,11 @@ def _checked(
     copied, inputs = without_data(getattr(model, "_orig_mod", model), example_inputs)
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     result = Check(opened.description, True, 0, has.total, has.free, fast.total)
-    compiled = torch.compile(_forward(copied), backend=backend, dynamic=False)
+    own_code = types.FunctionType(_forward.__code__.replace(), globals())  # Dynamo remembers as long as code lives
+    compiled = torch.compile(own_code, backend=backend, dynamic=False)
     with record() as result.reports, torch.no_grad():
         try:
-            compiled(*args, **kwargs)
+            compiled(copied, *args, **kwargs)
         except BackendCompilerFailed as error:
             if not isinstance(error.inner_exception, DoesNotFit):
                 raise error.inner_exception from None
@@ -148,13 +148,6 @@ def _checked(
     return result
 
 
-def _forward(self: torch.nn.Module) -> Callable[..., Any]:
-    """A call of a model with code of its own: what Dynamo remembers of a compilation lasts as long as the code.
-
-    The model is called `self`, as Dynamo calls one that is compiled by itself, so that names are the same.
-    """
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        return self(*args, **kwargs)
-
-    return types.FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
+def _forward(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+    # The model is called `self`, as Dynamo calls one that is compiled by itself, so that names are the same.
+    return self(*args, **kwargs)
