@@ -47,10 +47,8 @@ class Options:
 
     device: "auto" (hardware where there is some, else an emulated N150), "hardware", a board name, or an open ttnn
         device or mesh, which stays the user's to close.
-    dry_run: calls go to the open device and no values are computed on an emulated one: outputs have the right shape
-        and dtype and undefined contents. Measures host dispatch and memory.
-    dump: folder for the graph after every pass, the program, its weights, the report and a drawing; the environment
-        variable TT_DYNAMO_DUMP sets the default.
+    dry_run: an emulated device computes no values; outputs have undefined contents. Measures dispatch and memory.
+    dump: folder for graphs, programs, weights, reports and drawings; the environment's TT_DYNAMO_DUMP by default.
     fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
     placement: "fewest_bytes" runs moves of data, casts and integers where the fewest bytes cross; "device" puts
         whatever the device can take on the device.

@@ -219,22 +219,16 @@ def native_multi_head_attention(
         return NotImplemented
     projected = F.linear(query, qkv_weight, qkv_bias).split(embed_dim, -1)
     q, k, v = (part.view(*query.shape[:2], num_head, -1).transpose(1, 2) for part in projected)
-    left_out = None if mask is None else _broadcast_mask(mask.to(torch.bool), mask_type)
+    if mask is not None:  # of [query, key], of [batch, key] where its type is 1, or of all dimensions
+        mask = mask.to(torch.bool)[:, None, None] if mask_type == 1 else mask.to(torch.bool)
     if need_weights:
         scores = q @ k.mT * q.shape[-1] ** -0.5
-        scores = scores if left_out is None else scores.masked_fill(left_out, float("-inf"))
+        scores = scores if mask is None else scores.masked_fill(mask, float("-inf"))
         weights = torch.softmax(scores, -1)
         heads, weights = weights @ v, weights.mean(1) if average_attn_weights else weights
     else:
-        heads, weights = F.scaled_dot_product_attention(q, k, v, None if left_out is None else ~left_out), None
+        heads, weights = F.scaled_dot_product_attention(q, k, v, None if mask is None else ~mask), None
     return F.linear(heads.transpose(1, 2).flatten(2), proj_weight, proj_bias), weights
-
-
-def _broadcast_mask(mask: Tensor, mask_type: int | None) -> Tensor:
-    """A mask of what mask_type says, 0 [query, key], 1 [batch, key] or 2 all, for [batch, heads, query, key]."""
-    if mask_type == 1:
-        return mask[:, None, None, :]
-    return mask if mask.ndim == 4 else mask[None, None]
 
 
 @composite(aten._scaled_dot_product_flash_attention_for_cpu_backward.default)

@@ -79,10 +79,7 @@ def on_host(module: GraphModule, inputs: Sequence[Any]) -> list[Any]:
         node.args, node.kwargs = tree_map(moved, (node.args, node.kwargs))
         if "example_value" in node.meta:
             node.meta["example_value"] = tree_map(faked, node.meta["example_value"])
-    for name, tensor in [*module.named_buffers(remove_duplicate=False)]:
-        if tensor.is_meta:
-            owner, _, attribute = name.rpartition(".")
-            module.get_submodule(owner).register_buffer(attribute, torch.zeros_like(tensor, device=HOST))
+    module._apply(lambda tensor: torch.zeros_like(tensor, device=HOST) if tensor.is_meta else tensor)
     module.recompile()
     return list(map(faked, inputs))
 
