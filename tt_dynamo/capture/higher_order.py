@@ -39,9 +39,9 @@ def trace_through(module: GraphModule) -> None:
     """Have AOTAutograd trace, in a Dynamo graph, the operations of what is `INLINED` or `DENSE`."""
     functions = {**dict.fromkeys(INLINED, _run_body), **DENSE}
     for part in filter(lambda part: isinstance(part, GraphModule), module.modules()):
-        for node in part.graph.nodes:
-            node.target = functions.get(node.target, node.target)
-        part.recompile()
+        for node in [node for node in part.graph.nodes if node.target in functions]:
+            node.target = functions[node.target]
+            part.recompile()
 
 
 def _run_body(body: GraphModule, *operands: Any, **hints: Any) -> Any:
