@@ -1,4 +1,4 @@
-"""What crosses between host and device, and calls that only eager torch makes, as those of higher-order operators."""
+"""What crosses between host and device or stays there, and calls that only eager torch makes, as those of higher-order operators."""
 
 from __future__ import annotations
 
@@ -20,6 +20,24 @@ def to_device(x, dtype, layout):
 @define("Tensor x", TRANSFERS)
 def to_host(x):
     """A value that crosses from the device to the host: contiguous, in memory of its own."""
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+@define("Tensor x", TRANSFERS)
+def state_read(x):
+    """An input that stays on the device between calls, as it lies there."""
+    return x
+
+
+@define("Tensor(a!) x, Tensor new", TRANSFERS, gives="()")
+def state_write(x, new):
+    """Leaves `new`, on the device, as what the input x is there at the next call."""
+    x.copy_(new)
+
+
+@define("Tensor x, str dtype", TRANSFERS)
+def keep(x, dtype):
+    """An output that stays on the device, in that dtype of TTNN, for later calls to read."""
     return x.clone(memory_format=torch.contiguous_format)
 
 
