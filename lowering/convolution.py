@@ -1,9 +1,9 @@
 """Convolutions of flattened images: fused node → TTNN calls.
 
 Weights and bias arrive as tensors of TTNN on the host, in torch's order: TTNN lays them out for one convolution of one
-shape, by a call of its own that constants take only once (`tt_dynamo.compiler.prepare`). A convolution takes its image
-as it lies and leaves its own sharded in L1, so that of several in a row each launches what it
-computes and nothing else.
+shape, by a call of its own that constants take only once (`tt_dynamo.compiler.traced_weights`). A convolution takes its
+image as it lies and leaves its own sharded in L1, so that of several in a row each launches what it computes and
+nothing else.
 """
 
 from __future__ import annotations

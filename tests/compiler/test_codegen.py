@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch.fx import Graph
 
-from tt_dynamo.compiler.codegen import program_source
-from tt_dynamo.compiler.recorder import Expression
+from tt_dynamo.compiler.codegen import Expression, program_source
 from tt_dynamo.ir.graph import aten, target_name
 from tt_dynamo.ir.helpers import checked, restrided
 from tt_dynamo.runtime.program import load
@@ -196,12 +195,6 @@ def test_expressions_within_lists_are_shared_too():
     program = Text("x")
     y = program.call("ttnn.a", program.inputs[0], [Expression("ttnn.UnaryWithParam(1)", object())], name="y")
     assert "unary_with_param = ttnn.UnaryWithParam(1)" in program.source(y)
-
-
-def test_infinities_of_the_recorder_are_not_shared():
-    program = Text("x")
-    y = program.call("ttnn.fill", program.inputs[0], Expression('float("-inf")', -math.inf), name="y")
-    assert program.body(y)[0] == 'y = ttnn.fill(x, float("-inf"))'
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------

@@ -14,8 +14,7 @@ from torch import nn
 from torch._dynamo.exc import BackendCompilerFailed
 
 import tt_dynamo
-from tt_dynamo.compiler.fit import DoesNotFit, Memory, dram
-from tt_dynamo.compiler.measure import dram_or_error
+from tt_dynamo.compiler.fit import DoesNotFit, Memory, dram, dram_or_error
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.runtime.weights import WeightStore
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import tt_dynamo
-import tt_dynamo.compiler.pipeline
+import tt_dynamo.compiler.compile
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES
 
@@ -60,7 +60,7 @@ def raising(name):
 
 @pytest.mark.parametrize("name", [transform.__name__ for transform in PASSES])
 def test_a_pass_that_raises_is_left_out_and_named(name, monkeypatch, passes_that_raised):
-    monkeypatch.setattr(tt_dynamo.compiler.pipeline, "PASSES", raising(name))
+    monkeypatch.setattr(tt_dynamo.compiler.compile, "PASSES", raising(name))
     report = run()
     (note,) = report.notes
     assert note == f"the pass {name} was left out: it raised AttributeError: list has no shape"
@@ -72,13 +72,13 @@ def test_a_pass_that_raises_is_left_out_and_named(name, monkeypatch, passes_that
 
 def test_what_one_leaves_half_done_is_undone(monkeypatch, passes_that_raised):
     expected = run(disable_passes=["fuse_attention"]).code
-    monkeypatch.setattr(tt_dynamo.compiler.pipeline, "PASSES", raising("fuse_attention"))
+    monkeypatch.setattr(tt_dynamo.compiler.compile, "PASSES", raising("fuse_attention"))
     assert run().code == expected
     passes_that_raised.clear()
 
 
 def test_a_graph_that_may_not_fall_back_needs_the_passes_for_right_values(monkeypatch, passes_that_raised):
-    monkeypatch.setattr(tt_dynamo.compiler.pipeline, "PASSES", raising("keep_strides"))
+    monkeypatch.setattr(tt_dynamo.compiler.compile, "PASSES", raising("keep_strides"))
     with pytest.raises(Exception, match="the pass keep_strides, without which") as error:
         run(fallback="error")
     assert isinstance(error.value, FallbackError) or isinstance(error.value.inner_exception, FallbackError)

@@ -147,9 +147,8 @@ def test_an_object_that_the_compiler_made_is_written_as_it_was_noted(ttnn, recor
 
 def test_infinities_are_written_as_python_reads_them(recorder, graph, operand):
     recorder.clamp(operand(32, 32), min=float("-inf"), max=float("inf"))
-    assert texts(last(graph)) == {"min": 'float("-inf")', "max": 'float("inf")'}
     graph.output(())
-    assert 'min=float("-inf")' in program_source(graph)
+    assert 'min=float("-inf"), max=float("inf")' in program_source(graph)
 
 
 def test_numbers_and_flags_are_written_as_they_are(recorder, graph, operand):

@@ -1,32 +1,48 @@
-"""A program as Python: what runs, what is dumped, and what a user can save and run alone.
+"""A program as Python, one line a call: what runs, what is dumped, and what a user can save and run alone.
 
-One line a call, written as one would write it by hand; each name is set to None at its last use, which frees the tensor
-it held. Objects of TTNN that calls share (grids, configurations) are made once, above the function.
+A name is set to None at its last use, which frees its tensor. Objects of TTNN (grids, configurations) are made once,
+above the function.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
 import operator
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx.node import map_aggregate
 from torch.utils._pytree import tree_leaves
 
-from tt_dynamo.compiler.recorder import Expression
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import function_name, target_name
 from tt_dynamo.ir.helpers import HELPERS
+
+Names = Mapping[Any, str]  # of nodes, and of the texts of expressions, where they have others than their own
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+    """A Python expression in a program and the object that it makes."""
+
+    text: str
+    value: Any = dataclasses.field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def program_source(graph: Graph) -> str:
     """The module text of a program graph: imports, shared objects, `def forward(device, inputs…, weights…)`."""
     shared = _shared_objects(graph)
+    helpers = [text for helper, text in HELPERS.items() if graph.find_nodes(op="call_function", target=helper)]
     lines = ["import torch", "import ttnn", ""]
-    for helper, text in HELPERS.items():
-        if graph.find_nodes(op="call_function", target=helper):
-            lines += ["", text]
+    lines += [line for text in helpers for line in ("", text)]
     lines += [f"{name} = {text}" for text, name in shared.items()]
     lines += _functions(graph)
     parameters = ["device", *(node.name for node in graph.find_nodes(op="placeholder"))]
@@ -37,102 +53,79 @@ def program_source(graph: Graph) -> str:
 
 
 def _functions(graph: Graph) -> list[str]:
-    """The functions that higher-order operators call, each once, those that it calls itself before it."""
+    """The functions that higher-order operators call, each once, behind those that it calls itself."""
     lines: list[str] = []
     for node in graph.nodes:
-        for body in _bodies(node):
+        arguments = node.target.arguments(node.args) if isinstance(node.target, operators.HostCall) else ()
+        for body in (leaf for leaf in tree_leaves(arguments) if isinstance(leaf, GraphModule)):
             head = f"def {body.meta['name']}({', '.join(n.name for n in body.graph.find_nodes(op='placeholder'))}):"
             if head not in lines:
                 lines += [*_functions(body.graph), "", "", head, *(f"    {line}" for line in _body(body.graph, {}))]
     return lines
 
 
-def _bodies(node: Node) -> list[GraphModule]:
-    if not isinstance(node.target, operators.HostCall):
-        return []
-    return [x for x in tree_leaves(node.target.arguments(node.args)) if isinstance(x, GraphModule)]
-
-
-def _body(graph: Graph, shared: dict[str, str]) -> list[str]:
-    last_use = _last_uses(graph)
+def _body(graph: Graph, names: Names) -> list[str]:
+    last_uses = Interpreter(torch.nn.Module(), graph=graph).user_to_last_uses
     lines: list[str] = []
     module = None
     for node in graph.nodes:
         if node.op == "output":
             results = node.args[0]
-            lines.append(f"return {_text(results if isinstance(results, Node) else tuple(results), shared)}")
-            continue
-        if node.op == "placeholder":
-            continue
-        if node.meta.get("module", module) != module:
-            module = node.meta["module"]
-            lines.append(f"# {module}" if module else "#")
-        freed = [name.name for name in last_use.get(node, [])]
-        line = _call(node, shared)
-        line = line if not node.users else f"{node.name} = {line}"
-        lines.append(line + (f"; {' = '.join(freed)} = None" if freed else ""))
+            lines.append(f"return {_text(results if isinstance(results, Node) else tuple(results), names)}")
+        elif node.op != "placeholder":
+            if meta.module.get(node, module) != module:
+                module = meta.module(node)
+                lines.append(f"# {module}" if module else "#")
+            read = last_uses.get(node, [])  # for the last time; inputs and weights are the caller's and stay
+            freed = "".join(f"{source.name} = " for source in read if source.op != "placeholder")
+            line = _call(node, names)
+            lines.append((f"{node.name} = {line}" if node.users else line) + (f"; {freed}None" if freed else ""))
     return lines or ["return ()"]
 
 
-def _last_uses(graph: Graph) -> dict[Node, list[Node]]:
-    """For each node, the values that it is the last to read. Inputs and weights are the caller's and stay."""
-    seen: set[Node] = set()
-    last: dict[Node, list[Node]] = {}
-    for node in reversed(graph.nodes):
-        for source in dict.fromkeys(node.all_input_nodes):
-            if source not in seen and source.op != "placeholder":
-                seen.add(source)
-                if node.op != "output":
-                    last.setdefault(node, []).append(source)
-    return last
-
-
-def _call(node: Node, shared: dict[str, str]) -> str:
+def _call(node: Node, names: Names) -> str:
     if node.target is operator.getitem:
-        return f"{_text(node.args[0], shared)}[{node.args[1]}]"
+        return f"{_text(node.args[0], names)}[{node.args[1]}]"
     if node.op == "get_attr":
         value = getattr(node.graph.owning_module, str(node.target))
         return f"torch.tensor({_text(value.tolist(), {})}, dtype={value.dtype}).reshape({list(value.shape)})"
     args, kwargs = node.args, node.kwargs
     if isinstance(node.target, operators.HostCall):
         args, kwargs = node.target.arguments(args)
-    arguments = [_text(argument, shared) for argument in args]
-    arguments += [f"{key}={_text(argument, shared)}" for key, argument in kwargs.items()]
+    name = target_name(node)
     if node.op == "call_method":
-        return f"{arguments[0]}.{node.target}({', '.join(arguments[1:])})"
-    return f"{target_name(node)}({', '.join(arguments)})"
+        name, args = f"{_text(args[0], names)}.{node.target}", args[1:]
+    return f"{name}({arguments_text(args, kwargs, names)})"
 
 
 def inline_call(node: Node, names: dict[Node, str]) -> str:
     """A call as one expression, with its shared objects in place and its operands under the given names."""
-    known = {operand: Expression(name, None) for operand, name in names.items()}
-    args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
-    texts = [_text(argument, {}) for argument in args]
-    texts += [f"{key}={_text(argument, {})}" for key, argument in kwargs.items()]
-    return f"{target_name(node)}({', '.join(texts)})"
+    return f"{target_name(node)}({arguments_text(node.args, node.kwargs, names)})"
 
 
-def _text(argument: Any, shared: dict[str, str]) -> str:
-    if isinstance(argument, Node):
-        return argument.name
-    if isinstance(argument, Expression):
-        return shared.get(argument.text, argument.text)
-    if isinstance(argument, tuple):
-        items = [_text(item, shared) for item in argument]
-        return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
-    if isinstance(argument, list):
-        return f"[{', '.join(_text(item, shared) for item in argument)}]"
-    if isinstance(argument, slice):
-        return f"slice({argument.start}, {argument.stop}, {argument.step})"
-    if isinstance(argument, GraphModule):
-        return str(argument.meta["name"])
-    if isinstance(argument, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
-        return function_name(argument)
-    if isinstance(argument, torch.device):
-        return f"torch.device({str(argument)!r})"
-    if isinstance(argument, float) and argument != argument or argument in (float("inf"), float("-inf")):
-        return f'float("{argument}")'
-    return repr(argument)
+def arguments_text(args: Iterable[Any], kwargs: Mapping[str, Any], names: Names) -> str:
+    """The arguments of a call, as they stand between its brackets."""
+    texts = [_text(argument, names) for argument in args]
+    return ", ".join(texts + [f"{key}={_text(argument, names)}" for key, argument in kwargs.items()])
+
+
+def _text(argument: Any, names: Names) -> str:
+    """An argument as Python reads it: the `repr` of tuples, lists and slices of what `text` says."""
+
+    def text(leaf: Any) -> str:
+        if isinstance(leaf, Node):
+            return names.get(leaf, leaf.name)
+        if isinstance(leaf, Expression):
+            return names.get(leaf.text, leaf.text)
+        if isinstance(leaf, GraphModule):
+            return str(leaf.meta["name"])
+        if isinstance(leaf, (torch._ops.OpOverload, torch._ops.HigherOrderOperator)):
+            return function_name(leaf)
+        if isinstance(leaf, torch.device):
+            return f"torch.device({str(leaf)!r})"
+        return f'float("{leaf}")' if isinstance(leaf, float) and not math.isfinite(leaf) else repr(leaf)
+
+    return repr(map_aggregate(argument, lambda leaf: Expression(text(leaf))))
 
 
 def _shared_objects(graph: Graph) -> dict[str, str]:
@@ -142,12 +135,10 @@ def _shared_objects(graph: Graph) -> dict[str, str]:
     for node in graph.nodes:
         for argument in tree_leaves((node.args, node.kwargs)):
             text = argument.text if isinstance(argument, Expression) else ""
-            if text.endswith(")") and not text.startswith("float(") and text not in names:
+            if text.endswith(")") and text not in names:
                 kind = text.split("(")[0].rpartition(".")[2].removeprefix("Wormhole")
                 base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
-                name, index = base, 1
-                while name in taken:
-                    name, index = f"{base}_{index}", index + 1
-                taken.add(name)
-                names[text] = name
+                numbered = (f"{base}_{index}" for index in itertools.count(1))
+                names[text] = next(name for name in itertools.chain([base], numbered) if name not in taken)
+                taken.add(names[text])
     return names

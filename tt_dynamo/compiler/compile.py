@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Iterator
 
@@ -13,32 +14,31 @@ from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.decisions import Decisions
-from tt_dynamo.compiler.describe import fill_report, publish
-from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
-from tt_dynamo.compiler.fit import explained
-from tt_dynamo.compiler.float_positions import float_position_math
-from tt_dynamo.compiler.measure import measure_program
-from tt_dynamo.compiler.pipeline import run_passes
-from tt_dynamo.compiler.states import find_states, keep_outputs
-from tt_dynamo.compiler.trace import Trace, Tracer, settings_for
+from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
+from tt_dynamo.compiler.fit import explained, measure_program
+from tt_dynamo.compiler.states import keep_outputs, keep_states
+from tt_dynamo.compiler.trace import Trace, recorder_for
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.devices import Device
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import Context, Sides, compute_nodes, copy_graph, is_parameter
+from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, copy_graph, is_parameter
+from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.options import Options
-from tt_dynamo.passes import NEEDED_FOR_VALUES
+from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.place import MOVES, place
-from tt_dynamo.report.dump import Dump
-from tt_dynamo.report.report import GraphReport
+from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
+from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.weights import WeightStore
+
+log = logging.getLogger(__name__)
 
 
 class Compiler:
@@ -55,6 +55,7 @@ class Compiler:
         self.report = GraphReport(name=name, device=device.description)
         self.dump = Dump.create(options.dump)
         self.decisions = Decisions(options)
+        self.passes = [transform for transform in PASSES if transform.__name__ not in options.disable_passes]
 
     # AOTAutograd calls with its fake mode on; passes evaluate literals and TTNN is given real tensors.
     @unset_fake_temporarily()
@@ -64,34 +65,43 @@ class Compiler:
         correct_strides(self.module.graph)
         output = self.module.graph.output_node()
         # Passes may change strides and what shares memory; the caller gets what eager torch gives.
-        output.meta["eager"] = [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]]
+        meta.eager.set(output, [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]])
         self.eager = copied(self.module)
         with self._stage("passes"):
             self._run_passes()
-        settings, texts = settings_for(self.ttnn, self.device, self.options)
+        recorder = recorder_for(self.ttnn, self.device, self.options)
         while True:
             with self._stage("placement"):
-                graph, original, sides = self._place()
+                graph, sides = self._place()
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
-                found = self.device.resource(WeightStore).find
-                traced = Tracer(graph, sides, self.ttnn, self.device.handle, settings, texts, found).run()
-            if traced.refused:
-                self.decisions.apply_refusals(traced.refused, original)
-                if "fold_constants" not in self.raised:
-                    fold_constants(self.module.graph, self.context)  # those that parts have among them
-            elif not self.decisions.request_block_sharding(traced.wants_block_sharding, original):
+                traced = Trace(graph, sides, self.ttnn, self.device, recorder).run()
+            if not self.decisions.learn(traced.refused, traced.wants_block_sharding):
                 break
+            if traced.refused and fold_constants in self.passes:
+                fold_constants(self.module.graph, self.context)  # those that parts have among them
             del traced  # and with it what it allocated, before the next attempt allocates the same
         placed = GraphModule(self.module, graph)
         self.dump.graph("place_and_assign_layouts", placed)
         self._report_decisions()
         with self._stage("codegen"):
-            program = self._program(placed, sides, traced, settings)
-        with self._stage("measure"), explained(graph, self.device, self.ttnn):
-            measured = measure_program(self.report.name, traced, self.ttnn, self.device.handle)
-        fill_report(self.report, graph, sides, traced, measured)
-        publish(self.report, self.dump, program, traced)
+            program = self._program(placed, sides, traced, recorder.settings)
+        with self._stage("measure"), explained(graph, self.device, self.ttnn), contextlib.closing(traced):
+            launches = measure_program(self.report, traced.graph, traced.arguments(), self.ttnn)
+        _fill_report(self.report, graph, sides, traced, launches)
+        self._publish(program, traced)
         return program
+
+    def _publish(self, program: Program, traced: Trace) -> None:
+        """Dump what the compilation ended in, hand out its report, and log it in a line."""
+        report, dump = self.report, self.dump
+        if dump.path is not None:
+            dump.drawing(traced.graph)
+            dump.report(report)
+            program.on_first_weights = functools.partial(_dump_program, dump, program.source, traced)
+        emit(report)
+        placed = f"{report.nodes} nodes, {report.device_share:.1%} on the device, {len(report.fallbacks)} fallbacks"
+        run = f"{report.device_programs} kernel launches, compiled in {sum(report.seconds.values()):.2f} s"
+        log.info("%s on %s: %s, %s", report.name, report.device, placed, run)
 
     @contextlib.contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -100,34 +110,53 @@ class Compiler:
         self.report.seconds[name] = self.report.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def _run_passes(self) -> None:
-        disabled = self.options.disable_passes
-        self.context, self.raised = run_passes(self.module, self.eager, disabled, self.context.assume, self.dump)
-        for name, error in self.raised.items():
-            self.report.notes.append(f"the pass {name} was left out: it raised {error}")
-            if name in NEEDED_FOR_VALUES:
-                reason = f"the pass {name}, without which the device may compute other values, raised {error}"
+        """Run the passes. Where one raises, perhaps halfway, the others run anew on the graph as it was before all.
+
+        None run where the device would compute other values without that one.
+        """
+        while found := next(((each, error) for each in self.passes if (error := self._run(each))), None):
+            failed, error = found
+            self.report.notes.append(f"the pass {failed.__name__} was left out: it raised {error}")
+            self.module.graph, _ = copy_graph(self.eager.graph)
+            self.context = Context(assume=self.context.assume)
+            self.passes.remove(failed)
+            if failed.__name__ in NEEDED_FOR_VALUES:
+                self.passes = []
+                without = f"the pass {failed.__name__}, without which the device may compute other values"
                 for node in compute_nodes(self.module.graph):
-                    self.decisions.move_to_host(node, "unsupported", reason)
+                    self.decisions.move_to_host(node, "unsupported", f"{without}, raised {error}")
 
-    def _place(self) -> tuple[Graph, dict[Node, Node], Sides]:
-        """A copy of the graph, for each of its nodes the original, and where it runs: placed as was decided so far."""
-        graph, original = copy_graph(self.module.graph)
-        for node in original:
-            if self.decisions[original[node]].block_sharded:
-                node.update_kwarg("block_sharded", True)
-        exact = float_position_math(graph) if self.options.placement != "device" else set()
-        can_run = functools.partial(self._can_run, original=original, host_work=HostWork(graph), exact=exact)
-        sides = place(graph, can_run, self.options.placement != "device")
-        assign_layouts(graph, sides, gives, functools.partial(self._needs, original=original))
-        find_states(graph, sides)
+    def _run(self, transform: Pass) -> str:
+        """Run a pass; what it raises, "" where it does not."""
+        name, log = transform.__name__, logging.getLogger(transform.__module__)
+        started = time.perf_counter()
+        try:
+            changed = transform(self.module.graph, self.context)
+        except Exception as error:
+            log.warning("the pass %s raised and is left out", name, exc_info=True)
+            return f"{type(error).__name__}: {error}"
+        log.debug("%s: %d places in %.3f s", name, changed, time.perf_counter() - started)
+        if changed and self.dump.path is not None:
+            self.module.recompile()
+            self.dump.graph(name, self.module)
+        return ""
+
+    def _place(self) -> tuple[Graph, Sides]:
+        """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""
+        graph = self.decisions.copied(self.module.graph)
+        may_choose = self.options.placement != "device"
+        exact = float_position_math(graph) if may_choose else set()
+        sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph), exact=exact), may_choose)
+        assign_layouts(graph, sides, gives, self._needs)
+        keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype)
-        return graph, original, sides
+        return graph, sides
 
-    def _can_run(self, node: Node, original: dict[Node, Node], host_work: HostWork, exact: set[Node]) -> bool:
+    def _can_run(self, node: Node, host_work: HostWork, exact: set[Node]) -> bool:
         """Whether the device may be asked about a node, which `exact` nodes are not; notes why not."""
-        if self.decisions[original[node]].side or node in exact:
+        if self.decisions.is_on_host(node) or node in exact:
             return False
-        is_integer_math = host_work.is_host_integer_math(node) and node.meta["val"].dtype != torch.bool
+        is_integer_math = node in host_work.integer_math and node.meta["val"].dtype != torch.bool
         if is_integer_math and self.options.placement != "device":
             return False  # a few bytes stay on the host, in the dtype that the reader wants
         reason = impossible(node)
@@ -136,15 +165,15 @@ class Compiler:
                 return False
             reason = "TTNN lays out the weights of a convolution on the host, so they are computed there"
         if reason and not host_work.belongs_on_host(node):
-            self.decisions.move_to_host(original[node], "unsupported", reason)
+            self.decisions.move_to_host(node, "unsupported", reason)
         return not reason
 
-    def _needs(self, node: Node, operand: Node, original: dict[Node, Node]) -> tuple[str, str | None]:
+    def _needs(self, node: Node, operand: Node) -> tuple[str, str | None]:
         """What a node needs of an operand: layout and dtype; the weights of products as the options say."""
         layout, dtype = needs(node, operand)
         if node.target in operators.CACHE_WRITES and operand is node.args[0]:
             return layout, self.options.cache_dtype
-        return layout, self.decisions.weight_dtype(node, operand, original.get(node, node)) or dtype
+        return layout, self.decisions.weight_dtype(node, operand) or dtype
 
     def _report_decisions(self) -> None:
         """Put the decisions into the report. Raises FallbackError where one of them is not allowed."""
@@ -171,7 +200,7 @@ class Compiler:
             dry_run=self.options.dry_run,
             input_positions=[position[node] for node in traced.inputs],
             parameter_positions=[position[n] for n in placeholders if is_parameter(n)],
-            held_positions=[position[n] for n in placeholders if n.meta.get("held")],
+            held_positions=[position[n] for n in placeholders if meta.held.get(n, False)],
             states=traced.states,
             state_positions=[position[state.node] for state in traced.states],
             kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
@@ -186,3 +215,41 @@ class Compiler:
 def copied(module: GraphModule) -> GraphModule:
     """The module of a graph once more, for another compilation."""
     return GraphModule(module, copy_graph(module.graph)[0])
+
+
+def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace, launches: list[int]) -> None:
+    """Note where the nodes of the placed `graph` run, and what its measured program calls and holds.
+
+    launches: of each call of TTNN; empty where none were measured.
+    """
+    constants = constant_nodes(graph)
+    computing = [n for n in compute_nodes(graph) if n not in constants and n.target not in operators.TRANSFERS]
+    report.nodes = len(computing)
+    report.device_nodes = sum(sides.get(node) == "device" for node in computing)
+    report.host_nodes = report.nodes - report.device_nodes
+    calls = [n for n in traced.graph.nodes if meta.path.get(n, "").startswith("ttnn.")]
+    report.calls = len(calls)
+    for node, count in zip(calls, launches or [0] * len(calls), strict=True):
+        path = meta.path(node)
+        report.operations.append(Operation(node.name, path, meta.module.get(node, ""), count))
+        if node in meta.transferred:
+            direction = "to_device" if path == "ttnn.from_torch" else "to_host"
+            report.transfers.append(Transfer(meta.label(node), direction, meta.transferred(node)))
+    chosen = [node for node in traced.graph.nodes if node in meta.choice]
+    report.choices = [Choice(**meta.choice(n), node=meta.source(n), module=meta.module(n)) for n in chosen]
+    for spec in (use.spec for use in traced.weights if use.spec is not None):
+        report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
+    states = sum(spec_bytes(state.spec) for state in traced.states)
+    report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
+    report.peak_dram_bytes += report.weight_bytes + states
+
+
+def _dump_program(dump: Dump, source: str, traced: Trace, tensors: list[torch.Tensor]) -> None:
+    """Dump a program that runs alone, with the tensors of its weights."""
+    names = [node.name for node in traced.graph.find_nodes(op="placeholder")]
+    values = [node.meta["val"] for node in traced.inputs]
+    inputs = [InputSpec(name, tuple(x.shape), x.dtype) for name, x in zip(names, values, strict=False)]
+    empty = [torch.zeros(state.spec.shape) for state in traced.states]  # caches, as they begin
+    specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
+    weights = [WeightSpec(n, spec.calls if spec else ()) for n, spec in zip(names[len(values) :], specs, strict=True)]
+    dump.program(source, inputs, weights, dict(zip(names[len(values) :], [*empty, *tensors], strict=True)))

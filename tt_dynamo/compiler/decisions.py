@@ -1,105 +1,140 @@
 """What was decided about each node of a graph, and why: the only memory of what TTNN said. The report prints it.
 
-Every attempt places and lowers a copy of the graph. Decisions are about the nodes of the graph itself, the originals,
-and last from one attempt to the next.
+Every attempt places and lowers a copy of the graph. Decisions are about the nodes of the graph itself, the originals.
+
+The option `weight_dtype` says of parameters in which dtype they go up as weights: constant second operands of products.
+One that is merged of several (queries, keys and values) is as wide as the widest of them is to be. A table that is tied
+to the last projection stays in bfloat16 and the projection has a copy of its own.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.decompose import decompose
 from tt_dynamo.compiler.eligible import HostWork
-from tt_dynamo.compiler.weight_dtypes import WIDEST, choose_weight_dtype
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import module_path, mutates
-from tt_dynamo.options import Options
+from tt_dynamo.ir.graph import aten, copy_graph, is_call, is_parameter, module_path, mutates
+from tt_dynamo.options import WEIGHT_DTYPES, Options
 from tt_dynamo.report.report import Decomposed, Fallback, GraphReport
 
 log = logging.getLogger("tt_dynamo.lowering")
 
+# Where each product has its weight. Its first operand is the activation, whose dtype is that of the result.
+WEIGHT_OPERANDS = {
+    **dict.fromkeys((operators.linear, aten.matmul.default, aten.bmm.default), 1),
+    **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 2),
+}
 
-@dataclasses.dataclass
-class Decision:
-    """About one node.
+WIDEST = WEIGHT_DTYPES[0]
 
-    side: "host" where the device cannot run it, "" where placement decides. decomposed: its parts took its place. kind,
-    reason: of either, as in a `Fallback`. weight_dtype: of the weight that it reads, None where it reads none.
-    weight_note: why that is not the dtype that was asked for. block_sharded: a reader needs its result so.
+
+class Decisions:
+    """Those about one graph, by original node.
+
+    outcomes: that a node runs in eager torch, or that its parts took its place; placement decides about others.
+    weights: the dtype in which a product reads its weight, and why that is not the one that was asked for, or "".
     """
 
-    side: str = ""
-    decomposed: bool = False
-    kind: str = ""
-    reason: str = ""
-    weight_dtype: str | None = None
-    weight_note: str = ""
-    block_sharded: bool = False
-
-
-class Decisions(defaultdict[Node, Decision]):
-    """Those about one graph, by original node."""
-
     def __init__(self, options: Options) -> None:
-        super().__init__(Decision)
+        self.outcomes: dict[Node, Fallback | Decomposed] = {}
+        self.weights: dict[Node, tuple[str, str]] = {}
         self._options = options
+        self._original: dict[Node, Node] = {}
 
-    def move_to_host(self, original: Node, kind: str, reason: str) -> None:
-        """Have a node run in eager torch."""
-        decision = self[original]
-        decision.side, decision.kind, decision.reason = "host", kind, reason
+    def copied(self, graph: Graph) -> Graph:
+        """A copy of the graph for the next attempt."""
+        copy, self._original = copy_graph(graph)
+        return copy
 
-    def weight_dtype(self, product: Node, operand: Node, original: Node) -> str | None:
-        """The dtype in which `product` reads `operand`; None where that is not its weight, or nothing was chosen."""
-        chosen = choose_weight_dtype(product, operand, self._options)
-        if chosen is None:
-            return None
-        decision = self[original]
-        if decision.weight_dtype is None:
-            decision.weight_dtype, decision.weight_note = chosen
-        return decision.weight_dtype
+    def move_to_host(self, node: Node, kind: str, reason: str) -> None:
+        """Have a node of the graph, or of its last copy, run in eager torch."""
+        original = self._original.get(node, node)
+        self.outcomes[original] = Fallback.of(original, kind, reason)
 
-    def apply_refusals(self, refused: Mapping[Node, tuple[str, str]], original: Mapping[Node, Node]) -> None:
-        """Of every refused node: its weight becomes bfloat16, a fused one is decomposed, another goes to the host."""
+    def is_on_host(self, node: Node) -> bool:
+        """Whether a node of the last copy was moved to the host."""
+        return self._original[node] in self.outcomes
+
+    def weight_dtype(self, product: Node, operand: Node) -> str | None:
+        """The dtype in which `product` reads `operand`; None where that is not its weight."""
+        chosen = _choose_weight_dtype(product, operand, self._options.weight_dtype)
+        return chosen and self.weights.setdefault(self._original.get(product, product), chosen)[0]
+
+    def learn(self, refused: Mapping[Node, tuple[str, str]], wants_block_sharding: Sequence[Node]) -> bool:
+        """Decide by what TTNN said of the last copy; whether that asks for another attempt.
+
+        A refused node gets its weight in bfloat16, else is decomposed if it is fused, else goes to the host. Where none
+        was refused, values become block-sharded that a reader had to shard anew.
+        """
         for node, (kind, reason) in refused.items():
-            if node not in original:
+            if node not in self._original:
                 raise FallbackError(f"{node.name}: {reason}")
-            node = original[node]
-            decision = self[node]
-            log.debug("%s is %s: %s", node.name, kind, reason)
-            if decision.weight_dtype not in (None, WIDEST):
-                decision.weight_dtype = WIDEST
-                decision.weight_note = f"its weight is bfloat16, TTNN refused a block float: {reason}"
-            elif node.target in operators.FUSED or node.target in operators.BY_PARTS:
-                decision.decomposed, decision.kind, decision.reason = True, kind, reason
-                for part in decompose(node):
-                    if part.target in operators.WHOLE:  # the same by its name in ATen: refused by the same words
-                        self.move_to_host(part, kind, reason)
-            else:
-                self.move_to_host(node, kind, reason)
-
-    def request_block_sharding(self, wanted: Sequence[Node], original: Mapping[Node, Node]) -> bool:
-        """Have values block-sharded that a reader had to shard anew; whether there is one that was not yet."""
-        found = [self[original[node]] for node in wanted if operators.can_be_block_sharded(node)]
-        changed = [decision for decision in found if not decision.block_sharded]
-        for decision in changed:
-            decision.block_sharded = True
+            self._refuse(self._original[node], kind, reason)
+        if refused:
+            return True
+        wanted = [self._original[node] for node in wants_block_sharding if operators.can_be_block_sharded(node)]
+        changed = [node for node in wanted if not node.kwargs.get("block_sharded")]
+        for node in changed:
+            node.update_kwarg("block_sharded", True)
         return bool(changed)
+
+    def _refuse(self, node: Node, kind: str, reason: str) -> None:
+        log.debug("%s is %s: %s", node.name, kind, reason)
+        dtype, _ = self.weights.get(node, (WIDEST, ""))
+        if dtype != WIDEST:
+            self.weights[node] = WIDEST, f"its weight is bfloat16, TTNN refused a block float: {reason}"
+        elif node.target in operators.FUSED or node.target in operators.BY_PARTS:
+            self.outcomes[node] = Decomposed(node.name, str(node.target), reason, module_path(node))
+            for part in decompose(node):
+                if part.target in operators.WHOLE:  # the same by its name in ATen: refused by the same words
+                    self.move_to_host(part, kind, reason)
+        else:
+            self.move_to_host(node, kind, reason)
 
     def fill_report(self, report: GraphReport, graph: Graph) -> None:
         """Note fallbacks, decomposed operations and the weights' notes. graph: the originals'."""
         host_work = HostWork(graph)
-        for node, decision in self.items():
-            if decision.decomposed:
-                report.decomposed.append(Decomposed(node.name, str(node.target), decision.reason, module_path(node)))
-            elif decision.side:
-                if (node.users or mutates(node)) and not host_work.belongs_on_host(node):
-                    report.fallbacks.append(Fallback.of(node, decision.kind, decision.reason))
-            elif decision.weight_note:
-                report.notes.append(f"{node.name}: {decision.weight_note}")
+        for node in graph.nodes:
+            outcome, is_needed = self.outcomes.get(node), node.users or mutates(node)
+            if isinstance(outcome, Fallback) and is_needed and not host_work.belongs_on_host(node):
+                report.fallbacks.append(outcome)
+        report.decomposed += [found for found in self.outcomes.values() if isinstance(found, Decomposed)]
+        notes = {node: note for node, (_, note) in self.weights.items() if note and node not in self.outcomes}
+        report.notes += [f"{node.name}: {note}" for node, note in notes.items()]
+
+
+def is_weight_of(product: Node, operand: Node) -> bool:
+    """Whether `product` reads it as its weight alone."""
+    position = WEIGHT_OPERANDS.get(product.target, 0)
+    return position > 0 and product.args[position] is operand and operand not in product.args[:position]
+
+
+def _choose_weight_dtype(
+    product: Node, operand: Node, given: str | Sequence[tuple[str, str]]
+) -> tuple[str, str] | None:
+    """The dtype in which `product` is to read its weight `operand`, and a note or ""; None for another operand."""
+    constant = operand.args[0] if is_call(operand, operators.to_device) else operand
+    folded = constant.all_input_nodes if constant.op == "call_module" else []
+    sources = [constant] if is_parameter(constant) else folded
+    if not sources or not is_weight_of(product, operand):
+        return None
+    also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
+    names = [meta.parameter_name.get(source, "") or source.name for source in sources]
+    wanted = {name: _matching(name, also, given) for name in names}
+    dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
+    if len(set(wanted.values())) == 1:
+        return dtype, ""
+    return dtype, f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
+
+
+def _matching(parameter: str, module: str, given: str | Sequence[tuple[str, str]]) -> str:
+    if isinstance(given, str):
+        return given
+    names = (parameter, parameter.rpartition(".")[0], module)
+    return next((dtype for pattern, dtype in given if any(fnmatchcase(n, pattern) for n in names)), WIDEST)

@@ -1,4 +1,10 @@
-"""What is known of a node before TTNN is asked: whether it may be asked, and what its lowering wants and gives."""
+"""What is known of a node before TTNN is asked: whether it may be asked, and what its lowering wants and gives.
+
+Small arithmetic of integers stays on the host by choice, which is no fallback, and so does that of positions in
+float32, as timesteps of diffusion: in bfloat16, position 1001 is 1000 and 0.9999 is 1. What turns on such digits is
+computed on the host, and only its result goes up: angles and exponents, comparisons, integers that are made of floats.
+What a network computes is rounded before, and stays on the device.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +12,29 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import is_call, mutates, target_name, values_of
+from tt_dynamo.ir.graph import aten, constant_nodes, is_call, is_parameter, mutates, target_name, values_of
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering import operand_name
 from tt_dynamo.lowering.on_host import IMPOSSIBLE
+from tt_dynamo.passes.place.place import MOVES
 
-SMALL = 1 << 16  # elements
+SMALL = 1 << 16  # elements of what integer arithmetic gives and reads
+LARGEST = 1 << 20  # elements of a value: what is larger is no table of positions
+COORDINATES = 4  # a product over more than these is a layer of a network
+FLOATS = (torch.float32, torch.float16)
+PRODUCTS = frozenset({aten.mm.default, aten.bmm.default, aten.matmul.default, operators.linear})
+SCALINGS = PRODUCTS | {
+    *(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Scalar),
+    *(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, aten.pow.Tensor_Scalar),
+}
+ARITHMETIC = SCALINGS | MOVES | {aten.neg.default, aten.abs.default, aten.sqrt.default, aten.log.default}
+# Whose results turn on digits that bfloat16 has not, by all their overloads: periodic or steep ones, and steps.
+SENSITIVE = frozenset(
+    {aten.sin, aten.cos, aten.tan, aten.exp, aten.exp2, aten.expm1, aten.bucketize, aten.searchsorted}
+)
+SENSITIVE |= {aten.floor, aten.ceil, aten.round, aten.trunc, aten.frac, aten.fmod, aten.remainder}
+COMPARISONS = frozenset({aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge})
 
 
 def impossible(node: Node) -> str:
@@ -22,8 +44,7 @@ def impossible(node: Node) -> str:
         return f"{target_name(node)} {reason or 'has no lowering to TTNN'}"
     if mutates(node):
         return f"{target_name(node)} writes into its operand"
-    tensors = [v for n in (node, *node.all_input_nodes) for v in values_of(n)]
-    for value in tensors:
+    for value in (v for n in (node, *node.all_input_nodes) for v in values_of(n)):
         if value.dtype not in DEVICE_DTYPES:
             return f"TTNN has no {str(value.dtype).removeprefix('torch.')}"
         if not value.numel():
@@ -33,11 +54,37 @@ def impossible(node: Node) -> str:
     return ""
 
 
+def gives(node: Node) -> str:
+    """The layout of a node's results."""
+    found = find_lowering(node.target)
+    return found.layout_at(node) if found else "TILE"
+
+
+def needs(node: Node, operand: Node) -> tuple[str, str | None]:
+    """The layout and dtype in which a node needs an operand."""
+    found = find_lowering(node.target)
+    if found is None:
+        return "any", None
+    arguments = [*enumerate(node.args), *node.kwargs.items()]
+    key = next(key for key, value in arguments if operand in (value if isinstance(value, (list, tuple)) else [value]))
+    need = found.need(key if isinstance(key, str) else operand_name(node.target, key))
+    return need.layout_at(node), need.dtype
+
+
+def is_read_on_host(node: Node) -> bool:
+    """Whether every reader of a value is given it on the host, although that reader runs on the device."""
+    return bool(node.users) and all(needs(user, node)[0] == "HOST" for user in node.users)
+
+
 class HostWork:
-    """Which nodes of a graph are work for the host: found by one walk backward and one forward."""
+    """Which nodes of a graph are work for the host.
+
+    integer_math: arithmetic of small integers that come from the host. Floats on the way from integers to integers
+    count as well: T5 puts distances into buckets by their logarithm, and bfloat16 would round them into others.
+    """
 
     def __init__(self, graph: Graph) -> None:
-        self._integer_math = _host_integer_math(graph)
+        self.integer_math = _host_integer_math(graph)
         self._serving: set[Node] = set()
         for node in reversed(graph.nodes):
             if any(self._serves(user) for user in node.users):
@@ -45,24 +92,15 @@ class HostWork:
 
     def _serves(self, user: Node) -> bool:
         """Whether a reader of integers is other work of the graph or its counters, not what it was asked for."""
-        if is_call(user, torch.ops.aten.copy_.default) and user.args[0].op == "placeholder":
+        if is_call(user, aten.copy_.default) and user.args[0].op == "placeholder":
             return True
-        return user.op != "output" and (user not in self._integer_math or user in self._serving)
-
-    def is_host_integer_math(self, node: Node) -> bool:
-        """Whether a node is arithmetic of small integers that come from the host, as positions: they go up when needed.
-
-        Floats on the way from integers to integers count as well, as where T5 puts distances into buckets by their
-        logarithm: bfloat16 would round them into other buckets.
-        """
-        return node in self._integer_math
+        return user.op != "output" and (user not in self.integer_math or user in self._serving)
 
     def belongs_on_host(self, node: Node) -> bool:
-        """Whether a node has no work for the device: checks of indices, Python numbers (some of which torch passes as
-        float64 of rank 0), and what gives or reads no elements."""
-        if node.target in operators.HOST or (node in self._integer_math and node in self._serving):
+        """Whether it checks indices, is a Python number (as torch passes one: in float64), or has no elements."""
+        if node.target in operators.HOST or (node in self.integer_math and node in self._serving):
             return True
-        if is_call(node, torch.ops.aten.copy_.default, torch.ops.aten.index_copy_.default):
+        if is_call(node, aten.copy_.default, aten.index_copy_.default):
             return node.args[0].op == "placeholder"  # what the caller finds in its tensor
         results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
         tensors = results + operands
@@ -80,11 +118,10 @@ def _host_integer_math(graph: Graph) -> set[Node]:
         operands = node.all_input_nodes
         if not all(n in found or n.op in ("placeholder", "get_attr", "call_module") for n in operands):
             continue
-        values = {n: values_of(n) for n in (node, *operands)}
-        if any(value.is_complex() or value.numel() > SMALL for group in values.values() for value in group):
-            continue
-        floats = [n for n, group in values.items() if any(value.is_floating_point() for value in group)]
-        if all(n.op == "call_function" and n in ending for n in floats):
+        values = [(n, value) for n in (node, *operands) for value in values_of(n)]
+        is_small = not any(value.is_complex() or value.numel() > SMALL for _, value in values)
+        floats = [n for n, value in values if value.is_floating_point()]
+        if is_small and all(n.op == "call_function" and n in ending for n in floats):
             found.add(node)
     return found
 
@@ -105,22 +142,44 @@ def _ending_in_integers(graph: Graph) -> set[Node]:
     return ending
 
 
-def is_read_on_host(node: Node) -> bool:
-    """Whether every reader of a value is given it on the host, although that reader runs on the device."""
-    readers = list(node.users)
-    return bool(readers) and all(needs(user, node)[0] == "HOST" for user in readers)
+def float_position_math(graph: Graph) -> set[Node]:
+    """The nodes that are computed from inputs and constants alone, up to where digits count that bfloat16 has not."""
+    constants = constant_nodes(graph)
+    scaled: dict[Node, bool] = {}  # what is computed from inputs, and whether it was scaled since
+    found: set[Node] = set()
+    for node in graph.nodes:
+        varying = [n for n in node.all_input_nodes if n not in constants]
+        if not _is_small(node) or not all(n in scaled for n in varying):
+            continue
+        if node.op == "placeholder" and not is_parameter(node):
+            scaled[node] = False
+        elif varying:
+            is_scaled = any(scaled[n] for n in varying)
+            is_layer = node.target in PRODUCTS and values_of(node.args[0])[0].shape[-1] > COORDINATES
+            if _is_sensitive(node, is_scaled):
+                found.add(node)
+            elif is_layer or node.target not in ARITHMETIC:
+                continue
+            scaled[node] = is_scaled or node in found or node.target in SCALINGS
+    for node in reversed(scaled):
+        if any(user in found for user in node.users):
+            found.add(node)
+    return found
 
 
-def gives(node: Node) -> str:
-    found = find_lowering(node.target)
-    return found.layout_at(node) if found else "TILE"
+def _is_small(node: Node) -> bool:
+    values = values_of(node)
+    kinds = (*FLOATS, torch.int64, torch.int32, torch.bool)
+    return len(values) == 1 and values[0].numel() <= LARGEST and values[0].dtype in kinds
 
 
-def needs(node: Node, operand: Node) -> tuple[str, str | None]:
-    found = find_lowering(node.target)
-    if found is None:
-        return "any", None
-    arguments = [*enumerate(node.args), *node.kwargs.items()]
-    key = next(key for key, value in arguments if operand in (value if isinstance(value, (list, tuple)) else [value]))
-    need = found.need(key if isinstance(key, str) else operand_name(node.target, key))
-    return need.layout_at(node), need.dtype
+def _is_sensitive(node: Node, is_scaled: bool) -> bool:
+    """Whether digits of the operand count that bfloat16 has not."""
+    if not any(value.dtype in FLOATS for operand in node.all_input_nodes for value in values_of(operand)):
+        return False
+    operation = getattr(node.target, "overloadpacket", None)
+    if operation in COMPARISONS:
+        number = node.args[1]
+        return is_scaled or (isinstance(number, float) and float(torch.tensor(number).bfloat16()) != number)
+    makes_integers = operation is aten._to_copy and not node.meta["val"].dtype.is_floating_point
+    return is_scaled and (makes_integers or operation in SENSITIVE or node.target is aten.pow.Scalar)

@@ -8,18 +8,18 @@ Objects of TTNN (enumerations, grids, configurations) are written down as the Py
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
-import math
 import operator
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
+from tt_dynamo.compiler.codegen import Expression, arguments_text
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Value, on_device, spec_of
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
@@ -31,17 +31,6 @@ C = TypeVar("C")
 R = TypeVar("R")
 
 
-@dataclasses.dataclass(frozen=True)
-class Expression:
-    """A Python expression in a program and the object that it makes."""
-
-    text: str
-    value: Any = dataclasses.field(compare=False)
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def erase_after(before: Node) -> None:
     """Take back what was written down behind a node."""
     for node in reversed(list(nodes_after(before))):
@@ -49,46 +38,68 @@ def erase_after(before: Node) -> None:
 
 
 class Recorder:
-    """TTNN's module, or a submodule of it, whose operations write themselves down in `graph`."""
+    """TTNN's module, or a submodule of it, whose operations write themselves down in `graph`.
 
-    def __init__(self, module: Any, graph: Graph, settings: Settings, path: str = "ttnn", shared: Any = None) -> None:
-        self._module = module
-        self._graph = graph
-        self._path = path
-        self._shared = shared if shared is not None else _Expressions()
+    known: which expression makes which object, by the identity of the object, which it keeps alive.
+    """
+
+    def __init__(self, module: Any, graph: Graph, settings: Settings, path: str = "ttnn", known: Any = None) -> None:
+        self._module, self._graph, self._path = module, graph, path
+        self._known: dict[int, Expression] = {} if known is None else known
         self.settings = settings
+
+    def into(self, graph: Graph) -> Recorder:
+        """One that writes into another graph what it records."""
+        return Recorder(self._module, graph, self.settings, known=self._known)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._module, name)
         path = f"{self._path}.{name}"
         if isinstance(found, types.ModuleType):
-            result: Any = Recorder(found, self._graph, self.settings, path, self._shared)
+            result: Any = Recorder(found, self._graph, self.settings, path, self._known)
+        elif _is_enumeration(found):
+            result = found
         elif isinstance(found, type):
-            result = _Constructor(found, path, self._shared)
+            result = functools.partial(self._construct, found, path)
         elif callable(found):
             result = functools.partial(self.record, found, path)
         else:
-            self._shared.note(found, path)
-            return found
+            return self.note(found, path)
         setattr(self, name, result)
         return result
 
     def note(self, value: Any, text: str) -> Any:
         """Remember the expression that stands for `value` in the program."""
-        self._shared.note(value, text)
+        self._known.setdefault(id(value), Expression(text, value))
         return value
 
-    def text_of(self, value: Any) -> str:
-        """The expression that stands for `value` in the program."""
-        return repr(self._shared.written(value))
+    def _construct(self, cls: type, path: str, /, *args: Any, **kwargs: Any) -> Any:
+        """An object of TTNN, which is remembered with its expression."""
+        positional, named = self._written((args, kwargs))
+        return self.note(cls(*args, **kwargs), f"{path}({arguments_text(positional, named, {})})")
+
+    def _written(self, arguments: Any) -> Any:
+        """Arguments with values replaced by their nodes, and objects of TTNN by the expressions that make them."""
+
+        def written(leaf: Any) -> Any:
+            if isinstance(leaf, Value):
+                return leaf.node
+            if isinstance(leaf, (bool, int, float, str, type(None))):
+                return leaf
+            if id(leaf) in self._known:
+                return self._known[id(leaf)]
+            if _is_enumeration(type(leaf)):
+                return Expression(f"ttnn.{type(leaf).__name__}.{leaf.name}", leaf)
+            raise TypeError(f"a program cannot hold {leaf!r}: make it through the ttnn namespace of the lowering")
+
+        return tree_map(written, arguments)
 
     def choose(self, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R]) -> R:
         """The result of `call` for the first of the candidates that TTNN accepts; the others leave nothing behind.
 
-        candidates: the best first, as launches, bytes moved and cores that wait say; an estimate may sort them.
-        key: the operation's name, and what the answer depends on: its tensors and parameters. The device, its free L1
-        and its precision belong to every key, so that a program does not depend on what was compiled before. Raises
-        Refused, with TTNN's words for the first candidate, where all are refused.
+        candidates: the best first, by an estimate. key: the operation's name, and the tensors and parameters on which
+        the answer depends; what the device has free belongs to every key, so that a program does not depend on what was
+        compiled before. Raises Refused, with TTNN's words for the first candidate, where all are refused.
         """
         asked = (_described(key), self._conditions())
         chosen, count = self.settings.choices.get(asked, (None, 0))
@@ -100,7 +111,7 @@ class Recorder:
             self.settings.choices[asked] = accepted, count
         if len(candidates) > 1 and last_node(self._graph) is not before:
             choice = {"operation": key[0], "candidate": _text(accepted), "refused": count}
-            last_node(self._graph).meta["choice"] = choice
+            meta.choice.set(last_node(self._graph), choice)
         return result
 
     def _conditions(self) -> tuple[Any, ...]:
@@ -113,71 +124,33 @@ class Recorder:
     def record(self, function: Any, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """Make the call, write it down, and wrap what it gives."""
         try:
-            result = function(*_tensors(args), **_tensors(kwargs))
+            positional, named = tree_map_only(Value, operator.attrgetter("tensor"), (args, kwargs))
+            result = function(*positional, **named)
         except TTNN_ERRORS as error:
             raise Refused(f"{path}: {ttnn_reason(error)}") from None
         name = path.rpartition(".")[2].rstrip("_")
-        node = self._graph.create_node("call_function", function, *self._written((args, kwargs)), name=name)
-        node.meta["path"] = path
-        return self._wrap(node, result, _values((args, kwargs)))
+        node = self._graph.call_function(function, *self._written((args, kwargs)), name=name)
+        meta.path.set(node, path)
+        return self._wrap(node, result, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Value)])
 
     def _wrap(self, node: Node, result: Any, operands: list[Value]) -> Any:
         if isinstance(result, (tuple, list)):
-            parts = []
-            for index, part in enumerate(result):
-                picked = self._graph.create_node("call_function", operator.getitem, (node, index), name="part")
-                picked.meta["path"] = "getitem"
-                parts.append(self._wrap(picked, part, operands))
-            return tuple(parts)
+            return tuple(self._wrap(self._pick(node, at), part, operands) for at, part in enumerate(result))
         if hasattr(result, "memory_config"):
             if on_device(result):
-                node.meta["ttnn"] = spec_of(result)
-                node.meta["alias"] = _alias(result, operands)
+                meta.spec.set(node, spec_of(result))
+                meta.alias.set(node, _alias(result, operands))
             return Value(node, result)
         return result
 
-    def _written(self, argument: Any) -> Any:
-        return tree_map(lambda leaf: leaf.node if isinstance(leaf, Value) else self._shared.written(leaf), argument)
+    def _pick(self, node: Node, index: int) -> Node:
+        picked = self._graph.call_function(operator.getitem, (node, index), name="part")
+        meta.path.set(picked, "getitem")
+        return picked
 
 
-class _Constructor:
-    """A class of TTNN: what it constructs is remembered with its expression; members of an enumeration pass."""
-
-    def __init__(self, cls: type, path: str, shared: _Expressions) -> None:
-        self._cls, self._path, self._shared = cls, path, shared
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        value = self._cls(*args, **kwargs)
-        written = [self._shared.written(a) for a in args]
-        named = [f"{key}={self._shared.written(item)!r}" for key, item in kwargs.items()]
-        self._shared.note(value, f"{self._path}({', '.join([*map(repr, written), *named])})")
-        return value
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._cls, name)
-
-
-class _Expressions:
-    """Which expression makes which object; keeps the objects alive, since it knows them by identity."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, Expression] = {}
-
-    def note(self, value: Any, text: str) -> None:
-        self._known.setdefault(id(value), Expression(text, value))
-
-    def written(self, value: Any) -> Any:
-        if id(value) in self._known and not isinstance(value, (bool, int, float, str, type(None))):
-            return self._known[id(value)]
-        if isinstance(value, float) and not math.isfinite(value):
-            return Expression(f'float("{value}")', value)
-        if isinstance(value, (bool, int, float, str, type(None))):
-            return value
-        if isinstance(value, enum.Enum) or hasattr(type(value), "__members__"):
-            return Expression(f"ttnn.{type(value).__name__}.{value.name}", value)
-        if isinstance(value, (tuple, list)):
-            return type(value)(self.written(item) for item in value)
-        raise TypeError(f"a program cannot hold {value!r}: make it through the ttnn namespace of the lowering")
+def _is_enumeration(cls: Any) -> bool:
+    return isinstance(cls, type) and (issubclass(cls, enum.Enum) or hasattr(cls, "__members__"))
 
 
 def _described(item: Any) -> Any:
@@ -194,14 +167,6 @@ def _text(candidate: Any) -> str:
     if not isinstance(candidate, dict):
         return str(candidate)
     return ", ".join(f"{name}={value}" for name, value in candidate.items()) or "as TTNN chooses"
-
-
-def _tensors(argument: Any) -> Any:
-    return tree_map(lambda leaf: leaf.tensor if isinstance(leaf, Value) else leaf, argument)
-
-
-def _values(argument: Any) -> list[Value]:
-    return [leaf for leaf in tree_leaves(argument) if isinstance(leaf, Value)]
 
 
 def _alias(result: Any, operands: list[Value]) -> Node | None:

@@ -1,8 +1,7 @@
-"""Values sharded in L1 while a graph is traced: interleaved for what takes no shards, and moved out where L1 is full.
+"""Values sharded in L1 while a graph is traced, where convolutions leave their results.
 
-Convolutions and what flows between them leave their results in L1. A lowering that is not registered for sharded
-operands is given a copy in DRAM, made once for all such readers. Where TTNN finds no room in L1, what lies there and is
-not read by the call itself moves to DRAM, and its later readers find it there.
+A lowering that is not registered for sharded operands is given a copy in DRAM, made once for all such readers. Where
+TTNN finds no room in L1, what lies there moves to DRAM, and its later readers find it there.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Shards:
         """The value of a node, in DRAM where it is sharded."""
         if node not in self._copies:
             value = self._known[node]
-            if not self.is_sharded(node):
+            if not self._is_sharded(node):
                 return value
             self._copies[node] = interleaved(self._recorder, value)
         return self._copies[node]
@@ -48,31 +47,27 @@ class Shards:
         attempt: raises Refused where TTNN does, having written nothing down. Raises its last refusal.
         """
         operands = node.all_input_nodes
-        as_they_lie = self._known.__getitem__
-        if takes_shards and any(map(self.is_sharded, operands)):
-            try:
-                return attempt(as_they_lie)
-            except Refused as error:
-                full = lacks_room(error)
+        others = [other for other in self._known if other not in operands]
+        if takes_shards and any(map(self._is_sharded, operands)):
             with contextlib.suppress(Refused):
-                if full and self._leave(self._others(operands)):
-                    return attempt(as_they_lie)
+                return self._with_room(lambda: attempt(self._known.__getitem__), others)
+        return self._with_room(lambda: attempt(self.interleaved), operands, others)
+
+    def _with_room(self, attempt: Callable[[], Any], *leaving: list[Node]) -> Any:
+        """What `attempt` gives, once enough of these groups has left L1."""
         while True:
             try:
-                return attempt(self.interleaved)
+                return attempt()
             except Refused as error:
-                if not lacks_room(error) or not (self._leave(operands) or self._leave(self._others(operands))):
+                if not lacks_room(error) or not any(map(self._leave, leaving)):
                     raise
-
-    def is_sharded(self, node: Node) -> bool:
-        return isinstance(self._known[node], Value) and is_sharded(self._known[node])
-
-    def _others(self, operands: list[Node]) -> list[Node]:
-        return [node for node in self._known if node not in operands]
 
     def _leave(self, nodes: list[Node]) -> bool:
         """Move what of these lies in L1 to DRAM; False where nothing does."""
-        sharded = [node for node in nodes if self.is_sharded(node)]
+        sharded = list(filter(self._is_sharded, nodes))
         for node in sharded:
             self._known[node] = self.interleaved(node)
         return bool(sharded)
+
+    def _is_sharded(self, node: Node) -> bool:
+        return isinstance(self._known[node], Value) and is_sharded(self._known[node])

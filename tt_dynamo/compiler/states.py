@@ -1,11 +1,11 @@
-"""Inputs whose contents stay on the device between calls: those that a graph writes into, and caches that it reads.
+"""Values that stay on the device between calls: inputs that the graph writes into, caches that it reads or makes.
 
 Before   copy_(cache, to_host(new)), where new is made of to_device(cache)
-After    the program takes `cache` on the device and leaves `new` there; a `DeviceTensor` gets nothing on the host,
-         any other tensor the rows that were written, or all of it
+After    state_write(cache, new), where new is made of state_read(cache); beside it a tensor that is no `DeviceTensor`
+         gets on the host the rows that were written, or all of it
 
 What must hold: the program reads such an input through that crossing alone, and `new` has its spec. A `DeviceTensor`
-that is only read, as cross-attention reads keys and values of the encoder, is taken where it lies as well.
+that is only read, as cross-attention reads the encoder's keys and values, is taken where it lies.
 """
 
 from __future__ import annotations
@@ -14,70 +14,74 @@ import dataclasses
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, insert, is_call, only_user
-from tt_dynamo.ir.uses import StateUse
 
 
-def find_states(graph: Graph, sides: Sides) -> list[StateUse]:
-    """The inputs of a placed graph that stay on the device; marks the nodes that tracing leaves out for them."""
-    states = []
+def keep_states(graph: Graph, sides: Sides) -> None:
+    """Have the inputs of a placed graph stay on the device where they can."""
     for write in list(graph.find_nodes(op="call_function", target=aten.copy_.default)):
-        state = _state(write)
-        if state is None:
-            continue
-        states.append(state)
-        state.crossing.meta["state"] = state
-        down = write.args[1]
-        down.meta["result_of"] = state
-        if state.held:
-            write.meta["left_out"] = True
-            down.meta["left_out"] = only_user(down) is write
-        else:
-            _write_rows_alone(graph, write, sides)
-    written = {state.node for state in states}
+        crossing = _crossing_of(write)
+        if crossing is not None:
+            _read_as_state(crossing, sides)
+            _write_as_state(graph, write, sides)
     for node in graph.find_nodes(op="placeholder"):
-        crossing = only_user(node) if node.meta.get("held") and node not in written else None
-        if crossing is not None and is_call(crossing, operators.to_device) and crossing.meta["ttnn"].memory != "HOST":
-            crossing.meta["state"] = StateUse(node, crossing, crossing.meta["ttnn"], held=True, written=False)
-            states.append(crossing.meta["state"])
-    return states
+        crossing = only_user(node) if meta.held.get(node, False) else None
+        if is_call(crossing, operators.to_device) and meta.spec(crossing).memory != "HOST":
+            _read_as_state(crossing, sides)
 
 
 def keep_outputs(graph: Graph, dtype: str) -> None:
-    """Mark the outputs that stay on the device, at `dtype`, of those that passes found to be caches."""
+    """Have outputs stay on the device, at `dtype`, of those that passes found to be caches."""
     output = graph.output_node()
     values = output.args[0]
-    for position in output.meta.get("kept", ()):
-        value = values[position]
-        crosses = is_call(value, operators.to_host) and value.args[0].meta["ttnn"].layout == "TILE"
+    for value in (values[position] for position in meta.kept.get(output, ())):
+        crosses = is_call(value, operators.to_host) and meta.spec(value.args[0]).layout == "TILE"
         if crosses and only_user(value) is output and values.count(value) == 1:
-            value.meta["kept_at"], value.meta["kept_as"] = position, dtype
+            value.target, value.args = operators.keep, (value.args[0], dtype)
 
 
-def _state(write: Node) -> StateUse | None:
+def _crossing_of(write: Node) -> Node | None:
+    """Where what `write` writes into goes up, if it may stay on the device instead."""
     target, down = write.args[:2]
-    if target.op != "placeholder" or not is_call(down, operators.to_host) or "result_of" in down.meta:
+    if target.op != "placeholder" or not is_call(down, operators.to_host):
         return None
+    new = down.args[0]
     crossings = [user for user in target.users if is_call(user, operators.to_device)]
-    new, others = down.args[0], set(target.users) - {write, *crossings}
-    if len(crossings) != 1 or others:
+    if set(target.users) != {write, *crossings} or len(crossings) != 1:
         return None
-    spec, result = crossings[0].meta["ttnn"], new.meta["ttnn"]
+    if any(is_call(user, operators.state_write) for user in new.users):  # another input ends as the same tensor
+        return None
+    spec, result = meta.spec(crossings[0]), meta.spec(new)
     if is_call(new, *operators.CACHE_WRITES):
         result = dataclasses.replace(result, dtype=spec.dtype)  # in place, whichever dtype that has
-    return StateUse(target, crossings[0], spec, bool(target.meta.get("held"))) if spec == result else None
+    return crossings[0] if spec == result else None
 
 
-def _write_rows_alone(graph: Graph, write: Node, sides: Sides) -> None:
+def _read_as_state(crossing: Node, sides: Sides) -> None:
+    crossing.target, crossing.args = operators.state_read, crossing.args[:1]
+    del sides[crossing]
+
+
+def _write_as_state(graph: Graph, write: Node, sides: Sides) -> None:
+    target, down = write.args[:2]
+    with graph.inserting_before(write):
+        graph.call_function(operators.state_write, (target, down.args[0]))
+    if meta.held.get(target, False) or _write_rows_alone(graph, write, sides):
+        graph.erase_node(write)
+        if not down.users:
+            graph.erase_node(down)
+
+
+def _write_rows_alone(graph: Graph, write: Node, sides: Sides) -> bool:
     """Bring down the row that was written, where the rest of the cache is as it was."""
     target, down = write.args[:2]
     new = down.args[0]
     if not is_call(new, operators.update_cache, operators.update_cache_decode):
-        return
+        return False
     cache, values, positions = new.args
-    if not is_call(cache, operators.to_device) or not is_call(positions, operators.to_device):
-        return
+    if not is_call(cache, operators.state_read) or not is_call(positions, operators.to_device):
+        return False
     with graph.inserting_before(write):
         rows = insert(graph, operators.to_host, (values,), like=down)
         sides[rows] = "host"
@@ -87,5 +91,4 @@ def _write_rows_alone(graph: Graph, write: Node, sides: Sides) -> None:
             place = insert(graph, aten.slice.Tensor, (place, 0, 0, 1), like=down)  # it is one for all users
         copied = graph.call_function(aten.index_copy_.default, (target, 2, place, rows))
     copied.meta.update(write.meta)
-    down.meta["left_out"] = only_user(down) is write
-    write.meta["left_out"] = True
+    return True

@@ -1,30 +1,30 @@
 """Lower a placed graph by tracing it: every TTNN call is made once, and what was made is the program.
 
-Each node on the device goes through its lowering, which sees the recorder; each node on the host is copied as it is;
-transfers become from_torch and to_torch. A node that TTNN refuses is noted with its words and traced on with an empty
-tensor in its place, so that one trace finds every refusal.
+Nodes on the device go through their lowerings, nodes on the host are copied, transfers become from_torch and to_torch.
+A node that TTNN refuses is noted and traced on with an empty tensor, so that one trace finds every refusal.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch.fx import Graph, Node
+from torch.utils._pytree import tree_map_only
 
-from tt_dynamo.compiler.measure import dram_or_error
-from tt_dynamo.compiler.prepare import prepare_weights
+from tt_dynamo.compiler.fit import dram_or_error, zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.shards import Shards
-from tt_dynamo.compiler.traced_weights import Find, TracedWeights
-from tt_dynamo.ir import operators
+from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
+from tt_dynamo.devices import Device
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
-from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of
+from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of, values_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
@@ -33,280 +33,291 @@ from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
+from tt_dynamo.options import Options
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
 from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.runtime.transfer import INT32
+from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass
-class Trace:
-    """What tracing gives: the program's graph, the graph inputs it reads, its weights, what stays on the device between
-    calls, and who was refused and why."""
-
-    graph: Graph
-    inputs: list[Node]
-    weights: list[WeightUse]
-    states: list[StateUse]
-    kept: list[tuple[int, Spec]]  # outputs that stay on the device: position and spec
-    refused: dict[Node, tuple[str, str]]  # node → (kind, reason)
-    wants_block_sharding: list[Node]  # whose results a reader had to shard anew
-
-    def release(self) -> None:
-        """Free what stood in for weights and states."""
-        for use in self.weights:
-            use.tensor = None
-        for state in self.states:
-            state.tensor = None
-
-
-def settings_for(ttnn: Any, device: Any, options: Any) -> tuple[Settings, dict[str, Any]]:
-    """The settings of a device, and the expression that makes each of its objects."""
+def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
+    """A recorder with the settings of a device and the options, which knows how a program writes them."""
     grid = device.handle.compute_with_storage_grid_size()
-    writer = Recorder(ttnn, Graph(), Settings(None, None, (grid.x, grid.y)))
+    settings = Settings(None, None, (grid.x, grid.y), device.handle, device.choices)
+    recorder = Recorder(ttnn, Graph(), settings)
+    recorder.note(device.handle, "device")
     fidelity = getattr(ttnn.MathFidelity, math_fidelity(device.architecture, options))
-    settings = dataclasses.replace(
-        writer.settings,
-        core_grid=writer.CoreGrid(x=grid.x, y=grid.y),
-        compute_kernel_config=compute_kernel_config(writer, fidelity, options.fp32_accumulation),
-        device=device.handle,
-        choices=device.choices,
+    recorder.settings = replace(
+        settings,
+        core_grid=recorder.CoreGrid(x=grid.x, y=grid.y),
+        compute_kernel_config=compute_kernel_config(recorder, fidelity, options.fp32_accumulation),
     )
-    return settings, {writer.text_of(made): made for made in (settings.core_grid, settings.compute_kernel_config)}
+    return recorder
 
 
-def _empty(ttnn: Any, handle: Any, spec: Spec) -> Any:
-    """A tensor of that spec without data."""
-    if spec.memory == "HOST":
-        return spec.upload(ttnn, handle, torch.zeros(spec.shape))
-    with dram_or_error():
-        return ttnn.empty(
-            spec.shape,
-            dtype=getattr(ttnn, spec.dtype),
-            layout=getattr(ttnn, f"{spec.layout}_LAYOUT"),
-            device=handle,
-            memory_config=ttnn.DRAM_MEMORY_CONFIG,
-        )
+class Trace:
+    """The program of `graph`, placed and with layouts assigned, on the open `device`.
 
-
-class Tracer:
-    """Lowers `graph`, placed and with layouts assigned, on the open device `handle`.
-
-    find: the weight of that spec, of the parameters at these addresses, if it lies on the device; else None.
+    graph: the program's. inputs: the placeholders of the placed graph that it takes as they are. values: what stands in
+    for its states and weights, by their placeholders. kept: the outputs that stay on the device, by position. refused:
+    the kind and reason, by node. wants_block_sharding: the nodes whose results a reader had to shard anew.
     """
 
-    def __init__(
-        self, graph: Graph, sides: Sides, ttnn: Any, handle: Any, settings: Settings, texts: dict[str, Any], find: Find
-    ) -> None:
-        self.source = graph
-        self.sides = sides
-        self.ttnn = ttnn
+    def __init__(self, graph: Graph, sides: Sides, ttnn: Any, device: Device, recorder: Recorder) -> None:
+        self._source, self._sides = graph, sides
+        self._ttnn, self._handle = ttnn, device.handle
+        self._find_weight = device.resource(WeightStore).find
         self.graph = Graph()
-        self.handle = handle
-        self.recorder = Recorder(ttnn, self.graph, dataclasses.replace(settings, wants_block_sharding=[]))
-        for text, value in {**texts, "device": handle}.items():
-            self.recorder.note(value, text)
-        self._empty = functools.partial(_empty, ttnn, handle)  # no method: a cycle would keep weights on the device
-        self.weights = TracedWeights(self.graph, find, self._empty)
-        self.known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
-        self.shards = Shards(self.recorder, self.known)
-        self.result = Trace(self.graph, [], self.weights.uses, [], [], {}, [])
-        # memory of the program → the memory that eager torch has for it; inputs are the caller's already
-        inputs = (memory_of(node.meta.get("val")) for node in graph.find_nodes(op="placeholder"))
-        self.owners: dict[int, int] = {memory: memory for memory in inputs if memory}
+        self.inputs: list[Node] = []
+        self.values: dict[Node, Value] = {}
+        self.kept: list[tuple[int, Spec]] = []
+        self.refused: dict[Node, tuple[str, str]] = {}
+        self.wants_block_sharding: list[Node] = []
+        self._recorder = recorder.into(self.graph)
+        self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
+        self._shards = Shards(self._recorder, self._known)
+
+    @property
+    def states(self) -> list[StateUse]:
+        return [meta.state(node) for node in self.graph.find_nodes(op="placeholder") if node in meta.state]
+
+    @property
+    def weights(self) -> list[WeightUse]:
+        return [meta.weight(node) for node in self.graph.find_nodes(op="placeholder") if node in meta.weight]
+
+    def arguments(self) -> list[Any]:
+        """Those of a run that computes nothing: zeros for what comes from the host."""
+        nodes = self.graph.find_nodes(op="placeholder")
+        return [self.values[node].tensor if node in self.values else zeros(node.meta["val"]) for node in nodes]
+
+    def close(self) -> None:
+        """Free what stands in for states and weights."""
+        self.values.clear()
 
     def run(self) -> Trace:
-        """The trace. Raises MemoryError where the DRAM is full."""
-        remaining = {node: len(node.users) for node in self.source.nodes}
+        """Trace the graph; gives itself. Raises MemoryError where the DRAM is full."""
+        remaining = {node: len(node.users) for node in self._source.nodes}
         self._make_placeholders()
-        for node in self.source.nodes:
+        for node in self._source.nodes:
             before = last_node(self.graph)
             if node.op == "call_function":
-                self.known[node] = self._lower(node)
-                self.weights.settle(node, node in self.result.refused)
+                self._known[node] = self._lower(node)
             elif node.op == "output":
                 self.graph.output(self._outputs(node))
-            self._annotate(before, node)
+            for made in nodes_after(before):
+                meta.module.set(made, module_path(node))
+                meta.source.set(made, node.name)
             for operand in node.all_input_nodes:
                 remaining[operand] -= 1
                 if not remaining[operand]:
-                    self.shards.forget(operand)
-        if not self.result.refused:
+                    self._shards.forget(operand)
+        if not self.refused:
             drop_dead_calls(self.graph)
-            prepare_weights(self.graph, self.result.weights, self.ttnn, self.handle)
-        return self.result
-
-    def _annotate(self, before: Node, source: Node) -> None:
-        """Tell the new nodes after `before` which module they come from."""
-        for node in nodes_after(before):
-            node.meta["module"] = module_path(source)
-            node.meta["source"] = source.name
+            prepare_weights(self.graph, self.values, self._ttnn, self._handle)
+        self._known.clear()
+        return self
 
     def _make_placeholders(self) -> None:
-        """Inputs first, in the order of the graph, then weights in the order of use."""
-        for node in self.source.find_nodes(op="placeholder"):
-            readers = [user for user in node.users if not _crosses(user) and user.op != "call_module"]
-            if any(not _is_left_out(user) for user in node.users) and (not is_parameter(node) or readers):
-                placeholder = self.graph.placeholder(node.meta.get("name", node.name))
-                placeholder.meta["val"] = node.meta.get("val")
-                self.known[node] = placeholder
-                self.result.inputs.append(node)
-        for node in self.source.find_nodes(op="call_function", target=operators.to_device):
-            if "state" in node.meta:
-                self._make_state(node.meta["state"])
-        for node in self.source.nodes:
-            if is_call(node, operators.to_device) and self._is_weight(node.args[0]):
-                self.known[node] = self.weights.add(node, node.args[0], node.meta["ttnn"])
-            elif node.op in ("call_module", "get_attr") and any(not _crosses(user) for user in node.users):
-                self.known[node] = self.weights.add(node, node, None)
-        self.weights.allocate_all()
+        """Inputs first, in the order of the graph, then states, then weights, in the order of use."""
+        for node in self._source.find_nodes(op="placeholder"):
+            elsewhere = {operators.state_read, operators.state_write}
+            if is_parameter(node):
+                elsewhere.add(operators.to_device)
+            if any(user.op != "call_module" and user.target not in elsewhere for user in node.users):
+                self._known[node] = self.graph.placeholder(meta.name.get(node, node.name))
+                self._known[node].meta["val"] = node.meta.get("val")
+                self.inputs.append(node)
+        for node in self._source.find_nodes(op="call_function", target=operators.state_read):
+            self._known[node] = self._state(node)
+        for node in filter(is_weight, self._source.nodes):
+            self._known[node] = self._weight(node)
+        try:  # all weights at first, as a call of the program finds them; else each for the first node that reads it
+            self._allocate(self._known)
+        except (MemoryError, Refused):
+            self._free(self._known)
 
-    def _make_state(self, state: StateUse) -> None:
-        placeholder = self.graph.placeholder(f"{state.node.meta.get('name', state.node.name)}_on_device")
-        placeholder.meta["ttnn"] = state.spec
-        placeholder.meta["state"] = True
-        try:
-            state.tensor = self._empty(state.spec)
-        except RuntimeError as error:
-            self.result.refused[state.crossing] = ("refused", f"cache of {state.spec.shape}: {ttnn_reason(error)}")
-        self.known[state.crossing] = Value(placeholder, state.tensor)
-        self.result.states.append(state)
+    def _state(self, read: Node) -> Value:
+        node, spec = read.args[0], meta.spec(read)
+        placeholder = self.graph.placeholder(f"{meta.name.get(node, node.name)}_on_device")
+        written = any(is_call(user, operators.state_write) for user in node.users)
+        meta.spec.set(placeholder, spec)
+        meta.state.set(placeholder, StateUse(node, spec, meta.held.get(node, False), written))
+        self.values[placeholder] = Value(placeholder, self._empty(spec))
+        return self.values[placeholder]
 
-    def _is_weight(self, node: Node) -> bool:
-        return is_parameter(node) or node.op in ("call_module", "get_attr")
+    def _weight(self, node: Node) -> Value | Node:
+        """What stands for a weight: a value without a tensor, or for one that the host reads its placeholder."""
+        goes_up = is_call(node, operators.to_device)
+        constant, spec = (node.args[0], meta.spec(node)) if goes_up else (node, None)
+        placeholder = self.graph.placeholder(meta.name.get(constant, constant.name))
+        meta.weight.set(placeholder, WeightUse(constant, spec))
+        if spec is None:
+            placeholder.meta["val"] = constant.meta.get("val")
+            return placeholder
+        if spec.memory != "HOST":
+            meta.spec.set(placeholder, spec)
+        self.values[placeholder] = Value(placeholder, None)
+        return self.values[placeholder]
+
+    def _weights_of(self, nodes: Iterable[Node]) -> Iterator[tuple[Node, Value]]:
+        for node in nodes:
+            value = self._known.get(node)
+            if isinstance(value, Value) and value.node in meta.weight:
+                yield node, value
+
+    def _allocate(self, nodes: Iterable[Node]) -> None:
+        """Give the weights among these their tensors. Raises Refused as TTNN does, MemoryError where DRAM is full."""
+        for node, value in self._weights_of(nodes):
+            if value.tensor is None:
+                spec, constant = meta.spec(node), node.args[0]
+                parameters = filter(is_parameter, (constant, *constant.all_input_nodes))
+                pointers = [meta.pointer.get(parameter, 0) for parameter in parameters]
+                is_mask = any(is_call(user, *ATTENTIONS) for user in node.users)  # whose padding is filled in place
+                try:
+                    value.tensor = (not is_mask and self._find_weight(spec, pointers)) or self._empty(spec)
+                except RuntimeError as error:
+                    raise Refused(f"weight of {spec.shape}: {ttnn_reason(error)}") from None
+
+    def _free(self, nodes: Iterable[Node]) -> None:
+        for _, value in self._weights_of(nodes):
+            value.tensor = None
+
+    def _empty(self, spec: Spec) -> Any:
+        """A tensor of that spec without data."""
+        ttnn, handle = self._ttnn, self._handle
+        if spec.memory == "HOST":
+            return spec.upload(ttnn, handle, torch.zeros(spec.shape))
+        dtype, layout = getattr(ttnn, spec.dtype), getattr(ttnn, f"{spec.layout}_LAYOUT")
+        where = {"device": handle, "memory_config": ttnn.DRAM_MEMORY_CONFIG}
+        with dram_or_error():
+            return ttnn.empty(spec.shape, dtype=dtype, layout=layout, **where)
 
     def _lower(self, node: Node) -> Any:
-        if node in self.known:
-            return self.known[node]
-        if "result_of" in node.meta:
-            self._settle(node.meta["result_of"], self.known[node.args[0]])
-        if node.meta.get("left_out"):
-            return None
-        if node.target is operator.getitem and not isinstance(self.known[node.args[0]], Node):
-            return self.known[node.args[0]][node.args[1]]
-        if is_call(node, operators.to_device):
-            return self._upload(node)
-        if "kept_at" in node.meta:
-            return self._kept(self.known[node.args[0]], node.meta["kept_as"])
-        if is_call(node, operators.to_host):
-            return self._download(self.known[node.args[0]], node.meta["val"].dtype)
-        if self.sides.get(node) == "device":
-            return self._on_device(node)
-        return self.graph.node_copy(node, lambda operand: self.known[operand])
+        if node in self._known:  # a weight or a state
+            return self._known[node]
+        transfer = self.TRANSFERS.get(node.target)
+        if transfer is not None:
+            return transfer(self, node)
+        return self._on_device(node) if self._sides.get(node) == "device" else self._on_host(node)
 
-    def _kept(self, value: Value, dtype: str) -> Value:
-        """A cache as later calls read it."""
-        wanted = getattr(self.recorder, dtype)
-        return value if value.dtype == wanted else self.recorder.typecast(value, wanted)
-
-    def _settle(self, state: StateUse, value: Value) -> None:
-        """Note which value a state ends as, if that is elsewhere than it began."""
-        in_place = value.tensor.buffer_address() == state.tensor.buffer_address()
-        state.result = None if in_place else value.node
+    def _on_host(self, node: Node) -> Node:
+        return self.graph.node_copy(node, self._known.__getitem__)
 
     def _on_device(self, node: Node) -> Any:
         try:
             found = find_lowering(node.target)
             assert found is not None
-            self.weights.allocate(node.all_input_nodes)
-            return self.shards.lower(node, found.sharded, functools.partial(self._attempt, node, found))
+            self._allocate(node.all_input_nodes)
+            return self._shards.lower(node, found.sharded, functools.partial(self._attempt, node, found))
         except MemoryError:  # of its weights
-            if not self.result.refused:
+            if not self.refused:
                 raise  # else the next trace needs less
         except Unsupported as error:
-            self.result.refused[node] = ("refused" if isinstance(error, Refused) else "unsupported", str(error))
+            self.refused[node] = ("refused" if isinstance(error, Refused) else "unsupported", str(error))
         except Exception as error:  # a fault of ours costs speed, never the compilation
             reason = f"its lowering failed: {type(error).__name__}: {ttnn_reason(error)}"
             log.warning("%s (%s): %s; it runs in eager torch", node.name, node.target, reason)
-            self.result.refused[node] = ("unsupported", reason)
-        return self._stand_in(node)
+            self.refused[node] = ("unsupported", reason)
+        self._free(node.all_input_nodes)  # what runs on the host needs none; other readers allocate them again
+        return tree_map_only(torch.Tensor, functools.partial(self._stand_in, node), node.meta["val"])
+
+    def _stand_in(self, node: Node, value: torch.Tensor) -> Value:
+        """An empty tensor for what a refused node gives, so that its users can be asked about as well."""
+        spec = Spec(tuple(value.shape), DEVICE_DTYPES.get(value.dtype, "bfloat16"), meta.layout.get(node, "TILE"))
+        made = self.graph.call_function(_refused, ())
+        meta.spec.set(made, spec)
+        return Value(made, self._empty(spec))
 
     def _attempt(self, node: Node, found: Lowering, value_of: Callable[[Node], Any]) -> Any:
         args, kwargs = device_arguments(node, value_of)
-        before = last_node(self.graph)
+        before, wanted = last_node(self.graph), self._recorder.settings.wants_block_sharding
         try:
-            result = found.function(self.recorder, *args, **kwargs)
+            result = found.function(self._recorder, *args, **kwargs)
             _check_results(node, result)
-            self._note_wanted(node)
+            self.wants_block_sharding += [x for x in node.all_input_nodes if self._known[x] in wanted]
             return result
         except Exception:
             erase_after(before)
             raise
-
-    def _note_wanted(self, node: Node) -> None:
-        wanted = self.recorder.settings.wants_block_sharding
-        self.result.wants_block_sharding += [x for x in node.all_input_nodes if self.known[x] in wanted]
-        wanted.clear()
-
-    def _stand_in(self, node: Node) -> Any:
-        """Empty tensors for a refused node, so that its users can be asked about as well."""
-
-        def stand_in(value: torch.Tensor) -> Value:
-            spec = Spec(tuple(value.shape), DEVICE_DTYPES.get(value.dtype, "bfloat16"), node.meta.get("layout", "TILE"))
-            made = self.graph.call_function(_refused, ())
-            made.meta["ttnn"] = spec
-            return Value(made, self._empty(spec))
-
-        value = node.meta["val"]
-        return tuple(map(stand_in, value)) if isinstance(value, (tuple, list)) else stand_in(value)
+        finally:
+            wanted.clear()
 
     def _upload(self, node: Node) -> Value:
-        source, spec = self.known[node.args[0]], node.meta["ttnn"]
-        label = source.name
-        value = node.args[0].meta["val"]
+        source, spec = self._known[node.args[0]], meta.spec(node)
+        label, value = source.name, node.args[0].meta["val"]
         if spec.dtype in ("int32", "uint32"):
-            name = f"{source.name}_int32"
-            source = self.graph.create_node("call_function", checked, (source, *_bounds(node, spec)), name=name)
+            source = self.graph.call_function(checked, (source, *_bounds(node, spec)), name=f"{label}_int32")
         elif value.dtype == torch.float32 and spec.dtype == "bfloat16":
             # torch converts many times faster than from_torch does
-            name = f"{source.name}_bfloat16"
-            source = self.graph.create_node("call_function", as_bfloat16, (source,), name=name)
+            source = self.graph.call_function(as_bfloat16, (source,), name=f"{label}_bfloat16")
         example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
-        crossing = spec.upload(self.recorder, self.handle, Value(source, example))
-        crossing.node.meta.update(bytes=spec_bytes(spec), label=label)
+        crossing: Value = spec.upload(self._recorder, self._handle, Value(source, example))
+        meta.transferred.set(crossing.node, spec_bytes(spec))
+        meta.label.set(crossing.node, label)
         return crossing
 
-    def _download(self, value: Value, dtype: torch.dtype) -> Node:
-        target, args = self.ttnn.to_torch, (value.node,)
-        node = self.graph.create_node("call_function", target, args, {"dtype": dtype}, name="to_torch")
-        node.meta["path"] = "ttnn.to_torch"
-        node.meta.update(bytes=spec_bytes(value.node.meta["ttnn"]), label=value.node.name)
-        return node
+    def _download(self, node: Node) -> Node:
+        source = self._known[node.args[0]].node
+        options = {"dtype": node.meta["val"].dtype}
+        made = self.graph.call_function(self._ttnn.to_torch, (source,), options, name="to_torch")
+        meta.path.set(made, "ttnn.to_torch")
+        meta.transferred.set(made, spec_bytes(meta.spec(source)))
+        meta.label.set(made, source.name)
+        return made
+
+    def _pick(self, node: Node) -> Any:
+        results = self._known[node.args[0]]
+        return self._on_host(node) if isinstance(results, Node) else results[node.args[1]]
+
+    def _keep(self, node: Node) -> Value:
+        """A cache as later calls read it."""
+        value, dtype = self._known[node.args[0]], getattr(self._recorder, node.args[1])
+        return value if value.dtype == dtype else self._recorder.typecast(value, dtype)
+
+    def _write_state(self, node: Node) -> None:
+        """Note which value a state ends as, if that is elsewhere than it began."""
+        placeholder = next(p for p in self.values if p in meta.state and meta.state(p).node is node.args[0])
+        began, end = self.values[placeholder].tensor, self._known[node.args[1]]
+        if end.tensor.buffer_address() != began.buffer_address():
+            meta.state(placeholder).result = end.node
+
+    TRANSFERS: ClassVar[dict[Any, Callable[..., Any]]] = {
+        operators.to_device: _upload,
+        operators.to_host: _download,
+        operators.keep: _keep,
+        operators.state_write: _write_state,
+        operator.getitem: _pick,
+    }
 
     def _outputs(self, output: Node) -> tuple[Any, ...]:
-        """What the caller gets: in memory as eager torch's."""
+        """What the caller gets, in memory as eager torch's, and the states that end elsewhere than they began."""
 
         def restrided_node(*args: Any) -> Node:
-            return self.graph.create_node("call_function", restrided, args, name="output")
+            return self.graph.call_function(restrided, args, name="output")
 
         def shared_nodes(values: list[Node], size: int, layouts: Any) -> list[Node]:
-            made = self.graph.create_node("call_function", shared, (values, size, layouts), name="outputs")
+            made = self.graph.call_function(shared, (values, size, layouts), name="outputs")
             return [self.graph.call_function(operator.getitem, (made, index)) for index in range(len(values))]
 
-        results = [self._result(value) for value in output.args[0]]
-        made = arranged(results, output.meta["eager"], self.owners, restrided_node, shared_nodes)
-        return (*made, *(state.result for state in self.result.states if state.result is not None))
+        # memory of the program → the memory that eager torch has for it; inputs are the caller's already
+        inputs = (memory_of(node.meta.get("val")) for node in self._source.find_nodes(op="placeholder"))
+        owners = {memory: memory for memory in inputs if memory}
+        results = [self._result(at, value) for at, value in enumerate(output.args[0])]
+        made = arranged(results, meta.eager(output), owners, restrided_node, shared_nodes)
+        return (*made, *(state.result for state in self.states if state.result is not None))
 
-    def _result(self, value: Any) -> Any:
+    def _result(self, position: int, value: Any) -> Any:
         if not isinstance(value, Node):
             return value
-        if "kept_at" in value.meta:
-            self.result.kept.append((value.meta["kept_at"], self.known[value].node.meta["ttnn"]))
-            return self.known[value].node
-        result, fake = self.known[value], value.meta["val"]
+        result, fake = self._known[value], value.meta["val"]
+        if is_call(value, operators.keep):
+            self.kept.append((position, meta.spec(result.node)))
+            return result.node
         if not is_strided(fake):
             return result
-        return Result(result, memory_of(fake), fake.stride(), bool(result.meta.get("weight")))
-
-
-def _crosses(node: Node) -> bool:
-    return is_call(node, operators.to_device)
-
-
-def _is_left_out(node: Node) -> bool:
-    """Whether the program has no call for a node: what it would do happens on the device, between calls."""
-    return "state" in node.meta or bool(node.meta.get("left_out"))
+        return Result(result, memory_of(fake), fake.stride(), result in meta.weight)
 
 
 def _refused() -> None:
@@ -315,9 +326,7 @@ def _refused() -> None:
 
 def _check_results(node: Node, result: Any) -> None:
     """A lowering whose result has another shape than eager torch's, or integers for floats, is refused."""
-    expected = node.meta["val"]
-    pairs = zip(expected, result, strict=True) if isinstance(expected, (tuple, list)) else [(expected, result)]
-    for value, got in pairs:
+    for value, got in zip(values_of(node), result if isinstance(result, tuple) else [result], strict=True):
         if got is not None and tuple(got.shape) != tuple(value.shape):
             raise Unsupported(f"TTNN gives the shape {tuple(got.shape)}, eager torch {tuple(value.shape)}")
         if got is not None and ("INT" in got.dtype.name) != (DEVICE_DTYPES.get(value.dtype) == "int32"):
@@ -329,5 +338,5 @@ def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
     if spec.dtype == "int32":
         lengths = [shape_of(user.args[0])[2] for user in node.users if is_call(user, *operators.CACHE_WRITES)]
         return (0, min(lengths)) if lengths else INT32
-    rows = [user.args[0].meta["val"].shape[0] for user in node.users if user.target is torch.ops.aten.embedding.default]
+    rows = [shape_of(user.args[0])[0] for user in node.users if is_call(user, torch.ops.aten.embedding.default)]
     return 0, min(rows, default=INT32[1])

@@ -1,88 +1,64 @@
-"""The weights of a graph while it is traced: allocated, without contents.
+"""The weights of a program: which nodes they are, how they are prepared, and how computed of a call's arguments.
 
-All at first, as a call of the program finds them. Where they do not fit, each for the first node that reads it, and
-freed again where that is refused: what runs on the host needs no weights on the device.
+Before   y = conv2d(x, prepare_conv_weights(w, ...))
+After    y = conv2d(x, w)                          w: a weight that prepare_conv_weights made as it was uploaded
+
+How a weight is laid out depends on the call that reads it, so a lowering makes both calls. A mask that attention reads
+is prepared by filling its tile padding.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import Refused
+from tt_dynamo.compiler.codegen import inline_call
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, is_parameter
-from tt_dynamo.ir.spec import Spec, Value
-from tt_dynamo.ir.ttnn_internals import ttnn_reason
+from tt_dynamo.ir.spec import Spec, Value, evaluate
 from tt_dynamo.ir.uses import WeightUse
 
-Find = Callable[[Spec, list[int]], Any]
-
 ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)
+FOLDED = ("call_module", "get_attr")  # what was computed of parameters and literals
+PREPARATIONS = ("ttnn.prepare_", "ttnn.fill_implicit_tile_padding")
+ON_DEVICE = "ttnn.to_device(ttnn.to_layout(weight, ttnn.TILE_LAYOUT), device)"
 
 
-class TracedWeights:
-    """Makes the placeholders of weights in the program's `graph`, and their tensors.
+def is_weight(node: Node) -> bool:
+    """Whether a node of a placed graph is a weight: where a constant goes up, or a folded one that the host reads."""
+    if is_call(node, operators.to_device):
+        return is_parameter(node.args[0]) or node.args[0].op in FOLDED
+    return node.op in FOLDED and any(not is_call(user, operators.to_device) for user in node.users)
 
-    find: the tensor of that spec, of the parameters at these addresses, if it lies on the device.
-    """
 
-    def __init__(self, graph: Graph, find: Find, empty: Callable[[Spec], Any]) -> None:
-        self.uses: list[WeightUse] = []
-        self._graph, self._find, self._empty = graph, find, empty
-        self._made: dict[Node, tuple[WeightUse, Spec, Value]] = {}  # by crossing
-        self._read: set[Node] = set()  # crossings that an accepted node reads
-
-    def add(self, crossing: Node, constant: Node, spec: Spec | None) -> Value | Node:
-        """The weight that crosses there, without a tensor; or where spec is None the placeholder of a torch tensor."""
-        placeholder = self._graph.placeholder(constant.meta.get("name", constant.name))
-        placeholder.meta["weight"] = True
-        use = WeightUse(constant, spec)
-        self.uses.append(use)
-        if spec is None:
-            placeholder.meta["val"] = constant.meta.get("val")
-            return placeholder
-        if spec.memory != "HOST":
-            placeholder.meta["ttnn"] = spec
-        value = Value(placeholder, None)
-        self._made[crossing] = use, spec, value
-        return value
-
-    def allocate_all(self) -> None:
-        """Give all weights their tensors, or none where they do not fit."""
-        try:
-            self.allocate(self._made)
-        except (MemoryError, Refused):
-            self._free(self._made)
-
-    def allocate(self, crossings: Iterable[Node]) -> None:
-        """Give the weights among these their tensors. Raises Refused as TTNN does, MemoryError where DRAM is full."""
-        for crossing in crossings:
-            if crossing not in self._made or self._made[crossing][0].tensor is not None:
-                continue
-            use, spec, value = self._made[crossing]
-            pointers = [n.meta.get("pointer", 0) for n in (use.node, *use.node.all_input_nodes) if is_parameter(n)]
-            is_mask = any(is_call(user, *ATTENTIONS) for user in crossing.users)  # whose padding is filled in place
-            try:
-                use.tensor = value.tensor = (not is_mask and self._find(spec, pointers)) or self._empty(spec)
-            except RuntimeError as error:
-                raise Refused(f"weight of {spec.shape}: {ttnn_reason(error)}") from None
-
-    def settle(self, reader: Node, refused: bool) -> None:
-        """Keep the weights of an accepted node; free those that refused ones alone have read."""
-        if refused:
-            self._free(set(reader.all_input_nodes) - self._read)
-        else:
-            self._read.update(reader.all_input_nodes)
-
-    def _free(self, crossings: Iterable[Node]) -> None:
-        for crossing in self._made.keys() & set(crossings):
-            use, _, value = self._made[crossing]
-            use.tensor = value.tensor = None
+def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: Any) -> None:
+    """Take preparations of weights out of a program, and weights that nothing reads. values: their stand-ins."""
+    made: dict[tuple[Node, str], Node] = {}
+    for node in [node for node in graph.nodes if meta.path.get(node, "").startswith(PREPARATIONS)]:
+        (source,) = node.all_input_nodes
+        if source not in meta.weight:
+            continue
+        on_host = source not in meta.spec
+        call = inline_call(node, {source: "weight" if on_host else ON_DEVICE})
+        if (source, call) not in made:
+            raw = values[source].tensor
+            tensor = evaluate(call, ttnn, handle, raw) if on_host else raw  # which was filled in place
+            spec = Spec(tuple(tensor.shape), tensor.dtype.name.lower(), tensor.layout.name, prepare=call)
+            with graph.inserting_before(source):
+                prepared = made[source, call] = graph.placeholder(source.name)
+            meta.weight.set(prepared, WeightUse(meta.weight(source).node, spec))
+            meta.spec.set(prepared, spec)
+            values[prepared] = Value(prepared, tensor)
+        node.replace_all_uses_with(made[source, call], propagate_meta=False)
+        graph.erase_node(node)
+    for node in graph.find_nodes(op="placeholder"):
+        if node in meta.weight and not node.users:
+            graph.erase_node(node)
+            values.pop(node, None)
 
 
 def bind_weights(uses: Iterable[WeightUse], placed: GraphModule) -> None:

@@ -16,14 +16,12 @@ from tt_dynamo.ir.spec import Spec
 class WeightUse:
     """A constant that a program reads.
 
-    node: the placeholder or folded constant it is. spec: None for the host. tensor: an empty one of that spec, while
-    the compiler needs it. positions: of the call's arguments that `evaluate` computes it from, on the host. expression:
-    the text that identifies the computation.
+    node: the placeholder or folded constant it is. spec: None for the host. positions: of the call's arguments that
+    `evaluate` computes it from, on the host. expression: the text that identifies the computation.
     """
 
     node: Node
     spec: Spec | None
-    tensor: Any = None
     positions: Sequence[int] = ()
     evaluate: Callable[..., torch.Tensor] = lambda tensor: tensor
     expression: str = ""
@@ -33,17 +31,14 @@ class WeightUse:
 class StateUse:
     """An input of a program that stays on the device.
 
-    node: its placeholder. crossing: its to_device. held: whether it is a DeviceTensor. written: whether the graph
-    writes into it. tensor: what stands in for it in tracing. result: the value at its end, set by tracing; None where
-    that was written in place, or not at all.
+    node: its placeholder. held: whether it is a DeviceTensor. written: whether the graph writes into it. result: the
+    value at its end, set by tracing; None where that was written in place, or not at all.
     """
 
     node: Node
-    crossing: Node
     spec: Spec
     held: bool
-    written: bool = True
-    tensor: Any = None
+    written: bool
     result: Node | None = None
 
 

@@ -1,4 +1,4 @@
-"""What crosses between host and device or stays there, and calls that only eager torch makes, as those of higher-order operators."""
+"""What crosses between host and device or stays there, and calls that only eager torch makes."""
 
 from __future__ import annotations
 
