@@ -34,6 +34,10 @@ from tt_dynamo.passes.movement import is_move, moves_leading
 from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, call, emit, is_constant, is_node, once, variable
 
 RULES = Rules()
+RESHAPES = (
+    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.default,
+    aten.squeeze.dim, aten.squeeze.dims,
+)  # fmt: skip
 
 
 def canonicalize(graph: Graph, context: Context) -> int:
@@ -90,10 +94,7 @@ def _drop_copy(node: Node) -> Node | None:
     return _same(node) if unchanged else None
 
 
-@RULES.on(
-    aten.reshape.default, aten.view.default, aten._unsafe_view.default, aten.unsqueeze.default, aten.squeeze.default,
-    aten.squeeze.dim, aten.squeeze.dims,
-)  # fmt: skip
+@RULES.on(*RESHAPES)
 def _reshape(node: Node) -> Node | None:
     source, shape = node.args[0], list(shape_of(node))
     if shape == list(shape_of(source)):

@@ -28,7 +28,7 @@ from tt_dynamo.passes.normalize.canonicalize import RESHAPES
 
 log = logging.getLogger(__name__)
 
-VIEWS = frozenset({*RESHAPES, aten.reshape.default, aten.transpose.int})
+VIEWS = frozenset({*RESHAPES, aten.transpose.int})
 MOVES = frozenset(
     {
         *(VIEWS | movement.MOVES - {operator.getitem}),
