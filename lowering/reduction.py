@@ -1,7 +1,7 @@
 """Reductions: ATen node → TTNN calls.
 
 TTNN sums in float32 and rounds once. Counts (sums of booleans) go through float32, which holds every integer up to
-2^24; sums and extremes of other integers stay on the host. `passes/normalize/reductions.py` brings every reduction
+2^24; sums and extremes of other integers stay on the host. `passes/normalize/dtypes.py` brings every reduction
 to operands of its result's dtype, so an integer `dtype` here means that booleans are counted.
 """
 

@@ -31,9 +31,9 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.images import pointwise
-from tt_dynamo.passes.images.writer import Flat, ImageWriter, arguments_of, pair
+from tt_dynamo.passes.images.writer import Flat, ImageWriter, pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.rewrite import FLOATS
+from tt_dynamo.passes.rewrite import FLOATS, arguments
 from tt_dynamo.passes.rows import literal
 
 
@@ -48,7 +48,7 @@ def channels_last(graph: Graph, context: Context) -> int:
             continue
         rule = RULES.get(node.target, pointwise.elementwise)
         with graph.inserting_before(node):
-            new = rule(ImageWriter(node, known), *arguments_of(node))
+            new = rule(ImageWriter(node, known), *arguments(node).values())
         if new is not None:
             replace(result, new)
             rewritten += 1

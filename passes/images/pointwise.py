@@ -21,8 +21,8 @@ from torch.fx import Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, dtype_of, is_call, shape_of
-from tt_dynamo.passes.images.writer import TO_NHWC, Flat, ImageWriter, arguments_of
-from tt_dynamo.passes.rewrite import FLOATS
+from tt_dynamo.passes.images.writer import TO_NHWC, Flat, ImageWriter
+from tt_dynamo.passes.rewrite import FLOATS, arguments
 from tt_dynamo.passes.rows import literal
 
 TILE = 32
@@ -99,7 +99,7 @@ def _part(write: ImageWriter, split: Node, index: int) -> Node | None:
     """One of the parts into which an image's channels are split."""
     if not is_call(split, aten.split_with_sizes.default, aten.split.Tensor):
         return None
-    x, _, dim = arguments_of(split)
+    x, _, dim = arguments(split).values()
     start = sum(part.shape[dim] for part in split.meta["val"][:index])
     return _channels(write, x, dim, start, start + write.shape[dim])
 

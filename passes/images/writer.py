@@ -97,12 +97,5 @@ class ImageWriter:
         return self.value(self.emit(target, x.node, *args), x.image, x.dim)
 
 
-def arguments_of(node: Node) -> list[Any]:
-    """All of the schema's arguments, in order, with its defaults for those that are not given."""
-    schema = getattr(node.target, "_schema", None)
-    left_out = schema.arguments[len(node.args) :] if schema else ()
-    return [*node.args, *(node.kwargs.get(argument.name, argument.default_value) for argument in left_out)]
-
-
 def pair(values: list[int]) -> list[int]:
     return list(values) * 2 if len(values) == 1 else list(values)
