@@ -20,9 +20,9 @@ from torch.fx import GraphModule
 from tt_dynamo.backend import compile_graph
 from tt_dynamo.capture.without_data import on_host, shapes_alone, without_data
 from tt_dynamo.compiler.fit import DoesNotFit, dram, l1
-from tt_dynamo.devices import Device, open_device
+from tt_dynamo.devices import open_device
 from tt_dynamo.options import Options
-from tt_dynamo.report.report import WIDTH, Fallback, GraphReport, record, row, size_text, table
+from tt_dynamo.report.report import Fallback, GraphReport, fact_sheet, record, size_text, table
 
 
 @dataclasses.dataclass
@@ -75,27 +75,22 @@ class Check:
 
     def operation_table(self) -> str:
         """One line for each TTNN operation: kernel launches and calls in one call of the model."""
-        operations = [operation for report in self.reports for operation in report.operations]
-        calls, launches = Counter(operation.target for operation in operations), Counter[str]()
-        for operation in operations:
-            launches[operation.target] += operation.programs
-        rows = [(str(count), str(calls[name]), name) for name, count in launches.most_common()]
-        return table(("launches", "calls", "operation"), rows, right=(0, 1))
+        calls = Counter(operation.target for report in self.reports for operation in report.operations)
+        launches = Counter[str]()
+        for report in self.reports:
+            launches.update(report.launches)
+        return table(("launches", "calls", "operation"), [(n, calls[name], name) for name, n in launches.most_common()])
 
     def __str__(self) -> str:
-        verdict = "fits" if self.fits else "does not fit"
-        lines = [f"{verdict} on {self.device}", "-" * WIDTH]
-        lines += row("DRAM needed", f"{size_text(self.needed_bytes)} of {size_text(self.dram_bytes)}")
-        if self.free_bytes < self.dram_bytes:
-            lines += row("DRAM free", size_text(self.free_bytes))
-        if self.reason:
-            lines += row("reason", self.reason)
-        lines += row("peak L1", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}")
-        for report in self.reports:
-            lines += ["", *str(report).splitlines()]
-        if self.reports:
-            lines += ["", *self.operation_table().splitlines()]
-        return "\n".join(lines)
+        facts = [
+            ("DRAM needed", f"{size_text(self.needed_bytes)} of {size_text(self.dram_bytes)}"),
+            ("DRAM free", size_text(self.free_bytes) if self.free_bytes < self.dram_bytes else ""),
+            ("reason", self.reason),
+            ("peak L1", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}"),
+        ]
+        sheet = fact_sheet(f"{'fits' if self.fits else 'does not fit'} on {self.device}", facts)
+        operations = [self.operation_table()] if self.reports else []
+        return "\n\n".join([sheet, *map(str, self.reports), *operations])
 
 
 def check(
@@ -110,17 +105,14 @@ def check(
     Raises OptionError and DeviceError as the compilation does, and what Dynamo raises for a model that reads the
     contents of its tensors in Python: there are none.
     """
-    parsed = Options.parse({**options, "device": device, "dry_run": True})
-    opened = open_device(parsed.device)
     try:
-        return _checked(model, example_inputs, opened, parsed)
+        return _checked(model, example_inputs, Options.parse({**options, "device": device, "dry_run": True}))
     finally:
         gc.collect()  # graphs are cyclic, and what was allocated to lower them goes with them
 
 
-def _checked(
-    model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any], opened: Device, parsed: Options
-) -> Check:
+def _checked(model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any], parsed: Options) -> Check:
+    opened = open_device(parsed.device)
     ttnn = opened.namespace(dry_run=True)
     has, fast = dram(ttnn, opened.handle), l1(ttnn, opened.handle)
 
@@ -136,10 +128,10 @@ def _checked(
         try:
             compiled(copied, *args, **kwargs)
         except BackendCompilerFailed as error:
-            if not isinstance(error.inner_exception, DoesNotFit):
-                raise error.inner_exception from None
-            result.fits, result.needed_bytes = False, error.inner_exception.needed
-            result.reason = str(error.inner_exception)
+            cause = error.inner_exception
+            if not isinstance(cause, DoesNotFit):
+                raise cause from None
+            result.fits, result.needed_bytes, result.reason = False, cause.needed, str(cause)
             return result
     waiting = [report.peak_dram_bytes - report.weight_bytes for report in result.reports]
     result.needed_bytes = result.weight_bytes + max(waiting, default=0)

@@ -114,11 +114,14 @@ class Options:
             if not isinstance(pattern, str):
                 raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
             _require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
-        counts_shapes = isinstance(self.warn_after_shapes, int) and self.warn_after_shapes > 0
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
             ("fp32_accumulation", isinstance(self.fp32_accumulation, bool), "True or False"),
-            ("warn_after_shapes", counts_shapes, "a positive int"),
+            (
+                "warn_after_shapes",
+                isinstance(self.warn_after_shapes, int) and self.warn_after_shapes > 0,
+                "a positive int",
+            ),
             ("dump", self.dump is None or isinstance(self.dump, str), "the path of a folder"),
             ("disable_passes", isinstance(self.disable_passes, tuple), "a list of pass names"),
         ):

@@ -18,7 +18,6 @@ class Operation:
     """Looks like an operation of TTNN from outside."""
 
     def __init__(self, name):
-        self.python_fully_qualified_name = f"ttnn.{name}"
         self.__name__ = name.rpartition(".")[2]
 
     def __call__(self, *args, **kwargs):
@@ -43,12 +42,12 @@ class Program:
 
     def ttnn(self, name, *args, spec=None):
         node = self.graph.call_function(Operation(name), args)
-        node.meta["ttnn"] = spec or Spec((2, 32), "bfloat16", "TILE")
+        node.meta.update(path=f"ttnn.{name}", ttnn=spec or Spec((2, 32), "bfloat16", "TILE"))
         return node
 
     def down(self, *args):
         node = self.graph.call_function(Operation("to_torch"), args, {"dtype": torch.float32})
-        node.meta.update(bytes=256, module="head")
+        node.meta.update(path="ttnn.to_torch", bytes=256, module="head")
         return node
 
     def host(self, target, *args):
@@ -179,6 +178,6 @@ def test_any_graph_can_be_drawn():
 
 def test_names_are_escaped(program):
     name = "a<b>&\"c'"
-    node = program.graph.call_function(Operation(name), (program.input("x"),))
+    node = program.ttnn(name, program.input("x"))
     program.graph.output(node)
     assert boxes(draw(program.graph))[node.name][3][0] == name

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import torch
 from torch.fx import Graph, Node
+from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.ir.helpers import HELPERS
+from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.report import size_text
 
 MOST = 600  # rows; the picture of a larger graph ends there and says so
@@ -39,7 +39,7 @@ STYLE = """text{font:11px 'DejaVu Sans','Segoe UI',sans-serif;fill:#1d2430} .tit
 
 
 def draw(graph: Graph) -> str:
-    """The SVG of a graph whose device values carry their spec in `meta["ttnn"]` (shape, dtype, layout, memory)."""
+    """The SVG of a program, whose nodes carry their operation in `meta["path"]` and their spec in `meta["ttnn"]`."""
     kinds = {node: kind for node in graph.nodes if (kind := _kind(node)) in KINDS}
     drawn = list(kinds)[:MOST]
     width, height = str(3 * (WIDTH + MARGIN) + MARGIN), str(TOP + ROW * len(drawn))
@@ -47,23 +47,19 @@ def draw(graph: Graph) -> str:
     _add(svg, "style", STYLE)
     _add(svg, "rect", width="100%", height="100%", fill="white")
     counts = Counter(kind for node, kind in kinds.items() if node.target not in HELPERS)
-    heading = ", ".join(
-        f"{counts[kind]} {words}{'' if counts[kind] == 1 else 's'}"
-        for kind, words in (("device", "TTNN call"), ("host", "host operation"), ("transfer", "transfer"))
-    )
+    counted = (("device", "TTNN call"), ("host", "host operation"), ("transfer", "transfer"))
+    heading = ", ".join(f"{counts[kind]} {words}{'' if counts[kind] == 1 else 's'}" for kind, words in counted)
     if len(drawn) < len(kinds):
         heading += f"; the first {len(drawn)} of {len(kinds)} nodes are drawn, program.py holds all"
     _add(svg, "text", heading, class_="heading", x=MARGIN, y=36)
     for column, words in enumerate(HEADINGS):
         _add(svg, "text", words, class_="title", x=MARGIN + column * (WIDTH + MARGIN), y=72)
-    places: dict[Node, tuple[int, int, int]] = {}  # column, place in the column, row
-    lengths: Counter[int] = Counter()
+    places: dict[Node, tuple[int, int]] = {}  # x and y of the box
     for row, node in enumerate(drawn):
-        column = 2 if kinds[node] == "input" and _layout(node) else KINDS[kinds[node]][0]
-        places[node] = (column, lengths[column], row)
-        lengths[column] += 1
+        column = KINDS["device" if kinds[node] == "input" and "ttnn" in node.meta else kinds[node]][0]
+        places[node] = MARGIN + column * (WIDTH + MARGIN), TOP + row * ROW
         sources = dict.fromkeys(map(_picked, node.all_input_nodes))
-        for source in (source for source in sources if source in places):
+        for source in filter(places.get, sources):
             _draw_line(svg, places[source], places[node], KINDS[kinds[source]][2])
         _draw_box(svg, node, kinds[node], [source for source in sources if _kind(source) == "weight"], places[node])
     return ElementTree.tostring(svg, encoding="unicode") + "\n"
@@ -71,26 +67,22 @@ def draw(graph: Graph) -> str:
 
 def _kind(node: Node) -> str:
     """A key of KINDS, or "weight" or "hidden" for what has no box."""
-    if node.op == "output":
-        return "input"
-    if node.op == "get_attr" or (node.op == "placeholder" and (node.meta.get("weight") or node.meta.get("parameter"))):
+    name = _name(node)
+    if node.op == "get_attr" or "weight" in node.meta:
         return "weight"
-    if node.op == "placeholder":
-        return "input" if node.users else "hidden"
-    if node.target is operator.getitem or _name(node).rpartition(".")[2] == "deallocate":
+    if node.op in ("placeholder", "output"):
+        return "input" if node.users or node.op == "output" else "hidden"
+    if node.target is operator.getitem or name in ("deallocate", "ttnn.deallocate"):
         return "hidden"
-    if node.target in HELPERS or _name(node) in CROSSING:
+    if node.target in HELPERS or name in CROSSING:
         return "transfer"
-    return "device" if _name(node).startswith("ttnn.") else "host"
+    return "device" if name.startswith("ttnn.") else "host"
 
 
 def _name(node: Node) -> str:
-    """The operation in full: "ttnn.transformer.concatenate_heads", "aten.topk.default"."""
-    target = node.target
-    if "path" in node.meta or isinstance(target, (str, torch._ops.OpOverload)):
-        return str(node.meta.get("path", target))
-    named = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', target)}"
-    return str(getattr(target, "python_fully_qualified_name", named))
+    """The operation as the program writes it: "ttnn.transformer.concatenate_heads", "aten.topk.default"."""
+    is_text = isinstance(node.target, (str, torch._ops.OpOverload))
+    return str(node.meta.get("path") or (node.target if is_text else getattr(node.target, "__name__", node.target)))
 
 
 def _picked(node: Node) -> Node:
@@ -98,66 +90,46 @@ def _picked(node: Node) -> Node:
     return _picked(node.all_input_nodes[0]) if node.target is operator.getitem else node
 
 
-def _values(node: Node) -> Sequence[Any]:
-    """The specs of a node's results on the device, else its fake tensors; of several, those that are picked."""
-    picked = [user.meta["ttnn"] for user in node.users if user.target is operator.getitem and "ttnn" in user.meta]
-    value = node.meta.get("ttnn", picked or node.meta.get("val"))
-    if value is None and _name(node) in CROSSING:  # down to the host: shaped like what it reads
-        shapes = [source.shape for source in _values(node.all_input_nodes[0]) if hasattr(source, "shape")]
-        value = [SimpleNamespace(shape=shape, dtype=node.kwargs.get("dtype", "")) for shape in shapes]
-    return [one for one in (value if isinstance(value, (tuple, list)) else [value]) if hasattr(one, "shape")]
-
-
-def _layout(node: Node) -> str:
-    return str(getattr(next(iter(_values(node)), None), "layout", "")).rpartition(".")[2].replace("strided", "")
-
-
 def _facts(node: Node) -> str:
-    """Shape, dtype, layout and memory of the first result, and how many there are; what a transfer carries where."""
-    words = []
-    if values := _values(node):
-        shape = "×".join(map(str, values[0].shape)) or "scalar"
-        memory = str(getattr(values[0], "memory", "")).replace("DRAM", "")
-        words = [shape, str(values[0].dtype).rpartition(".")[2].lower(), _layout(node), memory]
-        words += [f"(of {len(values)})"] * (len(values) > 1)
-    carried = size_text(node.meta["bytes"]) if isinstance(node.meta.get("bytes"), int) else ""
-    return " ".join(word for word in (*words, CROSSING.get(_name(node)), carried) if word)
+    """The first result of a node on the device, else its fake tensor, and how many there are; what goes where."""
+    picked = [user.meta["ttnn"] for user in node.users if user.target is operator.getitem and "ttnn" in user.meta]
+    values = tree_leaves(node.meta.get("ttnn", picked or node.meta.get("val")))
+    if _name(node) == "ttnn.to_torch":
+        shape = node.all_input_nodes[0].meta["ttnn"].shape
+        values = [torch.empty(shape, dtype=node.kwargs["dtype"], device="meta")]
+    words = [_value_text(value) for value in values if hasattr(value, "shape")]
+    words[1:] = [f"(of {len(words)})"] if len(words) > 1 else []
+    words += [CROSSING.get(_name(node), ""), size_text(node.meta["bytes"]) if "bytes" in node.meta else ""]
+    return " ".join(filter(None, words))
 
 
-def _draw_box(svg: Element, node: Node, kind: str, weights: list[Node], place: tuple[int, int, int]) -> None:
-    column, _, row = place
-    x, y = MARGIN + column * (WIDTH + MARGIN), TOP + row * ROW
-    name, module, facts = _name(node), str(node.meta.get("module") or ""), _facts(node)
+def _value_text(value: Any) -> str:
+    """Shape and dtype of a tensor; of one on the device layout and memory too."""
+    text = f"{'×'.join(map(str, value.shape)) or 'scalar'} {value.dtype}".replace("torch.", "")
+    return f"{text} {value.layout} {value.memory}".removesuffix(" DRAM") if isinstance(value, Spec) else text
+
+
+def _draw_box(svg: Element, node: Node, kind: str, weights: list[Node], place: tuple[int, int]) -> None:
+    x, y = place
+    name, module, facts = _name(node), str(node.meta.get("module", "")), _facts(node)
     facts += f" · weights {', '.join(_facts(weight) or weight.name for weight in weights)}" if weights else ""
-    title = name.removesuffix(".default") if name.startswith("aten.") else name.rpartition(".")[2]
-    title = node.name if kind == "input" else title
+    title = name.rpartition(".")[2] if name.startswith("ttnn.") else name.removesuffix(".default")
     group = _add(svg, "g", id=node.name)
-    _add(group, "title", "\n".join(part for part in (node.name, name, facts, module) if part))
+    _add(group, "title", "\n".join(filter(None, (node.name, name, facts, module))))
     _, fill, stroke = KINDS[kind]
     _add(group, "rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx=20 if kind == "input" else 5, fill=fill, stroke=stroke)
     _add(group, "text", title, class_="title", x=x + 12, y=y + 17)
     _add(group, "text", module[-max(1, 50 - len(title)) :], class_="module", x=x + WIDTH - 12, y=y + 17)
-    facts = facts if len(facts) <= 80 else f"{facts[:79]}…"
-    size = min(11.0, (WIDTH - 24) / (0.53 * max(1, len(facts))))  # smaller rather than beyond the box
-    _add(group, "text", facts, style=f"font-size:{size:.1f}px", x=x + 12, y=y + 33)
+    _add(group, "text", facts if len(facts) <= 66 else f"{facts[:65]}…", x=x + 12, y=y + 33)
 
 
-def _draw_line(svg: Element, source: tuple[int, int, int], target: tuple[int, int, int], colour: str) -> None:
-    """Straight down to the next box of a column, around the boxes between, or across to another column."""
-    (column, place, row), (end_column, end_place, end_row) = source, target
-    left = MARGIN + column * (WIDTH + MARGIN)
-    y, end_y = (TOP + number * ROW + HEIGHT // 2 for number in (row, end_row))
-    if column == end_column and end_place == place + 1:
-        path = f"M{left + WIDTH // 2} {y + HEIGHT // 2}V{end_y - HEIGHT // 2}"
-    elif column == end_column:
-        side = left + WIDTH if column else left
-        bend = side + min(24 + 8 * (end_row - row), MARGIN + 30) * (1 if column else -1)
-        path = f"M{side} {y}C{bend} {y} {bend} {end_y} {side} {end_y}"
-    else:
-        side = left + WIDTH if end_column > column else left
-        end = MARGIN + end_column * (WIDTH + MARGIN) + (WIDTH if end_column < column else 0)
-        path = f"M{side} {y}C{end} {y} {side} {end_y} {end} {end_y}"
-    _add(svg, "path", d=path, stroke=colour)
+def _draw_line(svg: Element, source: tuple[int, int], target: tuple[int, int], colour: str) -> None:
+    """A curve to the side of a box in another column, or around the boxes between two of the same column."""
+    (x, y), (end_x, end_y) = source, target
+    bend = min(24 + (end_y - y) // 8, MARGIN) if x == end_x else 0
+    start, end = x + (WIDTH if x <= end_x else 0), end_x + (WIDTH if end_x <= x else 0)
+    y, end_y = y + HEIGHT // 2, end_y + HEIGHT // 2
+    _add(svg, "path", d=f"M{start} {y}C{end + bend} {y} {start + bend} {end_y} {end} {end_y}", stroke=colour)
 
 
 def _add(parent: Element, tag: str, text: str = "", **attributes: Any) -> Element:

@@ -11,19 +11,19 @@ written, a full disk, an object that can't be saved) is logged, the first time a
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from string import Template
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor
 
 from tt_dynamo.report.drawing import draw
 
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class InputSpec:
+class InputSpec(NamedTuple):
     """One input of a program, on the host: its name in `forward`, its shape and its torch dtype."""
 
     name: str
@@ -42,8 +41,7 @@ class InputSpec:
     dtype: torch.dtype
 
 
-@dataclass(frozen=True)
-class WeightSpec:
+class WeightSpec(NamedTuple):
     """One weight of a program: its name in `forward`, and the TTNN calls on `weight` that bring it to `device`.
 
     Without calls the weight stays a torch tensor, for an operation on the host.
@@ -79,17 +77,14 @@ class Dump:
 
         def text() -> str:
             code = graph_module.print_readable(print_output=False, expanded_def=True)
-            code = code.replace("class <lambda>(", "class Graph(")  # as AOTAutograd names them
-            return f"# The graph after: {stage}\n{code}\n"
+            return f"# The graph after: {stage}\n{code}\n".replace(
+                "class <lambda>(", "class Graph("
+            )  # AOTAutograd's name
 
         self._write_text(name, text)
 
     def program(
-        self,
-        source: str,
-        inputs: Sequence[InputSpec],
-        weights: Sequence[WeightSpec],
-        tensors: Mapping[str, torch.Tensor],
+        self, source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec], tensors: Mapping[str, Tensor]
     ) -> None:
         """Write `program.py` (see `standalone_program`) and beside it `weights.pt` with the tensor of each weight."""
         self._write_text("program.py", lambda: standalone_program(source, inputs, weights))
@@ -102,7 +97,7 @@ class Dump:
 
     def drawing(self, graph: torch.fx.Graph) -> None:
         """Write the final graph as `graph.svg`."""
-        self._write_text("graph.svg", functools.partial(draw, graph))
+        self._write_text("graph.svg", lambda: draw(graph))
 
     def _write_text(self, name: str, text: Callable[[], str]) -> None:
         self._write(name, lambda path: path.write_text(text(), encoding="utf-8"))
@@ -135,17 +130,14 @@ class Dump:
 def _claim_folder(directory: Path) -> Path:
     """Create the next free `graph_N` in `directory`; creating it is what claims it from other processes."""
     directory.mkdir(parents=True, exist_ok=True)
-    for number in itertools.count():
-        path = directory / f"graph_{number}"
-        try:
+    for path in (directory / f"graph_{number}" for number in itertools.count()):
+        with suppress(FileExistsError):
             path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise AssertionError("unreachable")
+            break
+    return path
 
 
-def _compact(tensor: torch.Tensor) -> torch.Tensor:
+def _compact(tensor: Tensor) -> Tensor:
     """A plain copy on the host that holds its own elements: torch.save would write all of a view's storage."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
@@ -157,21 +149,14 @@ def standalone_program(source: str, inputs: Sequence[InputSpec], weights: Sequen
     order of the two lists and returning one tensor or a tuple of them. It may use `torch`, `ttnn` and `math`, and
     define what it likes before `forward`, but nothing that needs a device.
     """
-    source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE)
-    input_lines = [f"    ({spec.name!r}, {tuple(spec.shape)!r}, {spec.dtype}),\n" for spec in inputs]
-    functions = [[f"lambda weight, device: {call}" for call in spec.calls] for spec in weights]
-    weight_lines = [f"    ({w.name!r}, [{', '.join(f)}]),\n" for w, f in zip(weights, functions, strict=True)]
-    return (
-        _HEAD
-        + source.strip("\n")
-        + f"\n\n\n# name, shape, dtype\nINPUTS = [\n{''.join(input_lines)}]\n"
-        + "\n# name, and what brings it to the device, one call after another (none: stays a torch tensor)\n"
-        + f"WEIGHTS = [\n{''.join(weight_lines)}]\n"
-        + _MAIN
-    )
+    source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE).strip("\n")
+    input_lines = "".join(f"    ({spec.name!r}, {spec.shape!r}, {spec.dtype}),\n" for spec in inputs)
+    functions = [", ".join(f"lambda weight, device: {call}" for call in spec.calls) for spec in weights]
+    weight_lines = "".join(f"    ({w.name!r}, [{calls}]),\n" for w, calls in zip(weights, functions, strict=True))
+    return Template(_PROGRAM).substitute(source=source, inputs=input_lines, weights=weight_lines)
 
 
-_HEAD = '''\
+_PROGRAM = '''\
 """A program that tt_dynamo compiled. It needs torch, ttnn and the weights.pt beside it.
 
     python program.py [--save]
@@ -189,30 +174,24 @@ import ttnn
 FOLDER = Path(__file__).resolve().parent
 
 
-'''
+$source
 
-_MAIN = '''
+
+# name, shape, dtype
+INPUTS = [
+$inputs]
+
+# name, and what brings it to the device, one call after another (none: stays a torch tensor)
+WEIGHTS = [
+$weights]
+
 
 def upload_weights(device):
-    tensors = torch.load(FOLDER / "weights.pt", weights_only=True)
-    weights = []
+    weights = torch.load(FOLDER / "weights.pt", weights_only=True)
     for name, calls in WEIGHTS:
-        weight = tensors[name]
         for call in calls:
-            weight = call(weight, device)
-        weights.append(weight)
-    return weights
-
-
-def example_inputs():
-    """Seeded: standard normal floats; zeros and ones for integers and bools, which any embedding table has rows for."""
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(shape, generator=generator).to(dtype)
-        if dtype.is_floating_point
-        else torch.randint(0, 2, shape, generator=generator).to(dtype)
-        for _, shape, dtype in INPUTS
-    ]
+            weights[name] = call(weights[name], device)
+    return [weights[name] for name, _ in WEIGHTS]
 
 
 def run(device, inputs):
@@ -226,7 +205,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--save", action="store_true", help="write inputs and outputs to outputs.pt beside this file")
     save = parser.parse_args().save
-    inputs = example_inputs()
+    torch.manual_seed(0)  # normal floats; zeros and ones for integers and bools, which any embedding table has rows for
+    inputs = []
+    for _, shape, dtype in INPUTS:
+        value = torch.randn(shape) if dtype.is_floating_point else torch.randint(2, shape)
+        inputs.append(value.to(dtype))
     device = ttnn.open_device(device_id=0, l1_small_size=32768)
     try:
         outputs = run(device, inputs)

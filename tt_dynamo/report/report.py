@@ -9,10 +9,9 @@ are collecting right now, so a report of one thread or task never lands in the l
 
 from __future__ import annotations
 
-import itertools
 import re
 import textwrap
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,12 +21,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.fx import Node
 
-WIDTH = 100  # columns of a printed report; reasons wrap, names don't
-LABEL = 18
+WIDTH, LABEL = 100, 18  # columns of a printed report, and of its labels
 
-# "layer.3" in `encoder.layer.3` is its own component; torchvision writes the number as a suffix: `encoder_layer_3`.
-# A bare digit suffix ("conv2", "layer4") names a different part rather than a repetition, so it doesn't count.
-_NUMBERED = re.compile(r"(?P<stem>(?:.*_)?)(?P<number>\d+)")
+# Of a layer: `encoder.layer.3`, or torchvision's `encoder_layer_3`. "conv2" and "layer4" name parts, not repetitions.
+_NUMBER = re.compile(r"(?<![^._])\d+(?![^.])")
 
 
 @dataclass(frozen=True)
@@ -178,16 +175,16 @@ class GraphReport:
         stage is the layer; `prefix="stages.0"` looks at its blocks instead. Only operations that launch kernels count,
         and only those under `prefix` where one is given.
         """
-        launching = [operation for operation in self.operations if operation.programs]
-        paths = {operation.module: list(_numbered_paths(operation.module, prefix or "")) for operation in launching}
-        siblings: dict[str, set[str]] = defaultdict(set)
-        for stem, path in itertools.chain.from_iterable(paths.values()):
-            siblings[stem].add(path)
+        under = f"{prefix}." if prefix else ""
+        launching = [op for op in self.operations if op.programs and f"{op.module}.".startswith(under)]
+        numbers = {(op.module[: n.start()], n[0]) for op in launching for n in _NUMBER.finditer(op.module, len(under))}
+        siblings = Counter(stem for stem, _ in numbers)
         launches: Counter[str] = Counter()
-        for operation in launching:
-            layer = next((path for stem, path in paths[operation.module] if len(siblings[stem]) > 1), None)
-            if layer is not None:
-                launches[layer] += operation.programs
+        for op in launching:
+            for number in _NUMBER.finditer(op.module, len(under)):
+                if siblings[op.module[: number.start()]] > 1:
+                    launches[op.module[: number.end()]] += op.programs
+                    break
         return dict(launches)
 
     def launches_per_layer(self, prefix: str | None = None) -> int | None:
@@ -210,48 +207,41 @@ class GraphReport:
 
     def operation_table(self) -> str:
         """One line per TTNN call: kernel launches, operation, node, module."""
-        rows = [(str(op.programs), op.target, op.name, op.module) for op in self.operations]
-        return table(("launches", "operation", "node", "module"), rows, right=(0,))
+        rows = [(op.programs, op.target, op.name, op.module) for op in self.operations]
+        return table(("launches", "operation", "node", "module"), rows)
 
     def choice_table(self) -> str:
         """One line for all choices that are alike: how many, operation, candidate, how many were refused before."""
-        alike = Counter((choice.operation, choice.candidate, str(choice.refused)) for choice in self.choices)
-        rows = [(str(count), *choice) for choice, count in alike.items()]
-        return table(("times", "operation", "chosen", "refused before"), rows, right=(0, 3))
+        alike = Counter((choice.operation, choice.candidate, choice.refused) for choice in self.choices)
+        return table(("times", "operation", "chosen", "refused before"), [(alike[one], *one) for one in alike])
 
     def __str__(self) -> str:
         most = self.launches_per_layer()
         in_layer = f", at most {most} in a layer" if most is not None else ""
-        crossing = [(t.direction.replace("_", " "), size_text(t.bytes), t.name) for t in self.transfers]
-        crossings = table(("direction", "size", "value"), crossing, right=(1,)) if crossing else ""
         dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
         several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
         placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
-        lines = [
-            *(f"{self.name} on {self.device}", "-" * WIDTH),
-            *row("nodes", f"{self.nodes}: {placed}"),
-            *row("TTNN calls", f"{self.calls} per run"),
-            *row("kernel launches", f"{self.device_programs} per run{in_layer}"),
-            *row("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}"),
-            *textwrap.indent(crossings, "  ").splitlines(),
-            *row("peak DRAM", size_text(self.peak_dram_bytes)),
-            *row("peak L1", size_text(self.peak_l1_bytes)),
-            *row("weights", f"{size_text(self.weight_bytes)}{several}"),
-            *(row("caches", size_text(self.cache_bytes)) if self.cache_bytes else ()),
-            *row("compile time", stages or "not measured"),
-            *row("fallbacks", str(len(self.fallbacks)) if self.fallbacks else "none"),
+        facts = [
+            ("nodes", f"{self.nodes}: {placed}"),
+            ("TTNN calls", f"{self.calls} per run"),
+            ("kernel launches", f"{self.device_programs} per run{in_layer}"),
+            ("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}"),
+            *((f"  {t.direction.replace('_', ' ')}", f"{size_text(t.bytes):>10}  {t.name}") for t in self.transfers),
+            ("peak DRAM", size_text(self.peak_dram_bytes)),
+            ("peak L1", size_text(self.peak_l1_bytes)),
+            ("weights", f"{size_text(self.weight_bytes)}{several}"),
+            ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
+            ("compile time", stages or "not measured"),
+            ("fallbacks", str(len(self.fallbacks) or "none")),
         ]
         for fallback in self.fallbacks:
             calls = f"  in {fallback.count} calls" if fallback.count > 1 else ""
-            lines.append(f"  {fallback.node}  [{fallback.kind}]{calls}")
-            for text in (fallback.origin, fallback.reason):
-                lines += textwrap.wrap(text, WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4)
-        for (target, reason), count in Counter((each.target, each.reason) for each in self.decomposed).items():
-            lines += row("decomposed", f"{count} of {target}: {reason}")
-        for note in self.notes:
-            lines += row("note", note)
-        return "\n".join(lines)
+            facts.append(("  fallback", f"{fallback.node}  [{fallback.kind}]{calls}"))
+            facts += [("", fallback.origin), ("", fallback.reason)]
+        alike = Counter((each.target, each.reason) for each in self.decomposed)
+        facts += [("decomposed", f"{count} of {target}: {reason}") for (target, reason), count in alike.items()]
+        return fact_sheet(f"{self.name} on {self.device}", [*facts, *(("note", note) for note in self.notes)])
 
 
 _collecting: ContextVar[tuple[list[GraphReport], ...]] = ContextVar("tt_dynamo_collecting", default=())
@@ -281,36 +271,20 @@ def emit(report: GraphReport) -> None:
         reports.append(report)
 
 
-def _numbered_paths(module: str, under: str) -> Iterator[tuple[str, str]]:
-    """(path without its number, path) of each prefix of `module` below `under` that ends in a number, shortest first.
-
-    `layer.0.mlp.3` gives ("layer.", "layer.0") and ("layer.0.mlp.", "layer.0.mlp.3").
-    """
-    if under and not f"{module}.".startswith(f"{under}."):
-        return
-    parts = module.split(".")
-    for end in range(under.count(".") + 1 if under else 0, len(parts)):
-        match = _NUMBERED.fullmatch(parts[end])
-        if match:
-            yield ".".join([*parts[:end], match["stem"]]), ".".join(parts[: end + 1])
+def fact_sheet(title: str, facts: Iterable[tuple[str, str]]) -> str:
+    """A title and one row for each (label, text); a long text wraps, an empty one has no row."""
+    lines = [title, "-" * WIDTH]
+    for label, text in facts:
+        lines += textwrap.wrap(text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL)
+    return "\n".join(lines)
 
 
-def row(label: str, text: str) -> list[str]:
-    """The lines of one fact of a report; long ones wrap."""
-    return textwrap.wrap(text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """Fixed-width columns; those in `right` are aligned to the right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+    """Columns as wide as their widest cell; numbers are aligned to the right."""
     lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*lines, strict=True)]
+    texts = ("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return "\n".join(text.rstrip() for text in texts)
 
 
 def size_text(count: int) -> str:
