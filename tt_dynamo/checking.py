@@ -46,9 +46,7 @@ class Check:
     @property
     def weight_dtypes(self) -> dict[str, int]:
         """Bytes of the weights by TTNN's dtype."""
-        sizes = Counter[str]()
-        for report in self.reports:
-            sizes.update(report.weight_dtypes)
+        sizes = sum((Counter(report.weight_dtypes) for report in self.reports), Counter[str]())
         return dict(sorted(sizes.items()))
 
     @property
@@ -75,11 +73,10 @@ class Check:
 
     def operation_table(self) -> str:
         """One line for each TTNN operation: kernel launches and calls in one call of the model."""
-        calls = Counter(operation.target for report in self.reports for operation in report.operations)
-        launches = Counter[str]()
-        for report in self.reports:
-            launches.update(report.launches)
-        return table(("launches", "calls", "operation"), [(n, calls[name], name) for name, n in launches.most_common()])
+        whole = GraphReport("", self.device, operations=[one for report in self.reports for one in report.operations])
+        calls = Counter(operation.target for operation in whole.operations)
+        rows = [(count, calls[name], name) for name, count in whole.launches.items()]
+        return table(("launches", "calls", "operation"), rows)
 
     def __str__(self) -> str:
         facts = [
@@ -102,8 +99,7 @@ def check(
     one with data is not touched. example_inputs: a tuple of positional or a dict of keyword arguments, tensors or
     caches, on any device; only their shapes count. options: those of `torch.compile(model, backend="ttnn")`.
 
-    Raises OptionError and DeviceError as the compilation does, and what Dynamo raises for a model that reads the
-    contents of its tensors in Python: there are none.
+    Raises OptionError and DeviceError as compilation does, and Dynamo's error for a model that reads tensors in Python.
     """
     try:
         return _checked(model, example_inputs, Options.parse({**options, "device": device, "dry_run": True}))

@@ -50,8 +50,7 @@ class Options:
     dry_run: an emulated device computes no values; outputs have undefined contents. Measures dispatch and memory.
     dump: folder for graphs, programs, weights, reports and drawings; the environment's TT_DYNAMO_DUMP by default.
     fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
-    placement: "fewest_bytes" runs moves of data, casts and integers where the fewest bytes cross; "device" puts
-        whatever the device can take on the device.
+    placement: where moves of data, casts and integers run: "fewest_bytes" where the fewest cross, "device" there.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
         highest that is right with the accumulation chosen (`lowering/workarounds.py`).
@@ -66,7 +65,7 @@ class Options:
 
     device: Any = "auto"
     dry_run: bool = False
-    dump: str | None = None
+    dump: str | os.PathLike[str] | None = None
     fallback: str = _one_of("torch", "error")
     placement: str = _one_of("fewest_bytes", "device")
     disable_passes: tuple[str, ...] = ()
@@ -94,13 +93,9 @@ class Options:
             given["weight_dtype"] = tuple(given["weight_dtype"].items())
         if given.get("dump") is None:
             given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
-        elif isinstance(given["dump"], (str, os.PathLike)):
-            given["dump"] = os.fspath(given["dump"])
-        options = cls(**given)
-        options._check()
-        return options
+        return cls(**given)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         from tt_dynamo.devices import BOARDS
         from tt_dynamo.passes import OPTIONAL
 
@@ -109,20 +104,16 @@ class Options:
                 _require_one_of(field.name, getattr(self, field.name), field.metadata["words"])
         if isinstance(self.device, str):
             _require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
-        patterns = self.weight_dtype if isinstance(self.weight_dtype, tuple) else (("*", self.weight_dtype),)
-        for pattern, dtype in patterns:
+        for pattern, dtype in self.weight_dtype if isinstance(self.weight_dtype, tuple) else [("*", self.weight_dtype)]:
             if not isinstance(pattern, str):
                 raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
             _require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
+        count = self.warn_after_shapes
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
             ("fp32_accumulation", isinstance(self.fp32_accumulation, bool), "True or False"),
-            (
-                "warn_after_shapes",
-                isinstance(self.warn_after_shapes, int) and self.warn_after_shapes > 0,
-                "a positive int",
-            ),
-            ("dump", self.dump is None or isinstance(self.dump, str), "the path of a folder"),
+            ("warn_after_shapes", isinstance(count, int) and count > 0, "a positive int"),
+            ("dump", self.dump is None or isinstance(self.dump, (str, os.PathLike)), "the path of a folder"),
             ("disable_passes", isinstance(self.disable_passes, tuple), "a list of pass names"),
         ):
             if not is_valid:

@@ -42,8 +42,8 @@ def draw(graph: Graph) -> str:
     """The SVG of a program, whose nodes carry their operation in `meta["path"]` and their spec in `meta["ttnn"]`."""
     kinds = {node: kind for node in graph.nodes if (kind := _kind(node)) in KINDS}
     drawn = list(kinds)[:MOST]
-    width, height = str(3 * (WIDTH + MARGIN) + MARGIN), str(TOP + ROW * len(drawn))
-    svg = Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height})
+    size = {"width": str(3 * (WIDTH + MARGIN) + MARGIN), "height": str(TOP + ROW * len(drawn))}
+    svg = Element("svg", size, xmlns="http://www.w3.org/2000/svg")
     _add(svg, "style", STYLE)
     _add(svg, "rect", width="100%", height="100%", fill="white")
     counts = Counter(kind for node, kind in kinds.items() if node.target not in HELPERS)
@@ -110,13 +110,12 @@ def _value_text(value: Any) -> str:
 
 
 def _draw_box(svg: Element, node: Node, kind: str, weights: list[Node], place: tuple[int, int]) -> None:
-    x, y = place
+    (x, y), (_, fill, stroke) = place, KINDS[kind]
     name, module, facts = _name(node), str(node.meta.get("module", "")), _facts(node)
     facts += f" · weights {', '.join(_facts(weight) or weight.name for weight in weights)}" if weights else ""
     title = name.rpartition(".")[2] if name.startswith("ttnn.") else name.removesuffix(".default")
     group = _add(svg, "g", id=node.name)
     _add(group, "title", "\n".join(filter(None, (node.name, name, facts, module))))
-    _, fill, stroke = KINDS[kind]
     _add(group, "rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx=20 if kind == "input" else 5, fill=fill, stroke=stroke)
     _add(group, "text", title, class_="title", x=x + 12, y=y + 17)
     _add(group, "text", module[-max(1, 50 - len(title)) :], class_="module", x=x + WIDTH - 12, y=y + 17)
@@ -132,8 +131,7 @@ def _draw_line(svg: Element, source: tuple[int, int], target: tuple[int, int], c
     _add(svg, "path", d=f"M{start} {y}C{end + bend} {y} {start + bend} {end_y} {end} {end_y}", stroke=colour)
 
 
-def _add(parent: Element, tag: str, text: str = "", **attributes: Any) -> Element:
-    named = {name.rstrip("_"): str(value) for name, value in attributes.items()}
-    element = ElementTree.SubElement(parent, tag, named)
-    element.text = text or None
+def _add(parent: Element, tag: str, text: str | None = None, **attributes: Any) -> Element:
+    element = ElementTree.SubElement(parent, tag, {name.rstrip("_"): str(value) for name, value in attributes.items()})
+    element.text = text
     return element

@@ -4,9 +4,8 @@
     DIR/graph_0/program.py, weights.pt                `python program.py` runs it with TTNN, without tt_dynamo
     DIR/graph_0/report.json, report.txt, graph.svg
 
-Each graph has a numbered folder of its own, claimed by creating it, so that two graphs, processes or days never write
-over each other. What must hold: a dump never breaks a compilation. Whatever goes wrong in here (a folder that can't be
-written, a full disk, an object that can't be saved) is logged, the first time as a warning, and the compiler goes on.
+Each graph has a folder of its own: nothing writes over what another graph or process left. What must hold: a dump
+never breaks a compilation. Whatever goes wrong in here is logged, the first time as a warning.
 """
 
 from __future__ import annotations
@@ -16,19 +15,16 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from tt_dynamo.report.drawing import draw
-
-if TYPE_CHECKING:
-    from tt_dynamo.report.report import GraphReport
+from tt_dynamo.report.report import GraphReport
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +38,19 @@ class InputSpec(NamedTuple):
 
 
 class WeightSpec(NamedTuple):
-    """One weight of a program: its name in `forward`, and the TTNN calls on `weight` that bring it to `device`.
-
-    Without calls the weight stays a torch tensor, for an operation on the host.
-    """
+    """One weight of a program: its name in `forward`, and the TTNN calls on `weight`, if any, that bring it up."""
 
     name: str
     calls: tuple[str, ...] = ()
 
 
 class Dump:
-    """The folder of one compiled graph. Without a folder every method does nothing.
-
-    path: where it lies, absolute; None when nothing is dumped, which callers may ask to spare themselves the work.
-    """
+    """The folder of one compiled graph, at the absolute `path`; where that is None every method does nothing."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._stages = itertools.count()
-        self._warned = False
+        self._level = logging.WARNING  # of the next failure
 
     @classmethod
     def create(cls, directory: str | os.PathLike[str] | None) -> Dump:
@@ -77,14 +67,12 @@ class Dump:
 
         def text() -> str:
             code = graph_module.print_readable(print_output=False, expanded_def=True)
-            return f"# The graph after: {stage}\n{code}\n".replace(
-                "class <lambda>(", "class Graph("
-            )  # AOTAutograd's name
+            return f"# The graph after: {stage}\n{code}\n".replace("class <lambda>", "class Graph")  # AOTAutograd's
 
         self._write_text(name, text)
 
     def program(
-        self, source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec], tensors: Mapping[str, Tensor]
+        self, source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec], tensors: dict[str, torch.Tensor]
     ) -> None:
         """Write `program.py` (see `standalone_program`) and beside it `weights.pt` with the tensor of each weight."""
         self._write_text("program.py", lambda: standalone_program(source, inputs, weights))
@@ -121,9 +109,8 @@ class Dump:
         try:
             yield
         except Exception as error:  # of any kind: graphs and tensors come from anywhere, and none may end a compile
-            level = logging.DEBUG if self._warned else logging.WARNING
-            self._warned = True
-            log.log(level, "dump: could not %s %s: %s: %s", action, path, type(error).__name__, error)
+            log.log(self._level, "dump: could not %s %s: %s: %s", action, path, type(error).__name__, error)
+            self._level = logging.DEBUG
             log.debug("dump: traceback", exc_info=True)
 
 
@@ -137,7 +124,7 @@ def _claim_folder(directory: Path) -> Path:
     return path
 
 
-def _compact(tensor: Tensor) -> Tensor:
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
     """A plain copy on the host that holds its own elements: torch.save would write all of a view's storage."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
@@ -145,14 +132,13 @@ def _compact(tensor: Tensor) -> Tensor:
 def standalone_program(source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec]) -> str:
     """A Python file that runs `source` alone: it imports torch and ttnn, and nothing of ours.
 
-    source: code that defines `forward(device, *inputs, *weights)`, taking torch tensors and uploaded weights in the
-    order of the two lists and returning one tensor or a tuple of them. It may use `torch`, `ttnn` and `math`, and
-    define what it likes before `forward`, but nothing that needs a device.
+    source: code that defines `forward(device, *inputs, *weights)`, from torch tensors and uploaded weights in the order
+    of the two lists to one tensor or a tuple. It may use `torch`, `ttnn` and `math`.
     """
     source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE).strip("\n")
-    input_lines = "".join(f"    ({spec.name!r}, {spec.shape!r}, {spec.dtype}),\n" for spec in inputs)
-    functions = [", ".join(f"lambda weight, device: {call}" for call in spec.calls) for spec in weights]
-    weight_lines = "".join(f"    ({w.name!r}, [{calls}]),\n" for w, calls in zip(weights, functions, strict=True))
+    input_lines = "".join(f"    ({name!r}, {shape!r}, {dtype}),\n" for name, shape, dtype in inputs)
+    functions = {name: ", ".join(f"lambda weight, device: {call}" for call in calls) for name, calls in weights}
+    weight_lines = "".join(f"    ({name!r}, [{calls}]),\n" for name, calls in functions.items())
     return Template(_PROGRAM).substitute(source=source, inputs=input_lines, weights=weight_lines)
 
 

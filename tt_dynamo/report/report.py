@@ -3,8 +3,8 @@
 The compiler fills one `GraphReport` per graph and hands it to `emit`; a user collects them with `record`. Everything in
 a report is a plain number or string, so that it stays valid after the device is closed and can be written as JSON.
 
-What must hold: nothing is kept here between compilations. The only state is a `ContextVar` that names the lists that
-are collecting right now, so a report of one thread or task never lands in the list of another by accident.
+What must hold: nothing is kept here between compilations. The only state is a `ContextVar` of the lists that collect
+now, so that a report of one thread or task never lands in the list of another.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ _NUMBER = re.compile(r"(?<![^._])\d+(?![^.])")
 
 @dataclass(frozen=True)
 class Fallback:
-    """A node that runs in eager torch.
+    """A node, by its name in the graph, that runs in eager torch.
 
-    node: its name in the graph. kind: "unsupported" (no lowering), "refused" (TTNN refused the call at compile time) or
-    "runtime" (TTNN raised while the program ran). reason: in TTNN's own words where it gave any. count: in how many
-    calls TTNN raised, of which the last gave the reason; 1 for the other kinds. module, line: what it comes
-    from, such as "encoder.layer.0.attention" and "model.py:84 in forward: scores = q @ k", "" if unknown.
+    kind: "unsupported" (no lowering), "refused" (by TTNN at compile time) or "runtime" (TTNN raised in a run). reason:
+    TTNN's own words where it gave any. count: in how many runs TTNN raised, of which the last gave the reason. module,
+    line: what it comes from, "encoder.layer.0.attention", "model.py:84 in forward: scores = q @ k"; "" if unknown.
     """
 
     node: str
@@ -46,7 +45,6 @@ class Fallback:
 
     @classmethod
     def of(cls, node: Node, kind: str, reason: str) -> Fallback:
-        """That of a node of a graph."""
         from tt_dynamo.ir.graph import module_path, source_line  # only now: it takes torch, which reports do without
 
         return cls(node.name, kind, reason, module=module_path(node), line=source_line(node))
@@ -62,10 +60,7 @@ class Fallback:
 
 @dataclass(frozen=True)
 class Decomposed:
-    """A fused operation that TTNN refused, for that `reason`, and whose parts took its place.
-
-    node: its name in the graph. target: "tt_dynamo.attention.default". module: as in `Fallback`.
-    """
+    """A fused operation, `target` "tt_dynamo.attention.default", that TTNN refused and whose parts took its place."""
 
     node: str
     target: str
@@ -84,10 +79,9 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Operation:
-    """One TTNN call of the program.
+    """One TTNN call of the program, by the name of its node there.
 
-    name: its node in the program. target: "ttnn.linear". module: path of the nn.Module that it comes from, such as
-    "encoder.layer.0.attention", "" if unknown. programs: kernel launches it makes in one run, 0 for a view.
+    target: "ttnn.linear". module: as in `Fallback`. programs: kernel launches it makes in one run, 0 for a view.
     """
 
     name: str
@@ -98,10 +92,9 @@ class Operation:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which of several TTNN calls that would do was chosen.
+    """Which of several TTNN calls that would do was chosen for a node of the graph.
 
     operation: "conv2d". candidate: what tells it from the others. refused: how many candidates before it TTNN refused.
-    node, module: which node of the graph it is for, and where in the model that comes from.
     """
 
     operation: str
@@ -118,10 +111,8 @@ class GraphReport:
     `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
     counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
-    between calls) are bytes on the device; `transfers` are per call. `choices` say which of several calls was taken,
-    `decomposed` which fused operations TTNN refused as a whole.
-    `notes` say what else a user may want to know.
-    `seconds` holds the compile time of each stage, `code` the program as Python.
+    between calls) are bytes on the device; `transfers` are per call. `notes` say what else a user may want to know,
+    `seconds` the compile time of each stage, `code` the program as Python.
     """
 
     name: str
@@ -201,9 +192,8 @@ class GraphReport:
 
     def to_dict(self) -> dict[str, object]:
         """All fields and the derived numbers, of types that `json.dumps` takes."""
-        derived = ("weight_bytes", "launches", "transfer_bytes", "device_share")
-        facts = {**asdict(self), **{name: getattr(self, name) for name in derived}}
-        return {**facts, "launches_per_layer": self.launches_per_layer()}
+        derived = {n: getattr(self, n) for n in ("weight_bytes", "launches", "transfer_bytes", "device_share")}
+        return {**asdict(self), **derived, "launches_per_layer": self.launches_per_layer()}
 
     def operation_table(self) -> str:
         """One line per TTNN call: kernel launches, operation, node, module."""
@@ -235,11 +225,10 @@ class GraphReport:
             ("compile time", stages or "not measured"),
             ("fallbacks", str(len(self.fallbacks) or "none")),
         ]
-        for fallback in self.fallbacks:
-            calls = f"  in {fallback.count} calls" if fallback.count > 1 else ""
-            facts.append(("  fallback", f"{fallback.node}  [{fallback.kind}]{calls}"))
-            facts += [("", fallback.origin), ("", fallback.reason)]
-        alike = Counter((each.target, each.reason) for each in self.decomposed)
+        for each in self.fallbacks:
+            calls = f"  in {each.count} calls" if each.count > 1 else ""
+            facts += [("  fallback", f"{each.node}  [{each.kind}]{calls}"), ("", each.origin), ("", each.reason)]
+        alike = Counter((one.target, one.reason) for one in self.decomposed)
         facts += [("decomposed", f"{count} of {target}: {reason}") for (target, reason), count in alike.items()]
         return fact_sheet(f"{self.name} on {self.device}", [*facts, *(("note", note) for note in self.notes)])
 
@@ -251,11 +240,9 @@ _collecting: ContextVar[tuple[list[GraphReport], ...]] = ContextVar("tt_dynamo_c
 def record() -> Iterator[list[GraphReport]]:
     """Collect a `GraphReport` of every graph that is compiled inside the `with` block.
 
-    torch.compile is lazy: a graph is compiled by the first call with its shapes, so it's that call which belongs
-    inside the block. Blocks nest, and every open one gets each report. Blocks of other threads and tasks don't see
-    it. A thread starts with an empty context: what it compiles lands in this block only where it runs in a copy of
-    the context (`contextvars.copy_context().run(...)`, `asyncio.to_thread`). Such a copy keeps the list, so a graph
-    that it finishes compiling after the block has ended is still appended rather than lost.
+    torch.compile is lazy: the first call with its shapes compiles a graph, and belongs inside the block. Blocks nest;
+    every open one gets each report. Other threads and tasks don't see them: what they compile lands here where they run
+    in a copy of this context (`contextvars.copy_context().run(...)`, `asyncio.to_thread`), even after the block's end.
     """
     reports: list[GraphReport] = []
     token = _collecting.set((*_collecting.get(), reports))
