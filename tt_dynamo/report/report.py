@@ -163,8 +163,7 @@ class GraphReport:
 
         A layer is the shortest module path that ends in a number and has siblings: `encoder.layer.0` next to
         `encoder.layer.1`, or `encoder.layers.encoder_layer_0`. Of stages that hold blocks (`stages.0.blocks.3`) the
-        stage is the layer; `prefix="stages.0"` looks at its blocks instead. Only operations that launch kernels count,
-        and only those under `prefix` where one is given.
+        stage is the layer; `prefix="stages.0"` looks at its blocks instead. What launches no kernel doesn't count.
         """
         under = f"{prefix}." if prefix else ""
         launching = [op for op in self.operations if op.programs and f"{op.module}.".startswith(under)]
