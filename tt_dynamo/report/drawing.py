@@ -119,7 +119,7 @@ def _draw_box(svg: Element, node: Node, kind: str, weights: list[Node], place: t
     _add(group, "rect", x=x, y=y, width=WIDTH, height=HEIGHT, rx=20 if kind == "input" else 5, fill=fill, stroke=stroke)
     _add(group, "text", title, class_="title", x=x + 12, y=y + 17)
     _add(group, "text", module[-max(1, 50 - len(title)) :], class_="module", x=x + WIDTH - 12, y=y + 17)
-    _add(group, "text", facts if len(facts) <= 78 else f"{facts[:77]}…", x=x + 12, y=y + 33)
+    _add(group, "text", facts if len(facts) <= 72 else f"{facts[:71]}…", x=x + 12, y=y + 33)
 
 
 def _draw_line(svg: Element, source: tuple[int, int], target: tuple[int, int], colour: str) -> None:
