@@ -16,6 +16,7 @@ from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.decisions import Decisions
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import explained, measure_program
+from tt_dynamo.compiler.outputs import arrange_outputs
 from tt_dynamo.compiler.states import keep_outputs, keep_states
 from tt_dynamo.compiler.trace import Trace, recorder_for
 from tt_dynamo.compiler.traced_weights import bind_weights
@@ -23,6 +24,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, copy_graph, is_parameter
+from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.ir.uses import Settings
@@ -150,6 +152,7 @@ class Compiler:
         assign_layouts(graph, sides, gives, self._needs)
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype)
+        arrange_outputs(graph)
         return graph, sides
 
     def _can_run(self, node: Node, host_work: HostWork, exact: set[Node]) -> bool:
@@ -222,8 +225,9 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
 
     launches: of each call of TTNN; empty where none were measured.
     """
+    left_out = operators.TRANSFERS | {restrided, shared}  # which no model asked for
     constants = constant_nodes(graph)
-    computing = [n for n in compute_nodes(graph) if n not in constants and n.target not in operators.TRANSFERS]
+    computing = [n for n in compute_nodes(graph) if n not in constants and n.target not in left_out]
     report.nodes = len(computing)
     report.device_nodes = sum(sides.get(node) == "device" for node in computing)
     report.host_nodes = report.nodes - report.device_nodes

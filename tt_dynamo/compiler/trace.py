@@ -25,7 +25,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of, values_of
-from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
+from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
@@ -35,7 +35,6 @@ from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
 from tt_dynamo.options import Options
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
-from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.runtime.transfer import INT32
 from tt_dynamo.runtime.weights import WeightStore
 
@@ -226,7 +225,7 @@ class Trace:
     def _stand_in(self, node: Node, value: torch.Tensor) -> Value:
         """An empty tensor for what a refused node gives, so that its users can be asked about as well."""
         spec = Spec(tuple(value.shape), DEVICE_DTYPES.get(value.dtype, "bfloat16"), meta.layout.get(node, "TILE"))
-        made = self.graph.call_function(_refused, ())
+        made = self.graph.placeholder(node.name)  # of a program that is never run
         meta.spec.set(made, spec)
         return Value(made, self._empty(spec))
 
@@ -292,36 +291,13 @@ class Trace:
     }
 
     def _outputs(self, output: Node) -> tuple[Any, ...]:
-        """What the caller gets, in memory as eager torch's, and the states that end elsewhere than they began."""
-
-        def restrided_node(*args: Any) -> Node:
-            return self.graph.call_function(restrided, args, name="output")
-
-        def shared_nodes(values: list[Node], size: int, layouts: Any) -> list[Node]:
-            made = self.graph.call_function(shared, (values, size, layouts), name="outputs")
-            return [self.graph.call_function(operator.getitem, (made, index)) for index in range(len(values))]
-
-        # memory of the program → the memory that eager torch has for it; inputs are the caller's already
-        inputs = (memory_of(node.meta.get("val")) for node in self._source.find_nodes(op="placeholder"))
-        owners = {memory: memory for memory in inputs if memory}
-        results = [self._result(at, value) for at, value in enumerate(output.args[0])]
-        made = arranged(results, meta.eager(output), owners, restrided_node, shared_nodes)
-        return (*made, *(state.result for state in self.states if state.result is not None))
-
-    def _result(self, position: int, value: Any) -> Any:
-        if not isinstance(value, Node):
-            return value
-        result, fake = self._known[value], value.meta["val"]
-        if is_call(value, operators.keep):
-            self.kept.append((position, meta.spec(result.node)))
-            return result.node
-        if not is_strided(fake):
-            return result
-        return Result(result, memory_of(fake), fake.stride(), result in meta.weight)
-
-
-def _refused() -> None:
-    raise AssertionError("a program with a refused node is never run")
+        """What the caller gets, and the states that end elsewhere than they began."""
+        results = [self._known[value] if isinstance(value, Node) else value for value in output.args[0]]
+        for position, result in enumerate(results):
+            if isinstance(result, Value):  # it stays on the device
+                self.kept.append((position, meta.spec(result.node)))
+                results[position] = result.node
+        return (*results, *(state.result for state in self.states if state.result is not None))
 
 
 def _check_results(node: Node, result: Any) -> None:

@@ -25,14 +25,12 @@ from torch.fx import GraphModule, Interpreter, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused
 from tt_dynamo.ir.graph import Sides, compute_nodes, device_arguments, is_call
-from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.choose import first_accepted
 from tt_dynamo.lowering.memory import interleaved, is_sharded
 from tt_dynamo.report.report import Fallback
-from tt_dynamo.runtime.outputs import Result, arranged, is_strided, memory_of
 from tt_dynamo.runtime.transfer import download, upload
 
 log = logging.getLogger(__name__)
@@ -99,24 +97,13 @@ class _Run(Interpreter):
         self.failed: list[tuple[Node, str]] = []
 
     def outputs(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """As the program gives them: in memory as eager torch's."""
-        placeholders, output = self.module.graph.find_nodes(op="placeholder"), self.module.graph.output_node()
-        pairs = [(arg, node.meta.get("val")) for arg, node in zip(args, placeholders, strict=True)]
-        owners = {memory_of(arg): memory_of(val) for arg, val in pairs if isinstance(arg, torch.Tensor)}
-        results = list(self.run(*args, enable_io_processing=False))
-        for position, (value, result) in enumerate(zip(output.args[0], results, strict=True)):
-            if is_strided(result):
-                is_kept = value.op in ("get_attr", "call_module")
-                results[position] = Result(result, memory_of(result), result.stride(), is_kept)
-        return tuple(arranged(results, output.meta["eager"], owners, restrided, shared))
+        return tuple(self.run(*args, enable_io_processing=False))
 
     def run_node(self, n: Node) -> Any:
         if n.op != "call_function" or n.target is operator.getitem:
             return super().run_node(n)
         if is_call(n, operators.to_device):
             return self.env[n.args[0]]  # crosses when a node on the device takes it
-        if is_call(n, operators.to_host):
-            return self._on_host(n.args[0])
         if is_call(n, *operators.CACHE_WRITES):
             self._check_positions(n)
         if self.sides.get(n) == "device":
