@@ -78,12 +78,13 @@ def _body(graph: Graph, names: Names) -> list[str]:
                 lines.append(f"# {module}" if module else "#")
             read = last_uses.get(node, [])  # for the last time; inputs and weights are the caller's and stay
             freed = "".join(f"{source.name} = " for source in read if source.op != "placeholder")
-            line = _call(node, names)
+            line = call_text(node, names)
             lines.append((f"{node.name} = {line}" if node.users else line) + (f"; {freed}None" if freed else ""))
     return lines or ["return ()"]
 
 
-def _call(node: Node, names: Names) -> str:
+def call_text(node: Node, names: Names) -> str:
+    """What a node computes, as one expression."""
     if node.target is operator.getitem:
         return f"{_text(node.args[0], names)}[{node.args[1]}]"
     if node.op == "get_attr":
@@ -96,11 +97,6 @@ def _call(node: Node, names: Names) -> str:
     if node.op == "call_method":
         name, args = f"{_text(args[0], names)}.{node.target}", args[1:]
     return f"{name}({arguments_text(args, kwargs, names)})"
-
-
-def inline_call(node: Node, names: dict[Node, str]) -> str:
-    """A call as one expression, with its shared objects in place and its operands under the given names."""
-    return f"{target_name(node)}({arguments_text(node.args, node.kwargs, names)})"
 
 
 def arguments_text(args: Iterable[Any], kwargs: Mapping[str, Any], names: Names) -> str:

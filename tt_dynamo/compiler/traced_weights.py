@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from tt_dynamo.compiler.codegen import inline_call
+from tt_dynamo.compiler.codegen import call_text
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, is_parameter
 from tt_dynamo.ir.spec import Spec, Value, evaluate
@@ -43,7 +43,7 @@ def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: 
         if source not in meta.weight:
             continue
         on_host = source not in meta.spec
-        call = inline_call(node, {source: "weight" if on_host else ON_DEVICE})
+        call = call_text(node, {source: "weight" if on_host else ON_DEVICE})
         if (source, call) not in made:
             raw = values[source].tensor
             tensor = evaluate(call, ttnn, handle, raw) if on_host else raw  # which was filled in place
