@@ -112,36 +112,34 @@ class Compiler:
         self.report.seconds[name] = self.report.seconds.get(name, 0.0) + time.perf_counter() - started
 
     def _run_passes(self) -> None:
-        """Run the passes. Where one raises, perhaps halfway, the others run anew on the graph as it was before all.
+        for transform in self.passes:
+            name, log = transform.__name__, logging.getLogger(transform.__module__)
+            started = time.perf_counter()
+            try:
+                changed = transform(self.module.graph, self.context)
+            except Exception as error:
+                log.warning("the pass %s raised and is left out", name, exc_info=True)
+                self._leave_out(transform, f"{type(error).__name__}: {error}")
+                return self._run_passes()
+            log.debug("%s: %d places in %.3f s", name, changed, time.perf_counter() - started)
+            if changed and self.dump.path is not None:
+                self.module.recompile()
+                self.dump.graph(name, self.module)
+
+    def _leave_out(self, failed: Pass, error: str) -> None:
+        """Have the passes but one, which raised, perhaps halfway, run anew on the graph as it was before all.
 
         None run where the device would compute other values without that one.
         """
-        while found := next(((each, error) for each in self.passes if (error := self._run(each))), None):
-            failed, error = found
-            self.report.notes.append(f"the pass {failed.__name__} was left out: it raised {error}")
-            self.module.graph, _ = copy_graph(self.eager.graph)
-            self.context = Context(assume=self.context.assume)
-            self.passes.remove(failed)
-            if failed.__name__ in NEEDED_FOR_VALUES:
-                self.passes = []
-                without = f"the pass {failed.__name__}, without which the device may compute other values"
-                for node in compute_nodes(self.module.graph):
-                    self.decisions.move_to_host(node, "unsupported", f"{without}, raised {error}")
-
-    def _run(self, transform: Pass) -> str:
-        """Run a pass; what it raises, "" where it does not."""
-        name, log = transform.__name__, logging.getLogger(transform.__module__)
-        started = time.perf_counter()
-        try:
-            changed = transform(self.module.graph, self.context)
-        except Exception as error:
-            log.warning("the pass %s raised and is left out", name, exc_info=True)
-            return f"{type(error).__name__}: {error}"
-        log.debug("%s: %d places in %.3f s", name, changed, time.perf_counter() - started)
-        if changed and self.dump.path is not None:
-            self.module.recompile()
-            self.dump.graph(name, self.module)
-        return ""
+        self.report.notes.append(f"the pass {failed.__name__} was left out: it raised {error}")
+        self.module.graph, _ = copy_graph(self.eager.graph)
+        self.context = Context(assume=self.context.assume)
+        self.passes.remove(failed)
+        if failed.__name__ in NEEDED_FOR_VALUES:
+            self.passes = []
+            without = f"the pass {failed.__name__}, without which the device may compute other values"
+            for node in compute_nodes(self.module.graph):
+                self.decisions.move_to_host(node, "unsupported", f"{without}, raised {error}")
 
     def _place(self) -> tuple[Graph, Sides]:
         """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""
