@@ -2,10 +2,15 @@
 
 Nodes on the device go through their lowerings, nodes on the host are copied, transfers become from_torch and to_torch.
 A node that TTNN refuses is noted and traced on with an empty tensor, so that one trace finds every refusal.
+
+Convolutions leave their results sharded in L1. A lowering that is not registered for sharded operands is given a copy
+in DRAM, made once for all such readers. Where TTNN finds no room in L1, what lies there moves to DRAM, and its later
+readers find it there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import operator
@@ -19,7 +24,6 @@ from torch.utils._pytree import tree_map_only
 
 from tt_dynamo.compiler.fit import dram_or_error, zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
-from tt_dynamo.compiler.shards import Shards
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
@@ -28,9 +32,10 @@ from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, m
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
-from tt_dynamo.ir.ttnn_internals import ttnn_reason
+from tt_dynamo.ir.ttnn_internals import lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
+from tt_dynamo.lowering.memory import interleaved, is_sharded
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
 from tt_dynamo.options import Options
@@ -76,7 +81,7 @@ class Trace:
         self.wants_block_sharding: list[Node] = []
         self._recorder = recorder.into(self.graph)
         self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
-        self._shards = Shards(self._recorder, self._known)
+        self._interleaved: dict[Node, Value] = {}  # copies in DRAM of those of them that are sharded
 
     @property
     def states(self) -> list[StateUse]:
@@ -111,7 +116,8 @@ class Trace:
             for operand in node.all_input_nodes:
                 remaining[operand] -= 1
                 if not remaining[operand]:
-                    self._shards.forget(operand)
+                    for values in (self._known, self._interleaved):  # frees their tensors, as the program will
+                        values.pop(operand, None)
         if not self.refused:
             drop_dead_calls(self.graph)
             prepare_weights(self.graph, self.values, self._ttnn, self._handle)
@@ -209,7 +215,7 @@ class Trace:
             found = find_lowering(node.target)
             assert found is not None
             self._allocate(node.all_input_nodes)
-            return self._shards.lower(node, found.sharded, functools.partial(self._attempt, node, found))
+            return self._make_calls(node, found)
         except MemoryError:  # of its weights
             if not self.refused:
                 raise  # else the next trace needs less
@@ -228,6 +234,42 @@ class Trace:
         made = self.graph.placeholder(node.name)  # of a program that is never run
         meta.spec.set(made, spec)
         return Value(made, self._empty(spec))
+
+    def _make_calls(self, node: Node, found: Lowering) -> Any:
+        """What a lowering gives for operands as they lie, else with more room in L1, else interleaved.
+
+        Interleaved operands leave L1 before anything else does, which costs nothing but their other readers' shards.
+        Raises the last refusal.
+        """
+        operands = node.all_input_nodes
+        others = [other for other in self._known if other not in operands]
+        if found.sharded and any(is_sharded(self._known[operand]) for operand in operands):
+            with contextlib.suppress(Refused):
+                return self._with_room(node, found, self._known.__getitem__, others)
+        return self._with_room(node, found, self._in_dram, operands, others)
+
+    def _with_room(self, node: Node, found: Lowering, value_of: Callable[[Node], Any], *leaving: list[Node]) -> Any:
+        """What a lowering gives once enough of these groups has left L1."""
+        while True:
+            try:
+                return self._attempt(node, found, value_of)
+            except Refused as error:
+                if not lacks_room(error) or not any(map(self._leave, leaving)):
+                    raise
+
+    def _leave(self, nodes: list[Node]) -> bool:
+        """Move what of these lies in L1 to DRAM; False where nothing does."""
+        sharded = [node for node in nodes if is_sharded(self._known[node])]
+        for node in sharded:
+            self._known[node] = self._in_dram(node)
+        return bool(sharded)
+
+    def _in_dram(self, node: Node) -> Any:
+        """The value of a node, in DRAM where it is sharded."""
+        value = self._known[node]
+        if is_sharded(value) and node not in self._interleaved:
+            self._interleaved[node] = interleaved(self._recorder, value)
+        return self._interleaved.get(node, value)
 
     def _attempt(self, node: Node, found: Lowering, value_of: Callable[[Node], Any]) -> Any:
         args, kwargs = device_arguments(node, value_of)
