@@ -63,8 +63,18 @@ class Decisions:
 
     def weight_dtype(self, product: Node, operand: Node) -> str | None:
         """The dtype in which `product` reads `operand`; None where that is not its weight."""
-        chosen = _choose_weight_dtype(product, operand, self._options.weight_dtype)
-        return chosen and self.weights.setdefault(self._original.get(product, product), chosen)[0]
+        constant = operand.args[0] if is_call(operand, operators.to_device) else operand
+        folded = constant.all_input_nodes if constant.op == "call_module" else []
+        sources = [constant] if is_parameter(constant) else folded
+        if not sources or not is_weight_of(product, operand):
+            return None
+        also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
+        names = [meta.parameter_name.get(source, "") or source.name for source in sources]
+        wanted = {name: _matching(name, also, self._options.weight_dtype) for name in names}
+        dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
+        merged = f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
+        note = merged if len(set(wanted.values())) > 1 else ""
+        return self.weights.setdefault(self._original.get(product, product), (dtype, note))[0]
 
     def learn(self, refused: Mapping[Node, tuple[str, str]], wants_block_sharding: Sequence[Node]) -> bool:
         """Decide by what TTNN said of the last copy; whether that asks for another attempt.
@@ -113,24 +123,6 @@ def is_weight_of(product: Node, operand: Node) -> bool:
     """Whether `product` reads it as its weight alone."""
     position = WEIGHT_OPERANDS.get(product.target, 0)
     return position > 0 and product.args[position] is operand and operand not in product.args[:position]
-
-
-def _choose_weight_dtype(
-    product: Node, operand: Node, given: str | Sequence[tuple[str, str]]
-) -> tuple[str, str] | None:
-    """The dtype in which `product` is to read its weight `operand`, and a note or ""; None for another operand."""
-    constant = operand.args[0] if is_call(operand, operators.to_device) else operand
-    folded = constant.all_input_nodes if constant.op == "call_module" else []
-    sources = [constant] if is_parameter(constant) else folded
-    if not sources or not is_weight_of(product, operand):
-        return None
-    also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
-    names = [meta.parameter_name.get(source, "") or source.name for source in sources]
-    wanted = {name: _matching(name, also, given) for name in names}
-    dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
-    if len(set(wanted.values())) == 1:
-        return dtype, ""
-    return dtype, f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
 
 
 def _matching(parameter: str, module: str, given: str | Sequence[tuple[str, str]]) -> str:
