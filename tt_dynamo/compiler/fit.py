@@ -113,11 +113,10 @@ def explained(graph: Graph, device: Any, ttnn: Any) -> Iterator[None]:
         while cause is not None:  # their frames would hold what they allocated for as long as the error is held
             traceback.clear_frames(cause.__traceback__)
             cause = cause.__context__
-    needed = _needed(graph).total()
-    raise DoesNotFit(_explanation(graph, before, device.board, reason), needed, before.free)
+    raise _explained(graph, before, device.board, reason)
 
 
-def _explanation(graph: Graph, has: Memory, board_name: str, words: str) -> str:
+def _explained(graph: Graph, has: Memory, board_name: str, words: str) -> DoesNotFit:
     needed = _needed(graph)
     total = needed.total()
     sizes = ", ".join(f"{size_text(size)} {kind}" for kind, size in needed.items())
@@ -130,11 +129,12 @@ def _explanation(graph: Graph, has: Memory, board_name: str, words: str) -> str:
         ways += [f'device="{board.name}" ({size_text(board.dram_bytes)})' for board in larger]
     if has.total - has.free > has.total // 16:
         ways.append("dropping what is on the device already")
-    return (
+    message = (
         f"does not fit: {size_text(total)} of weights and caches ({sizes or 'none'}), and beside them what runs; "
         f"{board_name} has {size_text(has.total)} of DRAM, {size_text(has.free)} free. "
         f"What would help: {', '.join(ways)}. TTNN: {words}"
     )
+    return DoesNotFit(message, total, has.free)
 
 
 MARK = "program: "  # before the names of its calls, in a graph capture
