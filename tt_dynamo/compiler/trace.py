@@ -14,7 +14,7 @@ import contextlib
 import functools
 import logging
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -49,12 +49,11 @@ log = logging.getLogger(__name__)
 def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
     """A recorder with the settings of a device and the options, which knows how a program writes them."""
     grid = device.handle.compute_with_storage_grid_size()
-    settings = Settings(None, None, (grid.x, grid.y), device.handle, device.choices)
-    recorder = Recorder(ttnn, Graph(), settings)
+    recorder = Recorder(ttnn, Graph(), Settings(None, None, (grid.x, grid.y), device.handle, device.choices))
     recorder.note(device.handle, "device")
     fidelity = getattr(ttnn.MathFidelity, math_fidelity(device.architecture, options))
     recorder.settings = replace(
-        settings,
+        recorder.settings,
         core_grid=recorder.CoreGrid(x=grid.x, y=grid.y),
         compute_kernel_config=compute_kernel_config(recorder, fidelity, options.fp32_accumulation),
     )
@@ -81,6 +80,7 @@ class Trace:
         self.wants_block_sharding: list[Node] = []
         self._recorder = recorder.into(self.graph)
         self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
+        self._weights: set[Node] = set()  # those of them that are weights on the device
         self._interleaved: dict[Node, Value] = {}  # copies in DRAM of those of them that are sharded
 
     @property
@@ -131,63 +131,54 @@ class Trace:
             if is_parameter(node):
                 elsewhere.add(operators.to_device)
             if any(user.op != "call_module" and user.target not in elsewhere for user in node.users):
-                self._known[node] = self.graph.placeholder(meta.name.get(node, node.name))
-                self._known[node].meta["val"] = node.meta.get("val")
+                self._known[node] = self._placeholder(node, None)
                 self.inputs.append(node)
-        for node in self._source.find_nodes(op="call_function", target=operators.state_read):
-            self._known[node] = self._state(node)
+        for read in self._source.find_nodes(op="call_function", target=operators.state_read):
+            node, spec = read.args[0], meta.spec(read)
+            written = any(is_call(user, operators.state_write) for user in node.users)
+            state = self._known[read] = self._placeholder(node, spec, "_on_device")
+            state.tensor = self._empty(spec)
+            meta.state.set(state.node, StateUse(node, spec, meta.held.get(node, False), written))
         for node in filter(is_weight, self._source.nodes):
-            self._known[node] = self._weight(node)
+            goes_up = is_call(node, operators.to_device)
+            constant, used = (node.args[0], meta.spec(node)) if goes_up else (node, None)
+            weight = self._known[node] = self._placeholder(constant, used)
+            if goes_up:
+                self._weights.add(node)
+            meta.weight.set(weight.node if goes_up else weight, WeightUse(constant, used))
         try:  # all weights at first, as a call of the program finds them; else each for the first node that reads it
             self._allocate(self._known)
         except (MemoryError, Refused):
             self._free(self._known)
 
-    def _state(self, read: Node) -> Value:
-        node, spec = read.args[0], meta.spec(read)
-        placeholder = self.graph.placeholder(f"{meta.name.get(node, node.name)}_on_device")
-        written = any(is_call(user, operators.state_write) for user in node.users)
-        meta.spec.set(placeholder, spec)
-        meta.state.set(placeholder, StateUse(node, spec, meta.held.get(node, False), written))
-        self.values[placeholder] = Value(placeholder, self._empty(spec))
-        return self.values[placeholder]
-
-    def _weight(self, node: Node) -> Value | Node:
-        """What stands for a weight: a value without a tensor, or for one that the host reads its placeholder."""
-        goes_up = is_call(node, operators.to_device)
-        constant, spec = (node.args[0], meta.spec(node)) if goes_up else (node, None)
-        placeholder = self.graph.placeholder(meta.name.get(constant, constant.name))
-        meta.weight.set(placeholder, WeightUse(constant, spec))
+    def _placeholder(self, node: Node, spec: Spec | None, suffix: str = "") -> Any:
+        """What stands for an input: a value without a tensor, or for one that the host reads its placeholder."""
+        placeholder = self.graph.placeholder(meta.name.get(node, node.name) + suffix)
         if spec is None:
-            placeholder.meta["val"] = constant.meta.get("val")
+            placeholder.meta["val"] = node.meta.get("val")
             return placeholder
         if spec.memory != "HOST":
             meta.spec.set(placeholder, spec)
         self.values[placeholder] = Value(placeholder, None)
         return self.values[placeholder]
 
-    def _weights_of(self, nodes: Iterable[Node]) -> Iterator[tuple[Node, Value]]:
-        for node in nodes:
-            value = self._known.get(node)
-            if isinstance(value, Value) and value.node in meta.weight:
-                yield node, value
-
     def _allocate(self, nodes: Iterable[Node]) -> None:
         """Give the weights among these their tensors. Raises Refused as TTNN does, MemoryError where DRAM is full."""
-        for node, value in self._weights_of(nodes):
-            if value.tensor is None:
+        for node in filter(self._weights.__contains__, nodes):
+            if self._known[node].tensor is None:
                 spec, constant = meta.spec(node), node.args[0]
                 parameters = filter(is_parameter, (constant, *constant.all_input_nodes))
                 pointers = [meta.pointer.get(parameter, 0) for parameter in parameters]
                 is_mask = any(is_call(user, *ATTENTIONS) for user in node.users)  # whose padding is filled in place
                 try:
-                    value.tensor = (not is_mask and self._find_weight(spec, pointers)) or self._empty(spec)
+                    tensor = not is_mask and self._find_weight(spec, pointers)
+                    self._known[node].tensor = tensor or self._empty(spec)
                 except RuntimeError as error:
                     raise Refused(f"weight of {spec.shape}: {ttnn_reason(error)}") from None
 
     def _free(self, nodes: Iterable[Node]) -> None:
-        for _, value in self._weights_of(nodes):
-            value.tensor = None
+        for node in filter(self._weights.__contains__, nodes):
+            self._known[node].tensor = None
 
     def _empty(self, spec: Spec) -> Any:
         """A tensor of that spec without data."""
