@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
 from tt_dynamo.compiler.fit import dram_or_error, zeros
@@ -102,7 +102,7 @@ class Trace:
 
     def run(self) -> Trace:
         """Trace the graph; gives itself. Raises MemoryError where the DRAM is full."""
-        remaining = {node: len(node.users) for node in self._source.nodes}
+        last_uses = Interpreter(torch.nn.Module(), graph=self._source).user_to_last_uses
         self._make_placeholders()
         for node in self._source.nodes:
             before = last_node(self.graph)
@@ -113,11 +113,9 @@ class Trace:
             for made in nodes_after(before):
                 meta.module.set(made, module_path(node))
                 meta.source.set(made, node.name)
-            for operand in node.all_input_nodes:
-                remaining[operand] -= 1
-                if not remaining[operand]:
-                    for values in (self._known, self._interleaved):  # frees their tensors, as the program will
-                        values.pop(operand, None)
+            for operand in last_uses.get(node, []):
+                for values in (self._known, self._interleaved):  # frees their tensors, as the program will
+                    values.pop(operand, None)
         if not self.refused:
             drop_dead_calls(self.graph)
             prepare_weights(self.graph, self.values, self._ttnn, self._handle)
