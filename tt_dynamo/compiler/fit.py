@@ -143,10 +143,19 @@ MARK = "program: "  # before the names of its calls, in a graph capture
 class MarkedRun(Interpreter):
     """Runs a program's graph, its TTNN calls marked in a graph capture; what the host computes is zeros instead."""
 
-    def __init__(self, graph: Graph, capture: Any) -> None:
+    def __init__(self, graph: Graph, ttnn: Any) -> None:
         super().__init__(torch.nn.Module(), graph=graph)
         self.extra_traceback = False
-        self._capture = capture
+        self._capture = graph_capture(ttnn)
+
+    def events(self, arguments: list[Any], mode: Any) -> list[dict]:
+        """What the graph capture notes of one run."""
+        self._capture.begin_graph_capture(mode)
+        try:
+            self.run(*arguments)
+        finally:
+            events: list[dict] = self._capture.end_graph_capture()
+        return events
 
     def run_node(self, n: Node) -> Any:
         path = meta.path.get(n, "")
@@ -177,8 +186,8 @@ def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttn
     """
     try:
         with torch.no_grad(), dram_or_error():
-            events = _captured(ttnn, graph, arguments, ttnn.graph.RunMode.NORMAL)
-            undispatched = _captured(ttnn, graph, arguments, ttnn.graph.RunMode.NO_DISPATCH)
+            events = MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NORMAL)
+            undispatched = MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NO_DISPATCH)
     except MemoryError:
         raise
     except Exception as error:
@@ -188,17 +197,6 @@ def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttn
     report.peak_dram_bytes = _peak(events, "DRAM")
     report.peak_l1_bytes = max(_peak(events, "L1"), int(ttnn.graph.extract_peak_L1_memory_usage(undispatched)))
     return _launches(events)
-
-
-def _captured(ttnn: Any, graph: Graph, arguments: list[Any], mode: Any) -> list[dict]:
-    """The events of one run of a program's graph."""
-    capture = graph_capture(ttnn)
-    capture.begin_graph_capture(mode)
-    try:
-        MarkedRun(graph, capture).run(*arguments)
-    finally:
-        events: list[dict] = capture.end_graph_capture()
-    return events
 
 
 def _peak(events: list[dict], kind: str) -> int:
