@@ -35,9 +35,8 @@ def arrange_outputs(graph: Graph) -> None:
     owners = {memory: memory for memory in map(_memory_of, graph.find_nodes(op="placeholder")) if memory}
     for memory, positions in groups.items():
         values, wanted = [found[i] for i in positions], [eager[i] for i in positions]
-        is_eagers = (
-            len(set(map(_memory_of, values))) == 1 and owners.setdefault(_memory_of(values[0]), memory) == memory
-        )
+        memories = [_memory_of(value) for value in values]
+        is_eagers = len(set(memories)) == 1 and owners.setdefault(memories[0], memory) == memory
         lie_alike = all(v.meta["val"].stride() == w.stride() for v, w in zip(values, wanted, strict=True))
         if not is_eagers or not lie_alike or any(value.op in FOLDED for value in values):
             with graph.inserting_before(output):
@@ -57,12 +56,6 @@ def _copies(graph: Graph, values: list[Node], wanted: list[torch.Tensor]) -> lis
     """Nodes that copy values which are to lie in one memory as `wanted`."""
     layouts: list[Any] = [(list(w.shape), list(w.stride()), w.storage_offset()) for w in wanted]
     if len(values) == 1:
-        copies = [graph.call_function(restrided, (values[0], *layouts[0][:2]), name="result")]
-    else:
-        args = (values, wanted[0].untyped_storage().nbytes(), layouts)
-        memory = graph.call_function(shared, args, name="results")
-        memory.meta["val"] = wanted
-        copies = [graph.call_function(operator.getitem, (memory, index)) for index in range(len(values))]
-    for copy, value in zip(copies, wanted, strict=True):
-        copy.meta["val"] = value
-    return copies
+        return [graph.call_function(restrided, (values[0], *layouts[0][:2]), name="result")]
+    memory = graph.call_function(shared, (values, wanted[0].untyped_storage().nbytes(), layouts), name="results")
+    return [graph.call_function(operator.getitem, (memory, index)) for index in range(len(values))]

@@ -69,7 +69,7 @@ class Recovery:
     ttnn: LoweringNamespace
     strict: bool
 
-    def run(self, args: Sequence[Any]) -> tuple[tuple[Any, ...], list[tuple[Node, str]]]:
+    def run(self, args: Sequence[Any]) -> tuple[Sequence[Any], list[tuple[Node, str]]]:
         """The graph's outputs for its inputs, and which nodes fell back, with the reason of each.
 
         Raises FallbackError where `strict` and a node would fall back.
@@ -77,12 +77,12 @@ class Recovery:
         with torch.no_grad():
             run = _Run(self, self.sides)
             try:
-                return run.outputs(args), run.failed
+                return run.run(*args), run.failed
             except (Unreadable, IndexError) as error:
                 reason, in_range = str(error), not isinstance(error, IndexError)
             if self.strict:
                 raise FallbackError(f'{reason} (fallback="error")')
-            outputs = _Run(self, {}).outputs(args) if in_range else tuple(self.eager(*args))
+            outputs = _Run(self, {}).run(*args) if in_range else self.eager(*args)
         on_device = (node for node in compute_nodes(self.module.graph) if self.sides.get(node) == "device")
         return outputs, [(node, reason) for node in on_device if node.target not in operators.TRANSFERS]
 
@@ -95,9 +95,6 @@ class _Run(Interpreter):
         self.extra_traceback = False  # the reason of a failure is what TTNN says
         self.recovery, self.sides = recovery, sides
         self.failed: list[tuple[Node, str]] = []
-
-    def outputs(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(self.run(*args, enable_io_processing=False))
 
     def run_node(self, n: Node) -> Any:
         if n.op != "call_function" or n.target is operator.getitem:
