@@ -20,12 +20,13 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.fuse.masks import seen_positions
+from tt_dynamo.passes.fuse.masks import Masks, seen_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import ROWS, carry, literal
 
-CACHES = (operators.update_cache, operators.slide_cache)
+UPDATES = (operators.update_cache, operators.slide_cache)
+CACHES = (*UPDATES, operators.update_cache_decode, operators.slide_cache_decode)
 SDPA = aten.scaled_dot_product_attention.default
 ATTENTIONS = (operators.attention, operators.capped_attention, SDPA)
 USERS = 32  # TTNN's decode calls take a tile of them
@@ -38,11 +39,11 @@ def decode_rows(graph: Graph, context: Context) -> int:
     if not any(is_call(node, *ATTENTIONS) and shape_of(node.args[0])[2] == 1 for node in graph.nodes):
         return 0
     canonicalize(graph, context)  # reshapes that do nothing would hide the caches
-    changed = 0
+    changed, masks = 0, Masks(graph)
     for node in list(graph.nodes):
         if is_call(node, *ATTENTIONS) and node.users and _is_decode(node):
             with graph.inserting_before(node):
-                _attend(node)
+                _attend(node, masks)
             changed += 1
     if changed:
         for node in list(graph.nodes):
@@ -66,7 +67,7 @@ def _is_decode(node: Node) -> bool:
     return all(is_call(cache, *CACHES) for cache in (key, value)) and shape_of(key)[0] == batch
 
 
-def _attend(node: Node) -> None:
+def _attend(node: Node, masks: Masks) -> None:
     query, key, value, mask = (*node.args[:4], None)[:4]
     batch, heads, _, head_dim = shape_of(query)
     if is_call(node, operators.capped_attention):
@@ -74,11 +75,13 @@ def _attend(node: Node) -> None:
         mask = mask and emit(mask, operators.attention_mask, _source(mask))  # the same for all heads
         rest: tuple[Any, ...] = (mask, scale, cap)
     else:
-        target, (positions, mask, window) = operators.attention_decode, _seen(mask, key, heads)
+        target, (positions, mask, window) = operators.attention_decode, _seen(mask, key, heads, masks)
         scale = node.kwargs.get("scale") if node.target is SDPA else node.args[5]
         rest = (positions, mask, scale, window)
-    caches = [_cache(cache) for cache in (key, value)]
-    out = emit(node, target, _by_user(query), *caches, *rest)
+    for cache in dict.fromkeys((key, value)):  # keys may be the values too, and another attention's
+        if is_call(cache, *UPDATES):
+            _update(cache)
+    out = emit(node, target, _by_user(query), *node.args[1:3], *rest)
     end = only_user(node) if is_call(only_user(node), operators.merge_heads) else node
     if is_call(end, operators.attention, operators.merge_heads):
         replace(end, emit(end, aten.reshape.default, out, list(shape_of(end))))
@@ -87,12 +90,12 @@ def _attend(node: Node) -> None:
         replace(end, emit(end, aten.permute.default, out, list(BY_BATCH)))
 
 
-def _seen(mask: Node | None, cache: Node, heads: int) -> tuple[Node | None, Node | None, int | None]:
+def _seen(mask: Node | None, cache: Node, heads: int, masks: Masks) -> tuple[Node | None, Node | None, int | None]:
     """What each user sees of a cache: the positions [batch] of the last rows or a mask by heads, and the window."""
     batch = shape_of(cache)[0]
     if mask is None:
         return _last_row(cache), None, None
-    positions, window = seen_positions(mask)
+    positions, window = seen_positions(masks, mask, shape_of(cache)[2])
     if positions is not None:
         return emit(positions, aten.expand.default, positions, [batch]), None, window
     source = _source(mask)
@@ -113,8 +116,8 @@ def _last_row(cache: Node) -> Node:
     return literal(cache, torch.full((batch,), length - 1), f"last_of_{length}_rows_of_{batch}")
 
 
-def _cache(node: Node) -> Node:
-    """The update of a cache by users."""
+def _update(node: Node) -> None:
+    """Update a cache by users."""
     cache, x, *positions = node.args
     batch, heads, length, _ = shape_of(cache)
     with node.graph.inserting_before(node):
@@ -128,7 +131,6 @@ def _cache(node: Node) -> Node:
             new = emit(node, operators.slide_cache_decode, cache, _by_user(x), following, _last_row(cache))
     node.replace_all_uses_with(new, propagate_meta=False)
     node.graph.erase_node(node)
-    return new
 
 
 def _by_user(node: Node) -> Node:

@@ -190,16 +190,14 @@ class Masks:
         return False, None, offsets
 
 
-def seen_positions(mask: Node) -> tuple[Node | None, int | None]:
-    """The positions [query], int64, up to which a mask lets queries read keys, and how many of the last ones.
+def seen_positions(masks: Masks, mask: Node, keys: int) -> tuple[Node | None, int | None]:
+    """The positions [query], int64, up to which a mask lets queries read so many keys, and how many of the last ones.
 
     A value that the graph has already where it has one, else a new one in front of the mask. None for the number where
     all up to the position are read; None for both where the mask is any other.
     """
-    masks = Masks(mask.graph)
-    lengths = (1, 1, *shape_of(mask))[-2:]
-    reach = masks.reach(mask, lengths) if lengths[1] > 1 else None  # one number may be broadcast to all keys
-    position, first, last = reach or (None, None, torch.tensor(0))
+    queries = (1, 1, *shape_of(mask))[-2]
+    position, first, last = masks.reach(mask, (queries, keys)) or (None, None, torch.tensor(0))
     windows = {None} if first is None else set((last - first + 1).tolist())
     window = windows.pop()
     if position is None or windows or (window is not None and window < 1):
@@ -214,6 +212,7 @@ def seen_positions(mask: Node) -> tuple[Node | None, int | None]:
         positions = emit(mask, aten.reshape.default, position, [-1])
         if last.any() or shape_of(positions) != last.shape:
             positions = emit(mask, aten.add.Tensor, positions, literal(mask, last))
+        masks.integers[positions] = wanted
         return positions, window
 
 

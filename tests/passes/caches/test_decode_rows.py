@@ -166,6 +166,20 @@ def test_capped_attention_has_a_form_of_its_own(batch: int, mask: str | None) ->
         assert shape_of(attention.args[3])[1:] == (1, 1, LENGTH)
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_keys_that_are_the_values_too_are_one_cache(layers: int) -> None:
+    def model(k: torch.Tensor, cache: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        cache.index_copy_(2, position, k)
+        for _ in range(layers):
+            k = F.scaled_dot_product_attention(k, cache, cache)
+        return k
+
+    graph = capture(model, random(1, HEADS, 1, DIM), random(1, HEADS, LENGTH, DIM), torch.tensor([POSITION]))
+    graph.apply(*BEFORE, exact=False)
+    assert rewritten(graph) == layers
+    assert len(graph.calls(operators.update_cache_decode)) == 1
+
+
 def test_a_prompt_is_no_decode_step() -> None:
     graph = step(2, "causal", tokens=4)
     assert rewritten(graph) == 0

@@ -8,7 +8,7 @@ from captured import capture, random
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, is_call
 from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.masks import seen_positions
+from tt_dynamo.passes.fuse.masks import Masks, seen_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default
@@ -34,6 +34,10 @@ def evaluated(graph, node):
     """The value of a node, which is made an output for it."""
     graph.graph.output_node().args = ((*graph.graph.output_node().args[0], node),)
     return graph.run()[-1 - len(graph.arguments)]
+
+
+def seen(mask):
+    return seen_positions(Masks(mask.graph), mask, LENGTH)
 
 
 def keys():
@@ -64,7 +68,7 @@ CAUSAL = {
 @pytest.mark.parametrize("name", CAUSAL)
 def test_a_mask_of_keys_up_to_a_position_gives_the_positions(name, queries, fuse):
     graph, mask = masked(lambda p: CAUSAL[name](p, queries), queries, fuse=fuse)
-    positions, window = seen_positions(mask)
+    positions, window = seen(mask)
     assert window is None
     assert positions.meta["val"].shape == (queries,)
     assert evaluated(graph, positions).tolist() == list(range(5, 5 + queries))
@@ -72,12 +76,12 @@ def test_a_mask_of_keys_up_to_a_position_gives_the_positions(name, queries, fuse
 
 def test_positions_are_those_at_which_the_cache_is_written():
     graph, mask = masked(lambda p: transformers_mask(p, 1))
-    assert seen_positions(mask) == (graph.only(aten.index_copy.default).args[2], None)
+    assert seen(mask) == (graph.only(aten.index_copy.default).args[2], None)
 
 
 def test_positions_from_an_input_are_that_input():
     graph, mask = masked(lambda _, at: keys() <= at[:, None], queries=3, at=torch.tensor([4, 5, 9]))
-    positions, window = seen_positions(mask)
+    positions, window = seen(mask)
     assert positions.op == "placeholder" and window is None
     assert evaluated(graph, positions).tolist() == [4, 5, 9]
 
@@ -85,13 +89,13 @@ def test_positions_from_an_input_are_that_input():
 def test_a_mask_that_attention_reads_says_the_same():
     _, mask = masked(lambda p: transformers_mask(p, 1))
     assert is_call(mask, operators.attention_mask)
-    assert seen_positions(mask)[0] is not None
+    assert seen(mask)[0] is not None
 
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_positions_need_not_follow_each_other(step):
     graph, mask = masked(lambda p: (keys() <= p + step * torch.arange(4)[:, None])[None, None], queries=4)
-    positions, window = seen_positions(mask)
+    positions, window = seen(mask)
     assert window is None
     assert evaluated(graph, positions).tolist() == [5 + step * query for query in range(4)]
 
@@ -108,7 +112,7 @@ WINDOWS = {
 @pytest.mark.parametrize("name", WINDOWS)
 def test_a_window_gives_its_length_which_counts_the_position_itself(name, queries):
     graph, mask = masked(lambda p: WINDOWS[name]((torch.arange(queries) + p)[:, None], 3)[None, None], queries)
-    positions, window = seen_positions(mask)
+    positions, window = seen(mask)
     assert window == 3
     assert evaluated(graph, positions).tolist() == list(range(5, 5 + queries))
 
@@ -133,24 +137,24 @@ OTHER = {
 @pytest.mark.parametrize("name", OTHER)
 def test_any_other_mask_gives_none(name):
     _, mask = masked(lambda p: OTHER[name](p)[None, None, None, :])
-    assert seen_positions(mask) == (None, None)
+    assert seen(mask) == (None, None)
 
 
 def test_a_position_for_each_sequence_gives_none():
     _, mask = masked(lambda _, at: keys() <= at[:, None, None, None], batch=2, at=torch.tensor([3, 7]))
-    assert seen_positions(mask) == (None, None)
+    assert seen(mask) == (None, None)
 
 
 def test_padding_beside_positions_gives_none():
     padding = torch.ones(2, LENGTH, dtype=torch.bool)
     padding[0, 0] = False
     _, mask = masked(lambda p, kept: transformers_mask(p, 1) & kept[:, None, None, :], batch=2, kept=padding)
-    assert seen_positions(mask) == (None, None)
+    assert seen(mask) == (None, None)
 
 
 def test_a_query_for_each_key_is_no_position_for_each_query():
     _, mask = masked(lambda _, at: (keys() <= at)[None], queries=LENGTH, position=0, at=torch.arange(LENGTH))
-    assert seen_positions(mask) == (None, None)
+    assert seen(mask) == (None, None)
 
 
 def test_a_window_that_differs_between_queries_gives_none():
@@ -159,7 +163,7 @@ def test_a_window_that_differs_between_queries_gives_none():
         return (keys() <= at) & (keys() >= p)
 
     _, node = masked(mask, queries=4)
-    assert seen_positions(node) == (None, None)
+    assert seen(node) == (None, None)
 
 
 ALL = {
