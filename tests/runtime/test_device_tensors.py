@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.runtime.caches import Copy, DeviceTensor, Residents, copy_of
+from tt_dynamo.runtime.caches import Copy, DeviceTensor, Residents, copy_of, give
 
 SPEC = Spec((2, 4), "bfloat16", "TILE")
 
@@ -19,28 +19,32 @@ SPEC = Spec((2, 4), "bfloat16", "TILE")
 class Board:
     """A device whose tensors are torch's; it counts what crosses."""
 
+    dry_run = False
+
     def __init__(self) -> None:
         self.dependents: list[Any] = []
-        self.up = self.down = 0
-        self.residents = Residents(self)
+        self.uploads = self.downloads = 0
+        self.residents = Residents()
+        self.border: Any = self  # whose device it is, too
+        self.device = self
 
     def depend(self, dependent: Any) -> None:
         self.dependents.append(dependent)
 
-    def upload(self, tensor: torch.Tensor, spec: Spec) -> torch.Tensor:
-        self.up += 1
+    def up(self, tensor: torch.Tensor, spec: Spec) -> torch.Tensor:
+        self.uploads += 1
         return tensor.clone()
 
-    def download(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        self.down += 1
+    def down(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        self.downloads += 1
         return tensor.to(dtype)
 
     def give(self, value: float) -> DeviceTensor:
         """A cache that a program made."""
-        return self.residents.give(torch.full((2, 4), value), SPEC, None, torch.empty(2, 4), self.download)
+        return give(torch.full((2, 4), value), SPEC, torch.empty(2, 4), self.border)
 
     def take(self, host: torch.Tensor, held: bool) -> Copy:
-        return self.residents.take(host, SPEC, None, held, self.upload, self.download)
+        return self.residents.take(host, SPEC, held, self.border)
 
 
 @pytest.fixture
@@ -50,9 +54,9 @@ def board() -> Board:
 
 def test_reading_fetches_once(board: Board) -> None:
     cache = board.give(7.0)
-    assert board.down == 0
+    assert board.downloads == 0
     assert cache.sum() == 56 and cache.tolist() == [[7.0] * 4] * 2 and (cache.numpy() == 7).all()
-    assert board.down == 1
+    assert board.downloads == 1
 
 
 def test_what_a_program_wrote_is_read_through_views_taken_before(board: Board) -> None:
@@ -72,7 +76,7 @@ def test_what_torch_writes_goes_up_before_the_next_call(board: Board, inference:
     with torch.inference_mode(inference):
         (cache[1:] if through_a_view else cache).fill_(3.0)
     taken = board.take(cache._host, held=True)
-    assert board.up == 1
+    assert board.uploads == 1
     assert taken.tensor.tolist() == [[7.0 if through_a_view else 3.0] * 4, [3.0] * 4]
 
 
@@ -89,7 +93,7 @@ def test_nothing_crosses_where_nothing_was_written(board: Board) -> None:
     for _ in range(3):
         taken = board.take(cache._host, held=True)
         taken.wrote(taken.tensor + 1, on_host_as_well=False)
-    assert (board.up, board.down) == (0, 0)
+    assert (board.uploads, board.downloads) == (0, 0)
     assert cache[0, 0] == 10
 
 
@@ -98,7 +102,7 @@ def test_a_tensor_of_the_user_s_own_goes_up_when_it_was_written(board: Board) ->
     assert board.take(tensor, held=False) is board.take(tensor, held=False)
     tensor.add_(1)
     assert board.take(tensor, held=False).tensor[0, 0] == 1
-    assert board.up == 2
+    assert board.uploads == 2
 
 
 def test_inference_tensors_have_no_counters_and_always_go_up(board: Board) -> None:
@@ -106,7 +110,7 @@ def test_inference_tensors_have_no_counters_and_always_go_up(board: Board) -> No
         tensor = torch.zeros(2, 4)
     for _ in range(2):
         board.take(tensor, held=False)
-    assert board.up == 2
+    assert board.uploads == 2
 
 
 def test_closing_the_device_loses_nothing(board: Board) -> None:

@@ -15,6 +15,7 @@ from tt_dynamo.devices import open_device
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.uses import WeightUse
 from tt_dynamo.lowering import registry
 from tt_dynamo.runtime.weights import Stamps, WeightStore
 
@@ -23,12 +24,12 @@ TILE = Spec((4, 4), "bfloat16", "TILE")
 
 
 class Uploads:
-    """Stands for the way up: notes what goes there."""
+    """Stands for the border of a device: notes what goes up."""
 
-    def __init__(self):
-        self.values = []
+    def __init__(self, values=(), dry_run=False):
+        self.values, self.dry_run = list(values), dry_run
 
-    def __call__(self, tensor, spec):
+    def up(self, tensor, spec):
         self.values.append((tensor.clone(), spec))
         return object()
 
@@ -50,6 +51,10 @@ def w():
 
 def transposed(x):
     return x.t()
+
+
+def use(expression="", spec=TILE, evaluate=transposed):
+    return WeightUse(None, spec, evaluate=evaluate, expression=expression)
 
 
 # --- stamps ---------------------------------------------------------------------------------------------------------
@@ -111,28 +116,27 @@ def test_a_tensor_of_inference_mode_in_place_of_another_is_seen(w):
 
 
 def test_a_weight_is_uploaded_once_with_the_value_of_its_expression(store, upload, w):
-    first = store.get([w], "transposed", TILE, transposed, upload)
-    assert store.get([w], "transposed", TILE, transposed, upload) is first
+    first = store.get([w], use("transposed"), upload)
+    assert store.get([w], use("transposed"), upload) is first
     ((value, spec),) = upload.values
     assert torch.equal(value, w.t()) and spec == TILE
 
 
-@pytest.mark.parametrize("other", ["expression", "layout", "dtype", "source", "view", "owner"])
+@pytest.mark.parametrize("other", ["expression", "layout", "dtype", "source", "view", "dry run"])
 def test_what_differs_in_anything_is_a_weight_of_its_own(other, store, upload, w):
-    first = store.get([w], "", TILE, transposed, upload)
+    first = store.get([w], use(), upload)
     sources = {"source": [w.clone()], "view": [w.t()]}.get(other, [w])
     spec = {"layout": Spec((4, 4), "bfloat16", "ROW_MAJOR"), "dtype": Spec((4, 4), "float32", "TILE")}.get(other, TILE)
-    second = store.get(
-        sources, "more" if other == "expression" else "", spec, transposed, upload, "dry" if other == "owner" else None
-    )
-    assert second is not first and len(upload.values) == 2
+    border = Uploads(upload.values, dry_run=other == "dry run")
+    second = store.get(sources, use("more" if other == "expression" else "", spec), border)
+    assert second is not first and len(border.values) == 2
 
 
 def test_a_changed_parameter_is_uploaded_again_in_the_same_weight(store, upload, w):
-    weight = store.get([w], "", TILE, transposed, upload)
+    weight = store.get([w], use(), upload)
     before = weight.tensor
     w.mul_(2)
-    assert store.get([w], "", TILE, transposed, upload) is weight
+    assert store.get([w], use(), upload) is weight
     assert weight.tensor is not before
     assert torch.equal(upload.values[1][0], w.t())
 
@@ -140,39 +144,42 @@ def test_a_changed_parameter_is_uploaded_again_in_the_same_weight(store, upload,
 def test_the_old_value_is_freed_before_the_new_one_is_uploaded(store, w):
     held = []
 
-    def upload(tensor, spec):
-        held.append(weight.tensor if held else None)
-        return object()
+    class Holding(Uploads):
+        def up(self, tensor, spec):
+            held.append(weight.tensor if held else None)
+            return object()
 
-    weight = store.get([w], "", TILE, transposed, upload)
+    upload = Holding()
+    weight = store.get([w], use(), upload)
     w.add_(1)
     held.append("second")
-    store.get([w], "", TILE, transposed, upload)
+    store.get([w], use(), upload)
     assert held[-1] is None
 
 
 def test_an_upload_that_fails_is_tried_again(store, upload, w):
-    weight = store.get([w], "", TILE, transposed, upload)
+    weight = store.get([w], use(), upload)
     w.add_(1)
 
-    def failing(tensor, spec):
-        raise RuntimeError("out of memory")
+    class Failing(Uploads):
+        def up(self, tensor, spec):
+            raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
-        store.get([w], "", TILE, transposed, failing)
-    store.get([w], "", TILE, transposed, upload)
+        store.get([w], use(), Failing())
+    store.get([w], use(), upload)
     assert weight.tensor is not None and torch.equal(upload.values[-1][0], w.t())
 
 
 def test_a_weight_goes_with_the_last_that_holds_it(store, upload, w):
-    weight = store.get([w], "", TILE, transposed, upload)
-    other = store.get([w], "", TILE, transposed, upload)
+    weight = store.get([w], use(), upload)
+    other = store.get([w], use(), upload)
     del weight
     gc.collect()
-    assert store.get([w], "", TILE, transposed, upload) is other and len(upload.values) == 1
+    assert store.get([w], use(), upload) is other and len(upload.values) == 1
     del other
     gc.collect()
-    held = store.get([w], "", TILE, transposed, upload)
+    held = store.get([w], use(), upload)
     assert held is not None and len(upload.values) == 2
 
 
@@ -182,10 +189,10 @@ def test_a_weight_of_several_parameters_changes_with_each(store, upload, w):
     def merged(w, b):
         return torch.cat([w, b[None]])
 
-    weight = store.get([w, b], "merged", TILE, merged, upload)
+    weight = store.get([w, b], use("merged", evaluate=merged), upload)
     for parameter in (w, b):
         parameter.add_(1)
-        store.get([w, b], "merged", TILE, merged, upload)
+        store.get([w, b], use("merged", evaluate=merged), upload)
         assert torch.equal(upload.values[-1][0], merged(w, b))
     assert weight is not None and len(upload.values) == 3
 
@@ -205,7 +212,7 @@ def test_threads_that_ask_at_once_share_one_upload(store, upload, w):
 
     def ask():
         barrier.wait()
-        found.append(store.get([w], "", TILE, transposed, upload))
+        found.append(store.get([w], use(), upload))
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:

@@ -13,49 +13,42 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.torch_internals import as_plain_tensor, flattens_for_program, storage_of, wrapper_like
-
-Upload = Callable[[torch.Tensor, Spec], Any]
-Download = Callable[[Any, torch.dtype], torch.Tensor]
+from tt_dynamo.runtime.transfer import Border
 
 
 class Copy:
     """What a device holds of a host tensor, which it knows weakly.
 
-    tensor: on the device, at `spec`. newer: whether it was written to since both were the same. owner: what else tells
-    tensors of one spec apart, as whether they have values. version: the host tensor's counter when both were the same.
-    of_view: whether the host tensor is a view, which gets at once what was written: others read the same memory.
+    tensor: on the device, at `spec`. newer: whether it was written to since both were the same. of_view: whether the
+    host tensor is a view, which gets at once what was written: others read the same memory.
     """
 
-    of_view = False
-
-    def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, owner: Any, download: Download) -> None:
-        self.tensor, self.spec, self.owner = tensor, spec, owner
+    def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, border: Border, of_view: bool = False) -> None:
+        self.tensor, self.spec, self.of_view = tensor, spec, of_view
         self.newer = False
-        self._host = weakref.ref(host)
-        self._download = download
-        self._version, self._pointer = _version(host), host.data_ptr()
+        self._host, self._stamp = weakref.ref(host), _stamp(host)
+        self._border = border
+        border.device.depend(self)
 
-    def serves(self, host: torch.Tensor, spec: Spec, owner: Any) -> bool:
-        """Whether this is the copy at `spec` of `host` as it is now."""
-        return (self.spec, self.owner) == (spec, owner) and self._is_current(host)
+    def serves(self, host: torch.Tensor, spec: Spec, border: Border) -> bool:
+        """Whether this is the copy at `spec` of `host` as it is now, for a program with that border."""
+        return self._is_current(host) and (self.spec, self._border.dry_run) == (spec, border.dry_run)
 
     def wrote(self, tensor: Any, on_host_as_well: bool) -> None:
         """Note that a program left `tensor` in this one's place, and whether the host tensor has its contents."""
         host = self._host()
         assert host is not None
-        self.tensor = tensor
-        self.newer = not on_host_as_well
-        self._version, self._pointer = _version(host), host.data_ptr()
+        self.tensor, self.newer, self._stamp = tensor, not on_host_as_well, _stamp(host)
         if self.of_view:
             self.fetch()
 
@@ -66,24 +59,24 @@ class Copy:
             return
         self.newer = False
         with torch.inference_mode(False), torch.no_grad():
-            host.copy_(self._download(self.tensor, host.dtype))
-        self._version = _version(host)
+            host.copy_(self._border.down(self.tensor, host.dtype))
+        self._stamp = _stamp(host)
 
     def release(self) -> None:
         """Let go of the device, which is being closed, and lose nothing."""
         if self.tensor is not None:
             self.fetch()
-            del self._download
+            del self._border
             self.tensor = None
 
     def _is_current(self, host: torch.Tensor) -> bool:
-        if self.tensor is None or self._host() is not host or host.is_inference():
-            return False
-        return _version(host) == self._version and host.data_ptr() == self._pointer
+        is_copied = self.tensor is not None and self._host() is host
+        return is_copied and not host.is_inference() and _stamp(host) == self._stamp
 
 
-def _version(host: torch.Tensor) -> int:
-    return 0 if host.is_inference() else host._version  # which inference tensors have none of
+def _stamp(host: torch.Tensor) -> tuple[int, int] | None:
+    """Its memory and version counter, which inference tensors have none of."""
+    return None if host.is_inference() else (host.data_ptr(), host._version)
 
 
 _programs = threading.local()
@@ -120,9 +113,6 @@ class DeviceTensor(torch.Tensor):
             host._tt_dynamo_owner = base  # type: ignore[attr-defined]
         return made
 
-    def __init__(self, host: torch.Tensor, base: torch.Tensor | None = None) -> None:
-        pass
-
     __torch_function__ = as_plain_tensor
 
     @property
@@ -150,29 +140,22 @@ class DeviceTensor(torch.Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        given: list[DeviceTensor] = []
-
-        def host(value: Any) -> Any:
-            if not isinstance(value, DeviceTensor):
-                return value
-            given.append(value)
-            return value.host
-
-        written = list(_written(func, args, kwargs or {}))
-        args, kwargs = tree_map(host, (args, kwargs or {}))
+        kwargs = kwargs or {}
+        given, written = _device_tensors((args, kwargs)), list(_written(func, args, kwargs))
+        args, kwargs = tree_map_only(DeviceTensor, lambda tensor: tensor.host, (args, kwargs))
         result = func(*args, **kwargs)
         for tensor in written:
             torch.autograd.graph.increment_version(tensor._owner)  # which autograd, above this, did not
 
-        def held(value: Any) -> Any:
-            for tensor in given if isinstance(value, torch.Tensor) else ():
+        def held(value: torch.Tensor) -> torch.Tensor:
+            for tensor in given:
                 if value is tensor._host:
                     return tensor
                 if storage_of(value) == storage_of(tensor._host):
                     return DeviceTensor(value, tensor._owner)
             return value
 
-        return tree_map(held, result)
+        return tree_map_only(torch.Tensor, held, result)
 
     @torch.compiler.disable
     def plain(self) -> torch.Tensor:
@@ -227,21 +210,21 @@ def _written(func: Any, args: Any, kwargs: Any) -> Iterator[DeviceTensor]:
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[position] if position < len(args) else kwargs.get(argument.name)
-            yield from (v for v in (value if isinstance(value, (list, tuple)) else [value]) if _is_real(v))
+            yield from (tensor for tensor in _device_tensors(value) if not isinstance(tensor._owner, FakeTensor))
 
 
-def _is_real(value: Any) -> bool:
-    return isinstance(value, DeviceTensor) and not isinstance(value._owner, FakeTensor)
-
-
-def copy_of(host: torch.Tensor) -> Copy | None:
-    """What a device holds of the host tensor of a DeviceTensor."""
-    return getattr(host, "_tt_dynamo_copy", None)
+def _device_tensors(values: Any) -> list[DeviceTensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, DeviceTensor)]
 
 
 def owner_of(host: torch.Tensor) -> torch.Tensor:
     """The tensor whose memory the host tensor of a DeviceTensor shows: its own, or that of what it is a view of."""
     return getattr(host, "_tt_dynamo_owner", host)
+
+
+def copy_of(host: torch.Tensor) -> Copy | None:
+    """What a device holds of the memory that the host tensor of a DeviceTensor shows."""
+    return getattr(owner_of(host), "_tt_dynamo_copy", None)
 
 
 def note_views(hosts: Sequence[torch.Tensor]) -> None:
@@ -253,53 +236,42 @@ def note_views(hosts: Sequence[torch.Tensor]) -> None:
 
 def fetch(host: torch.Tensor) -> None:
     """Bring the host tensor of a DeviceTensor up to date."""
-    copy = copy_of(owner_of(host))
+    copy = copy_of(host)
     if copy is not None:
         copy.fetch()
+
+
+def give(tensor: Any, spec: Spec, like: torch.Tensor, border: Border) -> DeviceTensor:
+    """A DeviceTensor of the shape, strides and dtype of `like` with the contents of `tensor`."""
+    with torch.inference_mode(False):
+        host = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
+        copy = host._tt_dynamo_copy = Copy(host, tensor, spec, border)  # type: ignore[attr-defined]
+        copy.newer = True
+        return DeviceTensor(host)
 
 
 class Residents:
     """Takes host tensors to one device, where their copies stay between calls."""
 
-    def __init__(self, device: Any) -> None:
-        self._device = weakref.ref(device)
+    def __init__(self) -> None:
         self._plain: Any = WeakTensorKeyDictionary()  # of tensors that are the user's own
 
-    def take(self, host: torch.Tensor, spec: Spec, owner: Any, held: bool, upload: Upload, download: Download) -> Copy:
+    def take(self, host: torch.Tensor, spec: Spec, held: bool, border: Border) -> Copy:
         """The copy of `host` at `spec`, uploaded unless it is there and current. held: it is a DeviceTensor's.
 
         A view of a DeviceTensor goes up at each call: nobody tells it when the tensor that it shows was written to.
         """
-        if held and owner_of(host) is not host:
-            fetch(host)
-            fresh = self._new(host, upload(host, spec), spec, owner, download)
-            fresh.of_view = True
-            return fresh
-        copy = copy_of(host) if held else self._plain.get(host)
-        if copy is not None and copy.serves(host, spec, owner):
-            return copy
-        if copy is not None:
-            copy.fetch()
-            copy.tensor = None  # freed before its successor is allocated
-        copy = self._new(host, upload(host, spec), spec, owner, download)
-        if held:
+        of_view = held and owner_of(host) is not host
+        known = copy_of(host) if held else self._plain.get(host)
+        if known is not None:
+            if known.serves(host, spec, border):
+                return known
+            known.fetch()
+            if not of_view:
+                known.tensor = None  # freed before its successor is allocated
+        copy = Copy(host, border.up(host, spec), spec, border, of_view)
+        if held and not of_view:
             host._tt_dynamo_copy = copy  # type: ignore[attr-defined]
-        elif not host.is_inference():  # whose writes nobody counts
+        elif not held and not host.is_inference():  # whose writes nobody counts
             self._plain[host] = copy
-        return copy
-
-    def give(self, tensor: Any, spec: Spec, owner: Any, like: torch.Tensor, download: Download) -> DeviceTensor:
-        """A DeviceTensor of the shape, strides and dtype of `like` with the contents of `tensor`."""
-        with torch.inference_mode(False):
-            host = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
-            copy = self._new(host, tensor, spec, owner, download)
-            copy.newer = True
-            host._tt_dynamo_copy = copy  # type: ignore[attr-defined]
-            return DeviceTensor(host)
-
-    def _new(self, host: torch.Tensor, tensor: Any, spec: Spec, owner: Any, download: Download) -> Copy:
-        copy = Copy(host, tensor, spec, owner, download)
-        device = self._device()
-        assert device is not None
-        device.depend(copy)
         return copy

@@ -41,9 +41,8 @@ class Assuming:
     def __call__(self, args: list[Any]) -> Any:
         for positions, value in self._conditions:
             wanted = int(args[positions[0]]) if value is None else value
-            for position in positions:
-                if args[position] != wanted:
-                    return self._in_general()(args)
+            if any(args[position] != wanted for position in positions):
+                return self._in_general()(args)
         return self._program(args)
 
     def _in_general(self) -> Boxed:

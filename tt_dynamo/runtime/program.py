@@ -7,7 +7,6 @@ changed, running on after a failure) happens off this path.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import linecache
 import logging
@@ -24,9 +23,9 @@ from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
-from tt_dynamo.runtime.caches import Copy, Residents, fetch, note_views
+from tt_dynamo.runtime.caches import Copy, Residents, fetch, give, note_views
 from tt_dynamo.runtime.recovery import Recovery
-from tt_dynamo.runtime.transfer import download, upload
+from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weights import Stamps, Weight, WeightStore
 
 log = logging.getLogger(__name__)
@@ -46,28 +45,20 @@ def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
 
 @dataclasses.dataclass(frozen=True)
 class Uploaded:
-    """What a program reads of its parameters as they were at `stamps`; `weights` keeps the store from dropping them.
+    """What a program reads of its parameters as they were at `stamps`.
 
-    owners: the parameters themselves, weakly. pointers: where their memory was.
+    owners: the parameters themselves, weakly. weights: what keeps the store from dropping the `tensors`.
     """
 
     stamps: Stamps
     owners: list[weakref.ref[torch.Tensor]]
-    pointers: tuple[int, ...]
     weights: list[Weight]
     tensors: list[Any]
 
-    def survives(self, parameters: Sequence[torch.Tensor]) -> bool:
-        """Whether another module than that of `parameters` lives on with these: not where one took their place."""
-        for owner, pointer, parameter in zip(self.owners, self.pointers, parameters, strict=True):
-            held = owner()
-            if held is None or (held is parameter and parameter.data_ptr() != pointer):
-                return False
-        return self.pointers != pointers_of(parameters)
-
-
-def pointers_of(tensors: Sequence[torch.Tensor]) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in tensors)
+    def survives(self, pointers: list[int]) -> bool:
+        """Whether another module than that with parameters at `pointers` lives on with these, none of them replaced."""
+        alive = [owner.data_ptr() for reference in self.owners if (owner := reference()) is not None]
+        return alive == self.stamps.pointers and alive != pointers
 
 
 @dataclasses.dataclass(eq=False)
@@ -75,9 +66,8 @@ class Program:
     """A lowered graph on an open device.
 
     input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
-    parameters. weights: what the program reads of them. held_positions: which
-    are the host's side of a DeviceTensor. state_positions: which stay on the device, by `states`. kept: which of the
-    `results` do, with a fake tensor of each as torch sees it.
+    parameters. weights: what the program reads of them. held_positions: which are the host's side of a DeviceTensor.
+    state_positions: which stay on the device, by `states`. kept: which of the `results` do, with a fake tensor of each.
     """
 
     source: str
@@ -97,14 +87,13 @@ class Program:
     on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
 
     def __post_init__(self) -> None:
-        self._namespace = self.device.namespace(self.dry_run)
-        self._forward = load(self.source, self._namespace)
+        self._border = Border(self.device, self.device.namespace(self.dry_run), self.dry_run)
+        self._forward = load(self.source, self._border.namespace)
         self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
         # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.
-        self._others: dict[tuple[int, ...], Uploaded] = {}
+        self._others: list[Uploaded] = []
         self._lock = threading.Lock()
-        self._residents = self.device.resource(Residents, self.device)
-        self._download = functools.partial(download, self._namespace)
+        self._residents = self.device.resource(Residents)
         self._fetched = [position for position in self.held_positions if position not in self.state_positions]
         self.device.depend(self)
 
@@ -124,10 +113,8 @@ class Program:
             for position in self._fetched:
                 fetch(args[position])
             inputs = [args[i] for i in self.input_positions]
-            if not (self.states or self.kept):
-                return self._forward(handle, *inputs, *uploaded.tensors)
             copies = [
-                self._residents.take(args[i], state.spec, self.dry_run, state.held, self._upload, self._download)
+                self._residents.take(args[i], state.spec, state.held, self._border)
                 for i, state in zip(self.state_positions, self.states, strict=True)
             ]
             results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
@@ -141,16 +128,15 @@ class Program:
         """Note what the call left on the device; its results as the caller gets them."""
         moved = iter(results[len(results) - sum(state.result is not None for state in self.states) :])
         for state, copy in zip(self.states, copies, strict=True):
-            if not state.written:
-                continue
-            copy.wrote(copy.tensor if state.result is None else next(moved), on_host_as_well=not state.held)
+            if state.written:
+                copy.wrote(copy.tensor if state.result is None else next(moved), on_host_as_well=not state.held)
         for position, spec, like in self.kept:
-            results[position] = self._residents.give(results[position], spec, self.dry_run, like, self._download)
+            results[position] = give(results[position], spec, like, self._border)
         return results[: self.results]
 
     def release(self) -> None:
         """Let go of everything on the device, which is being closed: calls raise DeviceError from now on."""
-        del self._namespace, self._forward, self._download, self.recovery
+        del self._border, self._forward, self.recovery
         self._uploaded = self.on_first_weights = None
         self._others.clear()
 
@@ -162,46 +148,34 @@ class Program:
     def _refresh(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
         """Upload what is new or changed."""
         with self._lock:
-            uploaded = self._current(parameters)  # another thread may have done it
-            if uploaded is not None:
-                return uploaded
-            known = [*self._others.values(), *filter(None, [self._uploaded])]
-            self._others = {kept.pointers: kept for kept in known if kept.survives(parameters)}
-            self._uploaded = None  # frees what nothing else holds
+            known = [*self._others, *filter(None, [self._uploaded])]
+            pointers = [parameter.data_ptr() for parameter in parameters]
+            self._others = [kept for kept in known if kept.survives(pointers)]
             uploaded = next((kept for kept in known if kept.stamps.current(parameters)), None)
             if uploaded is None:
-                present = set(pointers_of(parameters))
+                self._uploaded = None  # frees what nothing else holds
+                present = set(pointers)
                 # Held meanwhile: the store uploads those that changed in their place, and no others.
                 held = [w for old in known for w in old.weights if present.issuperset(w.stamps.pointers)]
                 del known
                 uploaded = self._upload_all(args, parameters)
                 del held
-                self._note_first_weights(args)
             self._uploaded = uploaded
             return uploaded
 
     def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
         stamps = self.store.stamp(parameters)  # first: what changes from now on is seen
-        uploaded = Uploaded(stamps, [weakref.ref(p) for p in parameters], pointers_of(parameters), [], [])
-        for use in self.weights:
-            sources = [args[i] for i in use.positions]
-            if use.spec is None:
-                with torch.no_grad():
-                    uploaded.tensors.append(use.evaluate(*sources))
-                continue
-            weight = self.store.get(sources, use.expression, use.spec, use.evaluate, self._upload, self.dry_run)
-            uploaded.weights.append(weight)
-            uploaded.tensors.append(weight.tensor)
+        uploaded = Uploaded(stamps, [weakref.ref(parameter) for parameter in parameters], [], [])
+        uses = [(use, [args[i] for i in use.positions]) for use in self.weights]
+        with torch.no_grad():
+            for use, sources in uses:
+                weight = self.store.get(sources, use, self._border)
+                uploaded.weights.append(weight)
+                uploaded.tensors.append(weight.tensor)
+            if self.on_first_weights is not None:
+                callback, self.on_first_weights = self.on_first_weights, None
+                callback([use.evaluate(*sources) for use, sources in uses])
         return uploaded
-
-    def _note_first_weights(self, args: list[Any]) -> None:
-        if self.on_first_weights is not None:
-            callback, self.on_first_weights = self.on_first_weights, None
-            with torch.no_grad():
-                callback([use.evaluate(*(args[i] for i in use.positions)) for use in self.weights])
-
-    def _upload(self, tensor: torch.Tensor, spec: Any) -> Any:
-        return upload(self._namespace, self.device.handle, tensor, spec)
 
     def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
         for position in self.held_positions:

@@ -1,11 +1,13 @@
-"""Values across the border: torch tensors up to the device, device tensors down."""
+"""Values across the border of a device: torch tensors up, device tensors down."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
 
+from tt_dynamo.devices import Device
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import Spec
@@ -32,3 +34,18 @@ def upload(ttnn: Any, handle: Any, tensor: torch.Tensor, spec: Spec) -> Any:
 def download(ttnn: Any, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
     """A torch tensor of `dtype` with the values of a device tensor."""
     return ttnn.to_torch(tensor, dtype=dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Border:
+    """Where the values of a program cross. Those of a dry run have no contents and serve no other program."""
+
+    device: Device
+    namespace: Any
+    dry_run: bool
+
+    def up(self, tensor: torch.Tensor, spec: Spec) -> Any:
+        return upload(self.namespace, self.device.handle, tensor, spec)
+
+    def down(self, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
+        return download(self.namespace, tensor, dtype)

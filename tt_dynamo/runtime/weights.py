@@ -8,11 +8,12 @@ counters and a fingerprint; before each call a program compares them with the pr
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any
 
 import torch
@@ -21,12 +22,12 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from tt_dynamo.devices import open_devices
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.uses import WeightUse
 from tt_dynamo.runtime.fingerprint import Fingerprint
+from tt_dynamo.runtime.transfer import Border
 
 _pointer = torch.Tensor.data_ptr
 _version = operator.attrgetter("_version")
-
-Upload = Callable[[torch.Tensor, Spec], Any]
 
 
 class Stamps:
@@ -39,9 +40,8 @@ class Stamps:
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         self.pointers = list(map(_pointer, tensors))
-        self._uncounted = [i for i, tensor in enumerate(tensors) if tensor.is_inference()]
-        self._contents = [tensors[i].clone() for i in self._uncounted]
-        self._versions = self._read(tensors)
+        self._versions = _versions(tensors)
+        self._uncounted = {i: tensor.clone() for i, tensor in enumerate(tensors) if tensor.is_inference()}
         # It holds the memory, so that no other tensor is given the same address.
         self._fingerprint = Fingerprint(tensors)
         self._expired = False
@@ -50,29 +50,26 @@ class Stamps:
         """Note that the memory at `pointers` was written to, whatever the counters say."""
         self._expired = self._expired or not pointers.isdisjoint(self.pointers)
 
-    def _read(self, tensors: Sequence[torch.Tensor]) -> list[int]:
-        if self._uncounted:
-            return [0 if tensor.is_inference() else tensor._version for tensor in tensors]
-        return list(map(_version, tensors))
-
     def current(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the tensors that were stamped, unchanged since."""
-        if self._expired or list(map(_pointer, tensors)) != self.pointers:
+        if self._expired or list(map(_pointer, tensors)) != self.pointers or _versions(tensors) != self._versions:
             return False
-        if not self._uncounted:
-            return list(map(_version, tensors)) == self._versions and self._fingerprint.is_current()
-        if any(tensors[i].is_inference() != (i in self._uncounted) for i in range(len(tensors))):
-            return False
-        kept = zip(self._uncounted, self._contents, strict=True)
-        return self._read(tensors) == self._versions and all(torch.equal(tensors[i], kept_) for i, kept_ in kept)
+        return self._fingerprint.is_current() and all(torch.equal(tensors[i], t) for i, t in self._uncounted.items())
 
 
+def _versions(tensors: Sequence[torch.Tensor]) -> list[int | None]:
+    try:
+        return list(map(_version, tensors))
+    except RuntimeError:  # of inference tensors, which have none
+        return [None if tensor.is_inference() else tensor._version for tensor in tensors]
+
+
+@dataclasses.dataclass(eq=False)
 class Weight:
-    """One constant on the device, and the stamps of the parameters that it was computed from."""
+    """A constant where a program reads it, and the stamps of the parameters that it was computed from."""
 
-    def __init__(self, tensor: Any, stamps: Stamps) -> None:
-        self.tensor = tensor
-        self.stamps = stamps
+    tensor: Any
+    stamps: Stamps
 
 
 class WeightStore:
@@ -100,47 +97,33 @@ class WeightStore:
                 stamps.written(pointers)
             return sum(not pointers.isdisjoint(weight.stamps.pointers) for weight in self._weights.values())
 
-    def find(self, spec: Spec, pointers: Sequence[int]) -> Any:
+    def find(self, spec: Spec, pointers: list[int]) -> Any:
         """A weight at `spec` that lies on the device, of the parameters at these addresses; None where there is none.
 
         For lowering, which reads no contents: so the second graph of a model needs no memory for its weights.
         """
         with self._lock:
-            for (memory, _, its_spec, _), weight in list(self._weights.items()):
-                if (
-                    its_spec == spec
-                    and [source[0] for source in memory] == list(pointers)
-                    and weight.tensor is not None
-                ):
+            for (_, _, its_spec, _), weight in list(self._weights.items()):
+                if its_spec == spec and weight.stamps.pointers == pointers and weight.tensor is not None:
                     return getattr(weight.tensor, "tensor", weight.tensor)  # without its emulated values
         return None
 
-    def get(
-        self,
-        sources: Sequence[torch.Tensor],
-        expression: str,
-        spec: Spec,
-        evaluate: Callable[..., torch.Tensor],
-        upload: Upload,
-        owner: Any = None,
-    ) -> Weight:
-        """The weight `evaluate(*sources)` at `spec`, uploaded unless it is there and current.
+    def get(self, sources: Sequence[torch.Tensor], use: WeightUse, border: Border) -> Weight:
+        """The weight `use.evaluate(*sources)` at `use.spec`, uploaded unless it is there and current.
 
-        expression: what identifies `evaluate`; equal texts are taken to compute the same. owner: what else tells
-        weights apart, as the kind of tensor that `upload` makes.
+        Equal texts `use.expression` are taken to compute the same. One for the host is not shared.
         """
-        memory = tuple((s.data_ptr(), tuple(s.shape), s.stride(), s.dtype) for s in sources)
-        key = (memory, expression, spec, owner)
         stamps = self.stamp(sources)  # before the contents are read: a write from then on is seen
+        if use.spec is None:
+            return Weight(use.evaluate(*sources), stamps)
+        memory = tuple((s.data_ptr(), tuple(s.shape), s.stride(), s.dtype) for s in sources)
         with self._lock:
-            weight = self._weights.get(key)
-            if weight is None:
-                weight = Weight(upload(evaluate(*sources), spec), stamps)
-                self._weights[key] = weight
-            elif not weight.stamps.current(sources):
-                weight.tensor = None  # freed before its successor is allocated
-                weight.tensor = upload(evaluate(*sources), spec)
-                weight.stamps = stamps  # only now: an upload that fails is tried again
+            key = memory, use.expression, use.spec, border.dry_run
+            weight = self._weights.setdefault(key, Weight(None, stamps))
+            if weight.tensor is None or not weight.stamps.current(sources):
+                weight.tensor = None  # freed before its successor is allocated; where that fails, it is tried again
+                weight.tensor = border.up(use.evaluate(*sources), use.spec)
+                weight.stamps = stamps
             return weight
 
 
