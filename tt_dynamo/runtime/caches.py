@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -34,10 +34,8 @@ class Copy:
     """
 
     def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, border: Border, of_view: bool = False) -> None:
-        self.tensor, self.spec, self.of_view = tensor, spec, of_view
-        self.newer = False
-        self._host, self._stamp = weakref.ref(host), _stamp(host)
-        self._border = border
+        self.tensor, self.spec, self.of_view, self.newer = tensor, spec, of_view, False
+        self._host, self._stamp, self._border = weakref.ref(host), _stamp(host), border
         border.device.depend(self)
 
     def serves(self, host: torch.Tensor, spec: Spec, border: Border) -> bool:
@@ -55,12 +53,11 @@ class Copy:
     def fetch(self) -> None:
         """Bring the host tensor up to date, unless torch has written to it since."""
         host = self._host()
-        if host is None or not self.newer or not self._is_current(host):
-            return
-        self.newer = False
-        with torch.inference_mode(False), torch.no_grad():
-            host.copy_(self._border.down(self.tensor, host.dtype))
-        self._stamp = _stamp(host)
+        if self.newer and host is not None and self._is_current(host):
+            self.newer = False
+            with torch.inference_mode(False), torch.no_grad():
+                host.copy_(self._border.down(self.tensor, host.dtype))
+            self._stamp = _stamp(host)
 
     def release(self) -> None:
         """Let go of the device, which is being closed, and lose nothing."""
@@ -70,13 +67,12 @@ class Copy:
             self.tensor = None
 
     def _is_current(self, host: torch.Tensor) -> bool:
-        is_copied = self.tensor is not None and self._host() is host
-        return is_copied and not host.is_inference() and _stamp(host) == self._stamp
+        return self.tensor is not None and self._host() is host and _stamp(host) == self._stamp
 
 
-def _stamp(host: torch.Tensor) -> tuple[int, int] | None:
-    """Its memory and version counter, which inference tensors have none of."""
-    return None if host.is_inference() else (host.data_ptr(), host._version)
+def _stamp(host: torch.Tensor) -> object:
+    """What is another one after a write; always for inference tensors, whose writes nobody counts."""
+    return object() if host.is_inference() else (host.data_ptr(), host._version)
 
 
 _programs = threading.local()
@@ -101,16 +97,12 @@ class DeviceTensor(torch.Tensor):
     """
 
     _host: torch.Tensor
-    _owner: torch.Tensor  # the tensor on the host that owns the memory, and has the copy
 
     @staticmethod
-    def __new__(cls, host: torch.Tensor, base: torch.Tensor | None = None) -> DeviceTensor:
+    def __new__(cls, host: torch.Tensor) -> DeviceTensor:
         with torch.inference_mode(False):  # an ordinary tensor, as its host is
             made: DeviceTensor = wrapper_like(cls, host)
         made._host = host
-        made._owner = host if base is None else base
-        if made._owner is not host:
-            host._tt_dynamo_owner = base  # type: ignore[attr-defined]
         return made
 
     __torch_function__ = as_plain_tensor
@@ -132,8 +124,7 @@ class DeviceTensor(torch.Tensor):
 
     @staticmethod
     def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> DeviceTensor:
-        (host,) = inner.values()
-        return DeviceTensor(host)
+        return DeviceTensor(*inner.values())
 
     @classmethod
     @torch.compiler.disable
@@ -144,15 +135,17 @@ class DeviceTensor(torch.Tensor):
         given, written = _device_tensors((args, kwargs)), list(_written(func, args, kwargs))
         args, kwargs = tree_map_only(DeviceTensor, lambda tensor: tensor.host, (args, kwargs))
         result = func(*args, **kwargs)
-        for tensor in written:
-            torch.autograd.graph.increment_version(tensor._owner)  # which autograd, above this, did not
+        torch.autograd.graph.increment_version(written)  # which autograd, above this, did not
 
         def held(value: torch.Tensor) -> torch.Tensor:
             for tensor in given:
                 if value is tensor._host:
                     return tensor
                 if storage_of(value) == storage_of(tensor._host):
-                    return DeviceTensor(value, tensor._owner)
+                    owner = owner_of(tensor._host)
+                    if value is not owner:
+                        value._tt_dynamo_owner = owner  # type: ignore[attr-defined]
+                    return DeviceTensor(value)
             return value
 
         return tree_map_only(torch.Tensor, held, result)
@@ -205,12 +198,13 @@ for _name in ("numpy", "__array__", "tolist", "data_ptr"):
     setattr(DeviceTensor, _name, _of_host(_name))
 
 
-def _written(func: Any, args: Any, kwargs: Any) -> Iterator[DeviceTensor]:
-    """The DeviceTensors that a call writes into."""
+def _written(func: Any, args: Any, kwargs: Any) -> Iterator[torch.Tensor]:
+    """The memory of DeviceTensors that a call writes into, by its owner."""
     for position, argument in enumerate(func._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
             value = args[position] if position < len(args) else kwargs.get(argument.name)
-            yield from (tensor for tensor in _device_tensors(value) if not isinstance(tensor._owner, FakeTensor))
+            hosts = (tensor._host for tensor in _device_tensors(value))
+            yield from (owner_of(host) for host in hosts if not isinstance(host, FakeTensor))
 
 
 def _device_tensors(values: Any) -> list[DeviceTensor]:
@@ -225,13 +219,6 @@ def owner_of(host: torch.Tensor) -> torch.Tensor:
 def copy_of(host: torch.Tensor) -> Copy | None:
     """What a device holds of the memory that the host tensor of a DeviceTensor shows."""
     return getattr(owner_of(host), "_tt_dynamo_copy", None)
-
-
-def note_views(hosts: Sequence[torch.Tensor]) -> None:
-    """Count as written what the views among `hosts` show, after a call that may have written into them."""
-    for host in hosts:
-        if owner_of(host) is not host:
-            torch.autograd.graph.increment_version(owner_of(host))
 
 
 def fetch(host: torch.Tensor) -> None:
@@ -250,11 +237,8 @@ def give(tensor: Any, spec: Spec, like: torch.Tensor, border: Border) -> DeviceT
         return DeviceTensor(host)
 
 
-class Residents:
-    """Takes host tensors to one device, where their copies stay between calls."""
-
-    def __init__(self) -> None:
-        self._plain: Any = WeakTensorKeyDictionary()  # of tensors that are the user's own
+class Residents(WeakTensorKeyDictionary):
+    """The copies of the user's own tensors that stay on one device between calls."""
 
     def take(self, host: torch.Tensor, spec: Spec, held: bool, border: Border) -> Copy:
         """The copy of `host` at `spec`, uploaded unless it is there and current. held: it is a DeviceTensor's.
@@ -262,7 +246,7 @@ class Residents:
         A view of a DeviceTensor goes up at each call: nobody tells it when the tensor that it shows was written to.
         """
         of_view = held and owner_of(host) is not host
-        known = copy_of(host) if held else self._plain.get(host)
+        known = copy_of(host) if held else self.get(host)
         if known is not None:
             if known.serves(host, spec, border):
                 return known
@@ -273,5 +257,5 @@ class Residents:
         if held and not of_view:
             host._tt_dynamo_copy = copy  # type: ignore[attr-defined]
         elif not held and not host.is_inference():  # whose writes nobody counts
-            self._plain[host] = copy
+            self[host] = copy
         return copy

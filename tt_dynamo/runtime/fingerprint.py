@@ -33,13 +33,10 @@ class Fingerprint:
         memory = {"data": (8 * start, True), "shape": (end - start,), "typestr": "=i8", "version": 3}
         self._memory = np.asarray(types.SimpleNamespace(__array_interface__=memory)) if ranges else words
         self._words = words - start
-        self._contents = self._read()
-
-    def _read(self) -> bytes:
-        return self._memory.take(self._words).tobytes()
+        self._contents = self._memory.take(self._words)
 
     def is_current(self) -> bool:
-        return self._read() == self._contents
+        return np.array_equal(self._memory.take(self._words), self._contents)
 
 
 def _ranges(tensor: torch.Tensor) -> Iterator[tuple[int, int]]:

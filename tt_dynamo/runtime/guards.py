@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tt_dynamo.ir.graph import Assumption
@@ -22,19 +22,11 @@ Boxed = Callable[[list[Any]], Any]
 class Assuming:
     """A boxed callable: `program` where the assumptions hold, else what `compile_general` gives, made once."""
 
-    _boxed_call = True
-
     def __init__(
-        self,
-        program: Boxed,
-        names: Sequence[str],
-        assumptions: Sequence[Assumption],
-        compile_general: Callable[[], Boxed],
+        self, program: Boxed, names: list[str], assumptions: Iterable[Assumption], compile_general: Callable[[], Boxed]
     ) -> None:
-        position = {name: index for index, name in enumerate(names)}
-        self._conditions = [([position[name] for name in a.placeholders], a.value) for a in assumptions]
-        self._program = program
-        self._compile_general = compile_general
+        self._conditions = [([names.index(name) for name in a.placeholders], a.value) for a in assumptions]
+        self._program, self._compile_general = program, compile_general
         self._general: Boxed | None = None
         self._lock = threading.Lock()
 

@@ -23,7 +23,7 @@ from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
-from tt_dynamo.runtime.caches import Copy, Residents, fetch, give, note_views
+from tt_dynamo.runtime.caches import Copy, Residents, fetch, give, owner_of
 from tt_dynamo.runtime.recovery import Recovery
 from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weights import Stamps, Weight, WeightStore
@@ -102,8 +102,8 @@ class Program:
         held = [args[i] for i in self.held_positions]
         try:
             return self._call(args)
-        finally:
-            note_views(held)
+        finally:  # a view's writes, if it made any, are its owner's
+            torch.autograd.graph.increment_version([owner_of(host) for host in held if owner_of(host) is not host])
 
     def _call(self, args: list[Any]) -> Sequence[Any]:
         handle = self.device.handle  # raises DeviceError where it was closed
@@ -113,10 +113,8 @@ class Program:
             for position in self._fetched:
                 fetch(args[position])
             inputs = [args[i] for i in self.input_positions]
-            copies = [
-                self._residents.take(args[i], state.spec, state.held, self._border)
-                for i, state in zip(self.state_positions, self.states, strict=True)
-            ]
+            states = zip(self.state_positions, self.states, strict=True)
+            copies = [self._residents.take(args[i], state.spec, state.held, self._border) for i, state in states]
             results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
             return self._settle(list(results), copies)
         except Exception as error:
@@ -126,7 +124,7 @@ class Program:
 
     def _settle(self, results: list[Any], copies: list[Copy]) -> list[Any]:
         """Note what the call left on the device; its results as the caller gets them."""
-        moved = iter(results[len(results) - sum(state.result is not None for state in self.states) :])
+        moved = iter(results[self.results :])
         for state, copy in zip(self.states, copies, strict=True):
             if state.written:
                 copy.wrote(copy.tensor if state.result is None else next(moved), on_host_as_well=not state.held)

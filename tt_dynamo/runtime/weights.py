@@ -13,7 +13,7 @@ import functools
 import operator
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -26,9 +26,6 @@ from tt_dynamo.ir.uses import WeightUse
 from tt_dynamo.runtime.fingerprint import Fingerprint
 from tt_dynamo.runtime.transfer import Border
 
-_pointer = torch.Tensor.data_ptr
-_version = operator.attrgetter("_version")
-
 
 class Stamps:
     """Whether tensors are still what they were: same memory, same version counter, same fingerprint.
@@ -39,29 +36,25 @@ class Stamps:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self.pointers = list(map(_pointer, tensors))
-        self._versions = _versions(tensors)
+        self.pointers, self._versions = _addresses_and_versions(tensors)
         self._uncounted = {i: tensor.clone() for i, tensor in enumerate(tensors) if tensor.is_inference()}
         # It holds the memory, so that no other tensor is given the same address.
         self._fingerprint = Fingerprint(tensors)
-        self._expired = False
-
-    def written(self, pointers: Set[int]) -> None:
-        """Note that the memory at `pointers` was written to, whatever the counters say."""
-        self._expired = self._expired or not pointers.isdisjoint(self.pointers)
+        self.expired = False
 
     def current(self, tensors: Sequence[torch.Tensor]) -> bool:
         """Whether these are the tensors that were stamped, unchanged since."""
-        if self._expired or list(map(_pointer, tensors)) != self.pointers or _versions(tensors) != self._versions:
+        if self.expired or _addresses_and_versions(tensors) != (self.pointers, self._versions):
             return False
         return self._fingerprint.is_current() and all(torch.equal(tensors[i], t) for i, t in self._uncounted.items())
 
 
-def _versions(tensors: Sequence[torch.Tensor]) -> list[int | None]:
+def _addresses_and_versions(tensors: Sequence[torch.Tensor]) -> tuple[list[int], list[int | None]]:
+    pointers = list(map(torch.Tensor.data_ptr, tensors))
     try:
-        return list(map(_version, tensors))
+        return pointers, list(map(operator.attrgetter("_version"), tensors))
     except RuntimeError:  # of inference tensors, which have none
-        return [None if tensor.is_inference() else tensor._version for tensor in tensors]
+        return pointers, [None if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 @dataclasses.dataclass(eq=False)
@@ -94,7 +87,7 @@ class WeightStore:
         pointers = {part.data_ptr() for tensor in tensors for part in _parts(tensor)}
         with self._lock:
             for stamps in self._stamps:
-                stamps.written(pointers)
+                stamps.expired = stamps.expired or not pointers.isdisjoint(stamps.pointers)
             return sum(not pointers.isdisjoint(weight.stamps.pointers) for weight in self._weights.values())
 
     def find(self, spec: Spec, pointers: list[int]) -> Any:
