@@ -1,7 +1,5 @@
 """Activations, and the derivatives that TTNN has whole: ATen node → TTNN calls; float."""
 
-from __future__ import annotations
-
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.elementwise import lower_calls, namesakes

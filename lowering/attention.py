@@ -1,7 +1,5 @@
 """Attention, its heads and their rotary position embedding: fused or ATen node → TTNN calls."""
 
-from __future__ import annotations
-
 import math
 
 from tt_dynamo.ir import operators

@@ -1,7 +1,5 @@
 """The search behind every choice between TTNN calls: the first candidate that TTNN accepts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

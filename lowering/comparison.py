@@ -1,7 +1,5 @@
 """Comparison, logic and choice: ATen node → TTNN calls. Booleans are bfloat16 0.0 and 1.0 on the device."""
 
-from __future__ import annotations
-
 import math
 
 import torch

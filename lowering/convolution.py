@@ -6,8 +6,6 @@ image as it lies and leaves its own sharded in L1, so that of several in a row e
 nothing else.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

@@ -4,8 +4,6 @@ What begins or joins inside a tile moves in ROW_MAJOR: TTNN would untilize and t
 two moves the value may stay as it is. What moves along whole tiles keeps its layout.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 

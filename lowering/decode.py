@@ -3,8 +3,6 @@
 Heads lie height sharded in L1, each user's on a core of their own; caches are interleaved in DRAM.
 """
 
-from __future__ import annotations
-
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.lowering import workarounds

@@ -4,8 +4,6 @@ TTNN broadcasts as torch does. `passes/normalize/dtypes.py` has cast integers th
 floats, or booleans as 0.0 and 1.0. Integer arithmetic is left to the host.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Images pooled, resized, rearranged and cut into patches: fused node → TTNN calls."""
 
-from __future__ import annotations
-
 import math
 
 from tt_dynamo.ir import operators

@@ -4,8 +4,6 @@ Nothing on the device checks a number: those that arrive here are constants, or 
 checks them (`bounded`, `index_numbers`).
 """
 
-from __future__ import annotations
-
 import math
 
 from tt_dynamo.ir import operators

@@ -6,8 +6,6 @@ integers here, so their products stay on the host. A vector is a matrix of one r
 as a column it would be moved.
 """
 
-from __future__ import annotations
-
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower

@@ -1,7 +1,5 @@
 """Memory configurations as programs carry them, and what is sharded."""
 
-from __future__ import annotations
-
 import math
 
 from tt_dynamo.ir.spec import on_device

@@ -5,8 +5,6 @@ group of channels, a channel of all images. The weights and biases of channels s
 (`passes/images/norms.py`).
 """
 
-from __future__ import annotations
-
 import math
 
 from tt_dynamo.ir import operators

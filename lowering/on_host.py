@@ -4,8 +4,6 @@ Everything else without a lowering is a gap of ours. The reasons complete a sent
 reports and lowering/coverage.md show them.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from tt_dynamo.ir.graph import aten

@@ -5,8 +5,6 @@ TTNN sums in float32 and rounds once. Counts (sums of booleans) go through float
 to operands of its result's dtype, so an integer `dtype` here means that booleans are counted.
 """
 
-from __future__ import annotations
-
 import math
 
 from tt_dynamo.ir.errors import Unsupported

@@ -7,8 +7,6 @@ An operand's layout is TILE unless the registration says ROW_MAJOR or "any"; its
 that end inside a tile, the registration says a function of the node instead. TTNN itself checks everything else.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

@@ -4,8 +4,6 @@ Values are sorted as float32: TTNN's bfloat16 network reads NaN as infinity. Equ
 torch leaves them; without that, elements of the padding could come among infinities. Integers stay on the host.
 """
 
-from __future__ import annotations
-
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.data_movement import in_layout, permute

@@ -4,8 +4,6 @@ Every function here says which tt-metal issue it works around; remove it when th
 require. Nothing here is needed for a call to be valid, so no test without hardware can tell that it may go.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from typing import Any

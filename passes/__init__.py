@@ -6,8 +6,6 @@ why. Placement, layouts and deallocations need the device's answers and are call
 stand in files of their own here as well.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping
 

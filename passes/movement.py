@@ -4,8 +4,6 @@ A chain of views, permutes, selects, slices and splits from a source to a value 
 where each number ends up says everything about it, whatever idiom wrote it. Equal chains are run once per compile.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any

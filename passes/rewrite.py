@@ -11,8 +11,6 @@ of floats behind it, `once(p)` is p where one node alone reads it, and `p | q` i
 step. Rules that have such last steps are asked about the last node first.
 """
 
-from __future__ import annotations
-
 import collections
 import dataclasses
 import functools
@@ -88,7 +86,7 @@ class Pattern:
     matches: Callable[[Any, Found], Iterator[Found]]
     targets: frozenset[Any] = frozenset()
 
-    def __or__(self, other: Pattern) -> Pattern:
+    def __or__(self, other: "Pattern") -> "Pattern":
         def matches(value: Any, found: Found) -> Iterator[Found]:
             yield from self.matches(value, found)
             yield from other.matches(value, found)

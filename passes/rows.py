@@ -4,8 +4,6 @@ Rows and elements are numbered through all dimensions before. What works row by 
 that a reshape before it may as well come behind it.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

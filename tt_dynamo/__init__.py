@@ -4,8 +4,6 @@ The backend is found by its name; nothing here needs to be imported to use it. `
 `check` says whether a model fits on a device, `refresh` uploads weights again that were written to unseen.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, record

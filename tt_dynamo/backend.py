@@ -1,7 +1,5 @@
 """The entry point that torch.compile finds as backend="ttnn"."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -4,8 +4,6 @@ The model is copied to torch's meta device, traced by Dynamo, and compiled as fo
 computed, so a model that is larger than the host's memory can be checked before its weights are downloaded.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import types

@@ -3,8 +3,6 @@
 Options are checked before anything is compiled: an unknown name or value raises with the nearest valid one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import os
@@ -82,7 +80,7 @@ class Options:
         return [f"mode {self.mode!r}: {MODES[self.mode]}"] if MODES[self.mode] else []
 
     @classmethod
-    def parse(cls, given: Mapping[str, Any] | None) -> Options:
+    def parse(cls, given: Mapping[str, Any] | None) -> "Options":
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
         given = dict(given or {})
         for name in given:

@@ -10,8 +10,6 @@ that position, of the last so many of them a window; any other mask stays one. W
 each, and once for all by `canonicalize`.
 """
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 

@@ -14,8 +14,6 @@ from their first row: graphs are compiled as if all `start` were one (a single t
 noted as `Assumption` and checked at every call. A slice of what a prompt wrote is then the prompt's own keys.
 """
 
-from __future__ import annotations
-
 import torch
 from torch.fx import Graph, Node
 

@@ -12,8 +12,6 @@ After    attention(q, k, v, mask [.., seq, seq]), or as a causal one without a m
 A prompt that fills a cache attends to its own keys and values, where its mask is known to let nothing read behind it.
 """
 
-from __future__ import annotations
-
 import torch
 from torch.fx import Graph, Node
 

@@ -14,8 +14,6 @@ well, on either side: matmul(q * scale, ...). Between product and softmax scores
 Every mask becomes one additive attention_mask of full query and key length that all layers share, or a flag.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

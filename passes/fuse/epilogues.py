@@ -10,8 +10,6 @@ Sums are fused where both operands have one shape and dtype. A sum that is read 
 the norm. A linear must be told the core grid, or TTNN launches two kernels. No convolution takes in a hardswish.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any

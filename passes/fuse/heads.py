@@ -12,8 +12,6 @@ behind capped_attention the merge is a kernel, merge_heads. A mask whose content
 own key and some before it becomes the kernel's window.
 """
 
-from __future__ import annotations
-
 import itertools
 
 import torch

@@ -9,8 +9,6 @@ A slice is a kernel, and an activation of a part is another: linears of their ow
 activations along. Heads have been split off before, in one call for all of them.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

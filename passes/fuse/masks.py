@@ -7,8 +7,6 @@ arange(1) + position` differ by that of the position and less than UNIT. A condi
 not above 0 where it holds. Where they say from which key to which each query reads, that is the mask's reach.
 """
 
-from __future__ import annotations
-
 import itertools
 from typing import Any, NamedTuple
 

@@ -9,8 +9,6 @@ Only where linears of constants make all three, nothing else reads them, and a l
 a cache keeps or a rotary embedding turns has the width that the model gave it.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch.fx import Graph, Node

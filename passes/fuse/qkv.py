@@ -9,8 +9,6 @@ columns (or into the weight of the query's norm): TTNN's attention launches one 
 left alone, as cross-attention is, still gets its heads by the shortest way: slice, reshape, permute.
 """
 
-from __future__ import annotations
-
 import itertools
 import operator
 

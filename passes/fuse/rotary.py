@@ -10,8 +10,6 @@ else is x * cos + (x @ matrix) * sin, with a matrix as small as a tile where no 
 one call as well. Columns that do not turn have a cosine of 1 and a sine of 0, so that nothing is cut apart.
 """
 
-from __future__ import annotations
-
 import operator
 
 import torch

@@ -12,8 +12,6 @@ A table has MORE rows than the KV cache that the graph writes, whose last token 
 positions of PaliGemma begin at 1. Where the graph writes none, ROWS.
 """
 
-from __future__ import annotations
-
 import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg

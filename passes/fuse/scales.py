@@ -7,8 +7,6 @@ Whisper and OPT scale their queries before the heads are split, which is a kerne
 projection apart from those of key and value. Moves of data may stand between the two; nothing else may read them.
 """
 
-from __future__ import annotations
-
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators

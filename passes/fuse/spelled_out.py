@@ -14,8 +14,6 @@ comes after the move that brings them to the front, so that the projection befor
 Source of gelu: Hendrycks & Gimpel 2016, https://arxiv.org/abs/1606.08415
 """
 
-from __future__ import annotations
-
 import math
 from functools import partial
 

@@ -16,8 +16,6 @@ The pixels and the weights are torch's own: its operation is applied to the plac
 matrix. A sum with weights of 0 is no pick: an infinity spreads over its row and column as NaN.
 """
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Callable

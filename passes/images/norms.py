@@ -11,8 +11,6 @@ is computed once, on the host, in float32, and one kernel scales and shifts. A b
 instance norms are written, is a group norm of one channel a group where nothing reads its statistics.
 """
 
-from __future__ import annotations
-
 import operator
 from functools import partial
 

@@ -8,8 +8,6 @@ dilated, grouped and transposed convolutions stay convolutions. Channels are not
 tensor reads every pixel into an aligned slot and compacts (its kernel writer_dfb2dram_for_rm_input.cpp, ttnn 0.81.1).
 """
 
-from __future__ import annotations
-
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators

@@ -7,8 +7,6 @@ A constant by channel is [1, 1, 1, channels] there. Numbers by image and channel
 images stay as they lie. The rows of a linear behind a flattened image, all constants, take the order of its pixels.
 """
 
-from __future__ import annotations
-
 import bisect
 import itertools
 import math

@@ -4,8 +4,6 @@ An image is [batch, channels, height, width]; a signal [batch, channels, length]
 [1, 1, batch * height * width, channels].
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

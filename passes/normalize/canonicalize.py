@@ -7,8 +7,6 @@ What is computed twice is computed once. Moves of data that do nothing vanish, r
 with moves of the leading dimensions: upwards where that completes the merging of heads, downwards everywhere else.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import operator

@@ -8,8 +8,6 @@ store evaluates it on the host when one of its parameters changed, and uploads t
 outside the constant part reads become one; a plain parameter needs no folding.
 """
 
-from __future__ import annotations
-
 import os
 
 import torch

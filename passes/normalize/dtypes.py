@@ -9,8 +9,6 @@ tell them from floats: a reduction of booleans that gives integers says so by it
 keeps one. any and all read booleans only.
 """
 
-from __future__ import annotations
-
 import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg

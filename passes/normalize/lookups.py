@@ -13,8 +13,6 @@ one. Computed indices become numbers on the host, by indexing an arange: eager t
 negative ones and decides between writes to one place. A write is a lookup in the value and, behind it, what is written.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

@@ -14,8 +14,6 @@ m is the value whose memory v views. Every other operation sees elements alone, 
 may bring values in any strides. Inputs of the graph lie as they were traced and are read as they are.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -12,8 +12,6 @@ A lowering makes every result of its operation, and tries one call after another
 buffer of an operand may have written there: it stays where a later call reads that buffer, or where the caller does.
 """
 
-from __future__ import annotations
-
 import operator
 
 from torch.fx import Graph, Node

@@ -8,8 +8,6 @@ on the device is converted once, where a reader needs the other layout. Readers 
 a value that only such readers read, ROW_MAJOR saves the device a conversion.
 """
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 

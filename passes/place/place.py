@@ -10,8 +10,6 @@ reshapes, casts and choices between two numbers stay on the host, where they cos
 device. A value crosses once, whoever reads it; constants are at home on both sides.
 """
 
-from __future__ import annotations
-
 import logging
 import operator
 from collections.abc import Callable

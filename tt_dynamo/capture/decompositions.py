@@ -5,8 +5,6 @@ idioms that `passes/normalize/canonicalize.py` knows. Only what neither TTNN nor
 torch decomposes, and composites, for which torch has nothing, or what the device can do less with.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable, Sequence

@@ -7,8 +7,6 @@ Nodes keep their order, so writes do. A graph most of which would run in eager t
 inputs of many lengths, and no cache.
 """
 
-from __future__ import annotations
-
 import itertools
 import operator
 from collections.abc import Callable

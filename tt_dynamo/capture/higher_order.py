@@ -8,8 +8,6 @@ its fake value, no value is a graph, and ATen operations read tensors alone: pas
 calls as any operation without a lowering.
 """
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 

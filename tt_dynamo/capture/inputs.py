@@ -1,7 +1,5 @@
 """Inputs of graphs: which of them are parameters, what a person calls them, and where their memory is."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import re

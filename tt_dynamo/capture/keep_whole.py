@@ -7,8 +7,6 @@ torch decomposes a composite operation unless its kernel declines. With gradient
 the parts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 from collections.abc import Iterator, Sequence

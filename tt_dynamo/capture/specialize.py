@@ -6,8 +6,6 @@ counts with, as a sliding cache its tokens, become tensors: one program serves t
 (`nonzero`) and those of nested tensors leave nothing to specialize: such a graph runs in eager torch.
 """
 
-from __future__ import annotations
-
 import logging
 import operator
 import threading

@@ -5,8 +5,6 @@ is. Its graphs name the device, which has no kernels in ATen and is no place tha
 compiled, every tensor in them becomes a fake one of the host and every mention of the device "cpu".
 """
 
-from __future__ import annotations
-
 import io
 import pickle
 import types

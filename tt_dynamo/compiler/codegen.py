@@ -4,8 +4,6 @@ A name is set to None at its last use, which frees its tensor. Objects of TTNN (
 above the function.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math

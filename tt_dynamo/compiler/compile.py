@@ -1,7 +1,5 @@
 """From an ATen graph to a program: passes, placement, layouts, tracing, and again where TTNN refused something."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging

@@ -7,8 +7,6 @@ One that is merged of several (queries, keys and values) is as wide as the wides
 to the last projection stays in bfloat16 and the projection has a copy of its own.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase

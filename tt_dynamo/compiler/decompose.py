@@ -1,7 +1,5 @@
 """Replace a fused operation by the ATen operations of its torch implementation, where TTNN refuses it as a whole."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -6,8 +6,6 @@ computed on the host, and only its result goes up: angles and exponents, compari
 What a network computes is rounded before, and stays on the device.
 """
 
-from __future__ import annotations
-
 import torch
 from torch.fx import Graph, Node
 

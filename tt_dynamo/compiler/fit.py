@@ -4,8 +4,6 @@ The judge is TTNN's allocator: every weight is allocated while a graph is lowere
 measured beside them. What is counted of a graph only explains its answer.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import itertools

@@ -8,8 +8,6 @@ caller may write into what it gets: so nothing shares memory that eager torch ke
 are given away, and what shares memory in eager torch shares it here, at the same strides.
 """
 
-from __future__ import annotations
-
 import operator
 from typing import Any
 

@@ -6,8 +6,6 @@ TTNN refuses raises `Refused` with its words and is not written down, so a lower
 Objects of TTNN (enumerations, grids, configurations) are written down as the Python expression that makes them.
 """
 
-from __future__ import annotations
-
 import enum
 import functools
 import operator
@@ -48,7 +46,7 @@ class Recorder:
         self._known: dict[int, Expression] = {} if known is None else known
         self.settings = settings
 
-    def into(self, graph: Graph) -> Recorder:
+    def into(self, graph: Graph) -> "Recorder":
         """One that writes into another graph what it records."""
         return Recorder(self._module, graph, self.settings, known=self._known)
 

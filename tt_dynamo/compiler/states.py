@@ -8,8 +8,6 @@ What must hold: the program reads such an input through that crossing alone, and
 that is only read, as cross-attention reads the encoder's keys and values, is taken where it lies.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 from torch.fx import Graph, Node

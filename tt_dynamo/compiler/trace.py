@@ -8,8 +8,6 @@ in DRAM, made once for all such readers. Where TTNN finds no room in L1, what li
 readers find it there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import logging
@@ -100,7 +98,7 @@ class Trace:
         """Free what stands in for states and weights."""
         self.values.clear()
 
-    def run(self) -> Trace:
+    def run(self) -> "Trace":
         """Trace the graph; gives itself. Raises MemoryError where the DRAM is full."""
         last_uses = Interpreter(torch.nn.Module(), graph=self._source).user_to_last_uses
         self._make_placeholders()

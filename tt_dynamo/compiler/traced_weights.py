@@ -7,8 +7,6 @@ How a weight is laid out depends on the call that reads it, so a lowering makes 
 is prepared by filling its tile padding.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """What goes wrong while a graph is compiled."""
 
-from __future__ import annotations
-
 TTNN_ERRORS = (RuntimeError, TypeError, ValueError)  # in which TTNN says no
 
 

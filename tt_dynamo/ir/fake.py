@@ -4,8 +4,6 @@ Passes write the same operation in every layer, and torch's dispatch of fake ten
 of fake tensors, which lives as long as its graph, remembers what operations gave.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

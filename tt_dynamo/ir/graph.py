@@ -5,8 +5,6 @@ FX is the only intermediate representation. `node.meta["val"]` is the fake tenso
 A constant is a value that depends on parameters and literals alone.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import operator

@@ -3,8 +3,6 @@
 Each reads torch alone, so that a saved program runs without this package; its text has no types of ours.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@
 spec.set(node, Spec(...));    spec(node).dtype;    node in spec;    layout.get(node, "TILE")
 """
 
-from __future__ import annotations
-
 from typing import Any, Generic, TypeVar
 
 from torch.fx import Node

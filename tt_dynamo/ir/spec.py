@@ -1,7 +1,5 @@
 """A value on the device: what of it is known at compile time, and how many bytes it takes."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any

@@ -4,8 +4,6 @@ Where operands do not lie plainly, torch's Python references and decompositions 
 Torch itself is asked: one call of the operation, on ones.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -3,8 +3,6 @@
 `tests/capture/test_torch_internals.py` names what an upgrade broke. More: `ir/fake.py`, `capture/higher_order.py`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager

@@ -4,8 +4,6 @@ TTNN raises a RuntimeError whatever goes wrong, so its sentence alone says what.
 provokes each of them and names what an upgrade broke. What the emulated device reads: `devices/ttnn_internals.py`.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a program takes beside its inputs: weights, what stays on the device between calls, its device's settings."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, MutableSequence, Sequence
 from typing import Any

@@ -7,8 +7,6 @@ picking of one of several results, deallocations, and inputs that nothing reads.
 What must hold: drawing changes nothing in the graph, needs no binary, and the same graph gives the same bytes.
 """
 
-from __future__ import annotations
-
 import operator
 from collections import Counter
 from typing import Any

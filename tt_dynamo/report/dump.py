@@ -8,8 +8,6 @@ Each graph has a folder of its own: nothing writes over what another graph or pr
 never breaks a compilation. Whatever goes wrong in here is logged, the first time as a warning.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging
@@ -53,7 +51,7 @@ class Dump:
         self._level = logging.WARNING  # of the next failure
 
     @classmethod
-    def create(cls, directory: str | os.PathLike[str] | None) -> Dump:
+    def create(cls, directory: str | os.PathLike[str] | None) -> "Dump":
         """A dump in the next free `graph_N` of `directory`, or one that does nothing where that is None or empty."""
         dump = cls(None)
         if directory:

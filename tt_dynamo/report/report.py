@@ -7,8 +7,6 @@ What must hold: nothing is kept here between compilations. The only state is a `
 now, so that a report of one thread or task never lands in the list of another.
 """
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections import Counter
@@ -44,7 +42,7 @@ class Fallback:
     line: str = ""
 
     @classmethod
-    def of(cls, node: Node, kind: str, reason: str) -> Fallback:
+    def of(cls, node: "Node", kind: str, reason: str) -> "Fallback":
         from tt_dynamo.ir.graph import module_path, source_line  # only now: it takes torch, which reports do without
 
         return cls(node.name, kind, reason, module=module_path(node), line=source_line(node))

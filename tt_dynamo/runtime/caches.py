@@ -8,8 +8,6 @@ A graph that writes into one of its inputs changes the copy on the device. What 
   the next call unless torch wrote to the tensor in between.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import weakref
@@ -99,7 +97,7 @@ class DeviceTensor(torch.Tensor):
     _host: torch.Tensor
 
     @staticmethod
-    def __new__(cls, host: torch.Tensor) -> DeviceTensor:
+    def __new__(cls, host: torch.Tensor) -> "DeviceTensor":
         with torch.inference_mode(False):  # an ordinary tensor, as its host is
             made: DeviceTensor = wrapper_like(cls, host)
         made._host = host
@@ -123,7 +121,7 @@ class DeviceTensor(torch.Tensor):
         return ["host" if flattens_for_program() else "_host"], None
 
     @staticmethod
-    def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> DeviceTensor:
+    def __tensor_unflatten__(inner: dict[str, torch.Tensor], *_: Any) -> "DeviceTensor":
         return DeviceTensor(*inner.values())
 
     @classmethod

@@ -4,8 +4,6 @@ A cache line at four places of each parameter is read at its address, of all par
 some microseconds for a model, where a call of torch for each parameter takes hundreds.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator, Sequence
 

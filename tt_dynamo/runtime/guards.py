@@ -5,8 +5,6 @@ A prompt fills a cache from its first row, and all layers of a model stand at on
 compiles the graph as it stands.
 """
 
-from __future__ import annotations
-
 import logging
 import threading
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ Each call compares the parameters' stamps, calls the generated function, and ret
 changed, running on after a failure) happens off this path.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import linecache

@@ -9,8 +9,6 @@ An index may be out of range of a table that a pass made, and in range for eager
 as a whole, on the graph as it was before all passes.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import dataclasses

@@ -1,7 +1,5 @@
 """Values across the border of a device: torch tensors up, device tensors down."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -6,8 +6,6 @@ one copy, and a weight goes with the last program that reads it. What was upload
 counters and a fingerprint; before each call a program compares them with the present ones.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import operator

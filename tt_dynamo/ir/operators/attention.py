@@ -1,7 +1,5 @@
 """Attention, its heads, their positions and its masks, of whole sequences and of one token of each user."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

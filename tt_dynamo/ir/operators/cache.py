@@ -1,7 +1,5 @@
 """Writes into KV caches."""
 
-from __future__ import annotations
-
 import torch
 
 from tt_dynamo.ir.operators.definition import CACHE_WRITES, FUSED, define

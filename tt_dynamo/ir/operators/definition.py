@@ -1,7 +1,5 @@
 """How a custom operator is defined: arguments, torch implementation, and what the compiler needs to know of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

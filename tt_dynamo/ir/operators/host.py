@@ -1,7 +1,5 @@
 """What crosses between host and device or stays there, and calls that only eager torch makes."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

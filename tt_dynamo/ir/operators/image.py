@@ -4,8 +4,6 @@
 are images of height 1.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch.fx import Node

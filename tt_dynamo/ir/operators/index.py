@@ -1,7 +1,5 @@
 """Rows and elements by their numbers, and what prepares and checks the numbers."""
 
-from __future__ import annotations
-
 import torch
 
 from tt_dynamo.ir.operators.definition import FUSED, HOST, define

@@ -1,7 +1,5 @@
 """Products, and norms of the last dimension."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
