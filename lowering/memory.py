@@ -2,6 +2,7 @@
 
 import math
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.spec import on_device
 
 
@@ -23,7 +24,7 @@ def _config(x):
 def left_its_shards(x):
     """Whether x was moved out of L1, to make room there."""
     node = getattr(x, "node", None)  # a tensor itself says nothing of where it came from
-    return node is not None and not is_sharded(x) and node.meta.get("path") == "ttnn.to_memory_config"
+    return node is not None and not is_sharded(x) and meta.path.get(node, "") == "ttnn.to_memory_config"
 
 
 def memory_config(ttnn, x):

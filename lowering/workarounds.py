@@ -8,6 +8,7 @@ import logging
 import math
 from typing import Any
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.spec import Value
 
@@ -29,7 +30,7 @@ def pad_mask(ttnn: Any, mask: Any) -> Any:
     if mask is None or mask.shape[-1] % TILE == 0:
         return mask
     for user in mask.node.users if isinstance(mask, Value) else ():
-        if user.meta.get("path") == "ttnn.fill_implicit_tile_padding" and "inf" in repr(user.args[1]):
+        if meta.path.get(user, "") == "ttnn.fill_implicit_tile_padding" and "inf" in repr(user.args[1]):
             return Value(user, mask.tensor)
     return ttnn.fill_implicit_tile_padding(mask, -math.inf)
 

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.graph import aten, dead_code, dtype_of, insert, is_call, is_random, mutates, needed_for, replace
 
 FLOATS = {torch.float32, torch.bfloat16, torch.float16}
@@ -72,9 +73,6 @@ def as_dtype(x: Node, dtype: torch.dtype, like: Node) -> Node:
     return x if dtype_of(x) == dtype else emit(like, aten._to_copy.default, x, dtype=dtype)
 
 
-# --- patterns --------------------------------------------------------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class Pattern:
     """What a value may look like.
@@ -108,10 +106,10 @@ def is_number(value: Any) -> bool:
 
 def is_constant(value: Any) -> bool:
     """Whether a value depends on parameters and literals alone; None does too."""
-    for node in needed_for(value, lambda known: "constant" in known.meta) if isinstance(value, Node) else ():
-        is_bound = node.op == "placeholder" and not node.meta.get("parameter") or is_random(node) or mutates(node)
-        node.meta["constant"] = not is_bound and all(operand.meta["constant"] for operand in node.all_input_nodes)
-    return not isinstance(value, Node) or value.meta["constant"]
+    for node in needed_for(value, meta.constant.__contains__) if isinstance(value, Node) else ():
+        is_bound = node.op == "placeholder" and not meta.parameter.get(node, False) or is_random(node) or mutates(node)
+        meta.constant.set(node, not is_bound and all(map(meta.constant, node.all_input_nodes)))
+    return not isinstance(value, Node) or meta.constant(value)
 
 
 def variable(name: str, of: Callable[[Any], bool] = is_node) -> Pattern:
@@ -183,9 +181,6 @@ def cast(pattern: Pattern) -> Pattern:
         yield from pattern.matches(value, found)
 
     return Pattern(matches, pattern.targets | {aten._to_copy.default})
-
-
-# --- rules -----------------------------------------------------------------------------------------------------------
 
 
 class Rules:

@@ -17,7 +17,7 @@ noted as `Assumption` and checked at every call. A slice of what a prompt wrote 
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Assumption, Context, aten, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.passes.rewrite import call, emit, is_anything, once, variable
 from tt_dynamo.passes.rows import known_numbers, literal
@@ -173,5 +173,5 @@ def _keep(graph: Graph, made: list[Node]) -> None:
     values = output.args[0]
     caches = {node for node in made if is_call(node, aten.constant_pad_nd.default)}
     caches |= {node for node in values if is_call(node, aten.copy.default) and _is_zeros(node.args[0])}
-    known = output.meta.get("kept", [])
-    output.meta["kept"] = [at for at, value in enumerate(values) if value in caches or at in known]
+    known = meta.kept.get(output, [])
+    meta.kept.set(output, [at for at, value in enumerate(values) if value in caches or at in known])

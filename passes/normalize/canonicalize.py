@@ -47,7 +47,7 @@ def canonicalize(graph: Graph, context: Context) -> int:
 
 
 @RULES.on()
-def _share(node: Node) -> Node | None:
+def twin_of(node: Node) -> Node | None:
     """What several nodes compute alike is computed once: masks are rebuilt in every layer."""
     if is_random(node) or mutates(node):
         return None

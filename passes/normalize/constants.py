@@ -13,6 +13,7 @@ import os
 import torch
 from torch.fx import Graph, Node
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.graph import Context, constant_nodes, dead_code, is_parameter, needed_for, subgraph, update_values
 
 
@@ -36,7 +37,7 @@ def _replace_by_module(graph: Graph, node: Node, name: str) -> None:
     with graph.inserting_after(node):
         call = graph.call_module(name, tuple(parameters))
     call.meta.update(node.meta)
-    call.meta["name"] = _name([p.meta.get("name", p.name) for p in parameters]) or name
+    meta.name.set(call, _name([meta.name.get(p, p.name) for p in parameters]) or name)
     node.replace_all_uses_with(call, propagate_meta=False)
 
 

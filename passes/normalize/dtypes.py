@@ -24,9 +24,6 @@ def promote_operands(graph: Graph, context: Context) -> int:
     return RULES.apply(graph)
 
 
-# --- elementwise operations ------------------------------------------------------------------------------------------
-
-
 @RULES.on()
 def _cast_operands(node: Node) -> Node | None:
     """Cast the integers among the operands of an elementwise operation whose result is a float."""
@@ -52,9 +49,6 @@ def _join_booleans(node: Node) -> Node | None:
     if dtype_of(node) != torch.bool or node.kwargs or not all(isinstance(operand, Node) for operand in node.args):
         return None
     return emit(node, aten.logical_or.default, *node.args)
-
-
-# --- reductions ------------------------------------------------------------------------------------------------------
 
 
 @RULES.on(

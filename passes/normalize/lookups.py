@@ -47,9 +47,6 @@ def index_put_to_embedding(graph: Graph, context: Context) -> int:
     return WRITES.apply(graph, leave=constant_nodes)
 
 
-# --- positions that are known ----------------------------------------------------------------------------------------
-
-
 @READS.on(*ALONGSIDE)
 def _join(node: Node) -> Node | None:
     """A move behind a lookup of known rows is part of it."""
@@ -163,9 +160,6 @@ def _scatter(node: Node) -> Node | None:
     if rows is None:
         return _among(node, x, values, literal(node, numbers))
     return _among(node, x, values, literal(node, rows), width)
-
-
-# --- positions that are computed -------------------------------------------------------------------------------------
 
 
 @READS.on(*INDEXING)

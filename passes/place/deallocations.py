@@ -3,8 +3,8 @@
 Before   y = reshape(x);  z = relu(y);  out = to_torch(z)
 After    y = reshape(x);  z = relu(y);  y.deallocate();  out = to_torch(z);  z.deallocate()
 
-Both run on the program's graph, and read node.meta["ttnn"] (a tensor on the device), node.meta["alias"] (the operand
-whose buffer it lives in, or None), node.meta["weight"] and node.meta["state"]. x and y share one buffer: it is freed
+Both run on the program's graph, and read `meta.spec` (a tensor on the device), `meta.alias` (the operand
+whose buffer it lives in, or None), `meta.weight` and `meta.state`. x and y share one buffer: it is freed
 once, through the alias that was read last. `Tensor.deallocate` does not force, as `ttnn.deallocate` would: TTNN frees
 only what nobody else holds, so a mistake here would keep memory, never corrupt it. Weights and caches are never freed.
 
@@ -16,6 +16,7 @@ import operator
 
 from torch.fx import Graph, Node
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.graph import is_random, mutates
 
 
@@ -24,7 +25,7 @@ def _buffers(graph: Graph) -> dict[Node, Node]:
     roots: dict[Node, Node] = {}
     for node in graph.nodes:
         if "ttnn" in node.meta:
-            roots[node] = roots.get(node.meta.get("alias"), node)
+            roots[node] = roots.get(meta.alias.get(node, None), node)
     return roots
 
 
@@ -36,7 +37,7 @@ def drop_dead_calls(graph: Graph) -> int:
     for node in reversed(list(graph.nodes)):
         buffer = buffer_of.get(node, node)
         may_write = buffer is not node and (buffer in read or buffer.op == "placeholder")
-        frees = node.meta.get("path") == "ttnn.deallocate"
+        frees = meta.path.get(node, "") == "ttnn.deallocate"
         has_effect = node.op != "call_function" or may_write or frees or mutates(node) or is_random(node)
         if node.users or has_effect:
             read.update(buffer_of[operand] for operand in node.all_input_nodes if operand in buffer_of)
@@ -59,10 +60,10 @@ def insert_deallocations(graph: Graph) -> int:
     for buffer, (reader, alias) in last.items():
         # A last reader that gives an alias of the buffer itself, which nothing reads: there is nothing to free.
         is_named = reader.target is operator.getitem or buffer_of.get(reader) is buffer
-        if is_named or reader is output or buffer.meta.get("weight") or buffer.meta.get("state"):
+        if is_named or reader is output or buffer in meta.weight or buffer in meta.state:
             continue
         with graph.inserting_after(reader):
             call = graph.call_method("deallocate", (alias,))
-        call.meta["module"] = reader.meta.get("module", "")
+        meta.module.set(call, meta.module.get(reader, ""))
         inserted += 1
     return inserted

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, dtype_of, is_call, shape_of
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec
 from tt_dynamo.passes.rewrite import emit
@@ -33,11 +33,11 @@ def assign_layouts(graph: Graph, sides: Sides, gives: Gives, needs: Needs) -> in
         if is_call(node, operators.to_device):
             _specialize(node, sides, needs)
             continue
-        layout = node.args[0].meta["layout"] if is_call(node, operator.getitem) else gives(node)
+        layout = meta.layout(node.args[0]) if is_call(node, operator.getitem) else gives(node)
         if layout == "same":
-            layout = node.all_input_nodes[0].meta.get("layout", "TILE")
+            layout = meta.layout.get(node.all_input_nodes[0], "TILE")
         if isinstance(node.meta.get("val"), (tuple, list)):
-            node.meta["layout"] = layout
+            meta.layout.set(node, layout)
         else:
             _note(node, sides, DEVICE_DTYPES.get(dtype_of(node), "bfloat16"), layout)
             conversions += _convert(node, sides, needs)
@@ -47,8 +47,9 @@ def assign_layouts(graph: Graph, sides: Sides, gives: Gives, needs: Needs) -> in
 def _note(node: Node, sides: Sides, dtype: str, layout: str) -> None:
     """layout "HOST": what TTNN prepares for itself (weights of convolutions) is given to it on the host."""
     on_host = layout == "HOST"
-    node.meta["layout"] = "ROW_MAJOR" if on_host else layout
-    node.meta["ttnn"] = Spec(shape_of(node), dtype, node.meta["layout"], "HOST" if on_host else "DRAM")
+    meta.layout.set(node, "ROW_MAJOR" if on_host else layout)
+    spec = Spec(shape_of(node), dtype, meta.layout(node), "HOST" if on_host else "DRAM")
+    meta.spec.set(node, spec)
     sides[node] = "device"
 
 
@@ -78,7 +79,7 @@ def _specialize(crossing: Node, sides: Sides, needs: Needs) -> None:
 
 def _convert(node: Node, sides: Sides, needs: Needs) -> bool:
     """Whether readers need the other layout, which then is a node."""
-    spec = node.meta["ttnn"]
+    spec = meta.spec(node)
     readers = [u for u in _device_readers(node, sides) if needs(u, node)[0] not in ("any", "HOST", spec.layout)]
     if readers:
         other = "TILE" if spec.layout == "ROW_MAJOR" else "ROW_MAJOR"

@@ -18,7 +18,7 @@ import networkx
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, compute_nodes, constant_nodes, insert, is_call, update_values, values_of
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.passes import movement
@@ -49,7 +49,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     """
     constants = constant_nodes(graph)
     output = graph.output_node()
-    kept = {output.args[0][position] for position in output.meta.get("kept", ())}  # read on the device, by later calls
+    kept = {output.args[0][position] for position in meta.kept.get(output, ())}  # read on the device, by later calls
     sides: Sides = {}
     free: list[Node] = []
     for node in (node for node in compute_nodes(graph) if node not in constants):

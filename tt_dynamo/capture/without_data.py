@@ -15,6 +15,7 @@ import torch
 from torch.fx import GraphModule
 from torch.utils._pytree import tree_map
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.torch_internals import tracing_mode
 
 META, HOST = torch.device("meta"), torch.device("cpu")
@@ -84,7 +85,7 @@ def on_host(module: GraphModule, inputs: Sequence[Any]) -> list[Any]:
 
 def shapes_alone(graph: GraphModule) -> Any:
     """Stands for the program of an ATen graph where there is no data: results of its shapes on the meta device."""
-    results = graph.graph.output_node().meta["eager"]
+    results = meta.eager(graph.graph.output_node())
 
     def call(args: list[Any]) -> list[Any]:
         args.clear()

@@ -1,8 +1,7 @@
 """The graph vocabulary that passes, lowerings and the compiler share.
 
-FX is the only intermediate representation. `node.meta["val"]` is the fake tensor of a value, `node.meta["ttnn"]` its
-`Spec` on the device, `node.meta["parameter"]` marks a placeholder that holds a parameter or buffer of the model.
-A constant is a value that depends on parameters and literals alone.
+FX is the only intermediate representation. `node.meta["val"]` is the fake tensor of a value; `ir/meta.py` has what else
+is known of nodes. A constant is a value that depends on parameters and literals alone.
 """
 
 import dataclasses

@@ -17,6 +17,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves
 
+from tt_dynamo.ir import meta
 from tt_dynamo.ir.helpers import HELPERS
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.report import size_text
@@ -80,7 +81,7 @@ def _kind(node: Node) -> str:
 def _name(node: Node) -> str:
     """The operation as the program writes it: "ttnn.transformer.concatenate_heads", "aten.topk.default"."""
     is_text = isinstance(node.target, (str, torch._ops.OpOverload))
-    return str(node.meta.get("path") or (node.target if is_text else getattr(node.target, "__name__", node.target)))
+    return str(meta.path.get(node, "") or (node.target if is_text else getattr(node.target, "__name__", node.target)))
 
 
 def _picked(node: Node) -> Node:
@@ -90,14 +91,14 @@ def _picked(node: Node) -> Node:
 
 def _facts(node: Node) -> str:
     """The first result of a node on the device, else its fake tensor, and how many there are; what goes where."""
-    picked = [user.meta["ttnn"] for user in node.users if user.target is operator.getitem and "ttnn" in user.meta]
+    picked = [meta.spec(user) for user in node.users if user.target is operator.getitem and user in meta.spec]
     values = tree_leaves(node.meta.get("ttnn", picked or node.meta.get("val")))
     if _name(node) == "ttnn.to_torch":
-        shape = node.all_input_nodes[0].meta["ttnn"].shape
+        shape = meta.spec(node.all_input_nodes[0]).shape
         values = [torch.empty(shape, dtype=node.kwargs["dtype"], device="meta")]
     words = [_value_text(value) for value in values if hasattr(value, "shape")]
     words[1:] = [f"(of {len(words)})"] if len(words) > 1 else []
-    words += [CROSSING.get(_name(node), ""), size_text(node.meta["bytes"]) if "bytes" in node.meta else ""]
+    words += [CROSSING.get(_name(node), ""), size_text(meta.transferred(node)) if node in meta.transferred else ""]
     return " ".join(filter(None, words))
 
 
@@ -109,7 +110,7 @@ def _value_text(value: Any) -> str:
 
 def _draw_box(svg: Element, node: Node, kind: str, weights: list[Node], place: tuple[int, int]) -> None:
     (x, y), (_, fill, stroke) = place, KINDS[kind]
-    name, module, facts = _name(node), str(node.meta.get("module", "")), _facts(node)
+    name, module, facts = _name(node), meta.module.get(node, ""), _facts(node)
     facts += f" · weights {', '.join(_facts(weight) or weight.name for weight in weights)}" if weights else ""
     title = name.rpartition(".")[2] if name.startswith("ttnn.") else name.removesuffix(".default")
     group = _add(svg, "g", id=node.name)

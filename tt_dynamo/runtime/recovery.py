@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Interpreter, Node
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused
 from tt_dynamo.ir.graph import Sides, compute_nodes, device_arguments, is_call
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
@@ -117,7 +117,7 @@ class _Run(Interpreter):
         assert found is not None
         for operand in node.all_input_nodes:
             if isinstance(self.env[operand], torch.Tensor):
-                self.env[operand] = upload(ttnn, self.recovery.handle, self.env[operand], operand.meta["ttnn"])
+                self.env[operand] = upload(ttnn, self.recovery.handle, self.env[operand], meta.spec(operand))
 
         def attempt(value_of: Callable[[Node], Any]) -> Any:
             args, kwargs = device_arguments(node, value_of)

@@ -180,9 +180,6 @@ def _made_on_host(name: str, _: Any, __: Any, result: Any, inputs: list[Emulated
     return result.to_torch()
 
 
-# --- results --------------------------------------------------------------------------------------------------------
-
-
 def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[EmulatedTensor], padding: Any) -> Any:
     """The results of the real call, each tensor with its value."""
     if isinstance(result, (list, tuple)):
@@ -244,8 +241,6 @@ def _padding(name: str, args: Any, kwargs: Any, inputs: list[EmulatedTensor], re
         return 0.0  # anything else becomes something that is not known
     return None
 
-
-# --- between torch and the device -----------------------------------------------------------------------------------
 
 # From this many elements on, TTNN's layout of contents that the mock then drops takes most of the time.
 _LARGE = 1 << 16

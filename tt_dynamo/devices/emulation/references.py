@@ -37,9 +37,6 @@ def _activate(value: Tensor, activation: Any) -> Tensor:
     return value if activation is None else golden_of_activation(activation)(value)
 
 
-# --- products, norms and spreads ------------------------------------------------------------------------------------
-
-
 # TTNN's golden takes no bias of 2 elements, of 2 rows or of higher rank than the product, and copies a batch of one
 # matrix for all.
 @reference("ttnn.linear", "ttnn.matmul")
@@ -75,9 +72,6 @@ def var(x, dim=None, keepdim=False, *, correction=True):
 @reference("ttnn.std")
 def std(x, *dims, **options):
     return var(x, *dims, **options).sqrt()
-
-
-# --- moves ----------------------------------------------------------------------------------------------------------
 
 
 # TTNN's golden copies twice, and its own rules resolve the shape (-1, Shape, padded shape) anyway.
@@ -119,9 +113,6 @@ def nlp_create_qkv_heads_decode(x, *, num_heads, num_kv_heads=None):
 def nlp_concat_heads(x):
     """[batch, heads, seq, head_dim] → [batch, 1, seq, heads * head_dim]."""
     return x.transpose(1, 2).flatten(2).unsqueeze(1)
-
-
-# --- attention and rotary embedding ---------------------------------------------------------------------------------
 
 
 # TTNN's golden knows nothing of joined heads.
@@ -205,9 +196,6 @@ def rotary_embedding_llama(x, cos, sin, matrix, *, is_decode_mode=False):
     tiles = functional.pad(x, (0, -head_dim % size)).unflatten(-1, (-1, size))
     turned = (tiles @ matrix).flatten(-2)[..., :head_dim]
     return x * cos[..., :seq, :] + turned * sin[..., :seq, :]
-
-
-# --- images, flattened: [1, 1, batch * height * width, channels] ------------------------------------------------------
 
 
 def _to_nchw(flat: Tensor, batch: int, height: int, width: int, channels: int) -> Tensor:
