@@ -120,9 +120,11 @@ def head_columns(node: Node, context: Context) -> torch.Tensor | None:
 
 def merges_heads(node: Node, context: Context) -> bool:
     """Whether `node` is its source [batch, heads, seq, head_dim] in the element order [batch, seq, heads, head_dim]."""
-    source, where = source_of(node), positions(node, context)
-    shape = shape_of(source)
-    if source is node or len(shape) != 4 or where is None or where.numel() != torch.Size(shape).numel():
+    source = source_of(node)
+    if not isinstance(node.meta["val"], torch.Tensor) or source is node:
+        return False  # several parts, or nothing that moved
+    shape, where = shape_of(source), positions(node, context)
+    if len(shape) != 4 or where is None or where.numel() != torch.Size(shape).numel():
         return False
     elements = where.reshape(-1)
     key = ("merge", id(where), shape)

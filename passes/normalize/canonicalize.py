@@ -10,6 +10,7 @@ with moves of the leading dimensions: upwards where that completes the merging o
 import itertools
 import math
 import operator
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -26,6 +27,7 @@ from tt_dynamo.ir.graph import (
     mutates,
     only_user,
     reads_too_late,
+    replace,
     shape_of,
 )
 from tt_dynamo.passes.movement import is_move, moves_leading
@@ -40,28 +42,26 @@ RESHAPES = (
 
 def canonicalize(graph: Graph, context: Context) -> int:
     """Apply the rules until nothing changes; returns how many rewrites."""
-    return RULES.apply(graph)
+    changed = 0
+    while count := _share_equal(graph) + RULES.apply(graph):
+        changed += count
+    return changed
 
 
 # --- shared work -----------------------------------------------------------------------------------------------------
 
 
-@RULES.on()
-def twin_of(node: Node) -> Node | None:
-    """What several nodes compute alike is computed once: masks are rebuilt in every layer."""
-    if is_random(node) or mutates(node):
-        return None
-    operands = node.all_input_nodes
-    alike = operands[0].users if operands else node.graph.find_nodes(op=node.op, target=node.target, sort=False)
-    for twin in alike:
-        if twin.target == node.target and twin < node and _arguments(twin) == _arguments(node):
-            twin.meta["nn_module_stack"] = _common_modules(twin, node)
-            return twin
-    return None
-
-
-def _arguments(node: Node) -> str:
-    return repr((node.args, node.kwargs))  # names of nodes are unique within a graph, and 1 is not 1.0
+def _share_equal(graph: Graph) -> int:
+    """Compute what several nodes compute alike once (masks are rebuilt in every layer); returns how many went."""
+    seen: dict[Any, Node] = {}
+    nodes = [n for n in graph.nodes if n.op == "call_function" and not is_random(n) and not mutates(n)]
+    for node in nodes:
+        # Names of nodes are unique within a graph, and 1 is not 1.0.
+        first = seen.setdefault((node.target, repr((node.args, node.kwargs))), node)
+        if first is not node:
+            first.meta["nn_module_stack"] = _common_modules(first, node)
+            replace(node, first)
+    return len(nodes) - len(seen)
 
 
 def _common_modules(one: Node, other: Node) -> dict:

@@ -137,7 +137,8 @@ def _concrete(module: GraphModule, args: Sequence[Any]) -> GraphModule:
 def _counted_inputs(module: GraphModule) -> frozenset[int]:
     """The positions of the inputs that are numbers which a graph counts with, and that no size depends on."""
     placeholders = module.graph.find_nodes(op="placeholder")
-    sizes = free_symbols([_value(node) for node in placeholders if _is_tensor(node)])
+    tensors = [_value(node) for node in placeholders if _is_tensor(node)]
+    sizes = free_symbols([[*tensor.shape, *tensor.stride()] for tensor in tensors])  # where one begins is none
     return frozenset(
         index
         for index, node in enumerate(placeholders)

@@ -7,8 +7,8 @@ from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, find_fake_mode, insert, replace, shape_of, splice
-from tt_dynamo.passes.normalize.canonicalize import canonicalize, twin_of
+from tt_dynamo.ir.graph import Context, find_fake_mode, insert, is_random, replace, shape_of, splice
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 
 def decompose(node: Node) -> list[Node]:
@@ -45,8 +45,9 @@ def _without_merging(node: Node) -> list[Node]:
 
 def _replace_by_twin(part: Node) -> bool:
     """Have an equal node before it take a part's place: layers read one mask, moved in one way."""
-    twin = twin_of(part)
-    if twin is not None:
-        part.replace_all_uses_with(twin, propagate_meta=False)
-        part.graph.erase_node(part)
-    return twin is not None
+    for twin in part.all_input_nodes[0].users if part.all_input_nodes and not is_random(part) else ():
+        if twin < part and (twin.target, twin.args, twin.kwargs) == (part.target, part.args, part.kwargs):
+            part.replace_all_uses_with(twin, propagate_meta=False)
+            part.graph.erase_node(part)
+            return True
+    return False
