@@ -22,7 +22,7 @@ from typing import NamedTuple
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, literals_behind, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.passes.fuse.additive_masks import share_masks
 from tt_dynamo.passes.fuse.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
@@ -213,7 +213,7 @@ def _masked(scores: Scores, node: Node, mask: Node) -> Scores | None:
 
 def _filled(scores: Scores, node: Node, condition: Node, number: Node) -> Scores | None:
     """where(condition, number, scores), or the scores where it is true."""
-    known = number_of(number, literals_behind(number))
+    known = number_of(number)
     if known is None or not known < LOWEST:
         return None
     numbers = (known, 0.0) if node.args[1] is number else (0.0, known)

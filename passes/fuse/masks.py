@@ -15,7 +15,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Literals, aten, dtype_of, is_call, literal_nodes, literal_value, needed_for, shape_of
+from tt_dynamo.ir.graph import aten, dtype_of, is_call, literal_value, needed_for, shape_of
 from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import literal
 
@@ -65,7 +65,6 @@ class Masks:
     """The masks of a graph; each is read once."""
 
     def __init__(self, graph: Graph) -> None:
-        self.literals = literal_nodes(graph)
         self.integers: dict[Node, torch.Tensor | None] = {}
         self.randoms: dict[Node, torch.Tensor] = {}  # by UNIT, of values known at run time only
         self.reaches: dict[tuple[Node, tuple[int, ...]], Reach | None] = {}
@@ -85,7 +84,7 @@ class Masks:
             return mask, 0.0, -torch.inf
         if not is_call(mask, aten.where.Scalar, aten.where.self):
             return None
-        number, other = (number_of(choice, self.literals) for choice in mask.args[1:])
+        number, other = (number_of(choice) for choice in mask.args[1:])
         return None if number is None or other is None else (mask.args[0], number, other)
 
     def numbers(self, value: Any) -> torch.Tensor | None:
@@ -93,7 +92,7 @@ class Masks:
         if not isinstance(value, Node):
             return torch.tensor(value) if isinstance(value, int) else None
         if value not in self.integers:
-            for node in needed_for(value, lambda n: n in self.integers or n in self.literals):
+            for node in needed_for(value, lambda n: n in self.integers or literal_value(n) is not None):
                 self.integers[node] = self._numbers(node)
         return self.integers[value]
 
@@ -101,7 +100,7 @@ class Masks:
         value = node.meta.get("val")
         if getattr(value, "dtype", None) not in INTEGERS or not all(isinstance(size, int) for size in value.shape):
             return None
-        known = literal_value(node, self.literals)
+        known = literal_value(node)
         if known is not None:
             return known.long()
         operands = {operand: self.numbers(operand) for operand in node.all_input_nodes}
@@ -117,7 +116,7 @@ class Masks:
 
         steps: how many operations may lie between.
         """
-        known = literal_value(node, self.literals)
+        known = literal_value(node)
         if known is not None:
             forbids = known != (allows if known.dtype == torch.bool else 0)
             is_mask = known.dtype == torch.bool or bool((known[forbids] <= FORBIDDEN).all())
@@ -214,9 +213,9 @@ def seen_positions(masks: Masks, mask: Node, keys: int) -> tuple[Node | None, in
         return positions, window
 
 
-def number_of(value: Any, literals: Literals) -> float | None:
+def number_of(value: Any) -> float | None:
     """The one number that a value is."""
-    known = literal_value(value, literals) if isinstance(value, Node) else torch.tensor(value)
+    known = literal_value(value) if isinstance(value, Node) else torch.tensor(value)
     if known is None or not known.numel() or bool(known.min() != known.max()):
         return None
     return float(known.min())

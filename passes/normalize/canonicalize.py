@@ -23,7 +23,6 @@ from tt_dynamo.ir.graph import (
     is_call,
     is_random,
     literal_value,
-    literals_behind,
     mutates,
     only_user,
     reads_too_late,
@@ -273,7 +272,7 @@ def _and_true(node: Node) -> Node | None:
     if not is_node(b) or not dtype_of(a) == dtype_of(b) == torch.bool:
         return None
     for one, other in ((a, b), (b, a)):
-        value = literal_value(one, literals_behind(one))
+        value = literal_value(one)
         if value is not None and bool(value.all()):
             return emit(node, aten.expand.default, other, list(shape_of(node)))
     return None
@@ -283,7 +282,7 @@ def _and_true(node: Node) -> Node | None:
 def _where_of_scalars(node: Node) -> Node | None:
     """Choosing between two numbers: before the condition is broadcast, and with the numbers as scalars."""
     condition, *choices = node.args
-    values = [None if shape_of(x) else literal_value(x, literals_behind(x)) for x in choices]
+    values = [None if shape_of(x) else literal_value(x) for x in choices]
     if any(value is None for value in values) or dtype_of(node) != torch.get_default_dtype():
         return None
     source = condition.args[0] if is_call(condition, aten.expand.default) else condition

@@ -123,6 +123,8 @@ class Compiler:
             if changed and self.dump.path is not None:
                 self.module.recompile()
                 self.dump.graph(name, self.module)
+        for node in self.module.graph.nodes:
+            node.meta.pop(meta.value.key, None)  # contents of literals, that the program's graph would keep
 
     def _leave_out(self, failed: Pass, error: str) -> None:
         """Have the passes but one, which raised, perhaps halfway, run anew on the graph as it was before all.

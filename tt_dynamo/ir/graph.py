@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.utils._pytree import tree_leaves
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.fake import fake_call
 from tt_dynamo.ir.spec import LARGEST
 
@@ -177,33 +177,17 @@ def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
 
 def constant_nodes(graph: Graph) -> set[Node]:
     """The values that depend on parameters and literals alone, parameters included."""
-    return _closed(graph.nodes, is_parameter)
-
-
-class Literals(set[Node]):
-    """Values that depend on literals alone, so that their contents may steer a rewrite; each is computed once."""
-
-    def __init__(self, nodes: Iterable[Node]) -> None:
-        super().__init__(_closed(nodes, lambda node: False))
-        self.values: dict[Node, Any] = {}
-
-
-def literal_nodes(graph: Graph) -> Literals:
-    return Literals(graph.nodes)
-
-
-def literals_behind(node: Node) -> Literals:
-    """Those among what a node is computed from, and the node itself."""
-    return Literals(needed_for(node))
-
-
-def _closed(nodes: Iterable[Node], is_root: Callable[[Node], bool]) -> set[Node]:
     found: set[Node] = set()
-    for node in nodes:
-        pure = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
-        if node.op == "get_attr" or is_root(node) or (pure and all(n in found for n in node.all_input_nodes)):
+    for node in graph.nodes:
+        if is_parameter(node) or (_is_pure(node) and all(operand in found for operand in node.all_input_nodes)):
             found.add(node)
     return found
+
+
+def _is_pure(node: Node) -> bool:
+    """Whether what a node gives depends on its operands alone."""
+    called = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
+    return called or node.op == "get_attr"
 
 
 def needed_for(output: Node, is_known: Callable[[Node], bool] = lambda node: False) -> list[Node]:
@@ -219,19 +203,24 @@ def needed_for(output: Node, is_known: Callable[[Node], bool] = lambda node: Fal
     return list(found)
 
 
-def literal_value(node: Node, literals: Literals, limit: int = 1 << 24) -> torch.Tensor | None:
-    """The tensor that a literal node stands for; None where it is none or has more than `limit` elements."""
+def literal_value(node: Node, limit: int = 1 << 24) -> torch.Tensor | None:
+    """The tensor that a node gives that depends on literals alone, so that it may steer a rewrite; computed once.
+
+    None where it is another node, no tensor, or has more than `limit` elements.
+    """
     value = node.meta.get("val")
-    if node not in literals or not isinstance(value, torch.Tensor) or value.numel() > limit:
+    if not isinstance(value, torch.Tensor) or value.numel() > limit:
         return None
-    values = literals.values
-    if node not in values:
-        interpreter = Interpreter(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
-        interpreter.env = values
-        with torch.no_grad():
-            for needed in needed_for(node, values.__contains__):
-                values[needed] = interpreter.run_node(needed)
-    return values[node]
+    for needed in needed_for(node, meta.literal.__contains__):
+        meta.literal.set(needed, _is_pure(needed) and all(map(meta.literal, needed.all_input_nodes)))
+    if not meta.literal(node):
+        return None
+    run = Interpreter(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
+    with torch.no_grad():
+        for needed in needed_for(node, meta.value.__contains__):
+            run.env = {operand: meta.value(operand) for operand in needed.all_input_nodes}
+            meta.value.set(needed, run.run_node(needed))
+    return meta.value(node)
 
 
 Sides = dict[Node, str]  # where each node runs: "device" or "host"

@@ -47,6 +47,8 @@ pointer = Fact[int]("pointer", "The address of its memory, 0 where it has none."
 held = Fact[bool]("held", "Whether it is the host's side of a DeviceTensor.")
 # Of the nodes of an ATen graph.
 constant = Fact[bool]("constant", "Whether its value depends on parameters and literals alone; known once asked.")
+literal = Fact[bool]("literal", "Whether its value depends on literals alone; known once asked.")
+value = Fact[Any]("value", "What a literal node gives; computed once asked.")
 # Of the output of an ATen graph.
 eager = Fact[list[Any]]("eager", "The results as eager torch gives them: fake tensors with its strides and memory.")
 kept = Fact[list[int]]("kept", "The positions of the results that are caches, which may stay on the device.")
