@@ -194,10 +194,10 @@ class Rules:
         self.by_target: dict[Any, list[Rule]] = collections.defaultdict(list)
 
     def on(self, *targets: Any) -> Callable[[Rule], Rule]:
-        """Register a function of a node that gives what replaces it, or None."""
+        """Register a function of a node that gives what replaces it, or None; of any call, where no target is named."""
 
         def register(rule: Rule) -> Rule:
-            for target in targets:
+            for target in targets or (None,):
                 self.by_target[target].append(rule)
             return rule
 
@@ -235,7 +235,7 @@ class Rules:
         return counts.total()
 
     def _rewrite(self, node: Node, counts: collections.Counter[Any], seconds: dict[Any, float]) -> None:
-        for rule in self.by_target.get(node.target, ()):
+        for rule in (*self.by_target.get(node.target, ()), *self.by_target.get(None, ())):
             if not node.users:
                 return
             started = time.perf_counter()
