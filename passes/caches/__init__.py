@@ -1,1 +1,0 @@
-"""KV caches, and one token of each user."""

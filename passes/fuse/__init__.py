@@ -1,1 +1,0 @@
-"""Operations that TTNN has whole: attention, projections, norms, rotary embedding, activations."""

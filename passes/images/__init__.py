@@ -1,1 +1,0 @@
-"""Images: channels last, flattened, with everything that joins a convolution."""

@@ -1,1 +1,0 @@
-"""One spelling for each operation, move of data, dtype and index."""

@@ -40,9 +40,6 @@ def normalize_moves(graph: Graph, context: Context) -> int:
     return RULES.apply(graph, leave=constant_nodes)
 
 
-# --- strides ---------------------------------------------------------------------------------------------------------
-
-
 @STRIDES.on(aten.view.dtype, aten.view_as_complex.default, aten.as_strided_scatter.default)
 def _read_laid_out(node: Node) -> Node | None:
     x, *rest = node.args
@@ -80,9 +77,6 @@ def _laid_out(x: Node, like: Node) -> Node:
     """x in memory of its own with the strides of its fake value."""
     memory = emit(like, aten.new_empty_strided.default, x, list(shape_of(x)), list(x.meta["val"].stride()))
     return emit(like, aten.copy.default, memory, x)
-
-
-# --- joining and cutting ---------------------------------------------------------------------------------------------
 
 
 @RULES.on(aten.stack.default)
@@ -139,8 +133,6 @@ def _im2col(node: Node) -> Node | None:
     return emit(node, aten.im2col.default, x, kernel, dilation, [0, 0], stride)
 
 
-# --- constants -------------------------------------------------------------------------------------------------------
-
 NUMBERS = {
     aten.zeros_like.default: 0, aten.ones_like.default: 1, aten.empty_like.default: 0,
     aten.new_zeros.default: 0, aten.new_ones.default: 1, aten.new_empty.default: 0,
@@ -182,8 +174,6 @@ def _copy(node: Node) -> Node | None:
         return emit(node, aten.clone.default, values)
     return emit(node, aten.expand.default, values, list(shape_of(x)))
 
-
-# --- gather and scatter ----------------------------------------------------------------------------------------------
 
 SCATTERS = (
     aten.gather.default, aten.scatter.src, aten.scatter_add.default, aten.scatter.reduce, aten.scatter_reduce.two,

@@ -1,1 +1,0 @@
-"""Where each node runs, how each value lies there, and when it is freed."""

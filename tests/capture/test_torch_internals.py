@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
+from torch.fx import traceback as fx_traceback
 
 from tt_dynamo.capture.inputs import parameter_name, source_of
 from tt_dynamo.ir import torch_internals
@@ -135,6 +136,18 @@ def test_nodes_behind_one_are_found_while_a_graph_is_written() -> None:
     assert list(torch_internals.nodes_after(first)) == [second, third]
     graph.erase_node(third)
     assert torch_internals.last_node(graph) is second
+
+
+def test_a_run_leaves_torchs_record_of_the_node_that_runs_alone() -> None:
+    graph = Graph()
+    x = graph.placeholder("x")
+    graph.output(graph.call_function(lambda value: (value, dict(fx_traceback.current_meta)), (x,)))
+    for node in graph.nodes:
+        node.meta["stack_trace"] = "of this node"
+    with fx_traceback.preserve_node_meta():
+        _, recorded = torch_internals.Run(GraphModule({}, graph)).run(1)
+        _, as_torch_does = torch.fx.Interpreter(GraphModule({}, graph)).run(1)
+    assert as_torch_does and not recorded
 
 
 # --- operators ------------------------------------------------------------------------------------------------------

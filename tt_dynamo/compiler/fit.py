@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.fx import Graph, Interpreter, Node
+from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map, tree_map_only
 
 from tt_dynamo.compiler.codegen import Expression
@@ -25,6 +25,7 @@ from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import BITS, Spec, spec_bytes
+from tt_dynamo.ir.torch_internals import Run
 from tt_dynamo.ir.ttnn_internals import graph_capture, lacks_dram, ttnn_reason
 from tt_dynamo.report.report import GraphReport, size_text
 
@@ -138,7 +139,7 @@ def _explained(graph: Graph, has: Memory, board_name: str, words: str) -> DoesNo
 MARK = "program: "  # before the names of its calls, in a graph capture
 
 
-class MarkedRun(Interpreter):
+class MarkedRun(Run):
     """Runs a program's graph, its TTNN calls marked in a graph capture; what the host computes is zeros instead."""
 
     def __init__(self, graph: Graph, ttnn: Any) -> None:

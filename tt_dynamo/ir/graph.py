@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import Graph, GraphModule, Interpreter, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.fake import fake_call
 from tt_dynamo.ir.spec import LARGEST
+from tt_dynamo.ir.torch_internals import Run
 
 aten = torch.ops.aten
 
@@ -215,7 +216,7 @@ def literal_value(node: Node, limit: int = 1 << 24) -> torch.Tensor | None:
         meta.literal.set(needed, _is_pure(needed) and all(map(meta.literal, needed.all_input_nodes)))
     if not meta.literal(node):
         return None
-    run = Interpreter(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
+    run = Run(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
     with torch.no_grad():
         for needed in needed_for(node, meta.value.__contains__):
             run.env = {operand: meta.value(operand) for operand in needed.all_input_nodes}

@@ -18,11 +18,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import TTNN_ERRORS, FallbackError, Refused
 from tt_dynamo.ir.graph import Sides, compute_nodes, device_arguments, is_call
+from tt_dynamo.ir.torch_internals import Run
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering import find as find_lowering
@@ -85,7 +86,7 @@ class Recovery:
         return outputs, [(node, reason) for node in on_device if node.target not in operators.TRANSFERS]
 
 
-class _Run(Interpreter):
+class _Run(Run):
     """One run of a placed graph; the nodes of `sides` on the device, as far as TTNN carries them out."""
 
     def __init__(self, recovery: Recovery, sides: Sides) -> None:

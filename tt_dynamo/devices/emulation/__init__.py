@@ -1,1 +1,0 @@
-"""TTNN's operations on its mock device, with values."""

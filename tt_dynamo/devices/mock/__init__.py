@@ -1,1 +1,0 @@
-"""TTNN's mock cluster: what it needs on disk."""
