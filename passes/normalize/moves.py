@@ -70,7 +70,7 @@ def _owner(node: Node) -> Node:
 
 def _same_memory(one: Node, other: Node) -> bool:
     a, b = one.meta.get("val"), other.meta.get("val")
-    return hasattr(a, "untyped_storage") and storage_of(a) == storage_of(b)
+    return hasattr(a, "untyped_storage") and storage_of(a) == storage_of(b) != 0
 
 
 def _laid_out(x: Node, like: Node) -> Node:

@@ -47,7 +47,7 @@ def arrange_outputs(graph: Graph) -> None:
 def _memory_of(node: Node) -> int:
     """Which memory a tensor lies in; 0 for what is no tensor, or a sparse one."""
     value = node.meta.get("val")
-    return storage_of(value) if isinstance(value, torch.Tensor) and value.layout == torch.strided else 0
+    return storage_of(value) if isinstance(value, torch.Tensor) else 0
 
 
 def _copies(graph: Graph, values: list[Node], wanted: list[torch.Tensor]) -> list[Node]:

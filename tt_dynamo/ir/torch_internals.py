@@ -39,8 +39,8 @@ def without_modes() -> AbstractContextManager[Any]:
 
 
 def storage_of(tensor: torch.Tensor) -> int:
-    """Which storage a tensor lies in, fake or real; only one that lives tells it from others."""
-    return tensor.untyped_storage()._cdata
+    """Which storage a tensor lies in, fake or real, while that lives; 0 for a tensor without one, as a sparse one."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else 0
 
 
 def order_in_memory(tensor: torch.Tensor) -> list[int]:
