@@ -22,6 +22,9 @@ lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# One thread a process: two of them share two cores.
+test test-all: export OMP_NUM_THREADS ?= 1
+
 test: lint
 	$(PYTHON) -m pytest $(PARALLEL) -m "not slow"
 

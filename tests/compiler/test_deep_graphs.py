@@ -188,7 +188,7 @@ def rolls(count):
 ALL = (floats, integers, integers_by_way_of_floats, diamonds, wide, moves, rows_of_a_linear, splits, linears,
        linears_with_weights_of_their_own, convolutions, constants, literals, masks, rolls)  # fmt: skip
 # What takes TTNN itself longer than a moment, thousands of times: these are not as deep.
-COSTLY = {rows_of_a_linear: 1200, linears_with_weights_of_their_own: 1200,
+COSTLY = {linears: 1200, rows_of_a_linear: 1200, linears_with_weights_of_their_own: 1200,
           convolutions: 1200, masks: 1200, rolls: 1200, wide: 1200}  # fmt: skip
 
 
