@@ -27,6 +27,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], list[torch.Tensor]]]] = 
     "roll of a transpose": (lambda x: torch.roll(x, 1, 1), lambda: [transposed(2, 8, 4)]),
     "roll along two": (lambda x: torch.roll(x, (1, 2), (2, 3)), lambda: [channels_last(2, 8, 4, 4)]),
     "roll of everything": (lambda x: torch.roll(x, 3), lambda: [channels_last(2, 8, 4, 4)]),
+    "log sigmoid": (F.logsigmoid, lambda: [transposed(2, 3)]),
     "roll of a sum": (lambda x: torch.roll(x + 1, 1, 1) * 2, lambda: [channels_last(2, 8, 4, 4)]),
     "channel_shuffle": (lambda x: F.channel_shuffle(x, 2), lambda: [channels_last(2, 8, 4, 4)]),
     "channel_shuffle, then more": (lambda x: F.channel_shuffle(x, 4).relu(), lambda: [channels_last(2, 8, 4, 4)]),
