@@ -76,7 +76,9 @@ def carry(node: Node, leading: tuple[int, ...]) -> bool:
         return False
     with node.graph.inserting_before(node):
         for place, x in operands.items():
-            args[place] = emit(node, aten.reshape.default, x, [*leading, shape_of(x)[-1]])
+            wanted = (*leading, shape_of(x)[-1])
+            is_there = is_call(x, aten.reshape.default) and shape_of(x.args[0]) == wanted
+            args[place] = x.args[0] if is_there else emit(node, aten.reshape.default, x, list(wanted))
         rows = emit(node, node.target, *args, **node.kwargs)
         replace(node, emit(node, aten.reshape.default, rows, list(shape)))
     return True
@@ -93,8 +95,7 @@ def sink_rank3_reshapes(graph: Graph, context: Context) -> int:
     After    x = attention(...);   y = linear(x, w) + reshape(r, [b, 1, s, n]);   split_heads(y)
 
     A reshape to rank 3 moves below every operation that works row by row, until it meets the reshape in front of the
-    next attention and both vanish. Reshapes are views and launch no kernel, but each is a call of the host. Returns
-    past how many operations.
+    next attention and both vanish: a view launches nothing, but is a call. Returns past how many operations.
     """
     carried = 0
     for node in list(graph.nodes):

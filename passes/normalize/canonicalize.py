@@ -41,9 +41,9 @@ RESHAPES = (
 
 def canonicalize(graph: Graph, context: Context) -> int:
     """Apply the rules until nothing changes; returns how many rewrites."""
-    changed = 0
-    while count := _share_equal(graph) + RULES.apply(graph):
-        changed += count
+    changed = _share_equal(graph) + RULES.apply(graph)
+    while shared := _share_equal(graph):
+        changed += shared + RULES.apply(graph)
     return changed
 
 
