@@ -25,7 +25,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta
-from tt_dynamo.ir.graph import aten, dead_code, dtype_of, insert, is_call, is_random, mutates, needed_for, replace
+from tt_dynamo.ir.graph import aten, dead_code, dtype_of, insert, is_call, is_made_of, is_parameter, mutates, replace
 
 FLOATS = {torch.float32, torch.bfloat16, torch.float16}
 COMMUTE = {aten.add.Tensor, aten.mul.Tensor}
@@ -106,10 +106,7 @@ def is_number(value: Any) -> bool:
 
 def is_constant(value: Any) -> bool:
     """Whether a value depends on parameters and literals alone; None does too."""
-    for node in needed_for(value, meta.constant.__contains__) if isinstance(value, Node) else ():
-        is_bound = node.op == "placeholder" and not meta.parameter.get(node, False) or is_random(node) or mutates(node)
-        meta.constant.set(node, not is_bound and all(map(meta.constant, node.all_input_nodes)))
-    return not isinstance(value, Node) or meta.constant(value)
+    return not isinstance(value, Node) or is_made_of(value, meta.constant, is_parameter)
 
 
 def variable(name: str, of: Callable[[Any], bool] = is_node) -> Pattern:

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, literal_value, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, replace, shape_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import emit
 
@@ -50,11 +50,6 @@ def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
     found = node.graph.get_attr(name)
     found.meta["val"] = node.meta["val"].fake_mode.from_tensor(held, static_shapes=True)
     return found
-
-
-def known_numbers(node: Node) -> torch.Tensor | None:
-    """What a node that depends on literals alone stands for; None for any other, and for a large one."""
-    return literal_value(node, LIMIT)
 
 
 def indices_of(node: Node) -> list[Any] | None:

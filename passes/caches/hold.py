@@ -18,9 +18,9 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import Assumption, Context, aten, dead_code, dtype_of, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Assumption, Context, aten, dead_code, dtype_of, is_call, literal_value, replace, shape_of
 from tt_dynamo.passes.rewrite import call, emit, is_anything, once, variable
-from tt_dynamo.passes.rows import known_numbers, literal
+from tt_dynamo.passes.rows import literal
 
 TILE = 32
 TOKENS = 2  # the dimension of a cache that counts them
@@ -68,7 +68,7 @@ def _slide(graph: Graph) -> int:
 
 def _is_last_row(indices: list[Node | None], shape: tuple[int, ...]) -> bool:
     *others, last = indices
-    row = known_numbers(last) if last is not None and others == [None] * TOKENS else None
+    row = literal_value(last) if last is not None and others == [None] * TOKENS else None
     return row is not None and row.shape == (1,) and int(row) in (-1, shape[TOKENS] - 1)
 
 
@@ -112,7 +112,7 @@ def _first(positions: Node) -> Node | int | None:
 
 
 def _first_known(positions: Node) -> int | None:
-    known = known_numbers(positions) if isinstance(positions, Node) else None
+    known = literal_value(positions) if isinstance(positions, Node) else None
     numbers = [] if known is None else known.reshape(-1).tolist()
     return numbers[0] if numbers and numbers == list(range(numbers[0], numbers[0] + len(numbers))) else None
 

@@ -21,11 +21,11 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, only_user, shape_of
+from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, literal_value, only_user, shape_of
 from tt_dynamo.passes.movement import VIEWS, numbered, run
 from tt_dynamo.passes.normalize.canonicalize import RESHAPES
 from tt_dynamo.passes.rewrite import Rules, argument, emit
-from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, indices_of, known_numbers, literal, movable, rows_of
+from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, indices_of, literal, movable, rows_of
 
 PADS = [f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank in (1, 2, 3)]
 # What moves elements to positions that its arguments alone say, and is worth a lookup.
@@ -53,7 +53,7 @@ def _join(node: Node) -> Node | None:
     found = node.args[0]
     if not is_call(found, operators.look_up) or only_user(found) is not node or not movable(node):
         return None
-    rows, moved = known_numbers(found.args[1]), _row_numbers(node)
+    rows, moved = literal_value(found.args[1]), _row_numbers(node)
     return None if rows is None or moved is None else _looked_up(node, found.args[0], rows.reshape(-1)[moved])
 
 
@@ -61,7 +61,7 @@ def _join(node: Node) -> Node | None:
 def _slice(node: Node) -> Node | None:
     """One index that is known and rises evenly is a slice."""
     given = [(dim, index) for dim, index in enumerate(indices_of(node) or ()) if index is not None]
-    known = known_numbers(given[0][1]) if len(given) == 1 and movable(node) else None
+    known = literal_value(given[0][1]) if len(given) == 1 and movable(node) else None
     if known is None or known.dim() != 1:
         return None
     dim, size = given[0][0], shape_of(node.args[0])[given[0][0]]
@@ -81,7 +81,7 @@ def _move(node: Node) -> Node | None:
 def _numbers(node: Node) -> torch.Tensor | None:
     """For each element of `node`, its number in the operand; None where it is not known."""
     x, *indices = node.all_input_nodes
-    known = {index: known_numbers(index) for index in indices}
+    known = {index: literal_value(index) for index in indices}
     if any(value is None for value in known.values()) or not shape_of(x) or not 0 < math.prod(shape_of(x)) <= LIMIT:
         return None
     if node.target is aten.im2col.default and any(node.args[3]):

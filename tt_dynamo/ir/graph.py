@@ -204,6 +204,13 @@ def needed_for(output: Node, is_known: Callable[[Node], bool] = lambda node: Fal
     return list(found)
 
 
+def is_made_of(node: Node, fact: meta.Fact[bool], is_root: Callable[[Node], bool]) -> bool:
+    """Whether a value depends on such roots and literals alone: `fact`, which is noted on it and what it is made of."""
+    for needed in needed_for(node, fact.__contains__):
+        fact.set(needed, is_root(needed) or (_is_pure(needed) and all(map(fact, needed.all_input_nodes))))
+    return fact(node)
+
+
 def literal_value(node: Node, limit: int = 1 << 24) -> torch.Tensor | None:
     """The tensor that a node gives that depends on literals alone, so that it may steer a rewrite; computed once.
 
@@ -212,9 +219,7 @@ def literal_value(node: Node, limit: int = 1 << 24) -> torch.Tensor | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.numel() > limit:
         return None
-    for needed in needed_for(node, meta.literal.__contains__):
-        meta.literal.set(needed, _is_pure(needed) and all(map(meta.literal, needed.all_input_nodes)))
-    if not meta.literal(node):
+    if not is_made_of(node, meta.literal, lambda root: False):
         return None
     run = Run(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
     with torch.no_grad():
