@@ -101,7 +101,8 @@ class Program:
         try:
             return self._call(args)
         finally:  # a view's writes, if it made any, are its owner's
-            torch.autograd.graph.increment_version([owner_of(host) for host in held if owner_of(host) is not host])
+            for owner in (owner_of(host) for host in held if owner_of(host) is not host):
+                torch.autograd.graph.increment_version(owner)
 
     def _call(self, args: list[Any]) -> Sequence[Any]:
         handle = self.device.handle  # raises DeviceError where it was closed
@@ -114,7 +115,7 @@ class Program:
             states = zip(self.state_positions, self.states, strict=True)
             copies = [self._residents.take(args[i], state.spec, state.held, self._border) for i, state in states]
             results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
-            return self._settle(list(results), copies)
+            return self._settle(list(results), copies) if copies or self.kept else results
         except Exception as error:
             reason = ttnn_reason(error)
         self.device.check_open()
