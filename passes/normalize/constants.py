@@ -9,9 +9,10 @@ outside the constant part reads become one; a plain parameter needs no folding.
 """
 
 import os
+from typing import Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.graph import Context, constant_nodes, dead_code, is_parameter, needed_for, subgraph, update_values
@@ -24,20 +25,23 @@ def fold_constants(graph: Graph, context: Context) -> int:
     update_values(calls)
     tensors = [node for node in calls if isinstance(node.meta.get("val"), torch.Tensor)]
     read = [node for node in tensors if any(user not in constants for user in node.users)]
-    known = sum(name.startswith("constant_") for name, _ in graph.owning_module.named_children())
-    for number, node in enumerate(read, start=known):
-        _replace_by_module(graph, node, f"constant_{number}")
+    for node in read:
+        _replace_by_module(graph, node, context.memory.setdefault("constants", {}))
     dead_code(graph)
     return len(read)
 
 
-def _replace_by_module(graph: Graph, node: Node, name: str) -> None:
+def _replace_by_module(graph: Graph, node: Node, modules: dict[Any, str]) -> None:
     parameters = sorted(filter(is_parameter, needed_for(node)))
-    graph.owning_module.add_submodule(name, subgraph(node, parameters))
+    attributes, inner = subgraph(node, parameters)
+    key = str(inner), *map(id, attributes.values())
+    if key not in modules:  # layers make the same of their weights
+        modules[key] = f"constant_{len(modules)}"
+        graph.owning_module.add_submodule(modules[key], GraphModule(attributes, inner))
     with graph.inserting_after(node):
-        call = graph.call_module(name, tuple(parameters))
+        call = graph.call_module(modules[key], tuple(parameters))
     call.meta.update(node.meta)
-    meta.name.set(call, _name([meta.name.get(p, p.name) for p in parameters]) or name)
+    meta.name.set(call, _name([meta.name.get(p, p.name) for p in parameters]) or modules[key])
     node.replace_all_uses_with(call, propagate_meta=False)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.runtime.transfer import upload
+from tt_dynamo.runtime.transfer import Border
 
 SHAPE = (1, 1, 32, 32)
 
@@ -27,7 +27,7 @@ SHAPE = (1, 1, 32, 32)
 )
 def test_a_value_goes_up_at_its_spec(board_device: Any, spec: Spec) -> None:
     ttnn, x = board_device.namespace(), torch.arange(1024.0).reshape(SHAPE) % 7
-    made = upload(ttnn, board_device.handle, x, spec)
+    made = Border(board_device, ttnn).up(x, spec)
     assert (made.dtype.name.lower(), made.layout.name) == (spec.dtype, spec.layout)
     assert (made.device() is None) == (spec.memory == "HOST")
     assert torch.equal(ttnn.to_torch(made, dtype=torch.float32), x)
@@ -44,15 +44,12 @@ def test_what_ttnn_prepares_goes_to_it_on_the_host_first(board_device: Any) -> N
         "ttnn.from_torch(weight, dtype=ttnn.bfloat16, layout=ttnn.ROW_MAJOR_LAYOUT, device=None)",
         spec.prepare,
     )
-    made = upload(ttnn, board_device.handle, torch.ones(SHAPE), spec)
+    made = Border(board_device, ttnn).up(torch.ones(SHAPE), spec)
     assert made.layout == ttnn.TILE_LAYOUT and made.device() is not None
 
 
 def test_what_is_sharded_over_a_mesh_is_never_uploaded_whole(board_device: Any) -> None:
     with pytest.raises(Unsupported, match="sharded over a mesh"):
-        upload(
-            board_device.namespace(),
-            board_device.handle,
-            torch.ones(SHAPE),
-            Spec(SHAPE, "bfloat16", "TILE", placement=(3,)),
+        Border(board_device, board_device.namespace()).up(
+            torch.ones(SHAPE), Spec(SHAPE, "bfloat16", "TILE", placement=(3,))
         )

@@ -27,18 +27,16 @@ TAKEN_APART = """
     unfold_copy unsafe_split unsafe_split_with_sizes unsqueeze_copy view_copy
 
     addr aminmax clamp_max clamp_min dist floor_divide glu heaviside ldexp masked_fill nansum norm rsub sinc
-    special_entr special_xlog1py square xlogy
-    _fused_rms_norm _weight_norm_interface
+    special_entr special_xlog1py square xlogy _fused_rms_norm _weight_norm_interface
 
     binary_cross_entropy_with_logits huber_loss mse_loss nll_loss_forward nll_loss2d_forward smooth_l1_loss
     soft_margin_loss
 
     elu_backward glu_backward hardsigmoid_backward hardswish_backward hardtanh_backward leaky_relu_backward
     log_sigmoid_backward logit_backward mish_backward _prelu_kernel_backward rrelu_with_noise_backward
-    sigmoid_backward silu_backward softplus_backward tanh_backward threshold_backward
-    _fused_rms_norm_backward native_batch_norm_backward native_dropout_backward native_group_norm_backward
-    native_layer_norm_backward
-    huber_loss_backward mse_loss_backward nll_loss_backward nll_loss2d_backward smooth_l1_loss_backward
+    sigmoid_backward silu_backward softplus_backward tanh_backward threshold_backward huber_loss_backward
+    mse_loss_backward nll_loss_backward nll_loss2d_backward smooth_l1_loss_backward _fused_rms_norm_backward
+    native_batch_norm_backward native_dropout_backward native_group_norm_backward native_layer_norm_backward
 """
 
 

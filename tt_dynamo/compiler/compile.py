@@ -36,6 +36,7 @@ from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
+from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
@@ -190,24 +191,22 @@ class Compiler:
             insert_deallocations(traced.graph)
         bind_weights(traced.weights, placed)
         self.report.code = program_source(traced.graph)
-        placeholders = placed.graph.find_nodes(op="placeholder")
-        position = {node: index for index, node in enumerate(placeholders)}
+        position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
         results = placed.graph.output_node().args[0]
         strict = self.options.fallback == "error"
-        namespace = LoweringNamespace(self.device.namespace(self.options.dry_run), settings)
+        border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run)
         return Program(
             source=self.report.code,
             device=self.device,
-            dry_run=self.options.dry_run,
             input_positions=[position[node] for node in traced.inputs],
-            parameter_positions=[position[n] for n in placeholders if is_parameter(n)],
-            held_positions=[position[n] for n in placeholders if meta.held.get(n, False)],
+            parameter_positions=[position[n] for n in position if is_parameter(n)],
+            held_positions=[position[n] for n in position if meta.held.get(n, False)],
             states=traced.states,
             state_positions=[position[state.node] for state in traced.states],
             kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
             results=len(results),
             weights=traced.weights,
-            recovery=Recovery(placed, self.eager, sides, self.device.handle, namespace, strict),
+            recovery=Recovery(placed, self.eager, sides, border, LoweringNamespace(border.namespace, settings), strict),
             report=self.report,
             store=self.device.resource(WeightStore),
         )

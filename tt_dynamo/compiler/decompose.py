@@ -22,7 +22,7 @@ def decompose(node: Node) -> list[Node]:
         args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: known[n])
         return operators.BY_PARTS.get(node.target, node.target.decompose)(*args, **kwargs)
 
-    with find_fake_mode(node.graph):
+    with find_fake_mode(node.graph.nodes):
         inner = make_fx(call)(*(n.meta["val"] for n in operands))
     if node.target is not operators.linear:  # which would be made of its parts again
         canonicalize(inner.graph, Context())

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule, Node
-from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.fake import fake_call
@@ -29,12 +28,9 @@ aten = torch.ops.aten
 _NOT_MODELS = tuple(f"{folder}{os.sep}" for folder in (Path(torch.__file__).parent, Path(__file__).parents[1]))
 
 
-def find_fake_mode(graph: Graph) -> FakeTensorMode:
-    """The mode of the graph's fake tensors, or a new one where it has none."""
-    return _mode_of(value for node in graph.nodes for value in values_of(node))
-
-
-def _mode_of(values: Iterable[Any]) -> FakeTensorMode:
+def find_fake_mode(nodes: Iterable[Node]) -> FakeTensorMode:
+    """The mode of the nodes' fake tensors, or a new one where they have none."""
+    values = (value for node in nodes for value in values_of(node))
     modes = (value.fake_mode for value in values if isinstance(value, torch._subclasses.FakeTensor))
     return next(modes, None) or FakeTensorMode()
 
@@ -72,7 +68,7 @@ def fake_result(node: Node, like: Node) -> Any:
     args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     if node.target is operator.getitem:
         return args[0][args[1]]
-    return fake_call(node.target, args, kwargs, _mode_of(tree_leaves((args, kwargs, like.meta.get("val")))))
+    return fake_call(node.target, args, kwargs, find_fake_mode((*node.all_input_nodes, like)))
 
 
 def device_arguments(node: Node, value_of: Callable[[Node], Any]) -> Any:
@@ -171,8 +167,7 @@ def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     """A copy of a graph, and for each of its nodes the original."""
     copy = Graph(graph.owning_module)
     forward: dict[Node, Node] = {}
-    outputs = copy.graph_copy(graph, forward)
-    copy.output(outputs).meta = dict(graph.output_node().meta)
+    copy.output(copy.graph_copy(graph, forward)).meta = dict(graph.output_node().meta)
     return copy, {new: old for old, new in forward.items()}
 
 
@@ -251,7 +246,9 @@ class Context:
 
 def dead_code(graph: Graph) -> None:
     """Erase what nothing reads; random operations count as read nowhere, mutations as read."""
-    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output") or mutates(node))
+    for node in reversed(graph.nodes):  # torch's own checks the whole graph as well
+        if not node.users and node.op not in ("placeholder", "output") and not mutates(node):
+            graph.erase_node(node)
 
 
 def compute_nodes(graph: Graph) -> list[Node]:
@@ -273,7 +270,7 @@ def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
             new.target = f"{new.name}_of_{node.name}"
             setattr(root, new.target, value)
             if isinstance(value, torch.Tensor):
-                new.meta["val"] = find_fake_mode(graph).from_tensor(value, static_shapes=True)
+                new.meta["val"] = find_fake_mode(graph.nodes).from_tensor(value, static_shapes=True)
     if isinstance(result, (tuple, list)):
         for user in list(node.users):
             user.replace_all_uses_with(result[user.args[1]], propagate_meta=False)
@@ -284,8 +281,8 @@ def splice(node: Node, inner: GraphModule, operands: list[Any]) -> list[Node]:
     return parts
 
 
-def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
-    """A module of its own that computes `output` from `inputs`; equal ones have equal code: weights are known by it."""
+def subgraph(output: Node, inputs: list[Node]) -> tuple[dict[str, Any], Graph]:
+    """A graph that computes `output` from `inputs`, and its attributes; equal ones read alike: weights are known so."""
     graph = Graph()
     known: dict[Node, Node] = {}
     for index, node in enumerate(inputs):
@@ -299,7 +296,7 @@ def subgraph(output: Node, inputs: list[Node]) -> GraphModule:
             copy.target = f"a{len(attributes)}"
             attributes[copy.target] = getattr(current.graph.owning_module, str(current.target))
     graph.output(known[output])
-    return GraphModule(attributes, graph)
+    return attributes, graph
 
 
 def module_path(node: Node) -> str:

@@ -38,7 +38,7 @@ def correct_strides(graph: Graph) -> None:
             args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
             strides = _eager_strides(node.target, args, kwargs)
         if strides is not None and strides != [value.stride() for value in values]:
-            with find_fake_mode(graph):
+            with find_fake_mode(graph.nodes):
                 made = [
                     torch.empty_strided(value.shape, stride, dtype=value.dtype)
                     for value, stride in zip(values, strides, strict=True)

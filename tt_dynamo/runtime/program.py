@@ -23,7 +23,6 @@ from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
 from tt_dynamo.runtime.caches import Copy, Residents, fetch, give, owner_of
 from tt_dynamo.runtime.recovery import Recovery
-from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weights import Stamps, Weight, WeightStore
 
 log = logging.getLogger(__name__)
@@ -70,7 +69,6 @@ class Program:
 
     source: str
     device: Device
-    dry_run: bool
     input_positions: list[int]
     parameter_positions: list[int]
     held_positions: list[int]
@@ -85,7 +83,7 @@ class Program:
     on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
 
     def __post_init__(self) -> None:
-        self._border = Border(self.device, self.device.namespace(self.dry_run), self.dry_run)
+        self._border = self.recovery.border
         self._forward = load(self.source, self._border.namespace)
         self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
         # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.

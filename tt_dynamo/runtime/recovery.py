@@ -1,9 +1,8 @@
 """Run a graph node by node after a TTNN call raised, with eager torch for every node that TTNN does not carry out.
 
 A program is straight-line code, so it cannot be resumed in the middle. Its graph can be run again: each node on the
-device through its own lowering, on the device; where that raises, on values read back, by eager torch. The answer is
-eager's whichever call fails, at the price of a slow call. Where nothing can be read back, all of
-it runs in eager torch.
+device through its own lowering; where that raises, on values read back, by eager torch. The answer is eager's whichever
+call fails, at the price of a slow call. Where nothing can be read back, all of it runs in eager torch.
 
 An index may be out of range of a table that a pass made, and in range for eager torch: such a call runs in eager torch
 as a whole, on the graph as it was before all passes.
@@ -30,7 +29,7 @@ from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.choose import first_accepted
 from tt_dynamo.lowering.memory import interleaved, is_sharded
 from tt_dynamo.report.report import Fallback
-from tt_dynamo.runtime.transfer import download, upload
+from tt_dynamo.runtime.transfer import Border
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +63,7 @@ class Recovery:
     module: GraphModule  # of the placed graph
     eager: GraphModule
     sides: Sides
-    handle: Any
+    border: Border
     ttnn: LoweringNamespace
     strict: bool
 
@@ -118,7 +117,7 @@ class _Run(Run):
         assert found is not None
         for operand in node.all_input_nodes:
             if isinstance(self.env[operand], torch.Tensor):
-                self.env[operand] = upload(ttnn, self.recovery.handle, self.env[operand], meta.spec(operand))
+                self.env[operand] = self.recovery.border.up(self.env[operand], meta.spec(operand))
 
         def attempt(value_of: Callable[[Node], Any]) -> Any:
             args, kwargs = device_arguments(node, value_of)
@@ -134,7 +133,7 @@ class _Run(Run):
         if isinstance(value, torch.Tensor) or not isinstance(expected, torch.Tensor):
             return value
         try:
-            return download(self.recovery.ttnn, value, expected.dtype)
+            return self.recovery.border.down(value, expected.dtype)
         except Exception as error:
             raise Unreadable(ttnn_reason(error)) from None
 

@@ -14,36 +14,28 @@ INT32 = (-(1 << 31), 1 << 31)
 UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.int32, torch.int64)
 
 
-def upload(ttnn: Any, handle: Any, tensor: torch.Tensor, spec: Spec) -> Any:
-    """A device tensor with the values of `tensor` at `spec`.
-
-    Raises Unsupported for a dtype that TTNN has no way to take (it ends the process on float64), IndexError for
-    integers that the device's 32 bits cannot hold.
-    """
-    if tensor.dtype not in UPLOADABLE:
-        raise Unsupported(f"TTNN takes no {tensor.dtype}")
-    if spec.dtype in ("int32", "uint32"):
-        tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
-    elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
-        tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
-    return spec.upload(ttnn, handle, tensor.detach())
-
-
-def download(ttnn: Any, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
-    """A torch tensor of `dtype` with the values of a device tensor."""
-    return ttnn.to_torch(tensor, dtype=dtype)
-
-
 @dataclasses.dataclass(frozen=True)
 class Border:
     """Where the values of a program cross. Those of a dry run have no contents and serve no other program."""
 
     device: Device
     namespace: Any
-    dry_run: bool
+    dry_run: bool = False
 
     def up(self, tensor: torch.Tensor, spec: Spec) -> Any:
-        return upload(self.namespace, self.device.handle, tensor, spec)
+        """A device tensor with the values of `tensor` at `spec`.
+
+        Raises Unsupported for a dtype that TTNN has no way to take (it ends the process on float64), IndexError for
+        integers that the device's 32 bits cannot hold.
+        """
+        if tensor.dtype not in UPLOADABLE:
+            raise Unsupported(f"TTNN takes no {tensor.dtype}")
+        if spec.dtype in ("int32", "uint32"):
+            tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
+        elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
+            tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
+        return spec.upload(self.namespace, self.device.handle, tensor.detach())
 
     def down(self, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
-        return download(self.namespace, tensor, dtype)
+        """A torch tensor of `dtype` with the values of a device tensor."""
+        return self.namespace.to_torch(tensor, dtype=dtype)
