@@ -1,6 +1,7 @@
 """Whole encoders on the emulated board: nothing falls back, values are eager's, the cost is an expert's.
 
-Two layers of each by default, all of them in the tests marked slow; batch 1 and 8.
+Two layers of each by default, all of them in the tests marked slow. Batch 1, and 8 of the smallest: the tests of peak
+memory compile 8 of others, and the tests marked slow run them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ from live_values import largest_live_set
 import tt_dynamo
 from tt_dynamo.runtime.program import Program
 
-TABLE = [pytest.param(name, batch, id=f"{name}-{batch}") for name in ENCODERS for batch in (1, 8)]
+
+def row(name: str, batch: int) -> Any:
+    usual = batch == 1 or name == "minilm"
+    return pytest.param(name, batch, id=f"{name}-{batch}", marks=() if usual else pytest.mark.slow)
+
+
+TABLE = [row(name, batch) for name in ENCODERS for batch in (1, 8)]
 WHOLE = [pytest.param(*row.values, id=row.id, marks=pytest.mark.slow) for row in TABLE]
 
 # Where a layer's attention is added to its residual.
@@ -201,7 +208,7 @@ def test_every_part_of_a_layer_counts(board_device: Any, name: str) -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", ["minilm", "bert-base"])
+@pytest.mark.parametrize("name", ["minilm", pytest.param("bert-base", marks=pytest.mark.slow)])
 def test_what_is_masked_changes_nothing(run: Any, name: str) -> None:
     torch._dynamo.reset()
     encoder = ENCODERS[name]
@@ -218,7 +225,7 @@ def test_what_is_masked_changes_nothing(run: Any, name: str) -> None:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("batch", [1, 8])
+@pytest.mark.parametrize("batch", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_minilm_sentence_embeddings_point_where_eager_s_do(run: Any, batch: int) -> None:
     done = run("minilm", batch, 6)
     mask = done.inputs["attention_mask"][..., None].float()

@@ -1,4 +1,4 @@
-"""The encoders on P150, in one process of its own: a process can hold one board."""
+"""Encoders and convolutional networks on P150, in a process of their own: a process can hold one board."""
 
 from __future__ import annotations
 
@@ -10,20 +10,30 @@ from pathlib import Path
 import pytest
 from fresh_process import BOARD
 
-SELECTED = "gives_eager_s_values and (minilm-8 or bert-base-1 or vit-base-1 or siglip-base-1)"
+pytestmark = pytest.mark.skipif(BOARD == "p150", reason="this is the run on P150")
+
+FILES = [str(Path(__file__).with_name(name)) for name in ("test_encoders.py", "test_image_networks.py")]
 
 
-@pytest.mark.skipif(BOARD == "p150", reason="this is the run on P150")
-def test_the_encoders_run_whole_on_p150() -> None:
-    file = Path(__file__).with_name("test_encoders.py")
-    arguments = ["-m", "not slow", "-k", SELECTED, "-p", "no:cacheprovider", str(file)]
+def run_on_p150(selected: str, marked: str, seconds: int) -> None:
+    arguments = ["-m", marked, "-k", selected, "-p", "no:cacheprovider", "-p", "no:logging", *FILES]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *arguments],
-        cwd=file.parent.parent.parent,
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "TT_DYNAMO_TEST_BOARD": "p150"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=seconds,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     assert "skipped" not in done.stdout
+
+
+def test_encoders_and_a_small_unet_run_whole_on_p150() -> None:
+    run_on_p150("gives_eager_s_values and (minilm-8 or vit-base-1) or small_unet", "not slow", 280)
+
+
+@pytest.mark.slow
+def test_other_encoders_and_the_networks_run_whole_on_p150() -> None:
+    others = "an_encoder_runs_whole and (bert-base-1 or siglip-base-1)"
+    run_on_p150(f"{others} or a_network_runs", "slow or not slow", 3000)
