@@ -248,6 +248,7 @@ def test_example_inputs_have_the_dtype_of_their_spec(tmp_path):
     assert done.stdout.splitlines()[2:] == expected, done.stderr
 
 
+@pytest.mark.slow  # as a dumped encoder does in tests/capture/test_backend.py
 def test_the_program_runs_on_the_real_ttnn(tmp_path):
     dump = Dump.create(tmp_path)
     dump.program(SOURCE.replace("x, dtype", "x.unsqueeze(0), dtype"), INPUTS, WEIGHTS, tensors())
