@@ -14,7 +14,6 @@ from typing import Any
 import numpy
 import torch
 from judge import representable
-from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 CAP = 12
@@ -51,6 +50,8 @@ def seed() -> None:
 
 def operators() -> dict[str, Any]:
     """Every OpInfo of the database by name; variants carry theirs behind a dot."""
+    from torch.testing._internal.common_methods_invocations import op_db  # takes seconds
+
     return {f"{info.name}.{info.variant_test_name}".rstrip("."): info for info in op_db}
 
 
