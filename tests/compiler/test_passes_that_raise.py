@@ -58,7 +58,13 @@ def raising(name):
     return tuple(wrapped(transform) if transform.__name__ == name else transform for transform in PASSES)
 
 
-@pytest.mark.parametrize("name", [transform.__name__ for transform in PASSES])
+# By default those that values need and every third other.
+NAMES = [transform.__name__ for transform in PASSES]
+USUAL = NEEDED_FOR_VALUES | set(NAMES[::3])
+ROWS = [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_a_pass_that_raises_is_left_out_and_named(name, monkeypatch, passes_that_raised):
     monkeypatch.setattr(tt_dynamo.compiler.compile, "PASSES", raising(name))
     report = run()

@@ -82,8 +82,14 @@ def compiled(model, *given):
     return outputs, reports[0]
 
 
+# By default one way of splitting in a whole block; all of them behind attention alone, below.
+BLOCKS = [
+    pytest.param(name, marks=() if name == "slices" else pytest.mark.slow) for name in PARTS if name != "of heads"
+]
+
+
 @pytest.mark.parametrize("merge_first", [True, False], ids=["heads merged first", "streams split first"])
-@pytest.mark.parametrize("parts", [name for name in PARTS if name != "of heads"])
+@pytest.mark.parametrize("parts", BLOCKS)
 def test_a_joint_block_runs_on_the_device(parts, merge_first):
     torch.manual_seed(1)
     given, block = inputs(), JointBlock(PARTS[parts], merge_first).eval()
