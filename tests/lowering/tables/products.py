@@ -1,0 +1,183 @@
+"""Matrix products and attention."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from compiled import random, rounded
+from torch import nn
+
+from tt_dynamo.ir import operators
+
+from .row import Row, having
+
+SDPA = "transformer.scaled_dot_product_attention"
+
+PRODUCTS = {
+    ((3, 33), (33, 5)): "relu linear", ((4, 3, 33), (4, 33, 5)): "relu matmul", ((2, 4, 3, 33), (2, 4, 33, 5)):
+        "relu matmul",
+    ((2, 4, 3, 33), (4, 33, 5)): "relu reshape expand matmul", ((2, 4, 3, 33), (33, 5)): "relu linear", ((1, 3, 33), (1,
+        33, 1)): "relu linear",
+    ((33,), (33,)): "relu reshape reshape matmul reshape", ((33,), (33, 5)): "relu reshape linear", ((7, 33), (33,)):
+        "relu reshape matmul reshape", ((2, 3, 33), (33,)): "relu linear",
+    ((33,), (2, 33, 5)): "relu reshape reshape expand matmul", ((1, 1), (1,)): "relu reshape matmul reshape", ((3, 33),
+        (2, 33, 5)): "relu reshape expand matmul", ((1, 3, 33), (2, 33, 5)): "relu expand matmul",
+    ((2, 1, 3, 33), (4, 33, 5)): "relu expand reshape expand matmul", ((2, 1, 3, 33), (1, 4, 33, 5)):
+        "relu expand expand matmul",
+    ((2, 2, 2, 2, 3, 4), (2, 2, 2, 2, 4, 3)): "relu matmul",
+}  # fmt: skip
+VECTORS = {
+    torch.dot: ((33,), (33,), "relu reshape reshape matmul reshape"), torch.vdot: ((33,), (33,),
+        "relu reshape reshape matmul reshape"), torch.mv: ((7, 33), (33,), "relu reshape matmul reshape"),
+    torch.inner: ((2, 33), (3, 33), "relu permute to_layout linear"), torch.outer: ((7,), (33,),
+        "relu reshape multiply"), torch.kron: ((3, 4), (5, 2), "relu reshape multiply"),
+}  # fmt: skip
+EINSUMS = {
+    "ij,jk->ik": ((3, 33), (33, 5), "relu reshape matmul"), "bqhd,bkhd->bhqk": ((2, 3, 4, 8), (2, 5, 4, 8),
+        "relu reshape permute reshape permute reshape to_layout matmul"),
+    "i,j->ij": ((3,), (5,), "relu reshape multiply"), "...ij,jk->...ik": ((2, 3, 4, 33), (33, 5),
+        "relu reshape matmul"),
+    "bij,bij->bij": ((2, 3, 4), (2, 3, 4), "relu multiply"),
+}  # fmt: skip
+# the product's calls, and all of them where the factors are 1
+SUMS = {
+    "addmm": (torch.addmm, (3, 5), (3, 33), (33, 5), "matmul", "relu matmul add"),
+    "addmm: a row": (torch.addmm, (5,), (3, 33), (33, 5), "matmul", "relu linear"),
+    "addmm: a column": (torch.addmm, (3, 1), (3, 33), (33, 5), "matmul", "relu matmul add"),
+    "addmm: a number": (torch.addmm, (), (3, 33), (33, 5), "matmul", "relu matmul add"),
+    "baddbmm": (torch.baddbmm, (4, 3, 5), (4, 3, 33), (4, 33, 5), "matmul", "relu matmul add"),
+    "baddbmm: a row": (torch.baddbmm, (5,), (4, 3, 33), (4, 33, 5), "matmul", "relu matmul add"),
+    "addbmm": (torch.addbmm, (3, 5), (4, 3, 33), (4, 33, 5), "permute reshape reshape matmul",
+        "relu permute reshape reshape matmul add"),
+    "addmv": (torch.addmv, (3,), (3, 33), (33,), "reshape matmul reshape", "relu reshape matmul reshape add"),
+    "addmv: a number": (torch.addmv, (), (3, 33), (33,), "reshape matmul reshape", "relu reshape matmul reshape add"),
+    "addr": (torch.addr, (3, 5), (3,), (5,), "reshape multiply multiply", "relu multiply multiply multiply add"),
+}  # fmt: skip
+SIZES = [(1, 1, 1, 1, 32), (2, 3, 5, 7, 32), (1, 2, 33, 33, 64), (1, 2, 5, 5, 8), (2, 2, 40, 70, 72)]
+
+
+def _joined(name: str) -> Row:
+    linear = rounded(nn.Linear(33, 17))
+    function = having(lambda x, f: f(linear(x)), operators.ACTIVATIONS[name])
+    return Row(f"linear: {name}", function, random(2, 3, 33), "linear", cancels=True, programs=1)
+
+
+def _product(name: str, function: Any, shapes: Any, calls: str) -> Row:
+    return Row(name, having(lambda a, b, f: f(torch.relu(a), b), function), tuple(random(*s) for s in shapes), calls)
+
+
+def _sums(name: str, function: Any, *shapes_and_calls: Any) -> list[Row]:
+    *shapes, product, plain = shapes_and_calls
+    addend, a, b = (random(*shape) for shape in shapes)
+    name += ", " if ":" in name else ": "
+    calls = {(1, 1): plain, (0.5, 2): f"relu {product} multiply multiply add", (1, -3): f"relu {product} multiply add"}
+    if function is torch.addr:  # alpha is a factor of the vector
+        calls = dict.fromkeys(calls, plain)
+    return [
+        *(
+            Row(f"{name}beta {beta}, alpha {alpha}",
+                having(lambda c, **k: function(torch.relu(c), a, b, **k), beta=beta, alpha=alpha), addend, call,
+                roundings=2, cancels=True)
+            for (beta, alpha), call in calls.items()
+        ),
+        Row(f"{name}beta 0", lambda c, a: function(c, torch.neg(a), b, beta=0), (addend * float("nan"), a),
+            f"neg {product}"),
+    ]
+
+
+def _integers(name: str, function: Any, *shapes_and_calls: Any) -> Row:
+    generator = torch.Generator().manual_seed(0)
+    integers = tuple(torch.randint(-(2**26), 2**26, shape, generator=generator) for shape in shapes_and_calls[:3])
+    return Row(f"{name}: integers", function, integers, "")
+
+
+def operands(batch: int, heads: int, queries: int, keys: int, dim: int) -> tuple[torch.Tensor, ...]:
+    """Queries, keys and values: [batch, heads, sequence, dim]."""
+    return (
+        random(batch, heads, queries, dim),
+        random(batch, heads, keys, dim),
+        random(batch, heads, keys, dim, mean=0.25),
+    )
+
+
+def _attention(name: str, size: Any, *mask: torch.Tensor, function: Any = None, after: str = "", **options: Any) -> Row:
+    """Attention of this size; after: the calls behind those of heads that fill no tile."""
+    *_, queries, keys, dim = size
+    expanded = "add " if mask and mask[0].shape[2] < queries else ""
+    padded, sliced = ("pad pad pad ", f" slice{after}") if dim % 32 else ("", "")
+    filled = "fill_implicit_tile_padding " if mask and keys % 32 else ""
+    function = function or having(F.scaled_dot_product_attention, **options)
+    return Row(f"scaled_dot_product_attention: {name}{size}", function, (*operands(*size), *mask),
+        f"{expanded}{padded}{filled}{SDPA}{sliced}", cancels=True)
+
+
+def _masks(size: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    batch, heads, queries, keys, _ = size
+    return {
+        "a mask for the batch": random(1, heads, queries, keys),
+        "a mask for the heads": random(batch, 1, queries, keys),
+        "a mask for the queries": random(batch, 1, 1, keys),
+        "a mask": random(batch, heads, queries, keys),
+        "a boolean mask": torch.arange(keys)[None, None, None] <= torch.arange(batch)[:, None, None, None],
+    }
+
+
+def _spelled_out(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(q @ k.mT / 32**0.5, -1) @ v
+
+
+def _merging(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def _multihead(width: int, heads: int, batch_first: bool) -> Row:
+    attention = rounded(nn.MultiheadAttention(width, heads, batch_first=batch_first))
+    padded, sliced = ("pad pad pad ", " slice") if width // heads % 32 else ("", "")
+    calls = f"linear reshape experimental.nlp_create_qkv_heads {SDPA} linear" if batch_first else (
+        "linear reshape permute reshape slice reshape slice reshape slice reshape reshape permute reshape permute "
+        f"reshape permute reshape reshape reshape {padded}{SDPA}{sliced} permute reshape linear"
+    )
+    # projection, attention and output are rounded once each, and what the first rounds, the others sum up
+    return Row(f"multihead attention: {width} in {heads}, batch_first={batch_first}",
+        lambda x: attention(x, x, x, need_weights=False)[0], random(2, 5, width), calls, roundings=3, cancels=True)
+
+
+ROWS = [
+    *(
+        Row(f"linear: {shape}, bias={bias}", rounded(nn.Linear(33, 17, bias=bias)), random(*shape), "linear")
+        for shape in [(3, 33), (2, 3, 33), (1, 33), (2, 2, 3, 33), (33,), (64, 33)]
+        for bias in (True, False)
+    ),
+    *(
+        Row(f"linear: {shape}", rounded(nn.Linear(*shape)), random(2, shape[0]), "linear")
+        for shape in [(1, 1), (2, 2), (33, 32), (64, 96), (5, 1)]
+    ),
+    Row("linear: core grid and fidelity", rounded(nn.Linear(33, 17)), random(2, 33), "linear",
+        code=("core_grid=", "compute_kernel_config=")),
+    *(_joined(name) for name in operators.ACTIVATIONS),
+    *(_product(f"matmul: {shapes}", torch.matmul, shapes, calls) for shapes, calls in PRODUCTS.items()),
+    Row("addmm: an input", torch.addmm, (random(5), random(3, 33), random(33, 5)), "linear"),
+    *(_product(f.__name__, f, shapes, calls) for f, (*shapes, calls) in VECTORS.items()),
+    Row("mv: a vector is not moved", torch.mv, (random(7, 33), random(33)), "reshape matmul reshape", programs=1),
+    *(
+        _product(f"einsum: {equation}", having(lambda a, b, e: torch.einsum(e, a, b), equation), shapes, calls)
+        for equation, (*shapes, calls) in EINSUMS.items()
+    ),
+    _product("tensordot", having(torch.tensordot, dims=([1, 0], [0, 1])), [(3, 4, 5), (4, 3, 2)],
+        "relu permute reshape linear"),
+    *(row for name, (function, *rest) in SUMS.items() for row in _sums(name, function, *rest)),
+    *(_integers(name, *SUMS[name]) for name in ("addmm", "baddbmm", "addbmm", "addmv", "addr")),
+    Row("bilinear", rounded(nn.Bilinear(33, 5, 7)), (random(2, 3, 33), random(2, 3, 5)),
+        "matmul reshape matmul reshape add", roundings=3,
+        cancels=True),
+    *(_attention("", size) for size in SIZES),
+    *(_attention("merging its heads ", size, function=_merging, after=" permute") for size in SIZES),
+    *(_attention(f"{name} ", size, mask) for size in SIZES for name, mask in _masks(size).items()),
+    *(_attention("padding of a mask ", (1, 2, 5, keys, 32), random(1, 1, 5, keys)) for keys in (32, 33)),
+    _attention("causal ", (1, 2, 33, 33, 32), is_causal=True),
+    *(_attention("a scale ", (1, 2, 5, 7, dim), scale=0.3) for dim in (32, 8)),
+    Row("scaled_dot_product_attention: fewer key heads", having(F.scaled_dot_product_attention, enable_gqa=True),
+        (random(1, 4, 33, 32), random(1, 2, 33, 32), random(1, 2, 33, 32, mean=0.25)), SDPA, cancels=True),
+    _attention("spelled out ", (2, 3, 5, 7, 32), function=_spelled_out),
+    *(_multihead(*size, batch_first) for size in [(64, 2), (48, 6), (96, 3)] for batch_first in (True, False)),
+]  # fmt: skip

@@ -1,0 +1,48 @@
+"""One row of a table: an operation, a sample of its arguments, and what the compiler makes of it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """An operation with one sample: the TTNN calls it becomes, in order, or why it runs in eager torch.
+
+    name: the ATen operation; after a colon, what is particular about the sample. inputs: one value or a tuple of them.
+    calls: of TTNN, less "ttnn." and transfers, between spaces. reasons: words of each fallback, in order.
+    roundings, cancels: as `compiled.close` takes them. options: of the compiler. programs: kernel launches,
+    where they matter. code: parts of the program.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    inputs: Any
+    calls: str = ""
+    reasons: tuple[str, ...] = ()
+    roundings: int = 1
+    cancels: bool = False
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    programs: int | None = None
+    code: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        return self.inputs if isinstance(self.inputs, tuple) else (self.inputs,)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def having(function: Callable[..., Any] | str, *more: Any, **named: Any) -> Callable[..., Any]:
+    """The function with further arguments after its inputs; a name is that of a method of the first input."""
+    if isinstance(function, str):
+        return lambda x: getattr(x, function)(*more, **named)
+    return lambda *inputs: function(*inputs, *more, **named)
+
+
+def between(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a value that the device computed, read there: what moves lets placement choose where it runs."""
+    return lambda x, *others: torch.relu(function(torch.relu(x), *others))
