@@ -8,7 +8,7 @@ from compiled import random
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import comparison
 
-from .row import Row, having
+from .row import Row, bind
 
 INF, NAN = float("inf"), float("nan")
 SPECIAL = torch.tensor([[0.0, -0.0, 1.0, -1.0, 0.5, INF, -INF, NAN]])
@@ -34,14 +34,14 @@ ROWS = [
         for name, compare in COMPARISONS.items()
         for row in [
             *(
-                Row(f"{name}: a number and {shape}", having(lambda x, f: f(torch.relu(x), 1), compare), whole(*shape),
+                Row(f"{name}: a number and {shape}", bind(lambda x, f: f(torch.relu(x), 1), compare), whole(*shape),
                     f"relu {name}")
                 for shape in [(3, 33), (1,), (2, 3, 4, 5)]
             ),
-            Row(f"{name}: tensors that broadcast", having(lambda x, y, f: f(torch.relu(x), torch.relu(y)), compare),
+            Row(f"{name}: tensors that broadcast", bind(lambda x, y, f: f(torch.relu(x), torch.relu(y)), compare),
                 (whole(2, 3, 33), whole(33)), f"relu relu {name}"),
             # 0.1 is no bfloat16: on the device it and the element that was 0.1 are the same one.
-            Row(f"{name}: a number that is rounded", having(lambda x, f: f(torch.relu(x), 0.1), compare),
+            Row(f"{name}: a number that is rounded", bind(lambda x, f: f(torch.relu(x), 0.1), compare),
                 torch.tensor([[0.1, 0.0, 1.0]]), f"relu {name}"),
             Row(f"{name}: tensors of NaNs", compare, (ENDS, -ENDS.T), ""),
         ]
@@ -49,7 +49,7 @@ ROWS = [
     Row("ne: itself", lambda x: -x != -x, SPECIAL, "neg isnan"),
     Row("eq: itself", lambda x: -x == -x, SPECIAL, "neg isnan eqz"),
     *(
-        Row(f"{target}", having(lambda x, target: target(-x), target),
+        Row(f"{target}", bind(lambda x, target: target(-x), target),
             SPECIAL.nan_to_num(1.0) if target is aten.signbit.default else SPECIAL,
             f"neg {target._schema.name.removeprefix('aten::')}")
         for target in comparison.PREDICATES
@@ -60,11 +60,11 @@ ROWS = [
         for name, (bitwise, logical) in LOGIC.items()
         for row in [
             *(
-                Row(f"{kind}_{name}: booleans", having(lambda x, f: f(torch.relu(x) > 0.5, torch.tanh(x[:1]) < 0.7), f),
+                Row(f"{kind}_{name}: booleans", bind(lambda x, f: f(torch.relu(x) > 0.5, torch.tanh(x[:1]) < 0.7), f),
                     X, f"relu gt slice tanh lt logical_{name}")
                 for kind, f in [("bitwise", bitwise), ("logical", logical)]
             ),
-            Row(f"logical_{name}: numbers", having(lambda x, f: f(x, torch.relu(x)) * torch.exp(x), logical), ZEROS,
+            Row(f"logical_{name}: numbers", bind(lambda x, f: f(x, torch.relu(x)) * torch.exp(x), logical), ZEROS,
                 f"relu logical_{name} exp multiply"),
         ]
     ),
@@ -95,13 +95,13 @@ ROWS = [
         for shapes in [((3, 1), (33,), ()), ((), (2, 3), (3,)), ((2, 1, 1, 4), (3, 1), (5, 1, 4))]
     ),
     Row("nan_to_num", torch.nan_to_num, SPECIAL, "isnan where clamp"),
-    Row("nan_to_num: nan", having(torch.nan_to_num, nan=2.0), SPECIAL, "isnan where clamp"),
-    Row("nan_to_num: posinf", having(torch.nan_to_num, posinf=8.0), SPECIAL,
+    Row("nan_to_num: nan", bind(torch.nan_to_num, nan=2.0), SPECIAL, "isnan where clamp"),
+    Row("nan_to_num: posinf", bind(torch.nan_to_num, posinf=8.0), SPECIAL,
         "isnan where isposinf where isneginf where"),
-    Row("nan_to_num: all", having(torch.nan_to_num, nan=1.0, posinf=4.0, neginf=-2.0), SPECIAL,
+    Row("nan_to_num: all", bind(torch.nan_to_num, nan=1.0, posinf=4.0, neginf=-2.0), SPECIAL,
         "isnan where isposinf where isneginf where"),
     *(
-    Row(f"_to_copy: a boolean to {dtype}", having(lambda x, to: torch.relu(x) * (torch.tanh(x) > 0.5).to(to), dtype),
+    Row(f"_to_copy: a boolean to {dtype}", bind(lambda x, to: torch.relu(x) * (torch.tanh(x) > 0.5).to(to), dtype),
             X, "relu tanh gt multiply")
         for dtype in (torch.float32, torch.bfloat16)
     ),

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from compiled import random
 
-from .row import Row, between, having
+from .row import Row, bind, wrap
 
 X, SMALL = random(2, 3, 33), random(3, 5)
 LARGE = torch.tensor([[2**24 + 1, -(2**24) - 1, 2**31 - 1], [-(2**31), 0, 7]])
@@ -152,21 +152,21 @@ def _exact(name: str, function: Any, inputs: Any, calls: str, **options: Any) ->
 
 
 ROWS = [
-    *(_exact(name, between(move), X, calls) for name, (move, calls) in MOVES.items()),
+    *(_exact(name, wrap(move), X, calls) for name, (move, calls) in MOVES.items()),
     *(
-        _exact(name, having(lambda x, f: [torch.relu(part) for part in f(torch.relu(x))], split), X, calls)
+        _exact(name, bind(lambda x, f: [torch.relu(part) for part in f(torch.relu(x))], split), X, calls)
         for name, (split, calls) in SPLITS.items()
     ),
     *(
         Row(f"cat: {shape} along {dim}",
-            having(lambda x, dim: torch.relu(torch.cat([torch.relu(x), torch.tanh(x).abs(), x], dim)), dim),
+            bind(lambda x, dim: torch.relu(torch.cat([torch.relu(x), torch.tanh(x).abs(), x], dim)), dim),
             random(*shape), calls)
         for calls, samples in JOINED.items()
         for shape, dim in samples
     ),
     *(
         _exact(f"cat: tiles {shape} along {dim}",
-    having(lambda x, dim: torch.relu(torch.cat([torch.relu(x), x], dim)), dim), random(*shape), "relu concat relu")
+    bind(lambda x, dim: torch.relu(torch.cat([torch.relu(x), x], dim)), dim), random(*shape), "relu concat relu")
         for shape, dim in [((2, 32, 64), 1), ((2, 3, 33), 0), ((2, 3, 33), 2)]
     ),
     _exact("cat: four strided slices", _merge, random(1, 6, 6, 5), "relu to_layout slice slice slice slice slice slice "
@@ -185,9 +185,9 @@ ROWS = [
         for dtype in (torch.int64, torch.int32)
     ),
     *(
-        Row(name, having(lambda x, make: torch.relu(x) + make(torch.relu(x)), make), SMALL, "relu add")
+        Row(name, bind(lambda x, make: torch.relu(x) + make(torch.relu(x)), make), SMALL, "relu add")
         for name, make in {
-            "zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "new_full": having("new_full", (3, 5), 2.0),
+            "zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "new_full": bind("new_full", (3, 5), 2.0),
         }.items()
     ),
     _exact("slice_scatter: in place", _sliced, X, "relu to_layout slice to_layout slice concat slice to_layout slice "

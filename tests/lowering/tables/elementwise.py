@@ -8,7 +8,7 @@ from compiled import positive, random
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import elementwise
 
-from .row import Row, having
+from .row import Row, bind
 
 INF, NAN = float("inf"), float("nan")
 # Where functions overflow, have poles, or are not defined; each exact in bfloat16.
@@ -52,15 +52,15 @@ ROWS = [
         Row(f"relu: {shape}", torch.relu, random(*shape), "relu", roundings=0)
         for shape in [(), (1,), (33,), (3, 5), (2, 3, 33), (1, 1, 1, 1), (2, 1, 3, 4, 5), (32, 64)]
     ),
-    *(Row(f"{target}", having(target), _defined(target), call) for target, call in elementwise.UNARY.items()),
-    *(Row(f"{target}: of poles", having(target), SPECIAL, call) for target, call in elementwise.UNARY.items()),
+    *(Row(f"{target}", bind(target), _defined(target), call) for target, call in elementwise.UNARY.items()),
+    *(Row(f"{target}: of poles", bind(target), SPECIAL, call) for target, call in elementwise.UNARY.items()),
     *(
         Row(f"{operation.__name__}: {first} and {second}", operation, (random(*first), random(*second, mean=4.0)), call)
         for operation, call in ARITHMETIC.items()
         for first, second in BROADCAST
     ),
     *(
-        Row(f"{operation.__name__}: a tensor and {number}", having(operation, number), random(3, 5), call)
+        Row(f"{operation.__name__}: a tensor and {number}", bind(operation, number), random(3, 5), call)
         for operation, call in ARITHMETIC.items()
         for number in (2.5, -3, 0.1)
     ),
@@ -70,23 +70,23 @@ ROWS = [
         for number in (2.5, 1)
         for x in [random(*shape, mean=8.0)]
         for row in [
-            Row(f"rsub: {number} and {shape}", having(lambda x, number: number - x, number), x, "rsub"),
-    Row(f"div: {number} / {shape}", having(lambda x, number: number / x, number), x, "reciprocal multiply",
+            Row(f"rsub: {number} and {shape}", bind(lambda x, number: number - x, number), x, "rsub"),
+    Row(f"div: {number} / {shape}", bind(lambda x, number: number / x, number), x, "reciprocal multiply",
                 roundings=2),
-            Row(f"div: {number} and {shape}", having(lambda x, number: aten.div.Tensor(number, x), number), x, "rdiv"),
+            Row(f"div: {number} and {shape}", bind(lambda x, number: aten.div.Tensor(number, x), number), x, "rdiv"),
         ]
     ),
     *(
         Row(
             f"{target}",
-            having(lambda x, second, target: target(torch.relu(x), second), target),
+            bind(lambda x, second, target: target(torch.relu(x), second), target),
             (positive(3, 33), 2.5 if "Scalar" in str(target) else random(3, 1, mean=4.0)),
             f"relu {call}",
         )
         for target, call in TWO_OPERANDS.items()
     ),
     *(
-        Row(f"{target}: of poles", having(target), (SPECIAL, SPECIAL.T), call)
+        Row(f"{target}: of poles", bind(target), (SPECIAL, SPECIAL.T), call)
         for target, call in {**elementwise.BINARY, aten.mul.Tensor: "multiply", aten.div.Tensor: "divide"}.items()
     ),
     *(
@@ -94,16 +94,16 @@ ROWS = [
         for operation, call in [(torch.add, "add"), (torch.sub, "subtract")]
         for row in [
             Row(
-                f"{operation.__name__}: alpha", having(operation, alpha=-3), (positive(3, 5), positive(5)),
+                f"{operation.__name__}: alpha", bind(operation, alpha=-3), (positive(3, 5), positive(5)),
                 f"multiply {call}", roundings=2, cancels=True,
             ),
-            Row(f"{operation.__name__}: alpha and a number", having(operation, 3, alpha=2), positive(3, 5), call),
+            Row(f"{operation.__name__}: alpha and a number", bind(operation, 3, alpha=2), positive(3, 5), call),
         ]
     ),
-    Row("clamp: both", having(torch.clamp, min=-0.5, max=0.5), X, "clamp", roundings=0),
-    Row("clamp: below", having(torch.clamp, min=0.5), X, "maximum", roundings=0),
-    Row("clamp: above", having(torch.clamp, max=0.5), X, "minimum", roundings=0),
-    Row("clamp: both wrong way round", having(torch.clamp, 0.5, -0.5), X, "maximum minimum", roundings=0),
+    Row("clamp: both", bind(torch.clamp, min=-0.5, max=0.5), X, "clamp", roundings=0),
+    Row("clamp: below", bind(torch.clamp, min=0.5), X, "maximum", roundings=0),
+    Row("clamp: above", bind(torch.clamp, max=0.5), X, "minimum", roundings=0),
+    Row("clamp: both wrong way round", bind(torch.clamp, 0.5, -0.5), X, "maximum minimum", roundings=0),
     Row("clamp: of poles", lambda x: (x.clamp(min=-1), x.clamp(max=1)), SPECIAL, "maximum minimum", roundings=0),
     Row("clamp: tensors", torch.clamp, (X, random(3, 1), random(33, mean=1.0)), "maximum minimum", roundings=0),
     Row("clamp_min: a number", lambda x: torch.clamp_min(torch.relu(x), 0.25), X, "relu maximum", roundings=0),
@@ -113,11 +113,11 @@ ROWS = [
     *(
         row
         for exponent, call in EXPONENTS.items()
-        for power in [having(lambda x, exponent: x**exponent, exponent)]
+        for power in [bind(lambda x, exponent: x**exponent, exponent)]
         for base in [random(3, 33, scale=4.0).abs() if exponent % 1 else X]
         for row in [
             Row(
-                f"pow: {exponent} of relu", having(lambda x, power: power(torch.relu(x)), power), positive(3, 33),
+                f"pow: {exponent} of relu", bind(lambda x, power: power(torch.relu(x)), power), positive(3, 33),
                 f"relu {call}".strip(), roundings=2,
             ),
             Row(f"pow: {exponent}", power, base, call, roundings=2),
@@ -129,13 +129,13 @@ ROWS = [
     Row("pow: two tensors of poles", torch.pow, (SPECIAL, SPECIAL.T), "typecast typecast pow typecast"),
     Row("pow: of a number", lambda x: 2.5 ** torch.relu(x), X, "relu rpow"),
     Row("pow: of a number to poles", lambda x: 0.5**x, SPECIAL, "rpow"),
-    Row("addcmul", having(torch.addcmul, value=-0.5), (random(2, 3, 33), random(3, 1), positive(33)), "addcmul",
+    Row("addcmul", bind(torch.addcmul, value=-0.5), (random(2, 3, 33), random(3, 1), positive(33)), "addcmul",
         cancels=True),
     # torch.addcdiv is taken apart by Dynamo
-    Row("addcdiv", having(aten.addcdiv, value=2), (random(2, 3, 33), random(3, 1), positive(33)), "addcdiv",
+    Row("addcdiv", bind(aten.addcdiv, value=2), (random(2, 3, 33), random(3, 1), positive(33)), "addcdiv",
         cancels=True),
     *(
-        Row(f"lerp: {weight}", having(torch.lerp, weight), (X, random(33)), "lerp", cancels=True)
+        Row(f"lerp: {weight}", bind(torch.lerp, weight), (X, random(33)), "lerp", cancels=True)
         for weight in (0.25, 0.75)
     ),
     Row("lerp: a tensor", torch.lerp, (X, random(33), LIMIT.abs()), "lerp", cancels=True),

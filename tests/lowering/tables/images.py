@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from compiled import positive, random, rounded
 from torch import nn
 
-from .row import Row, having
+from .row import Row, bind
 
 IMAGE, SIGNAL = random(2, 6, 9, 11), random(2, 6, 30)
 WITH_INFINITY = IMAGE.clone()
@@ -110,7 +110,7 @@ def convolved(name: str, layer: nn.Module, x: torch.Tensor, calls: str, **option
 
 
 def resized(name: str, calls: str, x: torch.Tensor = IMAGE, roundings: int = 0, **options: Any) -> Row:
-    function = having(F.interpolate, **options)
+    function = bind(F.interpolate, **options)
     return Row(f"upsample: {name}", function, x, calls, roundings=roundings, cancels=roundings > 1)
 
 
@@ -180,30 +180,30 @@ ROWS = [
     *(Row(f"max_pool2d: {name}", pool, IMAGE, calls, roundings=0) for name, (pool, calls) in MAXIMA.items()),
     *(Row(f"avg_pool2d: {name}", pool, IMAGE, calls, cancels=True) for name, (pool, calls) in MEANS.items()),
     *(
-        Row(f"max_pool2d: {channels} channels", having(F.max_pool2d, 2), random(2, channels, 8, 8), calls, roundings=0)
+        Row(f"max_pool2d: {channels} channels", bind(F.max_pool2d, 2), random(2, channels, 8, 8), calls, roundings=0)
         for channels, calls in {1: "max_pool2d", 32: MAX_POOL2D, 65: MAX_POOL2D}.items()
     ),
-    Row("max_pool2d: negatives", having(F.max_pool2d, 3, 1, 1), -positive(2, 6, 9, 11), MAX_POOL2D, roundings=0),
+    Row("max_pool2d: negatives", bind(F.max_pool2d, 3, 1, 1), -positive(2, 6, 9, 11), MAX_POOL2D, roundings=0),
     *(
-        Row(f"max_pool2d: {dtype}", having(F.max_pool2d, 2), IMAGE.to(dtype), MAX_POOL2D, roundings=0)
+        Row(f"max_pool2d: {dtype}", bind(F.max_pool2d, 2), IMAGE.to(dtype), MAX_POOL2D, roundings=0)
         for dtype in HALVES
     ),
     *(
-        Row(f"_adaptive_avg_pool2d: {size}", having(F.adaptive_avg_pool2d, size), IMAGE, calls, roundings=3,
+        Row(f"_adaptive_avg_pool2d: {size}", bind(F.adaptive_avg_pool2d, size), IMAGE, calls, roundings=3,
             cancels=True)
         for size, calls in ADAPTIVE.items()
     ),
-    Row("adaptive_avg_pool1d", having(F.adaptive_avg_pool1d, 4), SIGNAL, "matmul", roundings=3, cancels=True),
-    Row("_adaptive_avg_pool2d: a whole image", having(F.adaptive_avg_pool2d, 1), IMAGE, "mean", roundings=2,
+    Row("adaptive_avg_pool1d", bind(F.adaptive_avg_pool1d, 4), SIGNAL, "matmul", roundings=3, cancels=True),
+    Row("_adaptive_avg_pool2d: a whole image", bind(F.adaptive_avg_pool2d, 1), IMAGE, "mean", roundings=2,
         cancels=True),
     *(
         Row(f"max_pool2d_with_indices: {name}", pool, IMAGE.round(), "", ("equal maxima",), roundings=2)
         for name, pool in INDEXED.items()
     ),
     *(Row(name, pool, IMAGE, "", ("three dimensions",), roundings=2) for name, pool in VOLUMES.items()),
-    Row("adaptive_max_pool2d: windows of different sizes", having(F.adaptive_max_pool2d, (2, 7)), IMAGE, "",
+    Row("adaptive_max_pool2d: windows of different sizes", bind(F.adaptive_max_pool2d, (2, 7)), IMAGE, "",
         ("equal maxima",), roundings=2),
-    Row("max_pool2d: integers", having(F.max_pool2d, 2), (IMAGE * 1e7).long(), "", ("equal maxima",)),
+    Row("max_pool2d: integers", bind(F.max_pool2d, 2), (IMAGE * 1e7).long(), "", ("equal maxima",)),
     *(
         resized(f"{mode} by {factor}", REPEATED, scale_factor=factor, mode=mode)
         for mode in ("nearest", "nearest-exact")
@@ -231,7 +231,7 @@ ROWS = [
             "matmul matmul"}.items()
         for dtype in HALVES
     ),
-    Row("upsample: area", having(F.interpolate, size=(3, 11), mode="area"), IMAGE,
+    Row("upsample: area", bind(F.interpolate, size=(3, 11), mode="area"), IMAGE,
         AVG_POOL2D, cancels=True),
     Row("upsample: the module", nn.Upsample(scale_factor=2), IMAGE, REPEATED, roundings=0),
     Row("upsample: the name of the operand", lambda x: F.interpolate(input=x, scale_factor=2), IMAGE, REPEATED,

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from compiled import random
 from torch import nn
 
-from .row import Row, between
+from .row import Row, wrap
 
 SHAPE = (2, 3, 4, 33)
 X = random(*SHAPE)
@@ -156,22 +156,22 @@ def _buckets() -> Any:
 
 
 ROWS = [
-    *(Row(name, between(move), X, calls, roundings=0) for name, (move, calls) in KNOWN.items()),
+    *(Row(name, wrap(move), X, calls, roundings=0) for name, (move, calls) in KNOWN.items()),
     *(
-        Row(f"{name}, {dtype}" if ":" in name else f"{name}: {dtype}", between(pick), (X, _ids(name, size).to(dtype)),
+        Row(f"{name}, {dtype}" if ":" in name else f"{name}: {dtype}", wrap(pick), (X, _ids(name, size).to(dtype)),
             calls, roundings=0)
         for name, (pick, size, calls) in INDEXED.items()
         for dtype in [torch.int64, *([torch.int32] if name != "take" else [])]  # eager torch takes by int64 alone
     ),
     *(
-        Row(name, between(put), (X, torch.tensor([1, 0]), random(*SHAPE) + 1), calls)
+        Row(name, wrap(put), (X, torch.tensor([1, 0]), random(*SHAPE) + 1), calls)
         for name, (put, calls) in PUT.items()
     ),
     Row("index_put: two writes to one place", lambda x, i, v: torch.relu(x).index_put((i,), torch.relu(v)) * 1,
     (random(3, 33), torch.tensor([1, 1, -2]), random(4, 33)[:3]), "relu to_layout relu to_layout concat reshape "
         "embedding reshape multiply", roundings=0),
-    *(Row(name, between(pick), (X, IDS), calls, roundings=0) for name, (pick, calls) in GATHERED.items()),
-    *(Row(name, between(add), (X, IDS), calls, roundings=2) for name, (add, calls) in SUMS.items()),
+    *(Row(name, wrap(pick), (X, IDS), calls, roundings=0) for name, (pick, calls) in GATHERED.items()),
+    *(Row(name, wrap(add), (X, IDS), calls, roundings=2) for name, (add, calls) in SUMS.items()),
     Row("index: by what the device computes", lambda x: torch.relu(x)[:, torch.relu(x).argmax(1)[0, 0]] * 1, X,
         "relu to_layout permute argmax typecast slice reshape slice reshape reshape reshape embedding reshape multiply",
         roundings=0),

@@ -9,7 +9,7 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 
-from .row import Row, having
+from .row import Row, bind
 
 SDPA = "transformer.scaled_dot_product_attention"
 
@@ -58,12 +58,12 @@ SIZES = [(1, 1, 1, 1, 32), (2, 3, 5, 7, 32), (1, 2, 33, 33, 64), (1, 2, 5, 5, 8)
 
 def _joined(name: str) -> Row:
     linear = rounded(nn.Linear(33, 17))
-    function = having(lambda x, f: f(linear(x)), operators.ACTIVATIONS[name])
+    function = bind(lambda x, f: f(linear(x)), operators.ACTIVATIONS[name])
     return Row(f"linear: {name}", function, random(2, 3, 33), "linear", cancels=True, programs=1)
 
 
 def _product(name: str, function: Any, shapes: Any, calls: str) -> Row:
-    return Row(name, having(lambda a, b, f: f(torch.relu(a), b), function), tuple(random(*s) for s in shapes), calls)
+    return Row(name, bind(lambda a, b, f: f(torch.relu(a), b), function), tuple(random(*s) for s in shapes), calls)
 
 
 def _sums(name: str, function: Any, *shapes_and_calls: Any) -> list[Row]:
@@ -76,7 +76,7 @@ def _sums(name: str, function: Any, *shapes_and_calls: Any) -> list[Row]:
     return [
         *(
             Row(f"{name}beta {beta}, alpha {alpha}",
-                having(lambda c, **k: function(torch.relu(c), a, b, **k), beta=beta, alpha=alpha), addend, call,
+                bind(lambda c, **k: function(torch.relu(c), a, b, **k), beta=beta, alpha=alpha), addend, call,
                 roundings=2, cancels=True)
             for (beta, alpha), call in calls.items()
         ),
@@ -106,7 +106,7 @@ def _attention(name: str, size: Any, *mask: torch.Tensor, function: Any = None, 
     expanded = "add " if mask and mask[0].shape[2] < queries else ""
     padded, sliced = ("pad pad pad ", f" slice{after}") if dim % 32 else ("", "")
     filled = "fill_implicit_tile_padding " if mask and keys % 32 else ""
-    function = function or having(F.scaled_dot_product_attention, **options)
+    function = function or bind(F.scaled_dot_product_attention, **options)
     return Row(f"scaled_dot_product_attention: {name}{size}", function, (*operands(*size), *mask),
         f"{expanded}{padded}{filled}{SDPA}{sliced}", cancels=True)
 
@@ -160,10 +160,10 @@ ROWS = [
     *(_product(f.__name__, f, shapes, calls) for f, (*shapes, calls) in VECTORS.items()),
     Row("mv: a vector is not moved", torch.mv, (random(7, 33), random(33)), "reshape matmul reshape", programs=1),
     *(
-        _product(f"einsum: {equation}", having(lambda a, b, e: torch.einsum(e, a, b), equation), shapes, calls)
+        _product(f"einsum: {equation}", bind(lambda a, b, e: torch.einsum(e, a, b), equation), shapes, calls)
         for equation, (*shapes, calls) in EINSUMS.items()
     ),
-    _product("tensordot", having(torch.tensordot, dims=([1, 0], [0, 1])), [(3, 4, 5), (4, 3, 2)],
+    _product("tensordot", bind(torch.tensordot, dims=([1, 0], [0, 1])), [(3, 4, 5), (4, 3, 2)],
         "relu permute reshape linear"),
     *(row for name, (function, *rest) in SUMS.items() for row in _sums(name, function, *rest)),
     *(_integers(name, *SUMS[name]) for name in ("addmm", "baddbmm", "addbmm", "addmv", "addr")),
@@ -176,7 +176,7 @@ ROWS = [
     *(_attention("padding of a mask ", (1, 2, 5, keys, 32), random(1, 1, 5, keys)) for keys in (32, 33)),
     _attention("causal ", (1, 2, 33, 33, 32), is_causal=True),
     *(_attention("a scale ", (1, 2, 5, 7, dim), scale=0.3) for dim in (32, 8)),
-    Row("scaled_dot_product_attention: fewer key heads", having(F.scaled_dot_product_attention, enable_gqa=True),
+    Row("scaled_dot_product_attention: fewer key heads", bind(F.scaled_dot_product_attention, enable_gqa=True),
         (random(1, 4, 33, 32), random(1, 2, 33, 32), random(1, 2, 33, 32, mean=0.25)), SDPA, cancels=True),
     _attention("spelled out ", (2, 3, 5, 7, 32), function=_spelled_out),
     *(_multihead(*size, batch_first) for size in [(64, 2), (48, 6), (96, 3)] for batch_first in (True, False)),

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from compiled import positive, random
 
-from .row import Row, having
+from .row import Row, bind
 
 INF, NAN = float("inf"), float("nan")
 X, POSITIVE = random(2, 40, 33), positive(2, 3, 33)
@@ -46,17 +46,17 @@ def _logic(x: torch.Tensor, name: str, arguments: tuple) -> tuple[torch.Tensor, 
 
 ROWS = [
     *(
-        Row(f"{name}: {dim}, keepdim={keepdim}", having(name, dim, keepdim=keepdim), POSITIVE, call)
+        Row(f"{name}: {dim}, keepdim={keepdim}", bind(name, dim, keepdim=keepdim), POSITIVE, call)
         for name, call in [("mean", "mean"), ("sum", "sum"), ("amax", "max"), ("amin", "min")]
         for dim, keepdim in DIMS
     ),
     *(
-        Row(f"sum: {shape}", having(lambda x, d: (x.sum(-1), x.mean(0), x.amax(d, keepdim=True)), len(shape) // 2),
+        Row(f"sum: {shape}", bind(lambda x, d: (x.sum(-1), x.mean(0), x.amax(d, keepdim=True)), len(shape) // 2),
             positive(*shape), "sum mean max")
         for shape in SHAPES
     ),
     *(
-        Row(f"{name}: all elements", having(name), (positive(2, 3, 5) / 2 + 0.5).bfloat16().float(), call, roundings=2)
+        Row(f"{name}: all elements", bind(name), (positive(2, 3, 5) / 2 + 0.5).bfloat16().float(), call, roundings=2)
     for name, call in {"sum": "sum", "mean": "mean", "max": "max", "min": "min", "amax": "max", "prod":
             "typecast permute reshape cumprod slice reshape permute reshape cumprod slice reshape reshape cumprod "
             "slice reshape typecast"}.items()
@@ -70,7 +70,7 @@ ROWS = [
         "permute to_layout slice to_layout sum mean"),
     Row("mean: many elements", lambda x: (x.mean(), x.mean(-1)), positive(4, 40000), "mean mean"),
     *(
-        Row(f"sum: to {to}", having(lambda x, to: (x.sum(1, dtype=to), x.mean(dtype=to)), to),
+        Row(f"sum: to {to}", bind(lambda x, to: (x.sum(1, dtype=to), x.mean(dtype=to)), to),
             positive(3, 33).bfloat16(), "sum mean")
         for to in (torch.float32, torch.bfloat16)
     ),
@@ -87,7 +87,7 @@ ROWS = [
         torch.tensor([[1.5, 1.5, -1.5, 300.5]]), "relu",
         ("a cast to torch.int64 stays on the host", "integer arithmetic stays on the host")),
     *(
-        Row(f"{name}: {arguments}", having(_logic, name, arguments), HELD, f"relu gt {call} ne {call}")
+        Row(f"{name}: {arguments}", bind(_logic, name, arguments), HELD, f"relu gt {call} ne {call}")
         for name, call in [("any", "max"), ("all", "min")]
         for arguments in [(), (0,), (-1, True), ((0, 2),)]
     ),
@@ -102,54 +102,54 @@ ROWS = [
     Row("amax: of infinities", lambda x: (x.amax(1), x.amin(1), x.sum(1)), INFINITE, "max min sum"),
     *(
         Row(f"{name}: {dim}, correction={correction}",
-            having(getattr(torch, name), dim, correction=correction, keepdim=True), X, name)
+            bind(getattr(torch, name), dim, correction=correction, keepdim=True), X, name)
         for name in ("var", "std")
         for correction in (0, 1)
         for dim in (None, 1, -1, (0, 2), (0, 1, 2))
     ),
-    Row("var: correction=3", having(torch.var, 1, correction=3), X, "var multiply", roundings=2),
-    Row("std: correction=3", having(torch.std, 1, correction=3), X, "std multiply", roundings=2),
+    Row("var: correction=3", bind(torch.var, 1, correction=3), X, "var multiply", roundings=2),
+    Row("std: correction=3", bind(torch.std, 1, correction=3), X, "std multiply", roundings=2),
     Row("var: around a large mean", lambda x: (x.var(1), x.std(1)), random(3, 512, mean=1000.0, scale=16.0), "var std"),
     Row("var_mean", lambda x: (*torch.var_mean(x, 1), *torch.std_mean(x, correction=0)), X, "var mean std mean",
         cancels=True),
     *(
-        Row(f"linalg_vector_norm: {dim}", having(torch.linalg.vector_norm, dim=dim), POSITIVE, "multiply sum sqrt",
+        Row(f"linalg_vector_norm: {dim}", bind(torch.linalg.vector_norm, dim=dim), POSITIVE, "multiply sum sqrt",
             roundings=3)
         for dim in (-1, 0, None, (0, 2))
     ),
     *(
         Row(f"linalg_vector_norm: order {order}, {dim}",
-            having(torch.linalg.vector_norm, order, dim=dim, keepdim=True), torch.relu(random(2, 3, 33)), call,
+            bind(torch.linalg.vector_norm, order, dim=dim, keepdim=True), torch.relu(random(2, 3, 33)), call,
             roundings=5)
         for order, call in NORMS.items()
         for dim in (None, 1, (0, -1))
     ),
     *(
-    Row(f"linalg_vector_norm: order {order}", having(torch.linalg.vector_norm, order, dim=-1), positive(3, 33),
+    Row(f"linalg_vector_norm: order {order}", bind(torch.linalg.vector_norm, order, dim=-1), positive(3, 33),
             "abs pow sum pow",
             roundings=8)
         for order in (0.5, -1.5)
     ),
-    Row("linalg_vector_norm: normalize", having(F.normalize, dim=-1), POSITIVE,
+    Row("linalg_vector_norm: normalize", bind(F.normalize, dim=-1), POSITIVE,
         "multiply sum sqrt maximum expand divide", roundings=4),
     Row("dist", lambda a, b: (torch.dist(a, b, 3), F.pairwise_distance(a, b)), (positive(4, 33), -positive(4, 33)),
         "subtract abs pow sum pow add multiply sum sqrt", roundings=6),
     *(
-        Row(f"_cdist_forward: order {order}", having(torch.cdist, order, "donot_use_mm_for_euclid_dist"),
+        Row(f"_cdist_forward: order {order}", bind(torch.cdist, order, "donot_use_mm_for_euclid_dist"),
             (random(2, 5, 33), random(2, 7, 33)), call, roundings=4)
     for order, call in {1.0: "reshape reshape subtract abs sum", 2.0: "reshape reshape subtract multiply sum sqrt", INF:
             "reshape reshape subtract abs max"}.items()
     ),
     *(
         Row(f"logsumexp: {dim}, keepdim={keepdim}",
-            having(lambda x, *to: (x.logsumexp(*to), (x - 1024).logsumexp(*to)), dim, keepdim),
+            bind(lambda x, *to: (x.logsumexp(*to), (x - 1024).logsumexp(*to)), dim, keepdim),
             random(3, 33, 5) * 100, f"{call} subtract {call}", roundings=2)
         for dim in (-1, 0, (0, 2))
         for keepdim, call in {False: f"{LOGSUMEXP} reshape", True: LOGSUMEXP}.items()
     ),
-    Row("logsumexp: of infinities", having("logsumexp", 1), POWERS, "max isinf where subtract exp sum log add reshape"),
+    Row("logsumexp: of infinities", bind("logsumexp", 1), POWERS, "max isinf where subtract exp sum log add reshape"),
     Row("nansum", lambda x: (x.nansum(), x.nansum(1, keepdim=True)), NOT_NUMBERS, "isnan where sum sum"),
-    Row("nanmean", having("nanmean", 1), NOT_NUMBERS, "isnan eqz typecast sum typecast isnan where sum typecast divide",
+    Row("nanmean", bind("nanmean", 1), NOT_NUMBERS, "isnan eqz typecast sum typecast isnan where sum typecast divide",
         roundings=3),
     Row("sum: nothing", lambda x: (x.sum(), x.sum(0), x.prod(1), x.any(), x.all(1)), torch.empty(3, 0), ""),
 ]  # fmt: skip

@@ -12,7 +12,7 @@ class Row:
     """An operation with one sample: the TTNN calls it becomes, in order, or why it runs in eager torch.
 
     name: the ATen operation; after a colon, what is particular about the sample. inputs: one value or a tuple of them.
-    calls: of TTNN, less "ttnn." and transfers, between spaces. reasons: words of each fallback, in order.
+    calls: TTNN's, without "ttnn." and transfers, separated by spaces. reasons: words of each fallback, in order.
     roundings, cancels: as `compiled.close` takes them. options: of the compiler. programs: kernel launches,
     where they matter. code: parts of the program.
     """
@@ -36,13 +36,13 @@ class Row:
         return self.name
 
 
-def having(function: Callable[..., Any] | str, *more: Any, **named: Any) -> Callable[..., Any]:
-    """The function with further arguments after its inputs; a name is that of a method of the first input."""
+def bind(function: Callable[..., Any] | str, *more: Any, **named: Any) -> Callable[..., Any]:
+    """The function with further arguments behind its inputs; a name is that of a method of the first input."""
     if isinstance(function, str):
         return lambda x: getattr(x, function)(*more, **named)
     return lambda *inputs: function(*inputs, *more, **named)
 
 
-def between(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function of a value that the device computed, read there: what moves lets placement choose where it runs."""
+def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function between two relus, which run on the device: placement leaves a mere move of inputs on the host."""
     return lambda x, *others: torch.relu(function(torch.relu(x), *others))

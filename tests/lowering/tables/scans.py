@@ -8,7 +8,7 @@ from compiled import positive, random
 
 from tt_dynamo.ir.graph import aten
 
-from .row import Row, having
+from .row import Row, bind
 
 # and along how many dimensions: the first, the middle and the last
 SHAPES = {
@@ -56,7 +56,7 @@ ROWS = [
     Row("prod: many factors", lambda x: (x.prod(1), x.prod()), (random(3, 300, scale=1 / 64) + 1).bfloat16().float(),
     "typecast permute reshape cumprod slice reshape typecast typecast permute reshape cumprod slice reshape reshape "
             "cumprod slice reshape typecast"),
-    Row("prod: all elements", having("prod"), _near_one(2, 3, 5), "typecast permute reshape cumprod slice reshape "
+    Row("prod: all elements", bind("prod"), _near_one(2, 3, 5), "typecast permute reshape cumprod slice reshape "
         "permute reshape cumprod slice reshape reshape cumprod slice reshape typecast"),
     Row("cumsum: a single number", lambda x: (x.cumsum(0), x.cumprod(-1), x.prod(), x.prod(0)), ONE,
         "reshape cumsum typecast reshape reshape cumprod typecast reshape clone clone"),
@@ -67,7 +67,7 @@ ROWS = [
     Row("prod: booleans", lambda x: ((torch.relu(x) > -1).prod(-1), (torch.relu(x) > 0).prod(-1, keepdim=True)),
         torch.cat([torch.ones(8, 3, 33), random(8, 40, 33)[:, 3:]], 1), "relu gt min typecast gt min typecast"),
     *(
-        Row(f"cumsum: {dtype} to {given}", having(_integers, given),
+        Row(f"cumsum: {dtype} to {given}", bind(_integers, given),
             torch.tensor([(1 << 24) + 1, -(1 << 25) - 3, 3, -1], dtype=dtype), "")
         for dtype in (torch.int64, torch.int32)
         for given in (None, torch.int32, torch.int64)
@@ -79,13 +79,13 @@ ROWS = [
         for row in [
             *(Row(f"_{name}: {shape}", _along(name, shape), random(*shape), " ".join([call] * dims))
               for shape, dims in SHAPES.items()),
-            *(Row(f"_{name}: {dim} of four", having(softmax, dim), X, call) for dim in range(-1, 3)),
-            Row(f"_{name}: large numbers", having(softmax, -1), X * 256, call),
-            Row(f"_{name}: masked", having(lambda x, f: f(x.masked_fill(torch.relu(x) > 0.5, -INF), -1), softmax), X,
+            *(Row(f"_{name}: {dim} of four", bind(softmax, dim), X, call) for dim in range(-1, 3)),
+            Row(f"_{name}: large numbers", bind(softmax, -1), X * 256, call),
+            Row(f"_{name}: masked", bind(lambda x, f: f(x.masked_fill(torch.relu(x) > 0.5, -INF), -1), softmax), X,
                 f"relu gt where {call}"),
             *(
                 Row(f"_{name}_backward_data: {dim}",
-                    having(lambda g, y, f, dim: f(g, y, dim, torch.float32), backward, dim),
+                    bind(lambda g, y, f, dim: f(g, y, dim, torch.float32), backward, dim),
                     (random(3, 2, 33, 5).reshape(X.shape), softmax(X, dim).bfloat16().float()), backward_call,
                     cancels=True)
                 for dim in (0, 1, -2, -1)
@@ -96,14 +96,14 @@ ROWS = [
     lambda x: (torch.softmax(x, -1), torch.log_softmax(x, -1), aten._safe_softmax(x, -1)), MASKED,
             "softmax moreh_logsoftmax max eq softmax where"),
     *(
-    Row(f"_softmax: a single number, {dim}", having(lambda x, d: (x.softmax(d), x.log_softmax(d)), dim), ONE,
+    Row(f"_softmax: a single number, {dim}", bind(lambda x, d: (x.softmax(d), x.log_softmax(d)), dim), ONE,
             "reshape softmax reshape reshape moreh_logsoftmax reshape")
         for dim in (0, -1)
     ),
     *(
-        Row(f"_softmax: to {to}", having(lambda x, to: (x.softmax(1, dtype=to), x.log_softmax(1, dtype=to)), to),
+        Row(f"_softmax: to {to}", bind(lambda x, to: (x.softmax(1, dtype=to), x.log_softmax(1, dtype=to)), to),
             X.bfloat16(), "softmax moreh_logsoftmax", roundings=2)
         for to in (torch.float32, torch.bfloat16)
     ),
-    Row("_softmax: softmin", having(F.softmin, 1), X, "neg softmax"),
+    Row("_softmax: softmin", bind(F.softmin, 1), X, "neg softmax"),
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from compiled import random
 
-from .row import Row, having
+from .row import Row, bind
 
 SHAPES = [(700,), (40, 33), (7, 40, 33), (8, 4, 40, 33), (8, 2, 8, 20, 33), (8, 1, 2, 8, 8, 33)]
 NAN, INF = float("nan"), float("inf")
@@ -54,11 +54,11 @@ ROWS = [
         for dim in sorted({0, len(shape) // 2, -1})
         for row in [
             _exact(f"argmax: {shape} along {dim}",
-                having(lambda x, d: (x.neg().argmax(d), x.neg().argmin(d, keepdim=True)), dim), distinct(*shape),
+                bind(lambda x, d: (x.neg().argmax(d), x.neg().argmin(d, keepdim=True)), dim), distinct(*shape),
                 "neg {0} neg {0} reshape".format(ARGMAX if dim in (-1, len(shape) - 1) else PERMUTED_ARGMAX)),
             *(
                 _exact(f"sort: {shape} along {dim}, descending={down}",
-                    having(lambda x, d, down: x.neg().sort(d, down)[0].neg(), dim, down), distinct(*shape), SORT)
+                    bind(lambda x, d, down: x.neg().sort(d, down)[0].neg(), dim, down), distinct(*shape), SORT)
                 for down in (False, True)
             ),
         ]
@@ -76,7 +76,7 @@ ROWS = [
             "neg to_layout argmax typecast to_layout"),
     *(
         _exact(f"max: along {dim}, keepdim={keep}",
-            having(lambda x, *to: (*x.neg().max(*to), *x.neg().min(*to)), dim, keep), distinct(40, 40, 40),
+            bind(lambda x, *to: (*x.neg().max(*to), *x.neg().min(*to)), dim, keep), distinct(40, 40, 40),
             f"neg {place} max to_layout min neg {place} to_layout")
         for dim, argmax in {0: PERMUTED_ARGMAX, 1: PERMUTED_ARGMAX, -1: ARGMAX}.items()
         for keep, place in {False: argmax, True: f"{argmax} reshape"}.items()
