@@ -26,9 +26,7 @@ def coverage() -> str:
     """The summary in Markdown, and above it the shares."""
     expressible = [operation for operation in CORE if operation.target not in IMPOSSIBLE]
     lowered = sum(operation.is_lowered for operation in expressible)
-    head = HEAD.format(
-        count=len(CORE), expressible=len(expressible), lowered=lowered, share=lowered / len(expressible)
-    )
+    head = HEAD.format(count=len(CORE), expressible=len(expressible), lowered=lowered, share=lowered / len(expressible))
     return head + "".join(_line(operation) for operation in sorted(CORE, key=lambda operation: operation.name))
 
 

@@ -33,8 +33,13 @@ def _prelu(channels: int) -> nn.PReLU:
 
 def _softplus(beta: float, threshold: float) -> Row:
     function = bind(F.softplus, beta=beta, threshold=threshold)
-    return Row(f"softplus: beta {beta}, threshold {threshold}", function, ENDS, "typecast softplus typecast",
-        code=("ttnn.float32",))
+    return Row(
+        f"softplus: beta {beta}, threshold {threshold}",
+        function,
+        ENDS,
+        "typecast softplus typecast",
+        code=("ttnn.float32",),
+    )
 
 
 ROWS = [

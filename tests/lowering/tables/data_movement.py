@@ -39,13 +39,19 @@ MOVES = {
     "constant_pad_nd: two dimensions": (lambda x: F.pad(x, (0, 31, 0, 2), value=1.5), "relu pad relu"),
     "constant_pad_nd: in front": (lambda x: F.pad(x, (1, 2), value=-1.0), "relu to_layout pad to_layout relu"),
     "constant_pad_nd: on all sides": (lambda x: F.pad(x, (1, 2, 3, 0, 1, 1)), "relu to_layout pad to_layout relu"),
-    "constant_pad_nd: five dimensions": (lambda x: F.pad(x[None, None], (1, 0, 2, 2, 1, 1, 1, 0, 0, 1)),
-        "relu reshape to_layout pad to_layout relu"),
-    "constant_pad_nd: padded and cut": (lambda x: F.pad(x, (1, -2, -1, 3)),
-        "relu slice to_layout slice pad to_layout relu"),
+    "constant_pad_nd: five dimensions": (
+        lambda x: F.pad(x[None, None], (1, 0, 2, 2, 1, 1, 1, 0, 0, 1)),
+        "relu reshape to_layout pad to_layout relu",
+    ),
+    "constant_pad_nd: padded and cut": (
+        lambda x: F.pad(x, (1, -2, -1, 3)),
+        "relu slice to_layout slice pad to_layout relu",
+    ),
     "constant_pad_nd: cut on both sides": (lambda x: F.pad(x, (-1, -2)), "relu to_layout slice to_layout relu"),
-    "_pad_circular": (lambda x: F.pad(x, (2, 1), mode="circular"), "relu concat to_layout slice to_layout slice "
-        "to_layout concat to_layout slice to_layout slice concat relu"),
+    "_pad_circular": (
+        lambda x: F.pad(x, (2, 1), mode="circular"),
+        "relu concat to_layout slice to_layout slice to_layout concat to_layout slice to_layout slice concat relu",
+    ),
     "stack": (lambda x: torch.stack([x, x], 1), "relu reshape concat relu"),
     "stack: at the end": (lambda x: torch.stack([x, x], -1), "relu reshape concat relu"),
     "triu": (lambda x: x.triu(-1), "relu where relu"),
@@ -53,29 +59,47 @@ MOVES = {
     "diag_embed": (lambda x: torch.diag_embed(x, 1), "relu concat reshape where relu"),
     "diag_embed: other dimensions": (lambda x: torch.diag_embed(x, -2, 0, 2), "relu concat reshape permute where relu"),
     "channel_shuffle": (lambda x: F.channel_shuffle(x.reshape(1, 6, 3, 11), 2), "relu reshape permute reshape relu"),
-    "pixel_unshuffle": (lambda x: F.pixel_unshuffle(x.reshape(1, 6, 3, 11)[..., :2, :10], 2),
-        "relu reshape slice slice reshape permute reshape relu"),
-    "pixel_shuffle": (lambda x: F.pixel_shuffle(x.reshape(1, 18, 1, 11)[:, :12], 2),
-        "relu reshape slice reshape permute reshape relu"),
-    "select_scatter": (lambda x: torch.select_scatter(x, x[:, 0], 1, 2), "relu slice reshape reshape to_layout slice "
-        "to_layout concat to_layout relu"),
-    "slice_scatter": (lambda x: torch.slice_scatter(x, x[:, :2], 1, 1), "relu slice to_layout slice to_layout concat "
-        "to_layout relu"),
+    "pixel_unshuffle": (
+        lambda x: F.pixel_unshuffle(x.reshape(1, 6, 3, 11)[..., :2, :10], 2),
+        "relu reshape slice slice reshape permute reshape relu",
+    ),
+    "pixel_shuffle": (
+        lambda x: F.pixel_shuffle(x.reshape(1, 18, 1, 11)[:, :12], 2),
+        "relu reshape slice reshape permute reshape relu",
+    ),
+    "select_scatter": (
+        lambda x: torch.select_scatter(x, x[:, 0], 1, 2),
+        "relu slice reshape reshape to_layout slice to_layout concat to_layout relu",
+    ),
+    "slice_scatter": (
+        lambda x: torch.slice_scatter(x, x[:, :2], 1, 1),
+        "relu slice to_layout slice to_layout concat to_layout relu",
+    ),
 }
 
 SPLITS = {
-    "unbind": (lambda x: x.unbind(1), "relu to_layout slice reshape slice reshape slice reshape to_layout to_layout "
-        "to_layout relu relu relu"),
-    "split": (lambda x: x.split(10, -1), "relu to_layout slice slice slice slice to_layout to_layout to_layout "
-        "to_layout relu relu relu relu"),
-    "split_with_sizes": (lambda x: x.split([3, 10, 20], 2), "relu to_layout slice slice slice to_layout to_layout "
-        "to_layout relu relu relu"),
+    "unbind": (
+        lambda x: x.unbind(1),
+        "relu to_layout slice reshape slice reshape slice reshape to_layout to_layout to_layout relu relu relu",
+    ),
+    "split": (
+        lambda x: x.split(10, -1),
+        "relu to_layout slice slice slice slice to_layout to_layout to_layout to_layout relu relu relu relu",
+    ),
+    "split_with_sizes": (
+        lambda x: x.split([3, 10, 20], 2),
+        "relu to_layout slice slice slice to_layout to_layout to_layout relu relu relu",
+    ),
     "unsafe_split": (lambda x: torch.unsafe_split(x, 2, 1), "relu to_layout slice slice to_layout to_layout relu relu"),
-    "unsafe_split_with_sizes": (lambda x: torch.unsafe_split_with_sizes(x, [1, 2], 1),
-        "relu to_layout slice slice to_layout to_layout relu relu"),
+    "unsafe_split_with_sizes": (
+        lambda x: torch.unsafe_split_with_sizes(x, [1, 2], 1),
+        "relu to_layout slice slice to_layout to_layout relu relu",
+    ),
     "chunk": (lambda x: x.chunk(2, -1), "relu to_layout slice slice to_layout to_layout relu relu"),
-    "tensor_split": (lambda x: x.tensor_split([1, 3], -1), "relu to_layout slice slice to_layout slice to_layout relu "
-        "relu relu"),
+    "tensor_split": (
+        lambda x: x.tensor_split([1, 3], -1),
+        "relu to_layout slice slice to_layout slice to_layout relu relu relu",
+    ),
     "split: along the first dimension": (lambda x: x.split(1), "relu slice slice relu relu"),
 }
 

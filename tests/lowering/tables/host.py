@@ -31,6 +31,4 @@ STAYING = {
     "masked_scatter": (lambda x: torch.masked_scatter(torch.relu(x), x > 0, x), X, "relu", "masked_scatter"),
 }  # fmt: skip
 
-ROWS = [
-    Row(name, function, x, calls, (reason,), roundings=2) for name, (function, x, calls, reason) in STAYING.items()
-]
+ROWS = [Row(name, function, x, calls, (reason,), roundings=2) for name, (function, x, calls, reason) in STAYING.items()]

@@ -118,8 +118,12 @@ def _patches(channels: int, patch: Any, *size: int, batch: int = 1, bias: bool =
     """A patch embedding: a fold and one linear."""
     layer = rounded(nn.Conv2d(channels, 10, patch, patch, bias=bias))
     name = f"convolution: patches of {patch}, {channels} channels, {size}, bias={bias}"
-    return Row(name, lambda x: layer(x).flatten(2).transpose(1, 2), random(batch, channels, *size),
-        "permute fold reshape to_layout linear")
+    return Row(
+        name,
+        lambda x: layer(x).flatten(2).transpose(1, 2),
+        random(batch, channels, *size),
+        "permute fold reshape to_layout linear",
+    )
 
 
 class _Embeddings(nn.Module):

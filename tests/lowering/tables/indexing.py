@@ -20,55 +20,86 @@ LOOKUP = "relu to_layout reshape reshape embedding reshape relu"
 # positions that the program knows: one lookup of rows
 KNOWN = {
     "roll": (lambda x: x.roll((1, -2), (1, 2)), LOOKUP),
-    "roll: along the last dimension": (lambda x: x.roll(5, -1), "relu permute to_layout reshape reshape embedding "
-        "reshape permute relu"),
+    "roll: along the last dimension": (
+        lambda x: x.roll(5, -1),
+        "relu permute to_layout reshape reshape embedding reshape permute relu",
+    ),
     "roll: as a line": (lambda x: x.roll(3), "relu to_layout reshape reshape gather reshape to_layout relu"),
     "flip": (lambda x: x.flip(0, 2), LOOKUP),
-    "flip: along the last dimension": (lambda x: x.flip(-1), "relu permute to_layout reshape reshape embedding reshape "
-        "permute relu"),
-    "flip: all dimensions": (lambda x: x.flip(0, 1, 2, 3), "relu to_layout reshape reshape gather reshape to_layout "
-        "relu"),
+    "flip: along the last dimension": (
+        lambda x: x.flip(-1),
+        "relu permute to_layout reshape reshape embedding reshape permute relu",
+    ),
+    "flip: all dimensions": (
+        lambda x: x.flip(0, 1, 2, 3),
+        "relu to_layout reshape reshape gather reshape to_layout relu",
+    ),
     "rot90": (lambda x: x.rot90(1, (1, 2)), LOOKUP),
-    "reflection_pad2d": (lambda x: F.pad(x, (2, 1, 1, 3), mode="reflect"), "relu permute to_layout reshape reshape "
-        "embedding reshape reshape relu reshape permute"),
-    "reflection_pad1d": (lambda x: F.pad(x[0], (2, 1), mode="reflect"), "relu slice reshape permute to_layout reshape "
-        "embedding permute relu"),
-    "reflection_pad3d": (lambda x: F.pad(x, (2, 1, 1, 3, 1, 2), mode="reflect"),
-        "relu permute to_layout reshape reshape embedding reshape permute relu"),
-    "replication_pad2d": (lambda x: F.pad(x, (2, 1, 1, 3), mode="replicate"), "relu permute to_layout reshape reshape "
-        "embedding reshape reshape relu reshape permute"),
+    "reflection_pad2d": (
+        lambda x: F.pad(x, (2, 1, 1, 3), mode="reflect"),
+        "relu permute to_layout reshape reshape embedding reshape reshape relu reshape permute",
+    ),
+    "reflection_pad1d": (
+        lambda x: F.pad(x[0], (2, 1), mode="reflect"),
+        "relu slice reshape permute to_layout reshape embedding permute relu",
+    ),
+    "reflection_pad3d": (
+        lambda x: F.pad(x, (2, 1, 1, 3, 1, 2), mode="reflect"),
+        "relu permute to_layout reshape reshape embedding reshape permute relu",
+    ),
+    "replication_pad2d": (
+        lambda x: F.pad(x, (2, 1, 1, 3), mode="replicate"),
+        "relu permute to_layout reshape reshape embedding reshape reshape relu reshape permute",
+    ),
     "unfold": (lambda x: x.unfold(2, 3, 1), "relu to_layout reshape reshape embedding reshape permute relu"),
     "im2col": (lambda x: F.unfold(x, 2, padding=1), "relu to_layout pad permute reshape embedding permute relu"),
     "diagonal": (lambda x: x.diagonal(1, 1, 2), "relu to_layout reshape embedding permute relu"),
     "as_strided": (lambda x: x.as_strided((5, 33), (66, 1), 33), LOOKUP),
     "index: rows in any order": (lambda x: x[:, [2, 0, 0]], LOOKUP),
-    "index: columns in any order": (lambda x: x[..., [2, 0, -1]], "relu permute to_layout reshape reshape embedding "
-        "reshape permute relu"),
+    "index: columns in any order": (
+        lambda x: x[..., [2, 0, -1]],
+        "relu permute to_layout reshape reshape embedding reshape permute relu",
+    ),
     "index: rows in order": (lambda x: x[:, [1, 2]], "relu slice relu"),
     "index: the last row": (lambda x: x[:, [-1]], "relu slice relu"),
     "index: rows by two lists": (lambda x: x[[0, 1], [2, 0]], "relu to_layout reshape embedding relu"),
-    "index: rows by two lists that are apart": (lambda x: x[[0, 1], :, [2, 0]],
-        "relu to_layout reshape embedding relu"),
-    "slice_scatter: every second row": (lambda x: torch.slice_scatter(x, x[:, :, :2], 2, 0, 4, 2),
-        "relu slice reshape to_layout reshape to_layout concat reshape embedding reshape relu"),
-    "diagonal_scatter": (lambda x: torch.diagonal_scatter(x, x.diagonal(0, 1, 2) * 2, 0, 1, 2),
-    "relu to_layout reshape embedding permute multiply reshape to_layout reshape to_layout concat reshape reshape "
-            "gather reshape to_layout relu"),
+    "index: rows by two lists that are apart": (
+        lambda x: x[[0, 1], :, [2, 0]],
+        "relu to_layout reshape embedding relu",
+    ),
+    "slice_scatter: every second row": (
+        lambda x: torch.slice_scatter(x, x[:, :, :2], 2, 0, 4, 2),
+        "relu slice reshape to_layout reshape to_layout concat reshape embedding reshape relu",
+    ),
+    "diagonal_scatter": (
+        lambda x: torch.diagonal_scatter(x, x.diagonal(0, 1, 2) * 2, 0, 1, 2),
+        "relu to_layout reshape embedding permute multiply reshape to_layout reshape to_layout concat reshape reshape "
+        "gather reshape to_layout relu",
+    ),
 }
 
 INDEXED = {
     "index: rows": (lambda x, i: x[i], 2, LOOKUP),
     "index: rows of every batch": (lambda x, i: x[:, i], 3, LOOKUP),
     "index: rows by a matrix of ids": (lambda x, i: x[:, i.view(2, 2)], 3, LOOKUP),
-    "index: columns": (lambda x, i: x[..., i], 33, "relu permute to_layout reshape reshape embedding reshape permute "
-        "relu"),
+    "index: columns": (
+        lambda x, i: x[..., i],
+        33,
+        "relu permute to_layout reshape reshape embedding reshape permute relu",
+    ),
     "index: two dimensions": (lambda x, i: x[:, i, i], 3, "relu to_layout reshape embedding relu"),
     "index: two dimensions apart": (lambda x, i: x[i, :, i], 2, "relu to_layout reshape embedding relu"),
     "index: two dimensions broadcast": (lambda x, i: x[i, i[:, None]], 2, LOOKUP),
-    "index: the first and the last dimension": (lambda x, i: x[i, ..., i], 2,
-        "relu permute to_layout reshape embedding relu"),
-    "index: all dimensions": (lambda x, i: x[i, i, i, i], 2, "relu to_layout reshape reshape gather reshape to_layout "
-        "relu"),
+    "index: the first and the last dimension": (
+        lambda x, i: x[i, ..., i],
+        2,
+        "relu permute to_layout reshape embedding relu",
+    ),
+    "index: all dimensions": (
+        lambda x, i: x[i, i, i, i],
+        2,
+        "relu to_layout reshape reshape gather reshape to_layout relu",
+    ),
     "index_select": (lambda x, i: x.index_select(2, i % 4), 4, LOOKUP),
     "take": (lambda x, i: x.take(i), 700, "relu to_layout reshape reshape gather reshape to_layout relu"),
 }
@@ -77,14 +108,18 @@ GATHERED = {
     "gather": (lambda x, i: x.gather(3, i), GATHER),
     "gather: along the first dimension": (lambda x, i: x.gather(0, i % 2), GATHER),
     "gather: a part": (lambda x, i: x.gather(2, i[:1, :2] % 4), GATHER),
-    "gather: from a line": (lambda x, i: x[0, 0, 0].gather(0, i[0, 0, 0]), "relu slice reshape slice reshape slice "
-        "reshape to_layout reshape reshape gather reshape to_layout relu"),
+    "gather: from a line": (
+        lambda x, i: x[0, 0, 0].gather(0, i[0, 0, 0]),
+        "relu slice reshape slice reshape slice reshape to_layout reshape reshape gather reshape to_layout relu",
+    ),
     "gather: take_along_dim": (lambda x, i: x.take_along_dim(i, 3), GATHER),
     "scatter": (lambda x, i: x.scatter(3, torch.arange(33).flip(0).expand(2, 3, 4, 33) + 0 * i, x), SCATTER),
     "scatter: numbers": (lambda x, i: x.scatter(3, i, 2.5), SCATTER),
     "scatter: along the first dimension": (lambda x, i: x.scatter(1, i[:, :1] % 3, x), SCATTER),
-    "scatter: into a line": (lambda x, i: x[0, 0, 0].scatter(0, i[0, 0, 0], 1.0),
-        "relu slice reshape slice reshape slice reshape to_layout scatter to_layout relu"),
+    "scatter: into a line": (
+        lambda x, i: x[0, 0, 0].scatter(0, i[0, 0, 0], 1.0),
+        "relu slice reshape slice reshape slice reshape to_layout scatter to_layout relu",
+    ),
 }
 
 SUMS = {
@@ -93,16 +128,26 @@ SUMS = {
     "scatter: with multiply": (lambda x, i: x.scatter(1, i % 3, 2.0, reduce="multiply"), SCATTER),
     "scatter_reduce: sums": (lambda x, i: x.scatter_reduce(1, i % 3, x, "sum"), SCATTER),
     "scatter_reduce: products": (lambda x, i: x.scatter_reduce(1, i % 3, x, "prod"), SCATTER),
-    "scatter_reduce: sums alone": (lambda x, i: x.scatter_reduce(1, i % 3, x, "sum", include_self=False),
-        "relu to_layout scatter scatter to_layout relu"),
-    "scatter_reduce: products alone": (lambda x, i: x.scatter_reduce(1, i % 3, x, "prod", include_self=False),
-        "relu to_layout scatter scatter to_layout relu"),
-    "index_add": (lambda x, i: x.index_add(1, i[0, 0, 0, :2] % 3, x[:, :2]),
-        "relu to_layout slice to_layout scatter to_layout relu"),
-    "index_add: multiples": (lambda x, i: x.index_add(1, i[0, 0, 0, :2] % 3, x[:, :2], alpha=2),
-        "relu to_layout slice multiply to_layout scatter to_layout relu"),
-    "index_put: accumulated": (lambda x, i: x.index_put((i[0, 0, 0, :3] % 2 - 2,), x[0], accumulate=True),
-        "relu to_layout slice reshape reshape expand to_layout scatter to_layout relu"),
+    "scatter_reduce: sums alone": (
+        lambda x, i: x.scatter_reduce(1, i % 3, x, "sum", include_self=False),
+        "relu to_layout scatter scatter to_layout relu",
+    ),
+    "scatter_reduce: products alone": (
+        lambda x, i: x.scatter_reduce(1, i % 3, x, "prod", include_self=False),
+        "relu to_layout scatter scatter to_layout relu",
+    ),
+    "index_add": (
+        lambda x, i: x.index_add(1, i[0, 0, 0, :2] % 3, x[:, :2]),
+        "relu to_layout slice to_layout scatter to_layout relu",
+    ),
+    "index_add: multiples": (
+        lambda x, i: x.index_add(1, i[0, 0, 0, :2] % 3, x[:, :2], alpha=2),
+        "relu to_layout slice multiply to_layout scatter to_layout relu",
+    ),
+    "index_put: accumulated": (
+        lambda x, i: x.index_put((i[0, 0, 0, :3] % 2 - 2,), x[0], accumulate=True),
+        "relu to_layout slice reshape reshape expand to_layout scatter to_layout relu",
+    ),
 }
 
 
@@ -113,21 +158,35 @@ def _set(x: torch.Tensor, i: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 PUT = {
-    "index_put: rows": (lambda x, i, v: x.index_put((i,), v), "relu reshape to_layout concat reshape embedding reshape "
-        "relu"),
-    "index_put: one row": (lambda x, i, v: x.index_put((i,), v[0]), "relu reshape expand reshape to_layout reshape "
-        "to_layout concat reshape embedding reshape relu"),
-    "index_put: one number": (lambda x, i, v: x.index_put((i,), torch.tensor(2.5)),
-        "relu reshape to_layout concat reshape embedding reshape relu"),
-    "index_put: by two indices": (lambda x, i, v: x.index_put((i, i), v[:, 0]),
-        "relu reshape to_layout concat reshape embedding reshape relu"),
-    "index_put: by all": (lambda x, i, v: x.index_put((i, i, i, i), torch.relu(v)[:, 0, 0, 0]),
-    "relu relu slice reshape slice reshape slice reshape to_layout reshape to_layout concat reshape reshape gather "
-            "reshape to_layout relu"),
-    "index_copy": (lambda x, i, v: x.index_copy(2, i, x[:, :, :2] * 2), "relu slice multiply reshape to_layout reshape "
-        "to_layout concat reshape embedding reshape relu"),
-    "index_fill": (lambda x, i, v: x.index_fill(1, i, 2.5), "relu reshape to_layout concat reshape embedding reshape "
-        "relu"),
+    "index_put: rows": (
+        lambda x, i, v: x.index_put((i,), v),
+        "relu reshape to_layout concat reshape embedding reshape relu",
+    ),
+    "index_put: one row": (
+        lambda x, i, v: x.index_put((i,), v[0]),
+        "relu reshape expand reshape to_layout reshape to_layout concat reshape embedding reshape relu",
+    ),
+    "index_put: one number": (
+        lambda x, i, v: x.index_put((i,), torch.tensor(2.5)),
+        "relu reshape to_layout concat reshape embedding reshape relu",
+    ),
+    "index_put: by two indices": (
+        lambda x, i, v: x.index_put((i, i), v[:, 0]),
+        "relu reshape to_layout concat reshape embedding reshape relu",
+    ),
+    "index_put: by all": (
+        lambda x, i, v: x.index_put((i, i, i, i), torch.relu(v)[:, 0, 0, 0]),
+        "relu relu slice reshape slice reshape slice reshape to_layout reshape to_layout concat reshape reshape gather "
+        "reshape to_layout relu",
+    ),
+    "index_copy": (
+        lambda x, i, v: x.index_copy(2, i, x[:, :, :2] * 2),
+        "relu slice multiply reshape to_layout reshape to_layout concat reshape embedding reshape relu",
+    ),
+    "index_fill": (
+        lambda x, i, v: x.index_fill(1, i, 2.5),
+        "relu reshape to_layout concat reshape embedding reshape relu",
+    ),
     "index_put: an item": (_set, "relu reshape to_layout concat reshape embedding reshape relu"),
 }
 

@@ -84,12 +84,18 @@ WITH_STATISTICS = {
 OF_VECTORS = {
     "normalize": (lambda x: F.normalize(torch.relu(x), dim=-1), "relu multiply sum sqrt maximum expand divide"),
     "normalize: by sums": (lambda x: F.normalize(torch.relu(x), dim=0, p=1), "relu abs sum maximum expand divide"),
-    "cosine_similarity": (lambda x: F.cosine_similarity(torch.relu(x), OTHER), "relu multiply sum sqrt multiply sum "
-        "sqrt maximum maximum divide divide multiply sum"),
-    "_weight_norm: rows": (lambda x: torch._weight_norm(torch.relu(x), COLUMN, 0),
-        "relu multiply sum sqrt divide multiply"),
-    "_weight_norm: columns": (lambda x: torch._weight_norm(torch.relu(x), ROW, 1),
-        "relu multiply sum sqrt divide multiply"),
+    "cosine_similarity": (
+        lambda x: F.cosine_similarity(torch.relu(x), OTHER),
+        "relu multiply sum sqrt multiply sum sqrt maximum maximum divide divide multiply sum",
+    ),
+    "_weight_norm: rows": (
+        lambda x: torch._weight_norm(torch.relu(x), COLUMN, 0),
+        "relu multiply sum sqrt divide multiply",
+    ),
+    "_weight_norm: columns": (
+        lambda x: torch._weight_norm(torch.relu(x), ROW, 1),
+        "relu multiply sum sqrt divide multiply",
+    ),
 }
 
 ROWS = [

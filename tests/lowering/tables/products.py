@@ -75,13 +75,22 @@ def _sums(name: str, function: Any, *shapes_and_calls: Any) -> list[Row]:
         calls = dict.fromkeys(calls, plain)
     return [
         *(
-            Row(f"{name}beta {beta}, alpha {alpha}",
-                bind(lambda c, **k: function(torch.relu(c), a, b, **k), beta=beta, alpha=alpha), addend, call,
-                roundings=2, cancels=True)
+            Row(
+                f"{name}beta {beta}, alpha {alpha}",
+                bind(lambda c, **k: function(torch.relu(c), a, b, **k), beta=beta, alpha=alpha),
+                addend,
+                call,
+                roundings=2,
+                cancels=True,
+            )
             for (beta, alpha), call in calls.items()
         ),
-        Row(f"{name}beta 0", lambda c, a: function(c, torch.neg(a), b, beta=0), (addend * float("nan"), a),
-            f"neg {product}"),
+        Row(
+            f"{name}beta 0",
+            lambda c, a: function(c, torch.neg(a), b, beta=0),
+            (addend * float("nan"), a),
+            f"neg {product}",
+        ),
     ]
 
 
@@ -107,8 +116,13 @@ def _attention(name: str, size: Any, *mask: torch.Tensor, function: Any = None, 
     padded, sliced = ("pad pad pad ", f" slice{after}") if dim % 32 else ("", "")
     filled = "fill_implicit_tile_padding " if mask and keys % 32 else ""
     function = function or bind(F.scaled_dot_product_attention, **options)
-    return Row(f"scaled_dot_product_attention: {name}{size}", function, (*operands(*size), *mask),
-        f"{expanded}{padded}{filled}{SDPA}{sliced}", cancels=True)
+    return Row(
+        f"scaled_dot_product_attention: {name}{size}",
+        function,
+        (*operands(*size), *mask),
+        f"{expanded}{padded}{filled}{SDPA}{sliced}",
+        cancels=True,
+    )
 
 
 def _masks(size: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -133,13 +147,23 @@ def _merging(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 def _multihead(width: int, heads: int, batch_first: bool) -> Row:
     attention = rounded(nn.MultiheadAttention(width, heads, batch_first=batch_first))
     padded, sliced = ("pad pad pad ", " slice") if width // heads % 32 else ("", "")
-    calls = f"linear reshape experimental.nlp_create_qkv_heads {SDPA} linear" if batch_first else (
-        "linear reshape permute reshape slice reshape slice reshape slice reshape reshape permute reshape permute "
-        f"reshape permute reshape reshape reshape {padded}{SDPA}{sliced} permute reshape linear"
+    calls = (
+        f"linear reshape experimental.nlp_create_qkv_heads {SDPA} linear"
+        if batch_first
+        else (
+            "linear reshape permute reshape slice reshape slice reshape slice reshape reshape permute reshape permute "
+            f"reshape permute reshape reshape reshape {padded}{SDPA}{sliced} permute reshape linear"
+        )
     )
     # projection, attention and output are rounded once each, and what the first rounds, the others sum up
-    return Row(f"multihead attention: {width} in {heads}, batch_first={batch_first}",
-        lambda x: attention(x, x, x, need_weights=False)[0], random(2, 5, width), calls, roundings=3, cancels=True)
+    return Row(
+        f"multihead attention: {width} in {heads}, batch_first={batch_first}",
+        lambda x: attention(x, x, x, need_weights=False)[0],
+        random(2, 5, width),
+        calls,
+        roundings=3,
+        cancels=True,
+    )
 
 
 ROWS = [
