@@ -42,6 +42,7 @@ WRONG = {
     "passes as one string": ({"disable_passes": "fuse_qkv"}, "a list of pass names, not 'fuse_qkv'"),
     "a number for a switch": ({"dry_run": 1}, "'dry_run' is True or False, not 1"),
     "no folder": ({"dump": 3}, "'dump' is the path of a folder, not 3"),
+    "no cache": ({"weight_cache": True}, "'weight_cache' is the path of a folder, not True"),
     "no count": ({"warn_after_shapes": 0}, "positive int, not 0"),
     "an unknown placement": ({"placement": "devcie"}, "unknown placement 'devcie'; did you mean 'device'"),
     "an unknown fidelity": ({"math_fidelity": "HiFi5"}, "unknown math_fidelity 'HiFi5'; did you mean"),

@@ -34,6 +34,10 @@ def _require_one_of(what: str, given: object, words: Iterable[str]) -> None:
         raise OptionError(f"unknown {what} {given!r}; {hint}")
 
 
+def _may_be_folder(given: object) -> bool:
+    return given is None or isinstance(given, (str, os.PathLike))
+
+
 def _one_of(*words: str) -> Any:
     """An option that is one of these words, at first the first."""
     return dataclasses.field(default=words[0], metadata={"words": words})
@@ -57,6 +61,7 @@ class Options:
         patterns to them, of which the first that fits counts: {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"}. A pattern
         (`fnmatch`) is held against the parameter's name in the model and the name of its module.
     cache_dtype: the same three for KV caches.
+    weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     mode: that of `torch.compile`, of which all give the same program.
     """
@@ -71,6 +76,7 @@ class Options:
     fp32_accumulation: bool = True
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = _one_of(*WEIGHT_DTYPES)
+    weight_cache: str | os.PathLike[str] | None = None
     warn_after_shapes: int = 4
     mode: str = _one_of(*MODES)
 
@@ -111,7 +117,8 @@ class Options:
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
             ("fp32_accumulation", isinstance(self.fp32_accumulation, bool), "True or False"),
             ("warn_after_shapes", isinstance(count, int) and count > 0, "a positive int"),
-            ("dump", self.dump is None or isinstance(self.dump, (str, os.PathLike)), "the path of a folder"),
+            ("dump", _may_be_folder(self.dump), "the path of a folder"),
+            ("weight_cache", _may_be_folder(self.weight_cache), "the path of a folder"),
             ("disable_passes", isinstance(self.disable_passes, tuple), "a list of pass names"),
         ):
             if not is_valid:

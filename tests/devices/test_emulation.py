@@ -1,6 +1,7 @@
 """The emulated namespace: real calls, values beside them, and what must never pass in silence."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,3 +202,23 @@ def test_a_result_that_is_its_input_unchanged_is_a_view(emulated: Any, upload: U
 def test_a_tensor_that_ttnn_makes_on_the_host_has_its_value(ttnn: Any, emulated: Any) -> None:
     mask = emulated.create_group_norm_input_mask(64, 8, 1, ttnn.bfloat16)
     assert torch.equal(mask.value, ttnn.create_group_norm_input_mask(64, 8, 1, ttnn.bfloat16).to_torch().float())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "bfloat8_b", "bfloat4_b"])
+def test_a_file_holds_the_value_of_a_tensor(
+    ttnn: Any, emulated: Any, device: Any, upload: Upload, random: Random, tmp_path: Path, dtype: str
+) -> None:
+    x = random(2, 40, 70)
+    x[0, 0, :3] = torch.tensor([torch.inf, 1e-38, -0.0])
+    tensor, path = upload(x, getattr(ttnn, dtype)), tmp_path / "x.tensorbin"
+    emulated.dump_tensor(path, tensor)
+    loaded = emulated.load_tensor(path, device=device.handle)
+    assert torch.equal(loaded.value, tensor.value)
+    assert (loaded.spec, loaded.padding) == (tensor.spec, tensor.padding)
+    assert torch.equal(ttnn.load_tensor(path).to_torch().float(), tensor.value), "TTNN alone reads the same"
+
+
+def test_a_tensor_whose_padding_is_not_known_is_put_into_no_file(emulated: Any, upload: Upload, tmp_path: Path) -> None:
+    filled = emulated.fill_implicit_tile_padding(upload(torch.ones(1, 1, 32, 40)), 7.0)
+    with pytest.raises(NotImplementedError, match="not prepared, nor padded otherwise"):
+        emulated.dump_tensor(tmp_path / "x.tensorbin", filled)

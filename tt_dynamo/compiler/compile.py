@@ -37,6 +37,7 @@ from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, em
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.transfer import Border
+from tt_dynamo.runtime.weight_cache import WeightCache
 from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
@@ -194,7 +195,9 @@ class Compiler:
         position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
         results = placed.graph.output_node().args[0]
         strict = self.options.fallback == "error"
-        border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run)
+        keeps_weights = self.options.weight_cache and not self.options.dry_run  # which has no contents to keep
+        cache = WeightCache(self.options.weight_cache, self.report) if keeps_weights else None
+        border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run, cache)
         return Program(
             source=self.report.code,
             device=self.device,

@@ -109,8 +109,9 @@ class GraphReport:
     `nodes` counts the ATen nodes that compute, of which `device_nodes` run on the device and `host_nodes` in eager
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
     counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
-    between calls) are bytes on the device; `transfers` are per call. `notes` say what else a user may want to know,
-    `seconds` the compile time of each stage, `code` the program as Python.
+    between calls) are bytes on the device; `transfers` are per call. `weights_read` came from files of the weight
+    cache since the first call, `weights_written` went there. `notes` say what else a user may want to know, `seconds`
+    the compile time of each stage, `code` the program as Python.
     """
 
     name: str
@@ -126,6 +127,8 @@ class GraphReport:
     peak_l1_bytes: int = 0
     weight_dtypes: dict[str, int] = field(default_factory=dict)
     cache_bytes: int = 0
+    weights_read: int = 0
+    weights_written: int = 0
     notes: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
@@ -208,6 +211,7 @@ class GraphReport:
         dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
         several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
+        cached = f"{self.weights_read} weights read, {self.weights_written} written"
         placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
         facts = [
             ("nodes", f"{self.nodes}: {placed}"),
@@ -219,6 +223,7 @@ class GraphReport:
             ("peak L1", size_text(self.peak_l1_bytes)),
             ("weights", f"{size_text(self.weight_bytes)}{several}"),
             ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
+            ("weight cache", cached if self.weights_read or self.weights_written else ""),
             ("compile time", stages or "not measured"),
             ("fallbacks", str(len(self.fallbacks) or "none")),
         ]

@@ -9,6 +9,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.runtime.weight_cache import WeightCache
 
 INT32 = (-(1 << 31), 1 << 31)
 UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.int32, torch.int64)
@@ -16,11 +17,15 @@ UPLOADABLE = (torch.float32, torch.bfloat16, torch.float16, torch.bool, torch.in
 
 @dataclasses.dataclass(frozen=True)
 class Border:
-    """Where the values of a program cross. Those of a dry run have no contents and serve no other program."""
+    """Where the values of a program cross. Those of a dry run have no contents and serve no other program.
+
+    cache: of weights on disk, where the user wants one.
+    """
 
     device: Device
     namespace: Any
     dry_run: bool = False
+    cache: WeightCache | None = None
 
     def up(self, tensor: torch.Tensor, spec: Spec) -> Any:
         """A device tensor with the values of `tensor` at `spec`.
@@ -35,6 +40,10 @@ class Border:
         elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
             tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
         return spec.upload(self.namespace, self.device.handle, tensor.detach())
+
+    def up_first(self, tensor: torch.Tensor, spec: Spec) -> Any:
+        """A weight that was not on the device before; one that changed since is not worth a file."""
+        return self.up(tensor, spec) if self.cache is None else self.cache.up(self, tensor, spec)
 
     def down(self, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
         """A torch tensor of `dtype` with the values of a device tensor."""

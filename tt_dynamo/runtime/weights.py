@@ -112,8 +112,9 @@ class WeightStore:
             key = memory, use.expression, use.spec, border.dry_run
             weight = self._weights.setdefault(key, Weight(None, stamps))
             if weight.tensor is None or not weight.stamps.current(sources):
+                up = border.up_first if weight.tensor is None else border.up
                 weight.tensor = None  # freed before its successor is allocated; where that fails, it is tried again
-                weight.tensor = border.up(use.evaluate(*sources), use.spec)
+                weight.tensor = up(use.evaluate(*sources), use.spec)
                 weight.stamps = stamps
             return weight
 

@@ -31,6 +31,8 @@ _OUTPUTS = {
     "padded_output",
 }  # fmt: skip
 _FREE = "ttnn.deallocate"
+# What gives values rounded already, and fills tiles up with zeros.
+_AS_MADE = ("ttnn.from_torch", "ttnn.load_tensor")
 # What begins the names of those that lay weights out for TTNN's kernels; the value kept is that of the original ones.
 _PREPARE = "ttnn.prepare_conv"
 
@@ -58,6 +60,8 @@ class Namespace:
             return EmulatedTensor
         if real is self.__ttnn.to_torch:
             return _to_torch
+        if real is self.__ttnn.dump_tensor:
+            return partial(_dump, self.__ttnn)
         if not callable(real) or isinstance(real, type):
             return real
         return _operation(self.__ttnn, operation_name(real) or path, real)
@@ -214,7 +218,7 @@ def _rounded(ttnn: ModuleType, name: str, value: torch.Tensor, result: Any, inpu
         moved = value is tensor._value or (not block_float and shares_storage(value, tensor._value))
         if moved and tensor.dtype == result.dtype:
             return value
-    return value if name == "ttnn.from_torch" else round_to(ttnn, value, result.dtype)
+    return value if name in _AS_MADE else round_to(ttnn, value, result.dtype)
 
 
 def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
@@ -230,7 +234,7 @@ def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
 
 def _padding(name: str, args: Any, kwargs: Any, inputs: list[EmulatedTensor], result: Any) -> float | None:
     """What the tile padding of a result holds, None where that is not known."""
-    if name == "ttnn.from_torch":
+    if name in _AS_MADE:
         return kwargs.get("pad_value", 0.0)
     if name == "ttnn.fill_implicit_tile_padding":
         return float(kwargs["fill_value"] if "fill_value" in kwargs else args[1])
@@ -281,3 +285,10 @@ def _to_torch(tensor: EmulatedTensor, dtype: torch.dtype | None = None, **_: Any
         result = tensor.value.to(TORCH_DTYPES[tensor.dtype.name], copy=True)
     result = result if dtype is None else result.to(dtype)
     return result.reshape(-1).reshape(result.shape)  # as TTNN gives it: contiguous also in dimensions of size 1
+
+
+def _dump(ttnn: ModuleType, file_name: Any, tensor: EmulatedTensor) -> None:
+    """`ttnn.dump_tensor`: the file is made of the value, since the mock's memory has no contents."""
+    if tensor.padding != 0.0 or tensor.value.shape != tuple(tensor.shape):
+        raise NotImplementedError("ttnn.dump_tensor takes tensors as they went up: not prepared, nor padded otherwise")
+    ttnn.dump_tensor(file_name, ttnn.from_torch(_to_torch(tensor), spec=tensor.spec))
