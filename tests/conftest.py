@@ -43,6 +43,16 @@ def passes_that_raised() -> Iterator[list[str]]:
     assert not raised, raised[0]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def choices_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What TTNN accepted in other runs is not known to this one."""
+    import tt_dynamo.compiler.choices as choices
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choices, "cache_root", lambda: tmp_path_factory.getbasetemp() / "tt_dynamo")
+        yield
+
+
 @pytest.fixture(scope="session")
 def board_device() -> Any:
     """The board under test, emulated: the device that every program in this process runs on."""

@@ -371,4 +371,3 @@ def test_what_belongs_to_a_device_is_made_once_for_each() -> None:
     kept = one.resource(list, "ab")
     assert kept == ["a", "b"] and one.resource(list, "cd") is kept
     assert other.resource(list, "cd") == ["c", "d"] and one.resource(dict) == {}
-    assert one.choices is not other.choices

@@ -102,12 +102,12 @@ def test_it_is_not_remembered_for_another_amount_of_free_l1(recorder: Any, tiles
 
 def test_what_is_refused_after_it_was_remembered_is_searched_for_again(recorder: Any, tiles: Any) -> None:
     call = Sizes(recorder, tiles(64, 32))
-    call.choose(64, 32)
+    call.choose(128, 64, 32)
     (asked,) = recorder.settings.choices
-    recorder.settings.choices[asked] = 128, 0
+    recorder.settings.choices[asked] = "128", 0
     call.asked.clear()
     call.choose(128, 64, 32)
-    assert call.asked == [128, 128, 64] and recorder.settings.choices[asked] == (64, 1)
+    assert call.asked == [128, 128, 64] and recorder.settings.choices[asked] == ("64", 1)
 
 
 def test_where_all_are_refused_the_first_refusal_is_raised(recorder: Any, tiles: Any) -> None:

@@ -8,6 +8,8 @@ Objects of TTNN (enumerations, grids, configurations) are written down as the Py
 
 import enum
 import functools
+import hashlib
+import json
 import operator
 import types
 from collections.abc import Callable, Sequence
@@ -99,18 +101,27 @@ class Recorder:
         the answer depends; what the device has free belongs to every key, so that a program does not depend on what was
         compiled before. Raises Refused, with TTNN's words for the first candidate, where all are refused.
         """
-        asked = (_described(key), self._conditions())
-        chosen, count = self.settings.choices.get(asked, (None, 0))
+        asked, names = self._question(key, candidates), list(map(_text, candidates))
+        chosen, count = self.settings.choices.get(asked, ("", 0))
         before = last_node(self._graph)
-        ordered = [chosen, *candidates] if chosen in candidates else candidates
+        ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
         accepted, result, refused = first_accepted(ordered, call, (Refused,), lambda: erase_after(before))
-        if refused or chosen not in candidates:
+        if refused or chosen not in names:
             count = candidates.index(accepted)
-            self.settings.choices[asked] = accepted, count
+            self.settings.choices[asked] = names[count], count
         if len(candidates) > 1 and last_node(self._graph) is not before:
-            choice = {"operation": key[0], "candidate": _text(accepted), "refused": count}
+            choice = {"operation": key[0], "candidate": names[count], "refused": count}
             meta.choice.set(last_node(self._graph), choice)
         return result
+
+    def _question(self, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
+        """What an answer depends on; as text, which is kept on disk, unless objects without a text are part of it."""
+        asked = _described(key), self.settings.grid_size, self._conditions()
+        try:
+            offered = json.dumps(list(candidates)).encode()
+            return f"{json.dumps(asked)} of {hashlib.sha256(offered).hexdigest()[:12]}"
+        except TypeError:
+            return asked
 
     def _conditions(self) -> tuple[Any, ...]:
         """What of the device decides beside a call itself: free L1 of a bank, and what takes L1 of its precision."""

@@ -20,6 +20,7 @@ import torch
 from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
+from tt_dynamo.compiler.choices import Choices, choices_path
 from tt_dynamo.compiler.fit import dram_or_error, zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
@@ -47,7 +48,8 @@ log = logging.getLogger(__name__)
 def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
     """A recorder with the settings of a device and the options, which knows how a program writes them."""
     grid = device.handle.compute_with_storage_grid_size()
-    recorder = Recorder(ttnn, Graph(), Settings(None, None, (grid.x, grid.y), device.handle, device.choices))
+    choices = device.resource(Choices, choices_path(device))
+    recorder = Recorder(ttnn, Graph(), Settings(None, None, (grid.x, grid.y), device.handle, choices))
     recorder.note(device.handle, "device")
     fidelity = getattr(ttnn.MathFidelity, math_fidelity(device.architecture, options))
     recorder.settings = replace(

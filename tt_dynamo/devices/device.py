@@ -42,8 +42,6 @@ class Device:
     """An open TTNN device and the TTNN namespace that programs for it call.
 
     Get one from `open_device`. `board` is the board's name ("n150"), `emulated` whether it is TTNN's mock cluster.
-    `choices`: of several TTNN calls for the same, the one that TTNN accepted and how many it refused before, by what
-    the answer depends on.
     """
 
     def __init__(self, handle: Any, board: str, *, emulated: bool, owned: bool):
@@ -51,7 +49,6 @@ class Device:
         self._owned = owned  # whether close() closes the TTNN device
         self.board = board
         self.emulated = emulated
-        self.choices: dict[Any, tuple[Any, int]] = {}
         self._resources: dict[type, Any] = {}
         self._dependents: weakref.WeakSet[Any] = weakref.WeakSet()
 

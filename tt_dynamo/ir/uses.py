@@ -48,7 +48,7 @@ class Settings:
     compute_kernel_config: Any
     grid_size: tuple[int, int]  # columns, rows of worker cores
     device: Any = None
-    # The candidates that TTNN accepted, by what that depends on, and how many it refused: kept with the device.
-    choices: dict[Any, tuple[Any, int]] = dataclasses.field(default_factory=dict, compare=False)
+    # The candidates that TTNN accepted, by what that depends on, and how many it refused before: kept with the device.
+    choices: dict[Any, tuple[str, int]] = dataclasses.field(default_factory=dict, compare=False)
     # Values that a lowering had to shard anew, and wants block-sharded.
     wants_block_sharding: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)

@@ -1,0 +1,194 @@
+"""What TTNN accepted is kept on disk: a second process does not search, and a bad file costs no more than a search."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fresh_process import BOARD, FreshProcess
+from torch.fx import Graph
+
+from tt_dynamo.compiler import choices as choices_module
+from tt_dynamo.compiler.choices import Choices, choices_path
+from tt_dynamo.compiler.recorder import Recorder
+from tt_dynamo.ir.errors import Refused
+from tt_dynamo.ir.uses import Settings
+
+CONFIG = SimpleNamespace(math_fidelity="HiFi4", fp32_dest_acc_en=True, packer_l1_acc=True)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "choices" / "board.jsonl"
+
+
+class Asking:
+    """A recorder with the choices in a file, as a process of its own has it; `asked` is what TTNN was asked."""
+
+    def __init__(self, device: Any, path: Path, config: Any = CONFIG, grid: tuple[int, int] = (8, 8)) -> None:
+        self.choices = Choices(path)
+        settings = Settings(None, config, grid, device.handle, self.choices)
+        self.recorder = Recorder(device.namespace(dry_run=True), Graph(), settings)
+        self.asked: list[Any] = []
+
+    def choose(self, *candidates: Any, key: tuple[Any, ...] = ("slice", 1), largest: int = 64) -> Any:
+        self.asked.clear()
+
+        def call(candidate: Any) -> Any:
+            self.asked.append(candidate)
+            if candidate["size"] > largest:
+                raise Refused("too large")
+            return candidate["size"]
+
+        return self.recorder.choose(key, [{"size": candidate} for candidate in candidates], call)
+
+    def sizes(self) -> list[int]:
+        return [candidate["size"] for candidate in self.asked]
+
+
+def test_a_second_process_asks_only_what_was_accepted(board_device: Any, path: Path) -> None:
+    first, other = Asking(board_device, path), Asking(board_device, path.with_name("other.jsonl"))
+    assert first.choose(256, 128, 64, 32) == 64 and first.sizes() == [256, 128, 64]
+    second = Asking(board_device, path)
+    assert second.choose(256, 128, 64, 32) == 64 and second.sizes() == [64]
+    assert list(second.choices.values()) == [("size=64", 2)]
+    assert other.choose(256, 128, 64, 32) == 64 and other.sizes() == [256, 128, 64], "another board's or version's file"
+
+
+@pytest.mark.parametrize("what", ["key", "candidates", "precision", "grid"])
+def test_another_question_is_asked_anew(board_device: Any, path: Path, what: str) -> None:
+    Asking(board_device, path).choose(256, 64)
+    config = SimpleNamespace(**{**vars(CONFIG), "fp32_dest_acc_en": what != "precision"})
+    second = Asking(board_device, path, config, grid=(8, 7) if what == "grid" else (8, 8))
+    sizes = (512, 256, 64) if what == "candidates" else (256, 64)
+    second.choose(*sizes, key=("slice", 2 if what == "key" else 1))
+    assert second.sizes() == [*sizes]
+
+
+def test_what_ttnn_refuses_now_is_searched_for_and_kept(board_device: Any, path: Path) -> None:
+    Asking(board_device, path).choose(128, 64, 32)
+    second = Asking(board_device, path)
+    assert second.choose(128, 64, 32, largest=32) == 32
+    assert second.sizes() == [64, 128, 64, 32]
+    third = Asking(board_device, path)
+    assert third.choose(128, 64, 32, largest=32) == 32 and third.sizes() == [32]
+
+
+def test_a_line_that_names_no_candidate_counts_for_nothing(board_device: Any, path: Path) -> None:
+    Asking(board_device, path).choose(128, 64)
+    path.write_text(path.read_text().replace("size=64", "size=65"))
+    second = Asking(board_device, path)
+    assert second.choose(128, 64) == 64 and second.sizes() == [128, 64]
+
+
+def test_questions_without_a_text_are_of_this_process_only(board_device: Any, path: Path) -> None:
+    first = Asking(board_device, path)
+    first.choose(128, 64, key=("slice", len))
+    first.choose(128, 64, key=("slice", len))
+    assert first.sizes() == [64] and not path.exists()
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "bytes": b"\xff\x00\xfe\n",
+    "a torn line": b'["question", "cand',
+    "another's": b"# some configuration\n",
+    "another shape": b'["question", "candidate"]\n',
+    "another type": b'["question", ["candidate"], 0]\n',
+    "a number": b"7\n",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_damaged_lines_are_left_out_with_a_warning_and_the_others_kept(
+    path: Path, what: str, warnings_logged: Any
+) -> None:
+    Choices(path)["question"] = "candidate", 3
+    path.write_bytes(path.read_bytes() + DAMAGES[what])
+    assert Choices(path) == {"question": ("candidate", 3)}
+    (warning,) = warnings_logged()
+    assert f"{path}: 1 of 2 lines are damaged" in warning
+    assert Choices(path) == {"question": ("candidate", 3)} and not warnings_logged(), "the file is sound again"
+
+
+def test_two_that_write_at_once_lose_nothing(path: Path) -> None:
+    one, other = Choices(path), Choices(path)
+    for number in range(50):
+        one[f"one {number}"] = other[f"other {number}"] = "candidate", number
+    both = Choices(path)
+    assert both == {**one, **other} and len(both) == 100
+
+
+def test_the_same_answer_is_written_once(path: Path) -> None:
+    choices = Choices(path)
+    for count in (1, 1, 2):
+        choices["question"] = "candidate", count
+    assert [json.loads(line)[2] for line in path.read_text().splitlines()] == [1, 2]
+    assert Choices(path) == {"question": ("candidate", 2)}
+
+
+def test_a_folder_that_cannot_be_written_is_warned_of_once(tmp_path: Path, warnings_logged: Any) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for path in (tmp_path / "file" / "board.jsonl", Path("/proc/tt_dynamo/board.jsonl")):
+        choices = Choices(path)
+        choices["one"], choices["two"] = ("candidate", 0), ("candidate", 1)
+        (warning,) = warnings_logged()
+        assert str(path) in warning and "is not kept for the next process" in warning
+        assert choices == {"one": ("candidate", 0), "two": ("candidate", 1)}
+
+
+def test_a_full_disk_is_warned_of_once(path: Path, warnings_logged: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices, write = Choices(path), os.write
+    monkeypatch.setattr(choices_module.os, "write", lambda file, data: write(file, data[:5]))
+    choices["one"], choices["two"] = ("candidate", 0), ("candidate", 1)
+    (warning,) = warnings_logged()
+    assert "the disk is full" in warning and len(path.read_bytes()) == 5
+
+
+def test_boards_and_lowerings_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(board: str = "n150", emulated: bool = True) -> str:
+        return choices_path(SimpleNamespace(board=board, emulated=emulated)).name  # type: ignore[arg-type]
+
+    names = [named(), named("p150"), named(emulated=False)]
+    monkeypatch.setattr(choices_module, "version", lambda package: "0.82")
+    names.append(named())
+    monkeypatch.setattr(choices_module, "_lowerings", lambda: "changed")
+    names.append(named())
+    assert len(set(names)) == len(names)
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+SEARCH = f"""
+import json, torch, tt_dynamo
+from tt_dynamo.compiler import recorder
+
+asked, first_accepted = [], recorder.first_accepted
+
+def counted(candidates, call, *rest):
+    def asking(candidate):
+        asked.append(candidate)
+        return call(candidate)
+    return first_accepted(candidates, asking, *rest)
+
+recorder.first_accepted = counted
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 7, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1))
+options = {{"device": {BOARD!r}, "dry_run": True}}
+with tt_dynamo.record() as reports, torch.no_grad():
+    torch.compile(model, backend="ttnn", options=options)(torch.randn(2, 3, 512, 512))
+found = {{"asked": len(asked), "choices": [(c.operation, c.candidate, c.refused) for c in reports[0].choices]}}
+print(json.dumps({{**found, "code": reports[0].code}}))
+"""
+
+
+def test_a_second_process_searches_nothing_and_has_the_same_program(fresh_process: FreshProcess) -> None:
+    first, second = fresh_process.run(SEARCH), fresh_process.run(SEARCH)
+    assert first["asked"] > len(first["choices"]) > 0, "TTNN refused something"
+    assert second["asked"] == len(second["choices"])
+    assert (second["choices"], second["code"]) == (first["choices"], first["code"])
