@@ -195,8 +195,8 @@ class Compiler:
         position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
         results = placed.graph.output_node().args[0]
         strict = self.options.fallback == "error"
-        keeps_weights = self.options.weight_cache and not self.options.dry_run  # which has no contents to keep
-        cache = WeightCache(self.options.weight_cache, self.report) if keeps_weights else None
+        folder = None if self.options.dry_run else self.options.weight_cache  # a dry run has no contents to keep
+        cache = None if folder is None else WeightCache(folder, self.report)
         border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run, cache)
         return Program(
             source=self.report.code,
