@@ -11,6 +11,7 @@ REPOSITORY = Path(__file__).parents[1]
 ALLOWED = {
     "ir": set(),
     "devices": set(),
+    "estimate": {"ir", "devices"},
     "report": {"ir"},
     "passes": {"ir"},
     "lowering": {"ir"},

@@ -1,0 +1,173 @@
+"""Formulas against examples worked by hand, and what must hold of all of them."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from tt_dynamo.estimate.calls import estimate
+from tt_dynamo.estimate.chip import BOUNDS, Chip, chip_of
+from tt_dynamo.estimate.operations import OPERATIONS
+from tt_dynamo.estimate.tensor import Call, Tensor
+
+EVERY_BOARD = pytest.mark.parametrize("board", ["n150", "n300", "p150"])
+
+
+def grid(x: int, y: int) -> SimpleNamespace:
+    return SimpleNamespace(x=x, y=y)
+
+
+def precision(fidelity: str = "HiFi2", *, float32: bool = False) -> SimpleNamespace:
+    return SimpleNamespace(math_fidelity=fidelity, fp32_dest_acc_en=float32, packer_l1_acc=True)
+
+
+def linear(rows: int, k: int, n: int, *, place: str = "DRAM", weight: str = "bfloat16", **options: object) -> Call:
+    x, out = (Tensor((rows, columns), memory=place) for columns in (k, n))
+    given = {"core_grid": grid(8, 8), "compute_kernel_config": precision(), **options}
+    return Call("ttnn.linear", (x, Tensor((k, n), weight)), (out,), given)
+
+
+def plain(**constants: float) -> Chip:
+    """A chip of 4 x 4 cores at 1 GHz whose constants are round numbers."""
+    k = {**dict.fromkeys(vars(chip_of("n150").k), 0.0), "overlap": 64.0, **constants}
+    for name in k:
+        if name.endswith("_gbs") and not k[name]:
+            k[name] = 1e12
+    return Chip("wormhole_b0", (4, 4), 12, 1.0, 288.0, SimpleNamespace(**k))
+
+
+def nanoseconds(call: Call, chip: Chip) -> float:
+    return estimate(call, chip).seconds * 1e9
+
+
+def test_a_tensor_counts_padded_tiles_and_their_bytes() -> None:
+    x = Tensor((2, 33, 65), "bfloat8_b")
+    assert (x.rows, x.columns, x.tiles, x.bytes) == (4, 3, 12, 12 * 1088)
+
+
+def test_rows_take_the_bytes_of_their_elements_alone() -> None:
+    x = Tensor((3, 10), "bfloat16", "ROW_MAJOR")
+    assert (x.pages, x.bytes) == (3, 60)
+
+
+def test_a_product_bound_by_compute_takes_its_tile_products_on_the_busiest_core() -> None:
+    # 8 x 8 tiles of the result on 4 x 4 cores are 2 x 2 a core; each sums 16 products of 32 cycles in HiFi2.
+    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12, product_start_ns=100.0)
+    found = estimate(linear(256, 512, 256, core_grid=grid(4, 4)), chip)
+    assert found.seconds * 1e9 == pytest.approx(2 * 2 * 16 * 32 + 100, rel=1e-3)
+    assert found.bound == "compute"
+
+
+def test_partial_sums_cost_only_with_float32_accumulation() -> None:
+    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12, partial_sum_cycles=50.0)
+    config = SimpleNamespace(kind="2d", in0_block_w=4, compute_with_storage_grid_size=grid(4, 4))
+    once, again = (
+        nanoseconds(linear(256, 512, 256, program_config=config, compute_kernel_config=precision(float32=wide)), chip)
+        for wide in (False, True)
+    )
+    assert again - once == pytest.approx(4 * 3 * 50, rel=1e-3)  # 4 tiles a core, 4 blocks, so 3 sums put back
+
+
+def test_a_product_from_dram_shards_is_bound_by_the_bytes_of_the_weights() -> None:
+    chip = plain(matrix_cycles=1e-3, unpack_bytes_per_cycle=1e12, dram_sharded_gbs=100.0)
+    x = Tensor((32, 1536), memory="L1", sharding="WIDTH_SHARDED", cores=12)
+    weight = Tensor((1536, 1536), "bfloat8_b", sharding="WIDTH_SHARDED", cores=12)
+    found = estimate(Call("ttnn.linear", (x, weight), (x,)), chip)
+    assert found.seconds * 1e9 == pytest.approx(48 * 48 * 1088 / 100, rel=1e-3)
+    assert (found.bound, found.family) == ("DRAM", "DRAM-sharded product")
+
+
+def test_an_interleaved_norm_of_one_row_of_tiles_runs_on_one_core() -> None:
+    chip = plain(norm_cycles=1000.0, norm_start_cycles=10.0)
+    x = Tensor((32, 1024))
+    assert nanoseconds(Call("ttnn.rms_norm", (x,), (x,)), chip) == pytest.approx(32 * 1000 + 10, rel=1e-3)
+
+
+def test_a_sharded_norm_shares_the_columns_among_its_cores() -> None:
+    chip = plain(norm_cycles=1000.0)
+    x = Tensor((32, 1024), memory="L1", sharding="WIDTH_SHARDED", cores=16)
+    assert nanoseconds(Call("ttnn.rms_norm", (x,), (x,)), chip) == pytest.approx(2 * 1000, rel=1e-3)
+
+
+def test_a_causal_attention_does_half_of_what_a_full_one_does() -> None:
+    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12)
+    x = Tensor((1, 16, 1024, 64))
+    sizes = {"q_chunk_size": 128, "k_chunk_size": 128, "compute_with_storage_grid_size": grid(4, 4)}
+
+    def attend(causal: bool) -> float:
+        options = {"program_config": SimpleNamespace(**sizes), "is_causal": causal}
+        return nanoseconds(Call("ttnn.transformer.scaled_dot_product_attention", (x, x, x), (x,), options), chip)
+
+    # A head a core: 8 chunks of queries, each with 8 of keys; a pair is 4 x 4 x (2 + 2) products of 32 cycles.
+    assert attend(False) == pytest.approx(8 * 8 * 64 * 32, rel=1e-3)
+    assert attend(True) / attend(False) == pytest.approx(4.5 / 8, rel=1e-3)
+
+
+def test_decode_attention_reads_the_cache_once() -> None:
+    chip = plain(matrix_cycles=1e-6, unpack_bytes_per_cycle=1e12, attention_gbs=100.0)
+    query, cache = Tensor((1, 8, 32, 128)), Tensor((8, 8, 1024, 128), "bfloat8_b")
+    call = Call("ttnn.transformer.scaled_dot_product_attention_decode", (query, cache, cache), (query,))
+    assert nanoseconds(call, chip) == pytest.approx(2 * cache.bytes / 100, rel=1e-3)
+
+
+def test_a_collective_sends_what_the_other_chips_lack() -> None:
+    chip = plain(ethernet_gbs=10.0)
+    one, four = Tensor((32, 256)), Tensor((32, 1024))
+    assert nanoseconds(Call("ttnn.all_gather", (one,), (four,)), chip) == pytest.approx(
+        four.bytes * 0.75 / 10, rel=1e-3
+    )
+
+
+@EVERY_BOARD
+def test_every_formula_gives_a_finite_cost_for_plain_tensors(board: str) -> None:
+    chip, x = chip_of(board), Tensor((1, 8, 64, 64))
+    for operation in OPERATIONS:
+        found = estimate(Call(operation, (x, x, x), (x,)), chip)
+        assert math.isfinite(found.seconds) and found.seconds >= 0, operation
+        assert found.bound in BOUNDS and 0 <= found.utilization <= 1, operation
+
+
+@EVERY_BOARD
+def test_four_times_the_rows_are_never_faster(board: str) -> None:
+    chip, sizes = chip_of(board), [Tensor((1, 8, rows, 128)) for rows in (32, 128, 512, 2048)]
+    for operation in OPERATIONS:
+        times = [estimate(Call(operation, (x, x, x), (x,)), chip).seconds for x in sizes]
+        assert times == sorted(times), operation
+
+
+@EVERY_BOARD
+def test_narrower_weights_are_never_slower(board: str) -> None:
+    chip = chip_of(board)
+    for rows, k, n in ((32, 4096, 4096), (1024, 4096, 14336), (3072, 768, 3072), (8192, 256, 64)):
+        times = [
+            nanoseconds(linear(rows, k, n, weight=dtype, core_grid=grid(*chip.grid)), chip)
+            for dtype in ("bfloat4_b", "bfloat8_b", "bfloat16")
+        ]
+        assert times == sorted(times)
+
+
+@EVERY_BOARD
+def test_higher_fidelity_is_never_faster(board: str) -> None:
+    times = [
+        nanoseconds(linear(1024, 1024, 1024, compute_kernel_config=precision(fidelity)), chip_of(board))
+        for fidelity in ("LoFi", "HiFi2", "HiFi3", "HiFi4")
+    ]
+    assert times == sorted(times) and times[0] < times[-1]
+
+
+def test_an_ideal_chip_is_never_slower() -> None:
+    chip = chip_of("n150")
+    found = estimate(linear(4096, 4096, 4096), chip)
+    products, peak = 128**3, 16 * 2
+    assert found.utilization == pytest.approx(products * peak / 64 / (found.seconds * 1e9), rel=1e-6)
+
+
+def test_an_unknown_operation_is_costed_by_its_bytes() -> None:
+    chip, x = chip_of("n150"), Tensor((1024, 1024))
+    found = estimate(Call("ttnn.no_such_operation", (x,), (x,)), chip)
+    assert found.bound == found.family == "unknown"
+    assert found.seconds * 1e9 > 2 * x.bytes / chip.dram
+
+
+def test_an_unknown_board_counts_as_an_n150() -> None:
+    assert chip_of("no_such_board").grid == chip_of("n150").grid

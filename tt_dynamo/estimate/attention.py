@@ -1,0 +1,77 @@
+"""Device time of attention: scaled_dot_product_attention by chunks, and its decode form against a cache."""
+
+from tt_dynamo.estimate.chip import Chip, Cost
+from tt_dynamo.estimate.kernels import moved_bytes
+from tt_dynamo.estimate.products import fidelity_of
+from tt_dynamo.estimate.tensor import TILE, Call, ceil_div
+
+
+def _softmax_cycles(chip: Chip) -> float:
+    """Of one tile of scores: the difference from the maximum, its exponential, the sums; no constant of its own."""
+    return chip.k.unary_cycles + 2 * chip.k.binary_cycles
+
+
+def attention(call: Call, chip: Chip) -> Cost:
+    """query [batch, heads, m, d], key and value [batch, kv heads, n, d].
+
+    A core has whole chunks of queries. With each it goes through the chunks of keys: a causal one through those before
+    it, reading keys and values from DRAM every time; else cores of one head pass them on.
+    """
+    query, key, value = call.inputs[:3]
+    options = call.options
+    config = options.get("program_config")
+    grid = getattr(config, "compute_with_storage_grid_size", None)
+    cores = grid.x * grid.y if grid is not None else chip.cores
+    q_rows = ceil_div(getattr(config, "q_chunk_size", 0) or TILE, TILE)
+    k_rows = ceil_div(getattr(config, "k_chunk_size", 0) or TILE, TILE)
+    batch, heads, length, width = (1, 1, *query.shape)[-4:]
+    m, n, d, v = (ceil_div(size, TILE) for size in (length, key.shape[-2], width, value.shape[-1]))
+    q_chunks, k_chunks = ceil_div(m, q_rows), ceil_div(n, k_rows)
+    causal = bool(options.get("is_causal", True))
+    seen = (k_chunks + min(1.0, q_rows / k_rows)) / 2 if causal else k_chunks
+    window = options.get("sliding_window_size")
+    if window:
+        seen = min(seen, ceil_div(window, k_rows * TILE) + 1)
+    chunks = batch * heads * q_chunks
+    pairs = ceil_div(chunks, cores) * seen
+    fidelity, *_ = fidelity_of(options)
+    p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
+    products = q_rows * k_rows * (d + v)
+    softmax = q_rows * k_rows * chip.cycles(_softmax_cycles(chip))
+    masked = q_rows * k_rows * chip.cycles(chip.k.binary_cycles) if len(call.inputs) > 3 else 0.0
+    traffic = chunks * seen * k_rows * (d * key.tile_bytes + v * value.tile_bytes) / (1 if causal else q_chunks)
+    return chip.cost(
+        "attention",
+        compute=pairs * (products * p + softmax + masked),
+        dram=(traffic + moved_bytes((query, *call.outputs))) / chip.k.attention_gbs,
+        dispatch=chip.cycles(chip.k.attention_start_cycles),
+        products=batch * heads * q_chunks * seen * products,
+        fidelity=fidelity,
+        dram_bytes=moved_bytes(call.tensors),
+    )
+
+
+def attention_decode(call: Call, chip: Chip) -> Cost:
+    """query [1, batch, heads, d]; key, value [batch, kv heads, length, d]: all of the cache is read once.
+
+    Positions are values, so a cache counts as full.
+    """
+    query, key, value = call.inputs[:3]
+    batch, kv_heads, length, width = (1, 1, *key.shape)[-4:]
+    window = call.options.get("sliding_window_size")
+    rows = ceil_div(min(length, window or length), TILE)
+    d, m = ceil_div(width, TILE), ceil_div(max(1, query.shape[-2] // max(1, kv_heads)), TILE)
+    fidelity, *_ = fidelity_of(call.options)
+    p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
+    products = batch * kv_heads * rows * m * 2 * d
+    scores = batch * kv_heads * rows * m * chip.cycles(_softmax_cycles(chip))
+    dram_bytes = batch * kv_heads * rows * d * (key.tile_bytes + value.tile_bytes)
+    return chip.cost(
+        "attention decode",
+        compute=(products * p + scores) / min(chip.cores, max(1, batch * kv_heads * rows)),
+        dram=dram_bytes / chip.k.attention_gbs,
+        dispatch=chip.cycles(chip.k.attention_start_cycles),
+        products=products,
+        fidelity=fidelity,
+        dram_bytes=dram_bytes,
+    )

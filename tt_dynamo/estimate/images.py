@@ -1,0 +1,71 @@
+"""Device time of convolutions and pools of images [1, 1, batch * height * width, channels]."""
+
+import math
+
+from tt_dynamo.estimate.chip import Chip, Cost
+from tt_dynamo.estimate.kernels import cores_of, moved_bytes
+from tt_dynamo.estimate.products import fidelity_of
+from tt_dynamo.estimate.tensor import TILE, Call, ceil_div
+
+
+def convolution(call: Call, chip: Chip) -> Cost:
+    """A product of gathered pixels [pixels, kernel * in] and weights [kernel * in, out], after a halo of neighbours.
+
+    The rows of the result are shared by cores sharded by height; in blocks the columns are, too.
+    """
+    k, (x, weight), out = chip.k, call.inputs[:2], call.outputs[0]
+    fidelity, *_ = fidelity_of(call.options)
+    cores = out.cores or min(chip.cores, out.rows)
+    # TTNN lays the weights out as [1, 1, kernel * in, out]; on the host they are [out, in, *kernel].
+    folded = weight.shape[-2] if weight.shape[:-2] in ((), (1,), (1, 1)) else math.prod(weight.shape[1:])
+    depth = ceil_div(folded, TILE)
+    across = min(out.columns, chip.grid[0]) if out.sharding == "BLOCK_SHARDED" else 1
+    if out.sharding == "WIDTH_SHARDED":
+        across = min(out.columns, cores)
+    rows = ceil_div(out.rows, max(1, cores // across))
+    columns = ceil_div(out.columns, across)
+    # The weights come as whole columns from DRAM and are sent to every core.
+    weights = depth * out.columns * weight.tile_bytes
+    p = chip.tile_product(fidelity, x.tile_bytes, weight.tile_bytes)
+    return chip.cost(
+        "convolution",
+        compute=rows * columns * depth * p,
+        l1=chip.cycles(rows * ceil_div(depth, across) * k.gather_pixels_cycles),
+        noc=weights / across / k.convolution_weights_gbs,
+        dram=(moved_bytes((x, out)) + weights) / k.stream_gbs,
+        dispatch=chip.cycles(k.convolution_start_cycles),
+        products=out.rows * out.columns * depth,
+        fidelity=fidelity,
+        dram_bytes=moved_bytes((x, out)) + weights,
+        overlap=1.0,
+    )
+
+
+def pool(call: Call, chip: Chip) -> Cost:
+    """Each pixel of the result reads its window, `kernel_size`, of up to eight tiles of channels at once."""
+    out = call.outputs[0]
+    window = math.prod(call.options.get("kernel_size") or (3, 3))
+    pixels = math.prod(out.shape[:-1])
+    cores = out.cores or min(chip.cores, pixels)
+    across = min(out.columns, cores) if out.sharding in ("WIDTH_SHARDED", "BLOCK_SHARDED") else 1
+    per_core = ceil_div(pixels, max(1, cores // across)) * ceil_div(ceil_div(out.columns, across), 8)
+    return chip.cost(
+        "pool",
+        l1=chip.cycles(per_core * window * chip.k.pool_cycles),
+        dram=moved_bytes(call.tensors) / chip.k.row_gbs,
+        dispatch=chip.cycles(chip.k.convolution_start_cycles),
+        dram_bytes=moved_bytes(call.tensors),
+    )
+
+
+def upsample(call: Call, chip: Chip) -> Cost:
+    """Pixels are written several times: a page of the result each."""
+    out = call.outputs[0]
+    pages = ceil_div(math.prod(out.shape[:-1]), cores_of(out, chip))
+    return chip.cost(
+        "pool",
+        l1=chip.cycles(pages * chip.k.page_cycles),
+        dram=moved_bytes(call.tensors) / chip.k.row_gbs,
+        dispatch=chip.cycles(chip.k.start_cycles),
+        dram_bytes=moved_bytes(call.tensors),
+    )
