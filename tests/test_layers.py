@@ -18,7 +18,7 @@ ALLOWED = {
     "options": {"passes", "devices"},
     "capture": {"ir", "options", "report"},
     "runtime": {"ir", "lowering", "devices", "report"},
-    "compiler": {"ir", "passes", "lowering", "runtime", "report", "devices", "options"},
+    "compiler": {"ir", "passes", "lowering", "runtime", "report", "devices", "estimate", "options"},
 }
 
 

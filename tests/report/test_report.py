@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, emit, record
+from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, emit, estimated_phases, record
 
 
 def report(name="graph_0", **fields):
@@ -180,6 +180,43 @@ def test_the_operation_table_has_a_line_per_call():
     assert lines[0].split() == ["launches", "operation", "node", "module"]
     assert lines[1].split() == ["9", "ttnn.linear", "op_0", "encoder.layer.0.query"]
     assert len(lines) == 3
+
+
+def timed_report(*targets):
+    timed = [Operation(f"op_{i}", t, f"layers.{i}.mlp", 1, 2e-3, "DRAM", 0.5) for i, t in enumerate(targets)]
+    gaps = {"launch_gap_seconds": 1e-3, "host_bytes_per_second": 1e6}
+    crossing = [Transfer("x", "to_device", 1000)]
+    return report(operations=timed, device_programs=len(timed), transfers=crossing, **gaps)
+
+
+def test_the_estimate_is_kernels_gaps_and_transfers():
+    timed = timed_report("ttnn.linear", "ttnn.linear")
+    assert timed.kernel_seconds == pytest.approx(4e-3)
+    assert timed.estimated_seconds == pytest.approx(4e-3 + 2e-3 + 1e-3)
+    assert "estimate          7.000 ms per run (forward): 4.000 ms kernels" in str(timed)
+    assert json.loads(json.dumps(timed.to_dict()))["estimated_seconds"] == pytest.approx(7e-3)
+
+
+def test_the_estimate_table_has_a_line_per_call_that_takes_time():
+    timed = timed_report("ttnn.linear")
+    timed.operations.append(Operation("view", "ttnn.reshape", "", 0))
+    lines = timed.estimate_table().splitlines()
+    assert lines[0].startswith("estimate µs")
+    assert lines[1].split() == ["2000.0", "DRAM", "50%", "ttnn.linear", "op_0", "layers.0.mlp"]
+    assert len(lines) == 2
+
+
+def test_estimates_add_up_by_module_and_phase():
+    step = timed_report("ttnn.experimental.paged_update_cache", "ttnn.linear")
+    prompt = timed_report("ttnn.fill_cache")
+    assert step.estimated_modules(1) == {"layers": pytest.approx(4e-3)}
+    assert step.estimated_modules() == {"layers.0": pytest.approx(2e-3), "layers.1": pytest.approx(2e-3)}
+    phases = estimated_phases([step, prompt, step])
+    assert phases == {"decode": pytest.approx(14e-3), "prefill": pytest.approx(4e-3)}
+
+
+def test_a_report_without_estimates_says_nothing_of_them():
+    assert "estimate" not in str(report()) and report().estimated_seconds == 0.0
 
 
 def test_to_dict_survives_json_with_the_derived_numbers():

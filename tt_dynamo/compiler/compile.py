@@ -19,6 +19,7 @@ from tt_dynamo.compiler.states import keep_outputs, keep_states
 from tt_dynamo.compiler.trace import Trace, recorder_for
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.devices import Device
+from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, copy_graph, is_parameter
@@ -90,6 +91,9 @@ class Compiler:
         with self._stage("measure"), explained(graph, self.device, self.ttnn), contextlib.closing(traced):
             launches = measure_program(self.report, traced.graph, traced.arguments(), self.ttnn)
         _fill_report(self.report, graph, sides, traced, launches)
+        chip = recorder.settings.chip
+        self.report.launch_gap_seconds = chip.launch_gap_seconds
+        self.report.host_bytes_per_second = chip.host_bytes_per_second
         self._publish(program, traced)
         return program
 
@@ -235,7 +239,9 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
     report.calls = len(calls)
     for node, count in zip(calls, launches or [0] * len(calls), strict=True):
         path = meta.path(node)
-        report.operations.append(Operation(node.name, path, meta.module.get(node, ""), count))
+        cost = meta.cost.get(node, NOTHING) if count or not launches else NOTHING  # a view takes no time
+        estimated = cost.seconds, cost.bound if cost.seconds else "", cost.utilization
+        report.operations.append(Operation(node.name, path, meta.module.get(node, ""), count, *estimated))
         if node in meta.transferred:
             direction = "to_device" if path == "ttnn.from_torch" else "to_host"
             report.transfers.append(Transfer(meta.label(node), direction, meta.transferred(node)))

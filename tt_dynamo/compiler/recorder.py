@@ -19,6 +19,7 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from tt_dynamo.compiler.codegen import Expression, arguments_text
+from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Value, on_device, spec_of
@@ -140,6 +141,8 @@ class Recorder:
         name = path.rpartition(".")[2].rstrip("_")
         node = self._graph.call_function(function, *self._written((args, kwargs)), name=name)
         meta.path.set(node, path)
+        if self.settings.chip is not None:
+            meta.cost.set(node, estimate_call(path, positional, named, result, self.settings.chip))
         return self._wrap(node, result, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Value)])
 
     def _wrap(self, node: Node, result: Any, operands: list[Value]) -> Any:

@@ -25,6 +25,7 @@ from tt_dynamo.compiler.fit import dram_or_error, zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
 from tt_dynamo.devices import Device
+from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of, values_of
@@ -48,8 +49,10 @@ log = logging.getLogger(__name__)
 def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
     """A recorder with the settings of a device and the options, which knows how a program writes them."""
     grid = device.handle.compute_with_storage_grid_size()
+    size = grid.x, grid.y
     choices = device.resource(Choices, choices_path(device))
-    recorder = Recorder(ttnn, Graph(), Settings(None, None, (grid.x, grid.y), device.handle, choices))
+    settings = Settings(None, None, size, device.handle, chip_of(device.board, size), choices)
+    recorder = Recorder(ttnn, Graph(), settings)
     recorder.note(device.handle, "device")
     fidelity = getattr(ttnn.MathFidelity, math_fidelity(device.architecture, options))
     recorder.settings = replace(

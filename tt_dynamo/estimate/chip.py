@@ -60,6 +60,16 @@ class Chip:
     def cores(self) -> int:
         return self.grid[0] * self.grid[1]
 
+    @property
+    def launch_gap_seconds(self) -> float:
+        """Between the end of a kernel and the start of the next."""
+        return float(self.k.launch_gap_ns) * 1e-9
+
+    @property
+    def host_bytes_per_second(self) -> float:
+        """That cross between host and device."""
+        return float(self.k.host_gbs) * 1e9
+
     def cycles(self, count: float) -> float:
         """Nanoseconds."""
         return count / self.clock

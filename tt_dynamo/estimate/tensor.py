@@ -45,7 +45,7 @@ class Tensor:
     def tiles(self) -> int:
         return self.rows * self.columns
 
-    @property
+    @functools.cached_property
     def tile_bytes(self) -> int:
         return TILE_BYTES.get(self.dtype, 2048)
 
@@ -90,7 +90,13 @@ def _described(shape: tuple[int, ...], dtype: str, layout: str, memory: str, sha
 
 @functools.lru_cache(maxsize=256)
 def _name(member: Any) -> str:
+    """Of a member of an enumeration of TTNN; asking TTNN takes longer."""
     return str(member.name)
+
+
+@functools.lru_cache(maxsize=64)
+def _dtype(member: Any) -> str:
+    return str(member.name).lower()
 
 
 def describe(tensor: Any) -> Tensor:
@@ -104,4 +110,4 @@ def describe(tensor: Any) -> Tensor:
         if sharding != "INTERLEAVED":
             spec = config.shard_spec
             cores = spec.grid.num_cores() if spec is not None else 1
-    return _described(tuple(tensor.shape), _name(tensor.dtype).lower(), _name(tensor.layout), memory, sharding, cores)
+    return _described(tuple(tensor.shape), _dtype(tensor.dtype), _name(tensor.layout), memory, sharding, cores)

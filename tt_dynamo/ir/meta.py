@@ -54,6 +54,7 @@ eager = Fact[list[Any]]("eager", "The results as eager torch gives them: fake te
 kept = Fact[list[int]]("kept", "The positions of the results that are caches, which may stay on the device.")
 # Of the nodes of a program.
 path = Fact[str]("path", 'The operation of TTNN: "ttnn.transformer.concatenate_heads".')
+cost = Fact[Any]("cost", "What the call is estimated to cost: a Cost of `tt_dynamo.estimate`.")
 alias = Fact[Node | None]("alias", "The operand in whose buffer the result lies.")
 weight = Fact[WeightUse]("weight", "Which weight a placeholder is: it belongs to the store.")
 state = Fact[StateUse]("state", "Which input that stays on the device between calls a placeholder is.")

@@ -80,12 +80,17 @@ class Operation:
     """One TTNN call of the program, by the name of its node there.
 
     target: "ttnn.linear". module: as in `Fallback`. programs: kernel launches it makes in one run, 0 for a view.
+    estimated_seconds: of its kernels, an estimate. bound: what they wait for most, "compute", "DRAM", "L1", "NoC",
+    "dispatch" or "unknown"; "" of no kernels. utilization: the share of that time that an ideal chip needs, 0 to 1.
     """
 
     name: str
     target: str
     module: str
     programs: int
+    estimated_seconds: float = 0.0
+    bound: str = ""
+    utilization: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ class GraphReport:
     counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
     between calls) are bytes on the device; `transfers` are per call. `weights_read` came from files of the weight
     cache since the first call, `weights_written` went there. `notes` say what else a user may want to know, `seconds`
-    the compile time of each stage, `code` the program as Python.
+    the compile time of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
+    `host_bytes_per_second` cross to or from the host: both are of the estimate.
     """
 
     name: str
@@ -135,6 +141,31 @@ class GraphReport:
     decomposed: list[Decomposed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     code: str = ""
+    launch_gap_seconds: float = 0.0
+    host_bytes_per_second: float = 0.0
+
+    @property
+    def kernel_seconds(self) -> float:
+        """Of all kernels in one run, an estimate."""
+        return sum(operation.estimated_seconds for operation in self.operations)
+
+    @property
+    def transfer_seconds(self) -> float:
+        """Of the bytes that cross in one call, an estimate."""
+        return self.transfer_bytes / self.host_bytes_per_second if self.host_bytes_per_second else 0.0
+
+    @property
+    def estimated_seconds(self) -> float:
+        """Of one call, an estimate: kernels, the gaps between them, and transfers. Host nodes are not in it."""
+        return self.kernel_seconds + self.device_programs * self.launch_gap_seconds + self.transfer_seconds
+
+    @property
+    def phase(self) -> str:
+        """ "decode" for a step against a cache, "prefill" for a prompt that fills one, else "forward"."""
+        names = {operation.target.rpartition(".")[2] for operation in self.operations}
+        if names & {"paged_update_cache", "scaled_dot_product_attention_decode", "update_cache"}:
+            return "decode"
+        return "prefill" if "fill_cache" in names else "forward"
 
     @property
     def weight_bytes(self) -> int:
@@ -192,7 +223,8 @@ class GraphReport:
 
     def to_dict(self) -> dict[str, object]:
         """All fields and the derived numbers, of types that `json.dumps` takes."""
-        derived = {n: getattr(self, n) for n in ("weight_bytes", "launches", "transfer_bytes", "device_share")}
+        names = ("weight_bytes", "launches", "transfer_bytes", "device_share", "estimated_seconds", "phase")
+        derived = {name: getattr(self, name) for name in names}
         return {**asdict(self), **derived, "launches_per_layer": self.launches_per_layer()}
 
     def operation_table(self) -> str:
@@ -204,6 +236,31 @@ class GraphReport:
         """One line for all choices that are alike: how many, operation, candidate, how many were refused before."""
         alike = Counter((choice.operation, choice.candidate, choice.refused) for choice in self.choices)
         return table(("times", "operation", "chosen", "refused before"), [(alike[one], *one) for one in alike])
+
+    def estimate_table(self) -> str:
+        """One line per TTNN call that takes time: estimate, what bounds it, utilization, operation, node, module."""
+        rows = [
+            (f"{op.estimated_seconds * 1e6:.1f}", op.bound, f"{op.utilization:.0%}", op.target, op.name, op.module)
+            for op in self.operations
+            if op.estimated_seconds
+        ]
+        return table(("estimate µs", "bound", "utilization", "operation", "node", "module"), rows)
+
+    def estimated_modules(self, depth: int = 2) -> dict[str, float]:
+        """Estimated seconds of kernels by module, the most first; depth: of the module paths, in parts."""
+        totals: dict[str, float] = {}
+        for operation in self.operations:
+            module = ".".join(operation.module.split(".")[:depth])
+            totals[module] = totals.get(module, 0.0) + operation.estimated_seconds
+        return {module: totals[module] for module in sorted(totals, key=lambda m: -totals[m]) if totals[module]}
+
+    def _estimate_text(self) -> str:
+        if not self.kernel_seconds:
+            return ""
+        gaps = self.device_programs * self.launch_gap_seconds
+        parts = ((self.kernel_seconds, "kernels"), (gaps, "launch gaps"), (self.transfer_seconds, "transfers"))
+        whole = ", ".join(f"{seconds * 1e3:.3f} ms {name}" for seconds, name in parts)
+        return f"{self.estimated_seconds * 1e3:.3f} ms per run ({self.phase}): {whole}"
 
     def __str__(self) -> str:
         most = self.launches_per_layer()
@@ -217,6 +274,7 @@ class GraphReport:
             ("nodes", f"{self.nodes}: {placed}"),
             ("TTNN calls", f"{self.calls} per run"),
             ("kernel launches", f"{self.device_programs} per run{in_layer}"),
+            ("estimate", self._estimate_text()),
             ("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}"),
             *((f"  {t.direction.replace('_', ' ')}", f"{size_text(t.bytes):>10}  {t.name}") for t in self.transfers),
             ("peak DRAM", size_text(self.peak_dram_bytes)),
@@ -233,6 +291,14 @@ class GraphReport:
         alike = Counter((one.target, one.reason) for one in self.decomposed)
         facts += [("decomposed", f"{count} of {target}: {reason}") for (target, reason), count in alike.items()]
         return fact_sheet(f"{self.name} on {self.device}", [*facts, *(("note", note) for note in self.notes)])
+
+
+def estimated_phases(reports: Iterable[GraphReport]) -> dict[str, float]:
+    """Estimated seconds of one run of each graph, by phase."""
+    totals: dict[str, float] = {}
+    for report in reports:
+        totals[report.phase] = totals.get(report.phase, 0.0) + report.estimated_seconds
+    return totals
 
 
 _collecting: ContextVar[tuple[list[GraphReport], ...]] = ContextVar("tt_dynamo_collecting", default=())

@@ -1,6 +1,6 @@
 """Fits the constants of the estimate to the measured operations that are marked "fitted", and writes them back.
 
-    python benchmarks/fit_estimate.py [--write]
+    python tests/estimate/fit_constants.py [--write]
 
 Needs scipy. What is held out is never read. Each stage fits a few constants of one architecture to a few families, by
 the mean absolute logarithm of estimated over measured. Few kernels of Wormhole other than products are measured outside
