@@ -75,6 +75,16 @@ def copy(call: Call, chip: Chip) -> Cost:
     return stream(call, chip, "move")
 
 
+def fill_padding(call: Call, chip: Chip) -> Cost:
+    """In place, the tiles at the end of rows and columns that padding fills in part: read and written once."""
+    x = call.inputs[0]
+    edges = (x.tiles // x.columns if x.shape[-1] % TILE else 0) + (
+        x.columns * math.prod(x.shape[:-2]) if (1, *x.shape)[-2] % TILE else 0
+    )
+    edge = Tensor((max(1, edges) * TILE, TILE), x.dtype, memory=x.memory)
+    return stream(Call(call.name, (edge,), (edge,)), chip, "move")
+
+
 def part(call: Call, chip: Chip) -> Cost:
     """Moves that read no more than they write: slice, split."""
     reads = moved_bytes(call.outputs) if call.inputs[0].in_dram else 0

@@ -35,7 +35,8 @@ _NAMES: dict[Formula, str] = {
         "add subtract multiply mul divide div rsub rdiv maximum minimum eq ne lt le gt ge logical_and logical_or "
         "logical_xor where mac lerp addcmul addcdiv bitwise_and bitwise_or bitwise_xor"
     ),
-    kernels.copy: ("concat pad repeat expand typecast clone copy fill_implicit_tile_padding experimental.slice_write"),
+    kernels.copy: ("concat pad repeat expand typecast clone copy experimental.slice_write"),
+    kernels.fill_padding: "fill_implicit_tile_padding",
     kernels.part: "slice split chunk",
     kernels.transpose: "permute transpose fold",
     kernels.reshape: "reshape view unsqueeze squeeze",
