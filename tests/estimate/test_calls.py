@@ -57,6 +57,17 @@ def test_a_linear_reads_its_precision_and_grid(ttnn, make):
     assert cost("HiFi4").family == "2D product" and cost("HiFi4").bound == "compute"
 
 
+def test_a_gelu_from_the_table_costs_less_than_the_accurate_one(ttnn, make):
+    x, weight = make(512, 1024), make(1024, 1024)
+
+    def seconds(**fused):
+        given = {"core_grid": ttnn.CoreGrid(x=8, y=8), **fused}
+        return estimate_call("ttnn.linear", (x, weight), given, ttnn.linear(x, weight, **given), chip_of(BOARD)).seconds
+
+    accurate, table = (ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, number) for number in (0.0, 1.0))
+    assert seconds() < seconds(activation=table) < seconds(activation=accurate)
+
+
 def test_a_view_costs_nothing(ttnn, make):
     x = make(4, 32, 64)
     view = ttnn.reshape(x, (128, 64))

@@ -49,8 +49,10 @@ class Product:
         self.grid = (grid.x, grid.y) if grid is not None else chip.grid
         self.block = getattr(config, "in0_block_w", 0)
         self.readers = getattr(config, "num_workers_per_dram_bank", 1) or 1
-        self.gelu = "gelu" in str(options.get("activation", "") or getattr(config, "fused_activation", "")).lower()
-        self.table_gelu = "1.0" in str(options.get("activation", "") or getattr(config, "fused_activation", ""))
+        activation = options.get("activation") or getattr(config, "fused_activation", None)
+        fused = str(activation).lower() if activation is not None else ""
+        # TTNN takes gelu from a table unless its parameter, "params=[0]", asks for the accurate one.
+        self.gelu, self.table_gelu = "gelu" in fused, "[0]" not in fused and "tanh" not in fused
         self.kind = PROGRAMS.get(type(config).__name__, "") or getattr(config, "kind", "") or self._default(call.name)
         if not self.block:
             self.block = 2 if self.kind == "1d" else 4

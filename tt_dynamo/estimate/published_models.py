@@ -77,7 +77,7 @@ def _encoder_layer(chip: Chip, batch: int, seq: int, hidden: int, heads: int, va
         config = SimpleNamespace(kind="2d", in0_block_w=width, compute_with_storage_grid_size=size)
         options: dict[str, object] = {"program_config": config, "compute_kernel_config": _precision(fidelity)}
         if gelu:
-            options["activation"] = "gelu 1.0"  # from the table
+            options["activation"] = "gelu"
         return Call("ttnn.linear", (block(k), Tensor((k, n), "bfloat8_b")), (block(n, across),), options)
 
     def scores(width: int) -> Tensor:
