@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
+from .fidelity import engine_of
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
 from .references import HOW, REFERENCES
 from .tensor import Buffer, EmulatedTensor, replace, shares_storage
@@ -136,10 +137,14 @@ def _values_of(arguments: Any) -> Any:
 def _by_reference(compute: Callable[..., Any]) -> _Values:
     named = signature(compute).parameters
 
-    def values(args: Any, kwargs: Any, results: Any, _: Any) -> Any:
+    def values(args: Any, kwargs: Any, results: Any, inputs: list[EmulatedTensor]) -> Any:
         given = {name: argument for name, argument in kwargs.items() if name in named or name not in HOW}
         if "result" in named:
             given["result"] = results
+        if "engine" in named:
+            config = kwargs.get("compute_kernel_config", kwargs.get("compute_config"))
+            wide = any(tensor.dtype.name == "FLOAT32" for tensor in (results, *inputs))
+            given["engine"] = engine_of(config, kwargs.get("program_config"), wide)
         args, given = _values_of((args, given))
         return compute(*args, **given)
 

@@ -2,9 +2,9 @@
 
 A reference takes the arguments of the TTNN call with every tensor replaced by its value (float32, or int64 for integer
 dtypes; never written to) and returns the value of each result, which the caller rounds to the dtype that TTNN reported.
-One that names a parameter `result` is also given what the real call returned. Arguments that say how and where to
-compute (`HOW`) reach only those that name them. Each says what is amiss with TTNN's golden; `tests/devices` checks each
-against torch.
+One that names a parameter `result` is also given what the real call returned, and one that names `engine` the matrix
+engine as the call configures it (`fidelity.py`). Arguments that say how and where to compute (`HOW`) reach only those
+that name them. Each says what is amiss with TTNN's golden; `tests/devices` checks each against torch.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from tt_dynamo.devices.ttnn_internals import golden_of_activation
+
+from .fidelity import MatrixEngine, to_bfloat16
 
 HOW = {"compute_kernel_config", "core_grid", "dtype", "memory_config", "output_layout", "program_config"}
 
@@ -40,13 +42,17 @@ def _activate(value: Tensor, activation: Any) -> Tensor:
 # TTNN's golden takes no bias of 2 elements, of 2 rows or of higher rank than the product, and copies a batch of one
 # matrix for all.
 @reference("ttnn.linear", "ttnn.matmul")
-def linear(a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, program_config=None, result):
+def linear(
+    a, b, *, transpose_a=False, transpose_b=False, bias=None, activation=None, program_config=None, result, engine
+):
     """activation(a b + bias); a [..., m, k], b [..., k, n], bias [..., 1, n] or of the shape of the product."""
     a = a.mT if transpose_a else a
     b = b.mT if transpose_b else b
     if b.ndim > 2 and b.shape[:-2].numel() == 1:
         b = b.flatten(0, -2)  # one matrix for the whole batch: a single large product
-    output = a @ b if bias is None else a @ b + bias
+    output = engine.product(a, b)
+    if bias is not None:
+        output = output + bias if bias.ndim > output.ndim else output.add_(bias)
     # TTNN applies the activation of the program config; the other only where that has none.
     output = _activate(output, getattr(program_config, "fused_activation", None) or activation)
     rank = len(result.shape)  # of leading dimensions of size 1, TTNN decides how many there are
@@ -115,22 +121,54 @@ def nlp_concat_heads(x):
     return x.transpose(1, 2).flatten(2).unsqueeze(1)
 
 
+def _scores(engine: MatrixEngine, query: Tensor, key: Tensor) -> Tensor:
+    """What the kernels of attention hold in bfloat16."""
+    scores = engine.product(query, key.mT)
+    return scores if engine.is_whole else to_bfloat16(scores)
+
+
+def _weigh(engine: MatrixEngine, scores: Tensor, value: Tensor) -> Tensor:
+    """softmax(scores) value; the kernels divide by the sum of weights after the product, and hold these in bfloat16."""
+    if engine.is_whole:
+        return scores.softmax(-1) @ value
+    weights = to_bfloat16((scores - scores.amax(-1, keepdim=True)).exp())
+    return engine.product(weights, value) / weights.sum(-1, keepdim=True)
+
+
 # TTNN's golden knows nothing of joined heads.
 @reference("ttnn.transformer.scaled_dot_product_attention")
-def scaled_dot_product_attention(*query_key_value, output_concat_heads=False, **options):
+def scaled_dot_product_attention(query, key, value, *, output_concat_heads=False, engine, **options):
     """softmax(q k^T * scale + mask) v of [batch, heads, seq, head_dim], or [batch, 1, seq, heads * head_dim]."""
     import ttnn
 
-    attention = ttnn.transformer.scaled_dot_product_attention
-    output = ttnn.get_golden_function(attention)(*query_key_value, **options)
+    if engine.is_whole:
+        attention = ttnn.transformer.scaled_dot_product_attention
+        output = ttnn.get_golden_function(attention)(query, key, value, **options)
+    else:
+        output = _attend(engine, query, key, value, **options)
     return nlp_concat_heads(output) if output_concat_heads else output
+
+
+def _attend(engine, query, key, value, *, attn_mask=None, is_causal=True, scale=None, sliding_window_size=None):
+    """The same by the products of the engine. A window of no causal attention reaches half of its size both ways."""
+    length, keys = query.shape[-2], key.shape[-2]
+    grouped = query.unflatten(1, (key.shape[1], -1))
+    scores = _scores(engine, grouped, key.unsqueeze(2)).flatten(1, 2) * (scale or query.shape[-1] ** -0.5)
+    ahead = torch.arange(keys) - torch.arange(max(0, keys - length), max(keys, length))[:, None]
+    hidden = (ahead > 0) if is_causal else torch.zeros(length, keys, dtype=torch.bool)
+    if sliding_window_size is not None:
+        hidden |= ahead <= -sliding_window_size if is_causal else ahead.abs() > sliding_window_size // 2
+    scores = scores.masked_fill(hidden, -torch.inf)
+    scores = scores if attn_mask is None else scores + attn_mask[..., :length, :keys]
+    return _weigh(engine, scores.unflatten(1, grouped.shape[1:3]), value.unsqueeze(2)).flatten(1, 2)
 
 
 # TTNN's golden goes by user, and adds the mask after scaling, where the kernel scales both.
 @reference("ttnn.transformer.scaled_dot_product_attention_decode")
 def scaled_dot_product_attention_decode(
-    query, key, value, *, is_causal=True, attn_mask=None, cur_pos_tensor=None, scale=None, sliding_window_size=None
-):
+    query, key, value, *, is_causal=True, attn_mask=None, cur_pos_tensor=None, scale=None, sliding_window_size=None,
+    engine,
+):  # fmt: skip
     """softmax((q k^T + mask) * scale) v of one token a user.
 
     q [1, batch, heads, head_dim]; k and v [batch, kv heads, length, head_dim], of which no more is read than the rows
@@ -158,13 +196,13 @@ def scaled_dot_product_attention_decode(
     key, value = (cache[:, :, first : last + 1] for cache in (key, value))
     # [batch, kv heads, heads of each, head_dim]: they share the rows that a product reads once.
     grouped = query[0].unflatten(1, (key.shape[1], -1))
-    scores = grouped @ key.mT
+    scores = _scores(engine, grouped, key)
     if attn_mask is not None:
         scores = scores + attn_mask[:, 0].unflatten(1, grouped.shape[1:3])[..., first : last + 1]
     rows = torch.arange(first, last + 1)
     hidden = (rows > positions[:, None]) | (rows <= positions[:, None] - window)
     scores = (scores * scale).masked_fill(hidden[:, None, None], -torch.inf)
-    output = (scores.softmax(-1) @ value).flatten(1, 2)
+    output = _weigh(engine, scores, value).flatten(1, 2)
     return output.masked_fill((positions < 0)[:, None, None], 0.0).unsqueeze(0)
 
 
@@ -184,7 +222,7 @@ def rotary_embedding_hf(x, cos, sin, *, is_decode_mode=False):
 
 # TTNN has no golden.
 @reference("ttnn.experimental.rotary_embedding_llama")
-def rotary_embedding_llama(x, cos, sin, matrix, *, is_decode_mode=False):
+def rotary_embedding_llama(x, cos, sin, matrix, *, is_decode_mode=False, engine):
     """The same where a matrix [1, 1, 32, 32] says which columns of each tile turn together.
 
     x [batch, heads, seq, head_dim], cos and sin [1, 1, at least seq, head_dim]; the last tile is padded with zeros.
@@ -194,8 +232,11 @@ def rotary_embedding_llama(x, cos, sin, matrix, *, is_decode_mode=False):
     seq, head_dim = x.shape[-2:]
     size = matrix.shape[-1]
     tiles = functional.pad(x, (0, -head_dim % size)).unflatten(-1, (-1, size))
-    turned = (tiles @ matrix).flatten(-2)[..., :head_dim]
+    turned = engine.product(tiles, matrix).flatten(-2)[..., :head_dim]
     return x * cos[..., :seq, :] + turned * sin[..., :seq, :]
+
+
+_IMAGE = ("batch_size", "input_height", "input_width", "in_channels")
 
 
 def _to_nchw(flat: Tensor, batch: int, height: int, width: int, channels: int) -> Tensor:
@@ -208,17 +249,46 @@ def _as_given(image: Tensor, result: Any) -> Tensor:
     return image if image.shape == tuple(result.shape) else image.flatten(0, 2)[None, None]
 
 
-# TTNN has no golden.
-@reference("ttnn.conv_transpose2d")
-def conv_transpose2d(*, input_tensor, weight_tensor, bias_tensor=None, conv_config=None, result, **given):
-    """Weights [in, out / groups, kernel height, kernel width], as given or prepared; bias [1, 1, 1, out]."""
-    sizes = (given[name] for name in ("batch_size", "input_height", "input_width", "in_channels"))
-    options = {name: given[name] for name in ("stride", "padding", "output_padding", "dilation") if name in given}
-    output = functional.conv_transpose2d(
-        _to_nchw(input_tensor, *sizes), weight_tensor, None if bias_tensor is None else bias_tensor.flatten(),
-        **options, groups=given.get("groups", 1),
-    )  # fmt: skip
+def _finish_convolution(output: Tensor, bias: Tensor | None, conv_config: Any, result: Any) -> Tensor:
+    output = output if bias is None else output.add_(bias.reshape(-1, 1, 1))
     return _as_given(_activate(output, getattr(conv_config, "activation", None)), result)
+
+
+# TTNN's golden knows no math fidelity.
+@reference("ttnn.conv2d")
+def conv2d(*, input_tensor, weight_tensor, bias_tensor=None, conv_config=None, padding=0, result, engine, **given):
+    """Weights [out, in / groups, kernel height, kernel width], as given or prepared; bias [1, 1, 1, out]."""
+    padding = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    top, bottom, left, right = padding if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
+    image = functional.pad(_to_nchw(input_tensor, *(given[name] for name in _IMAGE)), (left, right, top, bottom))
+    options = {name: given[name] for name in ("stride", "dilation", "groups") if name in given}
+    if engine.float32:
+        output = engine.product(image, weight_tensor, partial(functional.conv2d, **options))
+    else:
+        output = _convolve_as_matmul(engine, image, weight_tensor, **options)
+    return _finish_convolution(output, bias_tensor, conv_config, result)
+
+
+def _convolve_as_matmul(engine: MatrixEngine, image: Tensor, weight: Tensor, stride=1, dilation=1, groups=1) -> Tensor:
+    """As the device does: a matmul whose inner dimension is (kernel height, kernel width, channels of a group)."""
+    size, channels = weight.shape[2:], weight.shape[1]
+    patches = functional.unfold(image, size, dilation=dilation, stride=stride).unflatten(1, (groups, channels, -1))
+    patches = patches.permute(0, 1, 4, 3, 2).flatten(3)  # [batch, groups, pixels, inner]
+    rows = weight.flatten(2).unflatten(0, (groups, -1)).permute(0, 3, 2, 1).flatten(1, 2)  # [groups, inner, out]
+    output = engine.product(patches, rows).mT.flatten(1, 2)
+    height = functional.conv2d(image[:1, :1], weight[:1, :1], stride=stride, dilation=dilation).shape[-2]
+    return output.unflatten(2, (height, -1))
+
+
+# TTNN has no golden. Its sums are those of float32 also where bfloat16 accumulates.
+@reference("ttnn.conv_transpose2d")
+def conv_transpose2d(*, input_tensor, weight_tensor, bias_tensor=None, conv_config=None, result, engine, **given):
+    """Weights [in, out / groups, kernel height, kernel width], as given or prepared; bias [1, 1, 1, out]."""
+    image = _to_nchw(input_tensor, *(given[name] for name in _IMAGE))
+    names = ("stride", "padding", "output_padding", "dilation", "groups")
+    options = {name: given[name] for name in names if name in given}
+    output = engine.product(image, weight_tensor, partial(functional.conv_transpose2d, **options))
+    return _finish_convolution(output, bias_tensor, conv_config, result)
 
 
 def _pool(pool, input_tensor, batch_size, input_h, input_w, channels, *windows, result, **options):
