@@ -17,6 +17,10 @@ Accumulated in bfloat16, the sum is rounded after every 16 products and every ph
 With packer_l1_acc, that is so in each block of the inner dimension, and of the sums of blocks. The program config tells
 their size; where it tells none, TTNN chooses one that is not known here, and two tiles stand for it.
 
+Matmul, linear, convolutions, attention, norms, softmax and rotary embeddings use it for every product that TTNN's
+kernels leave to the matrix engine. Exponentials and roots are the vector unit's and whole here; so are reductions,
+pools, and binary operations, which take no compute kernel config.
+
 Not modelled: what HiFi3 leaves out where no operand and no result is float32, at most 2**-11 of a product and 2**-14 on
 average, which bfloat16 does not show; the order of additions within 16; flushed denormals; infinities and NaN, which
 stay those of IEEE 754; the rounding of halves, here to even. Without a compute kernel config products are whole.

@@ -61,11 +61,49 @@ def linear(
 
 # TTNN's golden adds the residual to its input in place.
 @reference("ttnn.layer_norm")
-def layer_norm(x, *, epsilon=1e-12, weight=None, bias=None, residual_input_tensor=None):
+def layer_norm(x, *, epsilon=1e-12, weight=None, bias=None, residual_input_tensor=None, engine):
     """Ba, Kiros & Hinton 2016, https://arxiv.org/abs/1607.06450, over the last dimension."""
     x = x if residual_input_tensor is None else x + residual_input_tensor
     weight, bias = (None if affine is None else affine.flatten() for affine in (weight, bias))
-    return functional.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+    if engine.is_whole:
+        return functional.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+    return _scale(engine, x - _mean(engine, x), epsilon, weight, bias)
+
+
+# TTNN's golden knows no math fidelity.
+@reference("ttnn.rms_norm")
+def rms_norm(x, *, epsilon=1e-12, weight=None, bias=None, residual_input_tensor=None, engine):
+    """Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467, over the last dimension."""
+    x = x if residual_input_tensor is None else x + residual_input_tensor
+    weight, bias = (None if affine is None else affine.flatten() for affine in (weight, bias))
+    if engine.is_whole:
+        output = functional.rms_norm(x, x.shape[-1:], weight, epsilon)
+        return output if bias is None else output + bias
+    return _scale(engine, x, epsilon, weight, bias)
+
+
+def _mean(engine: MatrixEngine, x: Tensor) -> Tensor:
+    """Sums of rows are products by ones."""
+    return engine.product(x, torch.ones(x.shape[-1], 1)) / x.shape[-1]
+
+
+def _scale(engine: MatrixEngine, x: Tensor, epsilon: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """x over its root mean square, as the kernels compute it: a square, a sum and products, each by the engine."""
+    inverse = (_mean(engine, engine.product(x, x, torch.mul)) + epsilon).rsqrt()
+    output = engine.product(inverse, x, torch.mul)
+    output = output if weight is None else engine.product(weight, output, torch.mul)
+    return output if bias is None else output + bias
+
+
+# TTNN's golden knows no math fidelity.
+@reference("ttnn.softmax")
+def softmax(x, dim=-1, *, engine, **_):
+    """exp(x) over its sum along `dim`, the division a product by the engine."""
+    if engine.is_whole:
+        return x.softmax(dim)
+    powers = (x - x.amax(dim, keepdim=True)).exp().movedim(dim, -1)
+    inverse = 1 / (_mean(engine, powers) * powers.shape[-1])
+    return engine.product(inverse, powers, torch.mul).movedim(-1, dim)
 
 
 # TTNN's goldens give back a number of rank 0, whose variance the device knows to be 0, or NaN with the correction.
@@ -128,11 +166,12 @@ def _scores(engine: MatrixEngine, query: Tensor, key: Tensor) -> Tensor:
 
 
 def _weigh(engine: MatrixEngine, scores: Tensor, value: Tensor) -> Tensor:
-    """softmax(scores) value; the kernels divide by the sum of weights after the product, and hold these in bfloat16."""
+    """softmax(scores) value. The kernels hold weights and product in bfloat16 and divide last, by a product."""
     if engine.is_whole:
         return scores.softmax(-1) @ value
     weights = to_bfloat16((scores - scores.amax(-1, keepdim=True)).exp())
-    return engine.product(weights, value) / weights.sum(-1, keepdim=True)
+    product = to_bfloat16(engine.product(weights, value))
+    return engine.product(1 / weights.sum(-1, keepdim=True), product, torch.mul)
 
 
 # TTNN's golden knows nothing of joined heads.
@@ -208,7 +247,7 @@ def scaled_dot_product_attention_decode(
 
 # TTNN has no golden.
 @reference("ttnn.experimental.rotary_embedding_hf")
-def rotary_embedding_hf(x, cos, sin, *, is_decode_mode=False):
+def rotary_embedding_hf(x, cos, sin, *, is_decode_mode=False, engine):
     """Su et al. 2021, https://arxiv.org/abs/2104.09864, pairing the halves of head_dim.
 
     Prefill: x [batch, heads, seq, head_dim], cos and sin [1, 1, at least seq, head_dim]. Decode: x [1, batch, heads,
@@ -217,7 +256,8 @@ def rotary_embedding_hf(x, cos, sin, *, is_decode_mode=False):
     if not is_decode_mode:
         cos, sin = (table[..., : x.shape[-2], :] for table in (cos, sin))
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    turned = torch.cat((-second, first), dim=-1)
+    return engine.product(cos, x, torch.mul) + engine.product(sin, turned, torch.mul)
 
 
 # TTNN has no golden.
@@ -233,7 +273,8 @@ def rotary_embedding_llama(x, cos, sin, matrix, *, is_decode_mode=False, engine)
     size = matrix.shape[-1]
     tiles = functional.pad(x, (0, -head_dim % size)).unflatten(-1, (-1, size))
     turned = engine.product(tiles, matrix).flatten(-2)[..., :head_dim]
-    return x * cos[..., :seq, :] + turned * sin[..., :seq, :]
+    cos, sin = (table[..., :seq, :] for table in (cos, sin))
+    return engine.product(cos, x, torch.mul) + engine.product(sin, turned, torch.mul)
 
 
 _IMAGE = ("batch_size", "input_height", "input_width", "in_channels")
