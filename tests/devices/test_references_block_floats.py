@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from rounded_once import check
+from rounded_once import check, packed_on_device
 from torch.nn import functional
 
 Upload = Callable[..., Any]
@@ -33,14 +33,12 @@ def test_weights_are_rounded_at_the_upload_alone(
 
 @pytest.mark.parametrize("dtype", ["bfloat8_b", "bfloat4_b"])
 @pytest.mark.parametrize("source", ["bfloat16", "float32", "bfloat8_b"])
-def test_typecast_packs(
-    ttnn: Any, emulated: Any, upload: Upload, random: Random, packed: Upload, dtype: str, source: str
-) -> None:
+def test_typecast_packs(ttnn: Any, emulated: Any, upload: Upload, random: Random, dtype: str, source: str) -> None:
     x, target = upload(random(2, 3, 50, 70), getattr(ttnn, source)), getattr(ttnn, dtype)
     for found in (emulated.typecast(x, target), emulated.typecast(x, dtype=target)):
         assert found.dtype == target
-        assert torch.equal(found.value, packed(x.value, target))
-    assert torch.equal(emulated.typecast(emulated.typecast(x, target), ttnn.bfloat16).value, packed(x.value, target))
+        assert torch.equal(found.value, packed_on_device(x.value, dtype))
+    assert torch.equal(emulated.typecast(found, ttnn.bfloat16).value, packed_on_device(x.value, dtype))
 
 
 def test_attention_reads_block_float_caches(
@@ -55,13 +53,11 @@ def test_attention_reads_block_float_caches(
     check(found, expected.transpose(1, 2))
 
 
-def test_a_gate_and_a_soft_cap_of_block_floats(
-    ttnn: Any, emulated: Any, upload: Upload, random: Random, packed: Upload
-) -> None:
+def test_a_gate_and_a_soft_cap_of_block_floats(ttnn: Any, emulated: Any, upload: Upload, random: Random) -> None:
     x, y = random(1, 1, 8, 96), random(1, 1, 8, 96)
     a, b = upload(x, ttnn.bfloat8_b), upload(y, ttnn.bfloat8_b)
     found = emulated.multiply(a, b, input_tensor_a_activations=[ttnn.UnaryOpType.SILU])
     assert found.dtype == ttnn.bfloat8_b
-    assert torch.equal(found.value, packed(functional.silu(a.value) * b.value, ttnn.bfloat8_b))
+    assert torch.equal(found.value, packed_on_device(functional.silu(a.value) * b.value, "bfloat8_b"))
     capped = emulated.multiply(emulated.tanh(emulated.multiply(upload(x), 1 / 2)), 2.0)
     torch.testing.assert_close(capped.value, 2 * torch.tanh(x / 2), rtol=2**-7, atol=1e-6)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from rounded_once import packed_on_device
 
 from tt_dynamo.devices import EmulationError
 from tt_dynamo.devices.emulation import namespace as emulation_module
@@ -225,7 +226,7 @@ def test_rows_written_to_a_block_float_cache_are_packed_and_nothing_else_is(
     monkeypatch.setattr(emulation_module, "round_to", counted)
     emulated.experimental.paged_update_cache(cache, placed, update_idxs_tensor=where)
     assert rounded == [2 * 2 * 64], "the cost of a step grows with the cache"
-    packed = ttnn.from_torch(tokens, dtype=ttnn.bfloat8_b, layout=ttnn.TILE_LAYOUT).to_torch()
+    packed = packed_on_device(tokens, "bfloat8_b")
     assert not torch.equal(packed, tokens), "every value fits: the test needs others"
     before[0, :, 1], before[1, :, 1000] = packed[0, 0], packed[0, 1]
     assert torch.equal(cache.value, before)

@@ -223,7 +223,7 @@ def _rounded(ttnn: ModuleType, name: str, value: torch.Tensor, result: Any, inpu
         moved = value is tensor._value or (not block_float and shares_storage(value, tensor._value))
         if moved and tensor.dtype == result.dtype:
             return value
-    return value if name in _AS_MADE else round_to(ttnn, value, result.dtype)
+    return value if name in _AS_MADE else round_to(ttnn, value, result.dtype, result.device() is None)
 
 
 def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
