@@ -7,6 +7,7 @@ from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.matmul import matmul, product_config
+from tt_dynamo.lowering.memory import assigned
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config
 
@@ -90,9 +91,9 @@ def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, sca
     q_sizes = [size for size in CHUNK_SIZES if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)]
     k_sizes = [size for size in CHUNK_SIZES if size < 2 * max(key.shape[2], TILE)]
     chunks = dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes)
-    asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options)
+    asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options, ttnn.memory)
     precision = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
-    given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, **options, **precision}
+    given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, **options, **assigned(ttnn), **precision}
 
     def attend(chunk):
         grid = ttnn.CoreCoord(columns, rows)
@@ -115,7 +116,7 @@ def split_heads(ttnn: TTNN, x: Tensor, num_heads, num_kv_heads):
     TTNN rounds head_dim up to whole tiles without a word; the compiler compares shapes and takes such a split apart.
     """
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
-    return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False)
+    return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False, **assigned(ttnn))
 
 
 @lower(operators.rotary)

@@ -39,7 +39,9 @@ def to_layout(ttnn: TTNN, x: Tensor, layout):
 
 @lower(aten.reshape.default, aten.view.default, aten._unsafe_view.default, gives="same", self=Need("any"))
 def reshape(ttnn: TTNN, x: Tensor, shape):
-    """x with the same elements in another shape."""
+    """x with the same elements in another shape; in shards only as a view of the same matrices."""
+    if is_sharded(x) and tuple(shape[-2:]) != x.shape[-2:]:
+        raise Refused("ttnn.reshape: shards are viewed as the same matrices alone")
     return ttnn.reshape(x, tuple(shape))
 
 
@@ -187,7 +189,8 @@ def _starts(whole, sizes):
 def _sliced(ttnn: TTNN, x: Tensor, dim, start, stop, step=1):
     rank = len(x.shape)
     places = [(start, stop, step) if d == dim % rank else (0, x.shape[d], 1) for d in range(rank)]
-    return ttnn.slice(x, *zip(*places, strict=True))
+    where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if is_sharded(x) else {}
+    return ttnn.slice(x, *zip(*places, strict=True), **where)
 
 
 @lower(aten.slice.Tensor, gives=_slices, self=Need(_slices))

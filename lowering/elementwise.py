@@ -10,6 +10,7 @@ from typing import Any
 
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
+from tt_dynamo.lowering.memory import assigned
 from tt_dynamo.lowering.registry import TTNN, Tensor, is_tensor, lower
 
 
@@ -63,7 +64,8 @@ def _arithmetic(name: str, mirrored: str) -> Callable[..., Any]:
         """Arithmetic of two broadcast operands, each a tensor or a number, the second times alpha; float."""
         if alpha != 1:
             b = ttnn.multiply(b, alpha) if is_tensor(b) else b * alpha
-        return getattr(ttnn, name)(a, b) if is_tensor(a) else getattr(ttnn, mirrored)(b, float(a))
+        where = assigned(ttnn)
+        return getattr(ttnn, name)(a, b, **where) if is_tensor(a) else getattr(ttnn, mirrored)(b, float(a), **where)
 
     arithmetic.__name__ = name
     return arithmetic

@@ -3,7 +3,7 @@
 import math
 
 from tt_dynamo.ir import meta
-from tt_dynamo.ir.spec import on_device
+from tt_dynamo.ir.spec import Blocks, on_device
 
 
 def is_sharded(x):
@@ -80,14 +80,36 @@ def _in_shards(ttnn, config, shape):
 
 def blocks(ttnn, shape):
     """[1, 1, pixels, channels] in L1 in blocks: on as many columns of cores as share the channels' tiles evenly."""
-    columns, rows = ttnn.settings.grid_size
-    pixels, channels = (math.ceil(size / ttnn.TILE_SIZE) for size in shape[-2:])
-    wide = max(count for count in range(1, columns + 1) if channels % count == 0)
-    high = math.ceil(pixels / rows)
-    corners = [(0, 0, wide - 1, math.ceil(pixels / high) - 1)]
-    block = [high * ttnn.TILE_SIZE, channels // wide * ttnn.TILE_SIZE]
+    return in_blocks(ttnn, Blocks.over(ttnn.settings.grid_size, shape))
+
+
+def in_blocks(ttnn, wanted):
+    """The memory configuration of block shards in L1, `Blocks`."""
+    shape = [wanted.height * ttnn.TILE_SIZE, wanted.width * ttnn.TILE_SIZE]
+    corners = [(0, 0, wanted.columns - 1, wanted.rows - 1)]
     layout = ttnn.TensorMemoryLayout.BLOCK_SHARDED
-    return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, block, ttnn.ShardOrientation.ROW_MAJOR)
+    return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
+
+
+def blocks_of(ttnn, x):
+    """The `Blocks` of x, which lies in block shards."""
+    spec = _config(x).shard_spec
+    size = spec.grid.bounding_box().grid_size()
+    height, width = (length // ttnn.TILE_SIZE for length in spec.shape)
+    return Blocks(size.x, size.y, height, width)
+
+
+def divisors(number, most):
+    """The divisors of a number up to `most`, the largest first."""
+    return [size for size in range(min(number, most), 0, -1) if number % size == 0]
+
+
+def assigned(ttnn):
+    """The keyword that has a call write its result to where in L1 the compiler assigned it, if anywhere."""
+    if ttnn.memory is None:
+        return {}
+    is_sharded = isinstance(ttnn.memory, Blocks)
+    return {"memory_config": in_blocks(ttnn, ttnn.memory) if is_sharded else ttnn.L1_MEMORY_CONFIG}
 
 
 def _sharded(ttnn, layout, buffer_type, corners, shape, orientation):

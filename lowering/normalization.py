@@ -10,7 +10,7 @@ import math
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.memory import is_sharded, memory_config
+from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_blocks, is_sharded, memory_config
 from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
@@ -19,8 +19,22 @@ def _precision(ttnn: TTNN):
     return {"compute_kernel_config": ttnn.settings.compute_kernel_config}
 
 
+def _in_blocks(ttnn: TTNN, x: Tensor):
+    """The keywords of a norm of x, which lies in block shards; TTNN leaves the result in such as well."""
+    lies = blocks_of(ttnn, x)
+    program = ttnn.LayerNormShardedMultiCoreProgramConfig(
+        compute_with_storage_grid_size=ttnn.CoreCoord(lies.columns, lies.rows),
+        subblock_w=divisors(lies.width, 4)[0],
+        block_h=lies.height,
+        block_w=lies.width,
+        inplace=False,
+    )
+    return {"program_config": program, "memory_config": in_blocks(ttnn, lies)}
+
+
 def _normalized(ttnn: TTNN, x: Tensor, eps, **operands):
-    return ttnn.layer_norm(x, epsilon=eps, **operands, **_precision(ttnn))
+    where = _in_blocks(ttnn, x) if is_sharded(x) else assigned(ttnn)
+    return ttnn.layer_norm(x, epsilon=eps, **operands, **where, **_precision(ttnn))
 
 
 def _moments(ttnn: TTNN, rows, shape):
@@ -61,7 +75,11 @@ def native_layer_norm(ttnn: TTNN, x: Tensor, normalized_shape, weight, bias, eps
 
 @lower(operators.add_layer_norm)
 def add_layer_norm(ttnn: TTNN, x: Tensor, residual: Tensor, weight, bias, eps):
-    """Layer norm of x + residual, both [..., width]."""
+    """Layer norm of x + residual, both [..., width]; where one lies in block shards, the other is moved there."""
+    if is_sharded(x) and not is_sharded(residual):
+        residual = ttnn.to_memory_config(residual, memory_config(ttnn, x))
+    elif is_sharded(residual) and not is_sharded(x):
+        x = ttnn.to_memory_config(x, memory_config(ttnn, residual))
     return _normalized(ttnn, x, eps, residual_input_tensor=residual, weight=weight, bias=bias)
 
 

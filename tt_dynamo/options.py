@@ -54,6 +54,8 @@ class Options:
     fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
     placement: where moves of data, casts and integers run: "fewest_bytes" where the fewest cross, "device" there.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
+    optimize: "latency" keeps residual streams in L1, in block shards over the cores, where they fit; "off" leaves every
+        value interleaved in DRAM that no operation of TTNN puts elsewhere.
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
         highest that is right with the accumulation chosen (`lowering/workarounds.py`).
     fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
@@ -72,6 +74,7 @@ class Options:
     fallback: str = _one_of("torch", "error")
     placement: str = _one_of("fewest_bytes", "device")
     disable_passes: tuple[str, ...] = ()
+    optimize: str = _one_of("latency", "off")
     math_fidelity: str = _one_of("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
     fp32_accumulation: bool = True
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"

@@ -32,6 +32,7 @@ from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
+from tt_dynamo.passes.place.memory import assign_memory
 from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
@@ -78,7 +79,7 @@ class Compiler:
                 graph, sides = self._place()
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                 traced = Trace(graph, sides, self.ttnn, self.device, recorder).run()
-            if not self.decisions.learn(traced.refused, traced.wants_block_sharding):
+            if not self.decisions.learn(traced.refused, traced.wants_block_sharding, traced.left_l1):
                 break
             if traced.refused and fold_constants in self.passes:
                 fold_constants(self.module.graph, self.context)  # those that parts have among them
@@ -157,6 +158,9 @@ class Compiler:
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype)
         arrange_outputs(graph)
+        if self.options.optimize != "off":
+            grid = self.device.handle.compute_with_storage_grid_size()
+            assign_memory(graph, sides, (grid.x, grid.y), self.decisions.times_l1_refused)
         return graph, sides
 
     def _can_run(self, node: Node, host_work: HostWork, exact: set[Node]) -> bool:

@@ -8,6 +8,7 @@ to the last projection stays in bfloat16 and the projection has a copy of its ow
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -37,11 +38,13 @@ class Decisions:
 
     outcomes: that a node runs in eager torch, or that its parts took its place; placement decides about others.
     weights: the dtype in which a product reads its weight, and why that is not the one that was asked for, or "".
+    times_refused: in how many attempts TTNN refused the places in L1 that were assigned.
     """
 
     def __init__(self, options: Options) -> None:
         self.outcomes: dict[Node, Fallback | Decomposed] = {}
         self.weights: dict[Node, tuple[str, str]] = {}
+        self.times_refused: Counter[Node] = Counter()
         self._options = options
         self._original: dict[Node, Node] = {}
 
@@ -74,12 +77,22 @@ class Decisions:
         note = merged if len(set(wanted.values())) > 1 else ""
         return self.weights.setdefault(self._original.get(product, product), (dtype, note))[0]
 
-    def learn(self, refused: Mapping[Node, tuple[str, str]], wants_block_sharding: Sequence[Node]) -> bool:
+    def learn(
+        self,
+        refused: Mapping[Node, tuple[str, str]],
+        wants_block_sharding: Sequence[Node],
+        left_l1: Sequence[Node] = (),
+    ) -> bool:
         """Decide by what TTNN said of the last copy; whether that asks for another attempt.
 
-        A refused node gets its weight in bfloat16, else is decomposed if it is fused, else goes to the host. Where none
-        was refused, values become block-sharded that a reader had to shard anew.
+        What was assigned a place in L1 in vain lies elsewhere, and all are asked again. Else a refused node gets its
+        weight in bfloat16, else is decomposed if it is fused, else goes to the host. Where none was refused, values
+        become block-sharded that a reader had to shard anew.
         """
+        left = {self._original[node] for node in left_l1 if node in self._original}
+        self.times_refused.update(left)
+        if left:
+            return True
         for node, (kind, reason) in refused.items():
             if node not in self._original:
                 raise FallbackError(f"{node.name}: {reason}")
@@ -91,6 +104,10 @@ class Decisions:
         for node in changed:
             node.update_kwarg("block_sharded", True)
         return bool(changed)
+
+    def times_l1_refused(self, node: Node) -> int:
+        """In how many attempts a node of the last copy could not read or write where in L1 values were assigned."""
+        return self.times_refused[self._original[node]] if node in self._original else 0
 
     def _refuse(self, node: Node, kind: str, reason: str) -> None:
         log.debug("%s is %s: %s", node.name, kind, reason)

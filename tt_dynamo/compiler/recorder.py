@@ -22,7 +22,7 @@ from tt_dynamo.compiler.codegen import Expression, arguments_text
 from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
-from tt_dynamo.ir.spec import Value, on_device, spec_of
+from tt_dynamo.ir.spec import Blocks, Interleaved, Value, on_device, spec_of
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
@@ -48,6 +48,7 @@ class Recorder:
         self._module, self._graph, self._path = module, graph, path
         self._known: dict[int, Expression] = {} if known is None else known
         self.settings = settings
+        self.memory: Blocks | Interleaved | None = None  # where the result of the node being lowered is to lie
 
     def into(self, graph: Graph) -> "Recorder":
         """One that writes into another graph what it records."""

@@ -30,7 +30,7 @@ from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of, values_of
 from tt_dynamo.ir.helpers import as_bfloat16, checked
-from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec, Value, spec_bytes
+from tt_dynamo.ir.spec import DEVICE_DTYPES, Interleaved, Spec, Value, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
@@ -40,6 +40,7 @@ from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
 from tt_dynamo.options import Options
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
+from tt_dynamo.passes.place.memory import SLICES, reads_l1
 from tt_dynamo.runtime.transfer import INT32
 from tt_dynamo.runtime.weights import WeightStore
 
@@ -69,6 +70,7 @@ class Trace:
     graph: the program's. inputs: the placeholders of the placed graph that it takes as they are. values: what stands in
     for its states and weights, by their placeholders. kept: the outputs that stay on the device, by position. refused:
     the kind and reason, by node. wants_block_sharding: the nodes whose results a reader had to shard anew.
+    left_l1: the nodes that could not read or write where in L1 values were assigned.
     """
 
     def __init__(self, graph: Graph, sides: Sides, ttnn: Any, device: Device, recorder: Recorder) -> None:
@@ -81,6 +83,7 @@ class Trace:
         self.kept: list[tuple[int, Spec]] = []
         self.refused: dict[Node, tuple[str, str]] = {}
         self.wants_block_sharding: list[Node] = []
+        self.left_l1: list[Node] = []
         self._recorder = recorder.into(self.graph)
         self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self._weights: set[Node] = set()  # those of them that are weights on the device
@@ -235,7 +238,18 @@ class Trace:
         """
         operands = node.all_input_nodes
         others = [other for other in self._known if other not in operands]
-        if found.sharded and any(is_sharded(self._known[operand]) for operand in operands):
+        assigned = [operand for operand in operands if operand in meta.memory]
+        if node in meta.memory or any(reads_l1(node, operand) for operand in assigned):
+            try:
+                self._recorder.memory = meta.memory.get(node, None)
+                return self._attempt(node, found, self._known.__getitem__)
+            except Refused as error:
+                log.debug("%s finds no place in L1: %s", node.name, error)
+                if not is_call(node, *SLICES):  # who may as well be given a copy, as others are
+                    self.left_l1.append(node)
+            finally:
+                self._recorder.memory = None
+        elif found.sharded and not assigned and any(is_sharded(self._known[operand]) for operand in operands):
             with contextlib.suppress(Refused):
                 return self._with_room(node, found, self._known.__getitem__, others)
         return self._with_room(node, found, self._in_dram, operands, others)
@@ -247,6 +261,7 @@ class Trace:
                 return self._attempt(node, found, value_of)
             except Refused as error:
                 if not lacks_room(error) or not any(map(self._leave, leaving)):
+                    self.left_l1 += [x for x in self._known if isinstance(meta.memory.get(x, None), Interleaved)]
                     raise
 
     def _leave(self, nodes: list[Node]) -> bool:
@@ -254,6 +269,7 @@ class Trace:
         sharded = [node for node in nodes if is_sharded(self._known[node])]
         for node in sharded:
             self._known[node] = self._in_dram(node)
+        self.left_l1 += [node for node in sharded if node in meta.memory]
         return bool(sharded)
 
     def _in_dram(self, node: Node) -> Any:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -52,6 +53,46 @@ class Spec:
 def evaluate(call: str, ttnn: Any, device: Any, weight: Any) -> Any:
     """What a TTNN call gives, written as a program carries it."""
     return eval(call, {"ttnn": ttnn, "device": device, "weight": weight})
+
+
+TILE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How a value lies in L1 in block shards: on columns x rows of cores, height x width tiles on each.
+
+    Rows are counted through all dimensions but the last, those of each matrix filled up to whole tiles. Cores at the
+    lower and right ends may hold fewer tiles.
+    """
+
+    columns: int
+    rows: int
+    height: int
+    width: int
+
+    @classmethod
+    def over(cls, cores: tuple[int, int], shape: Sequence[int]) -> "Blocks":
+        """On as many of cores (columns, rows) as share the tiles of a row evenly and leave no core without rows."""
+        high, wide = tiles(shape)
+        columns = max(count for count in range(1, cores[0] + 1) if wide % count == 0)
+        height = math.ceil(high / cores[1])
+        return cls(columns, math.ceil(high / height), height, wide // columns)
+
+    def of_width(self, size: int) -> "Blocks":
+        """Those of a value of as many rows on the same cores, with `size` elements a row."""
+        return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / self.columns))
+
+
+@dataclasses.dataclass(frozen=True)
+class Interleaved:
+    """That a value lies interleaved in L1."""
+
+
+def tiles(shape: Sequence[int]) -> tuple[int, int]:
+    """How many tiles a value is high and wide, its matrices one below the other."""
+    *outer, high, wide = (1, 1, *shape)
+    return math.prod(outer) * math.ceil(high / TILE), math.ceil(wide / TILE)
 
 
 DEVICE_DTYPES = {

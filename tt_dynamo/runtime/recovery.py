@@ -40,6 +40,8 @@ class LoweringNamespace:
     What lowerings note there for the compiler is not kept: it would be tensors of every call.
     """
 
+    memory = None  # what is lowered again lies in DRAM
+
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
         self.settings = dataclasses.replace(settings, wants_block_sharding=collections.deque(maxlen=0))

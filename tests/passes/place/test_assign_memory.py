@@ -1,0 +1,167 @@
+"""Residual streams are assigned block shards; what the cores cannot share evenly, and what pays too little, is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from captured import Captured, capture, random, same
+from torch import nn
+from torch.fx import Node
+
+from tt_dynamo.ir import meta, operators
+from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.spec import Blocks, Interleaved
+from tt_dynamo.passes import PASSES
+from tt_dynamo.passes.place.layouts import assign_layouts
+from tt_dynamo.passes.place.memory import assign_memory
+from tt_dynamo.passes.place.place import place
+
+CORES = (8, 8)
+
+
+class Layer(nn.Module):
+    """An encoder layer. x [batch, seq, width] -> the same."""
+
+    def __init__(self, width: int, inner: int, post: bool = False) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.heads, self.post = width // 32, post
+
+    def attend(self, x: torch.Tensor) -> torch.Tensor:
+        batch, seq, width = x.shape
+        query, key, value = self.qkv(x).view(batch, seq, 3, self.heads, 32).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(x.shape))
+
+    def feed(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down(F.gelu(self.up(x)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.norms
+        if self.post:
+            x = first(x + self.attend(x))
+            return second(x + self.feed(x))
+        x = x + self.attend(first(x))
+        return x + self.feed(second(x))
+
+
+def encoder(width: int = 256, inner: int = 512, layers: int = 2, post: bool = False) -> nn.Module:
+    """Layers between a sum, at which the stream begins, and what pools it."""
+    made = nn.Sequential(*(Layer(width, inner, post) for _ in range(layers)))
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = made
+
+        def forward(self, x: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            return self.layers(x + positions)[:, 0]
+
+    return Encoder()
+
+
+def assigned(model: Any, *inputs: torch.Tensor, refused: Any = None) -> tuple[Captured, list[Node]]:
+    """The placed graph, and its nodes that were assigned block shards."""
+    graph = capture(model, *inputs)
+    before = graph.run()
+    for transform in PASSES:
+        transform(graph.graph, graph.context)
+    sides = place(graph.graph, lambda node: True)
+    assign_layouts(graph.graph, sides, lambda node: "TILE", lambda user, operand: ("TILE", None))
+    count = assign_memory(graph.graph, sides, CORES, refused or (lambda node: 0))
+    same(graph.run(), before, exact=False)
+    nodes = [node for node in graph.graph.nodes if node in meta.memory]
+    assert count == len(nodes)
+    return graph, nodes
+
+
+def rows(batch: int = 8, seq: int = 64, width: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    return random(batch, seq, width), random(1, seq, width)
+
+
+def blocks(nodes: list[Node]) -> list[Blocks]:
+    """Their block shards, of those that lie in such."""
+    return [place for node in nodes if isinstance(place := meta.memory(node), Blocks)]
+
+
+@pytest.mark.parametrize("post", [False, True], ids=["pre-norm", "post-norm"])
+def test_a_layer_lies_in_blocks_and_its_heads_interleaved_in_l1(post: bool) -> None:
+    graph, nodes = assigned(encoder(post=post), *rows())
+    assert {*blocks(nodes)} == {Blocks(8, 8, 2, 1), Blocks(8, 8, 2, 2)}
+    wide = [node for node in nodes if meta.memory(node) == Blocks(8, 8, 2, 2)]
+    assert [(node.target, node.args[3]) for node in wide] == [(operators.linear, "gelu")] * 2
+    norms = graph.calls(aten.layer_norm.default, operators.add_layer_norm)
+    attentions = graph.calls(operators.attention)
+    assert len(norms) == 4 and len(attentions) == 2
+    assert len(blocks([*norms, *attentions])) == 6
+    heads = [
+        node for split in graph.calls(operators.split_heads) for node in (split, *split.all_input_nodes, *split.users)
+    ]
+    assert len(heads) == 10 and all(meta.memory(node) == Interleaved() for node in heads)
+
+
+def test_padded_rows_are_counted_as_they_lie() -> None:
+    _, nodes = assigned(encoder(), *rows(seq=50))
+    assert Blocks(8, 8, 2, 1) in blocks(nodes)
+
+
+def test_cores_without_rows_are_left_out() -> None:
+    _, nodes = assigned(encoder(), *rows(batch=9, seq=32))
+    assert {(place.columns, place.rows, place.height) for place in blocks(nodes)} == {(8, 5, 2)}
+
+
+@pytest.mark.parametrize(
+    ("batch", "width", "why"),
+    [(1, 256, "two rows of tiles"), (8, 288, "nine tiles on three columns"), (8, 224 + 16, "half a tile")],
+)
+def test_what_few_cores_would_share_stays_interleaved(batch: int, width: int, why: str) -> None:
+    layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 512), nn.Linear(512, width), nn.LayerNorm(width))
+    _, nodes = assigned(layer, random(batch, 64, width))
+    assert not nodes, why
+
+
+def test_a_norm_between_moves_is_not_worth_them() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return torch.cumsum(F.layer_norm(torch.cumsum(x, 1), (256,)), 1)
+
+    assert not assigned(model, random(8, 64, 256))[1]
+
+
+def test_single_numbers_and_vectors_are_no_streams() -> None:
+    assert not assigned(lambda x, y: torch.tanh(x + y) * 2, torch.tensor(1.5), random(256))[1]
+
+
+def test_a_norm_over_several_dimensions_is_no_stream() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(256, 256), nn.Linear(256, 256)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.down(F.layer_norm(self.up(x), (64, 256)))
+
+    assert not assigned(Model(), random(8, 64, 256))[1]
+
+
+@pytest.mark.parametrize(
+    ("times", "widths", "heads"), [(0, {1, 2}, True), (1, {1}, True), (2, set(), False)], ids=["never", "once", "twice"]
+)
+def test_a_refusal_costs_what_lies_between_linears_and_then_the_stream(
+    times: int, widths: set[int], heads: bool
+) -> None:
+    def refused(node: Node) -> int:
+        return times if node.target is operators.linear and node.args[-1] == "gelu" else 0
+
+    nodes = assigned(encoder(), *rows(), refused=refused)[1]
+    assert {place.width for place in blocks(nodes)} == widths
+    assert (Interleaved() in [meta.memory(node) for node in nodes]) == heads
+
+
+def test_a_refused_attention_costs_the_heads_first() -> None:
+    nodes = assigned(encoder(), *rows(), refused=lambda node: int(node.target is operators.attention))[1]
+    assert len(blocks(nodes)) == len(nodes)
+    assert operators.attention in [node.target for node in nodes]
