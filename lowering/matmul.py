@@ -5,11 +5,13 @@ config is always given too, since with a core grid and no config TTNN multiplies
 integers here, so their products stay on the host. A vector is a matrix of one row, which costs nothing in TILE layout;
 as a column it would be moved.
 
-In block shards a core multiplies what lies on it. What is free is how many tiles it takes at once: more are faster,
-until the circular buffers find no room, of which TTNN is asked.
+A core of a grid multiplies rows of tiles by columns of tiles. What is free is how many it takes at once: more are
+faster, until the circular buffers find no room, of which TTNN is asked. What it would choose itself is a candidate for
+interleaved operands, and the one that is taken unless another is estimated to be faster.
 """
 
 import math
+from dataclasses import replace
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
@@ -22,6 +24,8 @@ from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 MOST_READ = 8
 # The share of its rows that a core holds at once of a result that it writes interleaved.
 SHARES = (1, 2, 4)
+# Rows of tiles of which each core takes all, and columns of its own: those of a decode step.
+FEW_ROWS = 2
 
 
 def activation_of(ttnn: TTNN, name):
@@ -49,53 +53,79 @@ def product_config(ttnn: TTNN):
 @lower(operators.linear)
 def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
     """x [..., in] @ weight [in, out] + bias [out], with the activation on the result."""
-    if isinstance(ttnn.memory, Blocks) or is_sharded(x):
-        return _linear_in_blocks(ttnn, x, weight, bias, activation, _in_program_config(ttnn, activation))
-    fused = {"activation": activation_of(ttnn, activation)} if activation else {}
-    if bias is not None:
-        fused["bias"] = bias
-    return ttnn.linear(x, weight, **fused, **product_config(ttnn))
+    is_in_blocks = isinstance(ttnn.memory, Blocks) or is_sharded(x)
+    find = _ways_in_blocks if is_in_blocks else _ways_interleaved
+    cores, candidates = find(ttnn, x, weight)
+    operands = {"bias": bias} if bias is not None else {}
+    operands |= assigned(ttnn) or ({"memory_config": ttnn.DRAM_MEMORY_CONFIG} if is_in_blocks else {})
+
+    def multiply(candidate):
+        if candidate:
+            return ttnn.linear(x, weight, **operands, **_on_cores(ttnn, cores, activation, candidate))
+        fused = {"activation": activation_of(ttnn, activation)} if activation else {}
+        return ttnn.linear(x, weight, **operands, **fused, **product_config(ttnn))
+
+    return ttnn.choose(("linear", x, weight, bias, activation, ttnn.memory), candidates, multiply, costed=True)
 
 
-def _linear_in_blocks(ttnn: TTNN, x: Tensor, weight: Tensor, bias, activation, fused):
-    """A product that reads block shards, or writes those that the compiler assigned, or both.
+def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
+    """The cores for operands that lie interleaved, and the candidates, of which the first is TTNN's choice."""
+    columns, rows = ttnn.settings.grid_size
+    high = math.prod(x.shape[:-2]) * math.ceil(x.shape[-2] / ttnn.TILE_SIZE)
+    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in weight.shape[-2:])
+    depths = divisors(inner, MOST_READ)[:2] if inner > MOST_READ else []  # shorter ones gain nothing
+    if high <= FEW_ROWS:  # all rows on each core, which has columns of its own
+        cores = Blocks(columns, rows, high, math.ceil(wide / (columns * rows)))
+        return cores, [{}, *({"in0_block_w": depth, "mcast_in0": True} for depth in depths)]
+    cores = Blocks(columns, rows, math.ceil(high / rows), math.ceil(wide / columns))
+    return cores, [{}, *_depths_and_shares(cores, depths, SHARES[:2])]
 
-    x [..., in] in block shards or interleaved, weight [in, out]. fused: TTNN's form of the activation, or None. Where
-    the compiler assigned nothing, the result lies in DRAM.
-    """
-    inner, columns = (math.ceil(size / ttnn.TILE_SIZE) for size in weight.shape[-2:])
+
+def _ways_in_blocks(ttnn: TTNN, x: Tensor, weight: Tensor):
+    """The cores of a product that reads block shards, writes those that the compiler assigned, or both; candidates."""
+    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in weight.shape[-2:])
     reads, writes = is_sharded(x), isinstance(ttnn.memory, Blocks)
     given = blocks_of(ttnn, x) if reads else ttnn.memory
     cores = ttnn.memory if writes else given
     if (given.columns, given.rows) != (cores.columns, cores.rows):
         raise Refused("ttnn.linear: reads and writes block shards on the same cores")
-    width = math.ceil(columns / cores.columns)
+    cores = replace(cores, width=math.ceil(wide / cores.columns))
     depths = divisors(given.width, given.width) if reads else divisors(inner, MOST_READ)
-    shares = SHARES[:1] if writes else [share for share in SHARES if cores.height % share == 0]
-    where = assigned(ttnn) or {"memory_config": ttnn.DRAM_MEMORY_CONFIG}
-    operands = {} if bias is None else {"bias": bias}
+    return cores, _depths_and_shares(cores, depths, SHARES[:1] if writes else SHARES)
 
-    def multiply(candidate):
-        height = candidate.get("out_block_h", cores.height)
-        program = ttnn.MatmulMultiCoreReuseMultiCastProgramConfig(
-            compute_with_storage_grid_size=ttnn.CoreCoord(cores.columns, cores.rows),
-            **candidate,
-            **_subblock(ttnn, height, width),
-            per_core_M=cores.height,
-            per_core_N=width,
-            transpose_mcast=False,
-            fused_activation=fused,
-            fuse_batch=True,
-        )
-        how = {"program_config": program, "compute_kernel_config": ttnn.settings.compute_kernel_config}
-        return ttnn.linear(x, weight, **operands, **where, **how)
 
-    candidates = [
-        {"in0_block_w": depth, **({} if share == 1 else {"out_block_h": cores.height // share, "out_block_w": width})}
+def _depths_and_shares(cores: Blocks, depths, shares):
+    """Candidates: tiles of the inner dimension at once, and the share of a core's rows that it holds at once."""
+    return [
+        {
+            "in0_block_w": depth,
+            **({} if share == 1 else {"out_block_h": cores.height // share, "out_block_w": cores.width}),
+        }
         for share in shares
+        if cores.height % share == 0
         for depth in depths
     ]
-    return ttnn.choose(("linear", x, weight, bias, activation, ttnn.memory), candidates, multiply)
+
+
+def _on_cores(ttnn: TTNN, cores: Blocks, activation, candidate):
+    """The keywords of a product of which each core computes height x width tiles."""
+    one_dimension = "mcast_in0" in candidate
+    kind = (
+        ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig
+        if one_dimension
+        else ttnn.MatmulMultiCoreReuseMultiCastProgramConfig
+    )
+    program = kind(
+        compute_with_storage_grid_size=ttnn.CoreCoord(cores.columns, cores.rows),
+        **candidate,
+        **_subblock(ttnn, candidate.get("out_block_h", cores.height), cores.width),
+        per_core_M=cores.height,
+        per_core_N=cores.width,
+        **({} if one_dimension else {"transpose_mcast": False}),
+        fused_activation=_in_program_config(ttnn, activation),
+        fuse_batch=True,
+    )
+    return {"program_config": program, "compute_kernel_config": ttnn.settings.compute_kernel_config}
 
 
 def _subblock(ttnn: TTNN, height, width):

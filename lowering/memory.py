@@ -91,6 +91,13 @@ def in_blocks(ttnn, wanted):
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
 
 
+def in_columns(ttnn, columns, rows, width):
+    """The memory configuration of one row of tiles in L1, `width` of them on each of columns x rows of cores."""
+    corners, shape = [(0, 0, columns - 1, rows - 1)], [ttnn.TILE_SIZE, width * ttnn.TILE_SIZE]
+    layout = ttnn.TensorMemoryLayout.WIDTH_SHARDED
+    return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
+
+
 def blocks_of(ttnn, x):
     """The `Blocks` of x, which lies in block shards."""
     spec = _config(x).shard_spec

@@ -5,12 +5,13 @@ group of channels, a channel of all images. The weights and biases of channels s
 (`passes/images/norms.py`).
 """
 
+import itertools
 import math
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_blocks, is_sharded, memory_config
+from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_blocks, in_columns, is_sharded, memory_config
 from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
@@ -33,8 +34,47 @@ def _in_blocks(ttnn: TTNN, x: Tensor):
 
 
 def _normalized(ttnn: TTNN, x: Tensor, eps, **operands):
-    where = _in_blocks(ttnn, x) if is_sharded(x) else assigned(ttnn)
-    return ttnn.layer_norm(x, epsilon=eps, **operands, **where, **_precision(ttnn))
+    options = {"epsilon": eps, **operands, **_precision(ttnn)}
+    return _on_cores(ttnn, "layer_norm", x, **options, **(_in_blocks(ttnn, x) if is_sharded(x) else assigned(ttnn)))
+
+
+def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
+    """A norm of x, which TTNN computes a row of tiles on a core, unless x lies in shards.
+
+    A decode step has one such row: it is spread over cores, each with columns of its own, where the estimate says that
+    this is worth the moves.
+    """
+    normalize = getattr(ttnn, name)
+    columns = x.shape[-1] / ttnn.TILE_SIZE
+    is_row = math.prod(x.shape[:-2]) == 1 and x.shape[-2] <= ttnn.TILE_SIZE and columns.is_integer()
+    if is_sharded(x) or not is_row or ttnn.memory is not None:
+        return normalize(x, **options)
+    grid = max(
+        itertools.product(*(range(1, size + 1) for size in ttnn.settings.grid_size)),
+        key=lambda size: (columns % math.prod(size) == 0, math.prod(size)),
+    )
+
+    def call(candidate):
+        if not candidate:
+            return normalize(x, **options)
+        wide, high = candidate["cores"]
+        width = int(columns) // (wide * high)
+        program = ttnn.LayerNormShardedMultiCoreProgramConfig(
+            compute_with_storage_grid_size=ttnn.CoreCoord(wide, high),
+            subblock_w=divisors(width, 4)[0],
+            block_h=1,
+            block_w=width,
+            inplace=False,
+        )
+        shards = in_columns(ttnn, wide, high, width)
+        given = {
+            key: ttnn.to_memory_config(value, shards) if key == "residual_input_tensor" else value
+            for key, value in options.items()
+        }
+        found = normalize(ttnn.to_memory_config(x, shards), **given, program_config=program, memory_config=shards)
+        return ttnn.to_memory_config(found, ttnn.DRAM_MEMORY_CONFIG)
+
+    return ttnn.choose((name, x, options), [{}, {"cores": grid}], call, costed=True)
 
 
 def _moments(ttnn: TTNN, rows, shape):
@@ -93,7 +133,7 @@ def rms_norm(ttnn: TTNN, x: Tensor, weight, eps):
     if is_sharded(x):  # heads, each user's on a core of their own: TTNN norms no such rows, but leaves them there
         options["memory_config"] = memory_config(ttnn, x)
         x = ttnn.to_memory_config(x, ttnn.L1_MEMORY_CONFIG)
-    return ttnn.rms_norm(x, weight=weight, epsilon=eps, **options)
+    return _on_cores(ttnn, "rms_norm", x, weight=weight, epsilon=eps, **options)
 
 
 @lower(operators.group_norm, sharded=True)

@@ -6,10 +6,12 @@ TTNN refuses raises `Refused` with its words and is not written down, so a lower
 Objects of TTNN (enumerations, grids, configurations) are written down as the Python expression that makes them.
 """
 
+import contextlib
 import enum
 import functools
 import hashlib
 import json
+import math
 import operator
 import types
 from collections.abc import Callable, Sequence
@@ -23,10 +25,13 @@ from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Blocks, Interleaved, Value, on_device, spec_of
-from tt_dynamo.ir.torch_internals import last_node, nodes_after
+from tt_dynamo.ir.torch_internals import erase, last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import first_accepted
+
+# Estimates of two candidates that differ by less say nothing: tests/estimate has how often variants are ordered right.
+CLOSE = 1.05
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -35,7 +40,7 @@ R = TypeVar("R")
 def erase_after(before: Node) -> None:
     """Take back what was written down behind a node."""
     for node in reversed(list(nodes_after(before))):
-        before.graph.erase_node(node)
+        erase(node)
 
 
 class Recorder:
@@ -96,25 +101,45 @@ class Recorder:
 
         return tree_map(written, arguments)
 
-    def choose(self, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R]) -> R:
+    def choose(self, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R], costed: bool = False) -> R:
         """The result of `call` for the first of the candidates that TTNN accepts; the others leave nothing behind.
 
-        candidates: the best first, by an estimate. key: the operation's name, and the tensors and parameters on which
-        the answer depends; what the device has free belongs to every key, so that a program does not depend on what was
-        compiled before. Raises Refused, with TTNN's words for the first candidate, where all are refused.
+        candidates: the best first. costed: all are tried, and the one counts as the best that is estimated to take the
+        least time, or the first that comes within `CLOSE` of that.
+
+        key: the operation's name, and the tensors and parameters on which the answer depends; what the device has free
+        belongs to every key, so that a program does not depend on what was compiled before. Raises Refused, with TTNN's
+        words for the first candidate, where all are refused.
         """
         asked, names = self._question(key, candidates), list(map(_text, candidates))
         chosen, count = self.settings.choices.get(asked, ("", 0))
         before = last_node(self._graph)
         ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
+        if costed and chosen not in names and self.settings.searches:
+            ordered = self._by_cost(candidates, call, before)
         accepted, result, refused = first_accepted(ordered, call, (Refused,), lambda: erase_after(before))
         if refused or chosen not in names:
-            count = candidates.index(accepted)
-            self.settings.choices[asked] = names[count], count
+            chosen = _text(accepted)
+            count = refused if costed else names.index(chosen)
+            self.settings.choices[asked] = chosen, count
         if len(candidates) > 1 and last_node(self._graph) is not before:
-            choice = {"operation": key[0], "candidate": names[count], "refused": count}
+            choice = {"operation": key[0], "candidate": chosen, "refused": count}
             meta.choice.set(last_node(self._graph), choice)
         return result
+
+    def _by_cost(self, candidates: Sequence[C], call: Callable[[C], Any], before: Node) -> list[C]:
+        """The candidates with the best one first, of those that TTNN accepts."""
+        costs = []
+        for candidate in candidates:
+            seconds = math.inf
+            with contextlib.suppress(Refused):
+                call(candidate)
+                kernels = [c.seconds for n in nodes_after(before) if n in meta.cost and (c := meta.cost(n)).seconds]
+                seconds = sum(kernels) + len(kernels) * self.settings.chip.launch_gap_seconds
+            erase_after(before)
+            costs.append(seconds)
+        best = next(at for at, seconds in enumerate(costs) if seconds <= min(costs) * CLOSE)
+        return [candidates[best], *candidates[:best], *candidates[best + 1 :]]
 
     def _question(self, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """What an answer depends on; as text, which is kept on disk, unless objects without a text are part of it."""

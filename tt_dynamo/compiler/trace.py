@@ -52,7 +52,9 @@ def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
     grid = device.handle.compute_with_storage_grid_size()
     size = grid.x, grid.y
     choices = device.resource(Choices, choices_path(device))
-    settings = Settings(None, None, size, device.handle, chip_of(device.board, size), choices)
+    settings = Settings(
+        None, None, size, device.handle, chip_of(device.board, size), options.optimize != "off", choices
+    )
     recorder = Recorder(ttnn, Graph(), settings)
     recorder.note(device.handle, "device")
     fidelity = getattr(ttnn.MathFidelity, math_fidelity(device.architecture, options))

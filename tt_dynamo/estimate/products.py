@@ -48,6 +48,8 @@ class Product:
         self.given_grid = grid is not None
         self.grid = (grid.x, grid.y) if grid is not None else chip.grid
         self.block = getattr(config, "in0_block_w", 0)
+        # Parts of a core's rows of the result, for each of which it reads its columns of in1 again.
+        self.parts = ceil_div(getattr(config, "per_core_M", 1), getattr(config, "out_block_h", 0) or 1 << 30)
         self.readers = getattr(config, "num_workers_per_dram_bank", 1) or 1
         activation = options.get("activation") or getattr(config, "fused_activation", None)
         fused = str(activation).lower() if activation is not None else ""
@@ -103,7 +105,7 @@ def _sent_in_both(product: Product, chip: Chip, per_m: int, per_n: int) -> tuple
     """Nanoseconds of a sender of in0, which stays where it is sharded, and of one of in1."""
     shares_m, shares_n = ceil_div(product.m, per_m), ceil_div(product.n, per_n)
     sent0 = 0.0 if product.in0.sharded_in_l1 else _sent(per_m * product.k, product.in0, chip, shares_n)
-    return sent0, _sent(per_n * product.k, product.in1, chip, shares_m)
+    return sent0, product.parts * _sent(per_n * product.k, product.in1, chip, shares_m)
 
 
 def _written(out: Tensor, chip: Chip) -> float:

@@ -76,6 +76,16 @@ def nodes_after(before: Node) -> Iterator[Node]:
         node = node._next
 
 
+def erase(node: Node) -> None:
+    """Erase a node that nothing reads, and let the next one have its name."""
+    names = node.graph._graph_namespace
+    node.graph.erase_node(node)
+    names._used_names.discard(node.name)
+    base, _, number = node.name.rpartition("_")
+    if number == str(names._base_count.get(base)):
+        names._base_count[base] -= 1
+
+
 class Run(Interpreter):
     """Runs a graph beside threads that trace: torch's record of the node that runs is one for all of them."""
 

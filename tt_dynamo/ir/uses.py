@@ -49,6 +49,7 @@ class Settings:
     grid_size: tuple[int, int]  # columns, rows of worker cores
     device: Any = None
     chip: Any = None  # of `tt_dynamo.estimate`, by which calls are costed; None costs nothing
+    searches: bool = False  # whether lowerings look for faster calls than those that TTNN would choose
     # The candidates that TTNN accepted, by what that depends on, and how many it refused before: kept with the device.
     choices: dict[Any, tuple[str, int]] = dataclasses.field(default_factory=dict, compare=False)
     # Values that a lowering had to shard anew, and wants block-sharded.
