@@ -31,7 +31,7 @@ class Asking:
 
     def __init__(self, device: Any, path: Path, config: Any = CONFIG, grid: tuple[int, int] = (8, 8)) -> None:
         self.choices = Choices(path)
-        settings = Settings(None, config, grid, device.handle, self.choices)
+        settings = Settings(None, config, grid, device.handle, choices=self.choices)
         self.recorder = Recorder(device.namespace(dry_run=True), Graph(), settings)
         self.asked: list[Any] = []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.fx import Graph
 
 from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.devices import open_device
+from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Value
 from tt_dynamo.ir.uses import Settings
@@ -78,6 +80,42 @@ def test_the_first_that_ttnn_accepts_is_taken_and_the_others_leave_nothing_behin
     assert call.choose(256, 128, 32, 64).shape == (32, 32)
     assert call.asked == [256, 128, 32] and len(written(recorder)) == 2
     assert chosen(recorder) == ("slice", "32", 2)
+
+
+@pytest.fixture
+def costing(recorder: Recorder) -> Recorder:
+    recorder.settings = dataclasses.replace(recorder.settings, chip=chip_of("n150"), searches=True)
+    return recorder
+
+
+def test_of_costed_candidates_the_cheapest_that_ttnn_accepts_is_taken(costing: Any, tiles: Any) -> None:
+    x = tiles(1, 1, 64, 64)
+
+    def call(times: int) -> Any:
+        if times == 0:
+            raise Refused("ttnn.relu: no times")
+        y = x
+        for _ in range(times):
+            y = costing.relu(y)
+        return y
+
+    costing.choose(("relu", x), (3, 0, 1, 2), call, costed=True)
+    assert written(costing) == ["relu"] and chosen(costing) == ("relu", "1", 0)
+    tried: list[int] = []
+    costing.choose(("relu", x), (3, 0, 1, 2), lambda times: tried.append(times) or call(times), costed=True)
+    assert tried == [1] and written(costing) == ["relu", "relu_1"]
+
+
+def test_of_candidates_that_cost_about_the_same_the_first_is_taken(costing: Any, tiles: Any) -> None:
+    x = tiles(64, 64)
+    costing.choose(("relu", x), ("relu", "neg"), lambda name: getattr(costing, name)(x), costed=True)
+    assert written(costing) == ["relu"]
+
+
+def test_without_a_search_costed_candidates_count_in_their_order(recorder: Any, tiles: Any) -> None:
+    x = tiles(64, 64)
+    recorder.choose(("x", x), (2, 1), lambda times: [recorder.relu(x) for _ in range(times)][-1], costed=True)
+    assert len(written(recorder)) == 2
 
 
 def test_it_is_remembered_for_tensors_that_are_alike(recorder: Any, tiles: Any) -> None:

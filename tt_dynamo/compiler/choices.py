@@ -1,6 +1,6 @@
 """Which of several TTNN calls TTNN accepted, kept on disk: a second process asks only what no first one asked.
 
-One file for each board, TTNN version and text of our lowerings. A line of it is JSON: the question (operation,
+One file for each board, TTNN version, and text of our lowerings and estimate. A line is JSON: the question (operation,
 arguments, what the device has free, a digest of the candidates), the candidate, and how many were refused before. Lines
 are appended whole, so processes may write at once.
 
@@ -34,8 +34,9 @@ def choices_path(device: Device) -> Path:
 
 @functools.cache
 def _lowerings() -> str:
-    """A digest of the lowerings, so that a changed one is asked anew."""
-    texts = sorted(file.read_bytes() for file in files("tt_dynamo.lowering").iterdir() if file.name.endswith(".py"))
+    """A digest of the lowerings and of the estimate, so that what a changed one chooses is asked anew."""
+    found = [file for name in ("lowering", "estimate") for file in files(f"tt_dynamo.{name}").iterdir()]
+    texts = sorted(file.read_bytes() for file in found if file.name.endswith((".py", ".json")))
     return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
 
 

@@ -143,7 +143,7 @@ class Recorder:
 
     def _question(self, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """What an answer depends on; as text, which is kept on disk, unless objects without a text are part of it."""
-        asked = _described(key), self.settings.grid_size, self._conditions()
+        asked = _described(key), self.settings.grid_size, self.settings.searches, self._conditions()
         try:
             offered = json.dumps(list(candidates)).encode()
             return f"{json.dumps(asked)} of {hashlib.sha256(offered).hexdigest()[:12]}"

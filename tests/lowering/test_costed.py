@@ -1,0 +1,52 @@
+"""What the estimate chooses: larger blocks of a product, and many cores for a norm of one row of tiles."""
+
+import pytest
+from compiled import calls, check, compiled, random, rounded
+from torch import nn
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm], ids=lambda norm: norm.__name__)
+@pytest.mark.parametrize("rows", [1, 32])
+def test_a_wide_norm_of_one_row_of_tiles_runs_on_many_cores(norm, rows):
+    report = check(rounded(norm(2048)), random(1, rows, 2048))
+    assert [call.removesuffix("_1") for call in calls(report)] == [
+        "to_memory_config", "rms_norm" if norm is nn.RMSNorm else "layer_norm", "to_memory_config",
+    ]  # fmt: skip
+    assert "WIDTH_SHARDED" in report.code and "cores=(8, 8)" in report.choice_table()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 33, 2048), (2, 1, 2048), (1, 1, 64), (1, 1, 2040)],
+    ids=["two rows of tiles", "two matrices", "narrow", "no whole tiles"],
+)
+def test_any_other_norm_takes_one_launch(shape):
+    report = check(rounded(nn.LayerNorm(shape[-1])), random(*shape))
+    assert calls(report) == ["layer_norm"]
+
+
+def test_a_residual_is_spread_over_the_same_cores():
+    class Residual(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.LayerNorm(1024)
+
+        def forward(self, x, y):
+            return self.norm(x + y)
+
+    report = check(rounded(Residual()), random(1, 8, 1024), random(1, 8, 1024))
+    assert calls(report) == ["to_memory_config", "to_memory_config", "layer_norm", "to_memory_config"]
+
+
+def test_a_product_takes_larger_blocks_where_that_is_faster():
+    linear = rounded(nn.Linear(2048, 2048))
+    _, plain = compiled(linear, random(1, 2048, 2048), dry_run=True, optimize="off")
+    _, searched = compiled(linear, random(1, 2048, 2048), dry_run=True)
+    assert "in0_block_w" in searched.code and "in0_block_w" not in plain.code
+    assert searched.estimated_seconds < plain.estimated_seconds * 0.96
+    check(linear, random(1, 96, 2048))
+
+
+def test_the_least_products_are_left_to_ttnn():
+    report = check(rounded(nn.Linear(64, 64)), random(4, 64))
+    assert "program_config" not in report.code
