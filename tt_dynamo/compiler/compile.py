@@ -13,7 +13,8 @@ from torch.fx import Graph, GraphModule, Node
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.decisions import Decisions
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
-from tt_dynamo.compiler.fit import explained, measure_program
+from tt_dynamo.compiler.fit import explained
+from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
 from tt_dynamo.compiler.states import keep_outputs, keep_states
 from tt_dynamo.compiler.trace import Trace, recorder_for
@@ -256,6 +257,7 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
     states = sum(spec_bytes(state.spec) for state in traced.states)
     report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
     report.peak_dram_bytes += report.weight_bytes + states
+    report.held_results = len(traced.kept)
 
 
 def _dump_program(dump: Dump, source: str, traced: Trace, tensors: list[torch.Tensor]) -> None:

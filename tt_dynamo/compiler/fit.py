@@ -1,35 +1,26 @@
-"""What a program takes of the device, as TTNN's own graph capture counts it, and a clear error where that is too much.
+"""A clear error where a program needs more DRAM than there is.
 
 The judge is TTNN's allocator: every weight is allocated while a graph is lowered, without contents, and the program is
-measured beside them. What is counted of a graph only explains its answer.
+measured (`measure.py`) beside them. What is counted of a graph only explains its answer.
 """
 
 import contextlib
 import dataclasses
-import itertools
-import logging
 import math
 import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch.fx import Graph, Node
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.fx import Graph
 
-from tt_dynamo.compiler.codegen import Expression
 from tt_dynamo.compiler.decisions import is_weight_of
 from tt_dynamo.compiler.traced_weights import is_weight
 from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import BITS, Spec, spec_bytes
-from tt_dynamo.ir.torch_internals import Run
-from tt_dynamo.ir.ttnn_internals import graph_capture, lacks_dram, ttnn_reason
-from tt_dynamo.report.report import GraphReport, size_text
-
-log = logging.getLogger(__name__)
+from tt_dynamo.ir.ttnn_internals import lacks_dram, ttnn_reason
+from tt_dynamo.report.report import size_text
 
 TILE = 32
 
@@ -134,84 +125,3 @@ def _explained(graph: Graph, has: Memory, board_name: str, words: str) -> DoesNo
         f"What would help: {', '.join(ways)}. TTNN: {words}"
     )
     return DoesNotFit(message, total, has.free)
-
-
-MARK = "program: "  # before the names of its calls, in a graph capture
-
-
-class MarkedRun(Run):
-    """Runs a program's graph, its TTNN calls marked in a graph capture; what the host computes is zeros instead."""
-
-    def __init__(self, graph: Graph, ttnn: Any) -> None:
-        super().__init__(torch.nn.Module(), graph=graph)
-        self.extra_traceback = False
-        self._capture = graph_capture(ttnn)
-
-    def events(self, arguments: list[Any], mode: Any) -> list[dict]:
-        """What the graph capture notes of one run."""
-        self._capture.begin_graph_capture(mode)
-        try:
-            self.run(*arguments)
-        finally:
-            events: list[dict] = self._capture.end_graph_capture()
-        return events
-
-    def run_node(self, n: Node) -> Any:
-        path = meta.path.get(n, "")
-        if path.startswith("ttnn."):
-            self._capture.track_function_start(MARK + path)
-            try:
-                return super().run_node(n)
-            finally:
-                self._capture.track_function_end()
-        if n.op == "call_function" and not path and n.target not in (checked, as_bfloat16):
-            return tree_map(zeros, n.meta.get("val"))
-        return super().run_node(n)
-
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        return super().call_function(target, *tree_map_only(Expression, lambda x: x.value, (args, kwargs)))
-
-
-def zeros(value: Any) -> Any:
-    """Zeros like a fake tensor; 0 for what is none."""
-    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0
-
-
-def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttnn: Any) -> list[int]:
-    """Note what one run of a program's graph does; gives the kernel launches of each call.
-
-    Run once dispatched, for launches and buffers, and once undispatched, for circular buffers. Raises MemoryError where
-    the DRAM is full.
-    """
-    try:
-        with torch.no_grad(), dram_or_error():
-            events = MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NORMAL)
-            undispatched = MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NO_DISPATCH)
-    except MemoryError:
-        raise
-    except Exception as error:
-        log.warning("%s: could not be measured: %s", report.name, error)
-        return []
-    report.device_programs = sum(event["node_type"] == "program_execution" for event in events)
-    report.peak_dram_bytes = _peak(events, "DRAM")
-    report.peak_l1_bytes = max(_peak(events, "L1"), int(ttnn.graph.extract_peak_L1_memory_usage(undispatched)))
-    return _launches(events)
-
-
-def _peak(events: list[dict], kind: str) -> int:
-    """Most bytes of buffers of that kind at once."""
-    signs = {"buffer_allocate": 1, "buffer_deallocate": -1}
-    changes = [event for event in events if event["node_type"] in signs and event["params"]["type"] == kind]
-    held = itertools.accumulate(signs[change["node_type"]] * int(change["params"]["size"]) for change in changes)
-    return max(held, default=0)
-
-
-def _launches(events: list[dict]) -> list[int]:
-    """Kernel launches within each call of the program."""
-    launches: list[int] = []
-    for event in events:
-        if event["node_type"] == "function_start" and event["params"]["name"].startswith(MARK):
-            launches.append(0)
-        elif event["node_type"] == "program_execution" and launches:
-            launches[-1] += 1
-    return launches

@@ -21,7 +21,8 @@ from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
 from tt_dynamo.compiler.choices import Choices, choices_path
-from tt_dynamo.compiler.fit import dram_or_error, zeros
+from tt_dynamo.compiler.fit import dram_or_error
+from tt_dynamo.compiler.measure import zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
 from tt_dynamo.devices import Device

@@ -118,6 +118,11 @@ class GraphReport:
     cache since the first call, `weights_written` went there. `notes` say what else a user may want to know, `seconds`
     the compile time of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
     `host_bytes_per_second` cross to or from the host: both are of the estimate.
+
+    `new_allocations` counts the buffers of a steady call that lie where none of the call before lay, while the caller
+    holds those of its results that stay on the device (`held_results`); without any, 0 is good. None if not measured.
+    `highest_dram_address` ends the last buffer in DRAM, and `lowest_l1_address` begins the first in L1, where the
+    allocator starts at the top; 0 without one. Both are bytes in a bank, beside what was on the device at compile time.
     """
 
     name: str
@@ -131,6 +136,10 @@ class GraphReport:
     device_programs: int = 0
     peak_dram_bytes: int = 0
     peak_l1_bytes: int = 0
+    highest_dram_address: int = 0
+    lowest_l1_address: int = 0
+    new_allocations: int | None = None
+    held_results: int = 0
     weight_dtypes: dict[str, int] = field(default_factory=dict)
     cache_bytes: int = 0
     weights_read: int = 0
@@ -262,6 +271,14 @@ class GraphReport:
         whole = ", ".join(f"{seconds * 1e3:.3f} ms {name}" for seconds, name in parts)
         return f"{self.estimated_seconds * 1e3:.3f} ms per run ({self.phase}): {whole}"
 
+    def _address_text(self) -> str:
+        if self.new_allocations is None:
+            return ""
+        held = f" beside {self.held_results} held results of the one before" if self.held_results else ""
+        l1 = f", L1 from {self.lowest_l1_address:#x}" if self.lowest_l1_address else ""
+        dram = f"DRAM up to {self.highest_dram_address:#x}"
+        return f"{dram}{l1}; {self.new_allocations} new allocations in a steady call{held}"
+
     def __str__(self) -> str:
         most = self.launches_per_layer()
         in_layer = f", at most {most} in a layer" if most is not None else ""
@@ -279,6 +296,7 @@ class GraphReport:
             *((f"  {t.direction.replace('_', ' ')}", f"{size_text(t.bytes):>10}  {t.name}") for t in self.transfers),
             ("peak DRAM", size_text(self.peak_dram_bytes)),
             ("peak L1", size_text(self.peak_l1_bytes)),
+            ("addresses", self._address_text()),
             ("weights", f"{size_text(self.weight_bytes)}{several}"),
             ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
             ("weight cache", cached if self.weights_read or self.weights_written else ""),

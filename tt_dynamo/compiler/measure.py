@@ -1,0 +1,141 @@
+"""What a program does in one call, as TTNN's own graph capture counts it: kernel launches, buffers, addresses."""
+
+import contextlib
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+from torch.utils._pytree import tree_map, tree_map_only
+
+from tt_dynamo.compiler.codegen import Expression
+from tt_dynamo.compiler.fit import dram_or_error
+from tt_dynamo.ir import meta
+from tt_dynamo.ir.helpers import as_bfloat16, checked
+from tt_dynamo.ir.torch_internals import Run
+from tt_dynamo.ir.ttnn_internals import graph_capture
+from tt_dynamo.report.report import GraphReport
+
+log = logging.getLogger(__name__)
+
+MARK = "program: "  # before the names of its calls, in a graph capture
+
+
+class MarkedRun(Run):
+    """Runs a program's graph, its TTNN calls marked in a graph capture; what the host computes is zeros instead.
+
+    results: of the last run, alive as long as the caller of a program holds them.
+    """
+
+    def __init__(self, graph: Graph, ttnn: Any) -> None:
+        super().__init__(torch.nn.Module(), graph=graph)
+        self.extra_traceback = False
+        self.results: Sequence[Any] = ()
+        self._capture = graph_capture(ttnn)
+
+    def events(self, arguments: list[Any], mode: Any) -> list[dict]:
+        """What the graph capture notes of one run."""
+        self._capture.begin_graph_capture(mode)
+        try:
+            self.results = self.run(*arguments)
+        finally:
+            events: list[dict] = self._capture.end_graph_capture()
+        return events
+
+    def run_node(self, n: Node) -> Any:
+        path = meta.path.get(n, "")
+        if path.startswith("ttnn."):
+            self._capture.track_function_start(MARK + path)
+            try:
+                return super().run_node(n)
+            finally:
+                self._capture.track_function_end()
+        if n.op == "call_function" and not path and n.target not in (checked, as_bfloat16):
+            return tree_map(zeros, n.meta.get("val"))
+        return super().run_node(n)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return super().call_function(target, *tree_map_only(Expression, lambda x: x.value, (args, kwargs)))
+
+
+def zeros(value: Any) -> Any:
+    """Zeros like a fake tensor; 0 for what is none."""
+    return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0
+
+
+def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttnn: Any) -> list[int]:
+    """Note what one run of a program's graph does; gives the kernel launches of each call.
+
+    Run once dispatched, for launches and buffers, once undispatched, for circular buffers, and dispatched once more,
+    for addresses. Raises MemoryError where the DRAM is full.
+    """
+    try:
+        with torch.no_grad(), dram_or_error():
+            first = MarkedRun(graph, ttnn)
+            events = first.events(arguments, ttnn.graph.RunMode.NORMAL)
+            undispatched = MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NO_DISPATCH)
+    except MemoryError:
+        raise
+    except Exception as error:
+        log.warning("%s: could not be measured: %s", report.name, error)
+        return []
+    report.device_programs = sum(event["node_type"] == "program_execution" for event in events)
+    report.peak_dram_bytes = _peak(events, "DRAM")
+    report.peak_l1_bytes = max(_peak(events, "L1"), int(ttnn.graph.extract_peak_L1_memory_usage(undispatched)))
+    used = _addresses(events) | _move_states(graph, arguments, first.results, ttnn)
+    with contextlib.suppress(RuntimeError), torch.no_grad():  # no room beside the results of the first run
+        _note_addresses(report, MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NORMAL), used)
+    return _launches(events)
+
+
+def _note_addresses(report: GraphReport, events: list[dict], used: set[tuple[str, int]]) -> None:
+    """Note where the buffers of a run lie, after one that `used` these places."""
+    buffers = _allocated(events)
+    ends = (buffer["address"] + buffer["max_size_per_bank"] for buffer in buffers if buffer["type"] == "DRAM")
+    report.highest_dram_address = max(ends, default=0)
+    report.lowest_l1_address = min((buffer["address"] for buffer in buffers if buffer["type"] == "L1"), default=0)
+    report.new_allocations = sum((buffer["type"], buffer["address"]) not in used for buffer in buffers)
+
+
+def _allocated(events: list[dict]) -> list[dict]:
+    return [event["params"] for event in events if event["node_type"] == "buffer_allocate"]
+
+
+def _addresses(events: list[dict]) -> set[tuple[str, int]]:
+    """The kind of memory and the address of every buffer that a run allocated."""
+    return {(buffer["type"], buffer["address"]) for buffer in _allocated(events)}
+
+
+def _move_states(graph: Graph, arguments: list[Any], results: Sequence[Any], ttnn: Any) -> set[tuple[str, int]]:
+    """Make `arguments` those of the next call, whose states lie where the last one left them: its last results.
+
+    Gives where those that moved lay before.
+    """
+    placeholders = enumerate(graph.find_nodes(op="placeholder"))
+    moved = [at for at, node in placeholders if node in meta.state and meta.state(node).result is not None]
+    left = {("DRAM", arguments[at].buffer_address()) for at in moved}
+    for at, tensor in zip(moved, results[len(results) - len(moved) :], strict=True):
+        ttnn.deallocate(arguments[at])
+        arguments[at] = tensor
+    return left
+
+
+def _peak(events: list[dict], kind: str) -> int:
+    """Most bytes of buffers of that kind at once."""
+    signs = {"buffer_allocate": 1, "buffer_deallocate": -1}
+    changes = [event for event in events if event["node_type"] in signs and event["params"]["type"] == kind]
+    held = itertools.accumulate(signs[change["node_type"]] * int(change["params"]["size"]) for change in changes)
+    return max(held, default=0)
+
+
+def _launches(events: list[dict]) -> list[int]:
+    """Kernel launches within each call of the program."""
+    launches: list[int] = []
+    for event in events:
+        if event["node_type"] == "function_start" and event["params"]["name"].startswith(MARK):
+            launches.append(0)
+        elif event["node_type"] == "program_execution" and launches:
+            launches[-1] += 1
+    return launches
