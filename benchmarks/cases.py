@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,7 +29,7 @@ SENTENCES = (
     "Two herons stood in the shallow water and did not move for an hour.",
     "Which train goes to the harbour?",
 )
-BERT_SEQ = 128
+MINILM_SEQ, BERT_SEQ, BERT_LONG_SEQ = 40, 128, 384
 BERT_PADDED = 100  # tokens of the first sequence; the others are full
 
 
@@ -48,11 +49,16 @@ class Work:
 
 @dataclass(frozen=True)
 class Case:
-    """build: (batch, layers or None for all of them) → Work."""
+    """build: (batch, layers or None for all of them) → Work. tokens: of each sequence, None for images.
+
+    opt_in: measured only where it is named.
+    """
 
     name: str
     about: str
     build: Callable[[int, int | None], Work]
+    tokens: int | None = None
+    opt_in: bool = False
 
 
 def minilm(batch: int, layers: int | None) -> Work:
@@ -66,15 +72,15 @@ def minilm(batch: int, layers: int | None) -> Work:
     model = BertModel.from_pretrained(get_model_path(), config=config).eval()
     sentences = [SENTENCES[index % len(SENTENCES)] for index in range(batch)]
     tokenizer = AutoTokenizer.from_pretrained(get_model_path())
-    inputs = tokenizer(sentences, padding="max_length", max_length=40, truncation=True, return_tensors="pt")
+    inputs = tokenizer(sentences, padding="max_length", max_length=MINILM_SEQ, truncation=True, return_tensors="pt")
     return _bert(model, {name: inputs[name] for name in ("input_ids", "attention_mask", "token_type_ids")})
 
 
-def bert_base(batch: int, layers: int | None) -> Work:
+def bert_base(batch: int, layers: int | None, seq: int = BERT_SEQ) -> Work:
     from transformers import BertConfig, BertModel
 
     config = _with_layers(BertConfig(), layers)
-    shape = (batch, BERT_SEQ)
+    shape = (batch, seq)
     mask = torch.ones(shape, dtype=torch.int64)
     mask[0, BERT_PADDED:] = 0
     inputs = {
@@ -167,8 +173,15 @@ def _with_layers(config: Any, layers: int | None) -> Any:
 CASES = {
     case.name: case
     for case in (
-        Case("minilm", "all-MiniLM-L6-v2, real weights, sentences padded to 40 tokens", minilm),
-        Case("bert-base", f"BERT-base encoder, {BERT_SEQ} tokens of which some are padding", bert_base),
+        Case("minilm", "all-MiniLM-L6-v2, real weights, sentences padded to 40 tokens", minilm, MINILM_SEQ),
+        Case("bert-base", f"BERT-base encoder, {BERT_SEQ} tokens of which some are padding", bert_base, BERT_SEQ),
+        Case(
+            "bert-base-384",
+            f"BERT-base encoder, {BERT_LONG_SEQ} tokens, as published",
+            partial(bert_base, seq=BERT_LONG_SEQ),
+            BERT_LONG_SEQ,
+            opt_in=True,
+        ),
         Case("vit-base", "ViT-base, patches of 16 in 224 by 224 pixels, classification", vit_base),
         Case("siglip-base", "SigLIP-base vision tower, patches of 16 in 224 by 224 pixels", siglip_base),
         Case("resnet-50", "ResNet-50, 224 by 224 pixels, classification", _of_images(resnet_50, 224)),

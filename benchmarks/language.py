@@ -1,7 +1,8 @@
 """Language models in `run.py`: a prompt's prefill, then decode, one token at a time against a cache on the device.
 
-What is counted is TTNN's answer: kernel launches, transfers, memory. What a call would take on the board is estimated
-(`roofline.py`) and never measured on an emulated device; what it takes the host is measured, in a dry run.
+What is counted is TTNN's answer: kernel launches, transfers, memory. What a call would take on the board, and what it
+takes at least (`roofline.py`), are estimates, never measured on an emulated device. What it takes the host is measured,
+in a dry run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import roofline
 import torch
 from measuring import WARM_UP, describe_times, figures, pcc, say, summary
+from published import published
 
 import tt_dynamo
 from tt_dynamo.devices import Device
@@ -26,7 +28,7 @@ from tt_dynamo.options import Options
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # checked by the hub's client when it is imported
 
 SEED = 0
-PROMPT = 128  # tokens
+PROMPT = 128  # tokens, unless --prompt says otherwise
 STEPS = 32  # tokens that are decoded where values count
 TILE = 32
 TALES = Path(__file__).parent.parent / "tests" / "data" / "tales"
@@ -45,7 +47,7 @@ WEIGHT_DTYPES: dict[str, roofline.WeightDtype] = {
 
 @dataclasses.dataclass(frozen=True)
 class LanguageCase:
-    """build: layers or None for all of them → model, and ids [1, at least PROMPT + STEPS] or None for any.
+    """build: layers or None for all of them → model, and ids [1, tokens] or None for any.
 
     values: values are computed and compared with eager torch. checked: too large to run, `tt_dynamo.check` compiles it.
     weight_dtype: unless --weight-dtype says otherwise. opt_in: measured only where it is named.
@@ -132,7 +134,7 @@ class Calls:
 
 
 def measure_language(
-    name: str, device: Device, *, batch: int, runs: int, layers: int | None, weight_dtype: str | None
+    name: str, device: Device, *, batch: int, runs: int, layers: int | None, prompt: int, weight_dtype: str | None
 ) -> dict[str, Any]:
     """All figures of one case, as written to the JSON file; seconds and bytes, for prefill and for decode."""
     torch.manual_seed(SEED)
@@ -142,22 +144,25 @@ def measure_language(
     say(name, "building the model")
     with torch.device("meta" if case.checked else "cpu"):
         model, ids = case.build(layers)
+    if ids is not None and ids.shape[1] < prompt + STEPS:
+        raise SystemExit(f"{name} has {ids.shape[1]} tokens, of which {STEPS} are decoded: --prompt is {prompt}")
     accuracy: dict[str, float] | None = None
     host: dict[str, Any] | None = None
     if case.checked:
-        reports = checked(name, model, device, batch, options)
+        reports = checked(name, model, device, batch, prompt, options)
     else:
         if case.values:
             assert ids is not None
-            say(name, f"prefill of {PROMPT} tokens and {STEPS} more, beside eager torch")
-            accuracy = compare(model, ids[:, : PROMPT + STEPS].expand(batch, -1), device, options)
-        reports, host = dry_run(name, model, device, batch, runs, options)
+            say(name, f"prefill of {prompt} tokens and {STEPS} more, beside eager torch")
+            accuracy = compare(model, ids[:, : prompt + STEPS].expand(batch, -1), prompt, device, options)
+        reports, host = dry_run(name, model, device, batch, runs, prompt, options)
     fidelity = math_fidelity(device.architecture, Options.parse(options))
     return {
         "case": name,
         "about": case.about,
         "batch": batch,
         "layers": layers,
+        "tokens": prompt,
         "device": device.description,
         "emulated": device.emulated,
         "times_are": describe_times(device),
@@ -171,16 +176,18 @@ def measure_language(
                 "experts_launches_per_layer": EXPERTS[step],
                 "host_seconds": host and host[step],
                 # What bytes and FLOPs say of a model this small is nothing: its kernels take longer to start.
-                "estimate": None if case.values else estimate(step, model, batch, chosen, device.board, fidelity),
-                "published": published(step, name, device.board, batch, layers),
+                "roofline": None
+                if case.values
+                else at_least(step, model, batch, prompt, chosen, device.board, fidelity),
+                "published": published(name, step, device.board, batch, prompt, layers),
             }
             for step, report in zip(EXPERTS, reports, strict=True)
         },
     }
 
 
-def run(model: Callable[..., Any], config: Any, ids: torch.Tensor, count: int, length: int) -> Calls:
-    """Call `model` on the first PROMPT tokens of ids [batch, seq], then on `count` tokens by themselves.
+def run(model: Callable[..., Any], config: Any, ids: torch.Tensor, prompt: int, count: int, length: int) -> Calls:
+    """Call `model` on the first `prompt` tokens of ids [batch, seq], then on `count` tokens by themselves.
 
     length: rows of the cache.
     """
@@ -188,7 +195,7 @@ def run(model: Callable[..., Any], config: Any, ids: torch.Tensor, count: int, l
 
     cache = StaticCache(config=config, max_cache_len=length)
     calls = Calls()
-    for start, end in [(0, PROMPT), *((place, place + 1) for place in range(PROMPT, PROMPT + count))]:
+    for start, end in [(0, prompt), *((place, place + 1) for place in range(prompt, prompt + count))]:
         given = {"input_ids": ids[:, start:end], "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
         began = time.perf_counter()
         calls.logits.append(model(**given).logits)
@@ -196,10 +203,10 @@ def run(model: Callable[..., Any], config: Any, ids: torch.Tensor, count: int, l
     return calls
 
 
-def compare(model: Any, ids: torch.Tensor, device: Device, options: dict[str, Any]) -> dict[str, float]:
+def compare(model: Any, ids: torch.Tensor, prompt: int, device: Device, options: dict[str, Any]) -> dict[str, float]:
     """The lowest PCC with eager torch of the logits of any call, and the share with the same most likely token."""
     compiled = compile_for(model, device, options)
-    ours, eager = (run(called, model.config, ids, STEPS, ids.shape[1]).logits for called in (compiled, model))
+    ours, eager = (run(called, model.config, ids, prompt, STEPS, ids.shape[1]).logits for called in (compiled, model))
     same = [(a.argmax(-1) == b.argmax(-1)).float().mean().item() for a, b in zip(ours, eager, strict=True)]
     return {
         "pcc": min(pcc(a, b) for a, b in zip(ours, eager, strict=True)),
@@ -209,7 +216,7 @@ def compare(model: Any, ids: torch.Tensor, device: Device, options: dict[str, An
 
 
 def dry_run(
-    name: str, model: Any, device: Device, batch: int, runs: int, options: dict[str, Any]
+    name: str, model: Any, device: Device, batch: int, runs: int, prompt: int, options: dict[str, Any]
 ) -> tuple[list[tt_dynamo.GraphReport], dict[str, Any]]:
     """The reports of prefill and decode, and what a call of each takes the host, where no values are computed.
 
@@ -221,17 +228,17 @@ def dry_run(
         "fallback": "error",
     }  # a call that recovers from a failure is not to be timed
     compiled = compile_for(model, device, options)
-    ids = torch.zeros(batch, PROMPT + WARM_UP + runs, dtype=torch.int64)
+    ids = torch.zeros(batch, prompt + WARM_UP + runs, dtype=torch.int64)
     length = -(-ids.shape[1] // TILE) * TILE
     threads = torch.get_num_threads()
     say(name, f"dry run on {device.description}: compiling prefill and decode")
     with tt_dynamo.record() as reports:
         torch.set_num_threads(1)  # before the first call: Dynamo's guards look at it
         try:
-            first, then = run(compiled, model.config, ids, 1, length).seconds
+            first, then = run(compiled, model.config, ids, prompt, 1, length).seconds
             say(name, f"first calls: prefill {first:.1f} s, decode {then:.1f} s; {runs} calls of each")
-            prefill = [run(compiled, model.config, ids, 0, length).seconds[0] for _ in range(WARM_UP + runs)]
-            decode = run(compiled, model.config, ids, WARM_UP + runs, length).seconds[1:]
+            prefill = [run(compiled, model.config, ids, prompt, 0, length).seconds[0] for _ in range(WARM_UP + runs)]
+            decode = run(compiled, model.config, ids, prompt, WARM_UP + runs, length).seconds[1:]
         finally:
             torch.set_num_threads(threads)
     assert len(reports) == 2, "what is timed compiles nothing"
@@ -244,14 +251,16 @@ def compile_for(model: Any, device: Device, options: dict[str, Any]) -> Callable
     return torch.compile(model, backend="ttnn", options=options)
 
 
-def checked(name: str, model: Any, device: Device, batch: int, options: dict[str, Any]) -> list[tt_dynamo.GraphReport]:
+def checked(
+    name: str, model: Any, device: Device, batch: int, prompt: int, options: dict[str, Any]
+) -> list[tt_dynamo.GraphReport]:
     """The reports of prefill and decode of a model without data."""
     from transformers import StaticCache
 
     reports = []
-    for step, seq in (("prefill", PROMPT), ("decode", 1)):
+    for step, seq in (("prefill", prompt), ("decode", 1)):
         say(name, f"compiling {step} for {device.description}, without data")
-        cache = StaticCache(config=model.config, max_cache_len=PROMPT + TILE)
+        cache = StaticCache(config=model.config, max_cache_len=-(-prompt // TILE) * TILE + TILE)
         if seq == 1:
             heads, head_dim = model.config.num_key_value_heads, model.config.head_dim
             cache.early_initialization(batch, heads, head_dim, model.dtype, torch.device("meta"))
@@ -264,13 +273,15 @@ def checked(name: str, model: Any, device: Device, batch: int, options: dict[str
     return reports
 
 
-def estimate(step: str, model: Any, batch: int, weight_dtype: str, board: str, fidelity: str) -> dict[str, Any]:
+def at_least(
+    step: str, model: Any, batch: int, prompt: int, weight_dtype: str, board: str, fidelity: str
+) -> dict[str, Any]:
     """What `board` needs for the step at least: the prompt, or the token after it."""
     dtypes = WEIGHT_DTYPES[weight_dtype]
     if step == "prefill":
-        cost = roofline.prefill(model, batch, PROMPT, dtypes)
+        cost = roofline.prefill(model, batch, prompt, dtypes)
     else:
-        cost = roofline.decode(model, batch, PROMPT + 1, dtypes)
+        cost = roofline.decode(model, batch, prompt + 1, dtypes)
     facts = BOARD_DESCRIPTIONS[board]
     seconds = cost.seconds(facts, fidelity)
     return {
@@ -284,12 +295,3 @@ def estimate(step: str, model: Any, batch: int, weight_dtype: str, board: str, f
         "seconds": seconds,
         "tokens_per_second_per_user": 1 / seconds if step == "decode" else None,
     }
-
-
-def published(step: str, name: str, board: str, batch: int, layers: int | None) -> dict[str, Any] | None:
-    """Tenstorrent's figure for this model and board; None for another batch or depth."""
-    found = roofline.PUBLISHED.get((name, board)) if batch == 1 and layers is None else None
-    if found is None:
-        return None
-    seconds = found.first_token if step == "prefill" else 1 / found.tokens_per_second
-    return {"source": roofline.PUBLISHED_IN, "weight_dtype": "experts", "seconds": seconds}

@@ -59,6 +59,8 @@ def figures(reports: Sequence[tt_dynamo.GraphReport]) -> dict[str, Any]:
         "kernel_launches_per_layer": per_layer(reports),
         "peak_dram_bytes": max((report.peak_dram_bytes for report in reports), default=0),
         "weight_bytes": max((report.weight_bytes for report in reports), default=0),
+        "estimated_seconds": sum(report.estimated_seconds for report in reports),
+        "estimated_kernel_seconds": sum(report.kernel_seconds for report in reports),
         "compile_seconds": stages(reports),
     }
 

@@ -29,23 +29,6 @@ WeightDtype = str | Mapping[str, str]  # as the option `weight_dtype`
 
 
 @dataclass(frozen=True)
-class Published:
-    """Measured by Tenstorrent on the board with a handwritten model: tokens/s of each user, seconds to the first."""
-
-    tokens_per_second: float
-    first_token: float
-
-
-# Batch 1, weights of the MLP in bfloat4_b and of attention in bfloat8_b, 200 tokens after prompts of their own.
-PUBLISHED_IN = "tt-metal, models/tt_transformers/PERF.md, Performance"
-PUBLISHED = {
-    ("llama-1b", "n150"): Published(87.8, 0.026),
-    ("llama-8b", "n150"): Published(28.3, 0.104),
-    ("llama-8b", "p150"): Published(33.6, 0.076),
-}
-
-
-@dataclass(frozen=True)
 class Cost:
     """Of one call: bytes of weights and of caches that cross DRAM's bus, and FLOPs of the products."""
 

@@ -10,8 +10,11 @@ In a dry run no values are computed, which leaves what the host spends on a call
 compared with the same model written directly in TTNN (`handwritten/`), which has no guards to check: what torch.compile
 itself takes is measured too, with a program that does nothing.
 
-Language models (`language.py`) have prefill and decode instead, with what a board needs for them at least: an estimate
-from bytes and FLOPs, labelled as such. Those that take minutes are measured only where they are named.
+What a call would take on the board is estimated, labelled as such, and stands beside what others measured and published
+of the same model, batch and length (`published.csv`).
+
+Language models (`language.py`) have prefill and decode instead, with what a board needs for them at least, from
+bytes and FLOPs. Those that take minutes are measured only where they are named.
 """
 
 from __future__ import annotations
@@ -26,17 +29,20 @@ from typing import Any
 
 import torch
 from cases import CASES, SEED, Case, Work
-from language import LANGUAGE_CASES, WEIGHT_DTYPES, LanguageCase, measure_language
+from estimating import EstimatedCalls
+from language import LANGUAGE_CASES, PROMPT, WEIGHT_DTYPES, LanguageCase, measure_language
 from loguru import logger
 from measuring import describe_times, figures, pcc, say, summary, take_turns
 from overhead import nothing
-from tables import print_language, print_results
+from published import published
+from tables import print_estimates, print_language, print_results
 
 import tt_dynamo
 from tt_dynamo.devices import Device, open_device
+from tt_dynamo.estimate.chip import chip_of
 
 ALL_CASES: dict[str, Case | LanguageCase] = {**CASES, **LANGUAGE_CASES}
-DEFAULT = [*CASES, *(case.name for case in LANGUAGE_CASES.values() if not case.opt_in)]
+DEFAULT = [case.name for case in ALL_CASES.values() if not case.opt_in]
 DRY_RUNS = 10  # calls without values per call with them: they are that much shorter
 
 
@@ -58,6 +64,7 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
         "about": CASES[name].about,
         "batch": batch,
         "layers": layers,
+        "tokens": CASES[name].tokens,
         "device": device.description,
         "emulated": device.emulated,
         "times_are": describe_times(device),
@@ -71,6 +78,7 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
         "peak_l1_bytes": max((report.peak_l1_bytes for report in reports), default=0),
         "first_call_seconds": first_call,
         "host_time": host,
+        "published": published(name, "forward", device.board, batch, CASES[name].tokens, layers),
     }
 
 
@@ -120,6 +128,11 @@ def host_times(work: Work, device: Device, runs: int) -> dict[str, Any] | None:
         launches = count_launches(ttnn, calls["handwritten"])
     finally:
         torch.set_num_threads(threads)
+    grid = device.handle.compute_with_storage_grid_size()
+    estimated = EstimatedCalls(ttnn, chip_of(device.board, (grid.x, grid.y)))
+    again = work.handwritten(estimated, device.handle)
+    estimated.costs.clear()  # of what it does once
+    again(*inputs)
     ours, theirs, torchs = (summary(times[name]) for name in ("compiled", "handwritten", "torch.compile"))
     return {
         "dry_run": device.emulated,
@@ -129,6 +142,7 @@ def host_times(work: Work, device: Device, runs: int) -> dict[str, Any] | None:
         "ratio_of_medians": ours["p50"] / theirs["p50"],
         "ratio_without_torch_compile": (ours["p50"] - torchs["p50"]) / theirs["p50"],
         "handwritten_kernel_launches": launches,
+        "handwritten_estimated_kernel_seconds": sum(estimated.costs),
     }
 
 
@@ -166,6 +180,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=positive, default=1, help="batch size (default: 1)")
     parser.add_argument("--runs", type=positive, default=20, help="timed calls of each kind (default: 20)")
     parser.add_argument("--layers", type=positive, help="only so many layers of each model")
+    parser.add_argument("--prompt", type=positive, default=PROMPT, help=f"tokens, language models (default: {PROMPT})")
     parser.add_argument("--weight-dtype", choices=WEIGHT_DTYPES, help="of language models (default: the case's own)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
@@ -192,7 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if name in CASES:
                 results.append(measure(name, device, **common))
             else:
-                results.append(measure_language(name, device, **common, weight_dtype=options.weight_dtype))
+                chosen = {"prompt": options.prompt, "weight_dtype": options.weight_dtype}
+                results.append(measure_language(name, device, **common, **chosen))
             # After every case: what is measured stays, whatever the next one does.
             (options.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     show(results, options.output)
@@ -211,6 +227,7 @@ def show(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
         print_results(others)
     if language:
         print_language(language)
+    print_estimates(results)
     print("", *written, sep="\n")
 
 

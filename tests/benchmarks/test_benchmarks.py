@@ -206,6 +206,8 @@ def test_host_time_is_compared_with_the_handwritten_encoder(finished: tuple[Path
     host = result["host_time"]
     assert host["dry_run"]
     assert host["handwritten_kernel_launches"] > 2 * 8
+    assert 0 < host["handwritten_estimated_kernel_seconds"] < 2 * result["estimated_kernel_seconds"]
+    assert 0 < result["estimated_kernel_seconds"] < 2 * host["handwritten_estimated_kernel_seconds"]
     ratio = host["compiled_seconds"]["p50"] / host["handwritten_seconds"]["p50"]
     assert host["ratio_of_medians"] == pytest.approx(ratio)
     assert 0 < host["torch_compile_seconds"]["p50"] < host["compiled_seconds"]["p50"]
@@ -218,6 +220,7 @@ def test_emulated_times_are_labelled_everywhere(
 ) -> None:
     folder, printed, result = finished
     assert "n150 (emulated): times of the emulation" in printed
+    assert "estimate of the time on n150 (emulated), not measured" in printed
     assert "compiled ms, emulated" in printed
     assert result["emulated"] and result["compiled_seconds"]["emulated"]
     assert "never of a device" in result["times_are"]
@@ -260,7 +263,10 @@ def test_the_cases_can_be_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     run.main(["--list"])
     lines = capsys.readouterr().out.splitlines()
     names = [line.split()[0] for line in lines]
-    encoders, images = ["minilm", "bert-base", "vit-base", "siglip-base"], ["resnet-50", "mobilenet-v2", "unet"]
+    encoders, images = (
+        ["minilm", "bert-base", "bert-base-384", "vit-base", "siglip-base"],
+        ["resnet-50", "mobilenet-v2", "unet"],
+    )
     assert names == [*encoders, *images, "tales", "llama-1b", "llama-8b"]
     opt_in = [name for name, line in zip(names, lines, strict=True) if "only where it is named" in line]
-    assert opt_in == ["llama-1b", "llama-8b"] == [name for name in names if name not in run.DEFAULT]
+    assert opt_in == ["bert-base-384", "llama-1b", "llama-8b"] == [name for name in names if name not in run.DEFAULT]
