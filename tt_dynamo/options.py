@@ -5,11 +5,16 @@ Options are checked before anything is compiled: an unknown name or value raises
 
 import dataclasses
 import difflib
+import functools
+import importlib.resources
+import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
+
+DEFAULT_PRESET = "accuracy"
 
 # torch.compile's modes, and what this backend does instead of what torch's own does.
 MODES = {
@@ -32,6 +37,13 @@ def _require_one_of(what: str, given: object, words: Iterable[str]) -> None:
         close = difflib.get_close_matches(str(given), words, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(map(repr, words))}"
         raise OptionError(f"unknown {what} {given!r}; {hint}")
+
+
+@functools.cache
+def presets() -> dict[str, dict[str, Any]]:
+    """The options of each preset of `presets.json`, by its name."""
+    text = importlib.resources.files("tt_dynamo").joinpath("presets.json").read_text("utf-8")
+    return {name: preset["options"] for name, preset in json.loads(text).items()}
 
 
 def _may_be_folder(given: object) -> bool:
@@ -66,6 +78,8 @@ class Options:
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     mode: that of `torch.compile`, of which all give the same program.
+    preset: values of the four options of precision together, as `presets.json` has them; options given by themselves
+        override them.
     """
 
     device: Any = "auto"
@@ -82,16 +96,25 @@ class Options:
     weight_cache: str | os.PathLike[str] | None = None
     warn_after_shapes: int = 4
     mode: str = _one_of(*MODES)
+    preset: str = DEFAULT_PRESET
 
     @property
     def notes(self) -> list[str]:
         """What a user may want to know of these options."""
-        return [f"mode {self.mode!r}: {MODES[self.mode]}"] if MODES[self.mode] else []
+        notes = [f"mode {self.mode!r}: {MODES[self.mode]}"] if MODES[self.mode] else []
+        if self.preset != DEFAULT_PRESET:
+            values = {name: getattr(self, name) for name in presets()[self.preset]}
+            texts = (f"{name} {dict(value) if isinstance(value, tuple) else value}" for name, value in values.items())
+            notes.append(f"preset {self.preset!r}: {', '.join(texts)}")
+        return notes
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> "Options":
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
         given = dict(given or {})
+        preset = given.setdefault("preset", DEFAULT_PRESET)
+        _require_one_of("preset", preset, presets())
+        given = {**presets()[preset], **given}
         for name in given:
             _require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):

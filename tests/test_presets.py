@@ -1,0 +1,83 @@
+"""The option preset: which options each stands for, and what of a model's values each keeps."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from comparison import pcc
+from torch import nn
+
+import tt_dynamo
+from tt_dynamo.options import DEFAULT_PRESET, OptionError, Options, presets
+
+BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
+
+
+class Gated(nn.Module):
+    """A gated feedforward. x [rows, 64] -> [rows, 64]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = nn.Linear(64, 128, bias=False), nn.Linear(64, 128, bias=False)
+        self.down_proj = nn.Linear(128, 64, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def test_without_a_preset_options_are_those_of_accuracy() -> None:
+    assert DEFAULT_PRESET == "accuracy"
+    assert Options.parse({}) == Options.parse({"preset": "accuracy"}) == Options(dump=Options.parse({}).dump)
+    assert Options.parse({}).notes == []
+
+
+def test_single_options_override_a_preset() -> None:
+    options = Options.parse({"preset": "balanced", "math_fidelity": "HiFi4", "weight_dtype": {"head": "bfloat4_b"}})
+    assert (options.math_fidelity, options.cache_dtype) == ("HiFi4", "bfloat8_b")
+    assert options.weight_dtype == (("head", "bfloat4_b"),)
+    assert options.notes == [
+        "preset 'balanced': weight_dtype {'head': 'bfloat4_b'}, cache_dtype bfloat8_b, math_fidelity HiFi4, "
+        "fp32_accumulation True"
+    ]
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_values(name: str) -> None:
+    assert hash(Options.parse({"preset": name})) == hash(Options.parse({"preset": name}))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("blanced", "unknown preset 'blanced'; did you mean 'balanced'"), (3, "unknown preset 3; valid are 'accuracy'")],
+)
+def test_an_unknown_preset_raises_with_the_nearest_one(given: Any, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        Options.parse({"preset": given})
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_each_preset_is_compiled_and_noted_and_keeps_less_than_the_one_before() -> None:
+    model, x = nn.Sequential(Gated(), Gated()), torch.randn(32, 64)
+    errors, sizes, notes = [], [], []
+    for preset in ("accuracy", "balanced", "performance"):
+        torch._dynamo.reset()
+        with torch.no_grad(), tt_dynamo.record() as reports:
+            ours = torch.compile(model, backend="ttnn", options={"device": BOARD, "preset": preset})(x)
+            errors.append(1 - pcc(ours, model(x)))
+        (report,) = reports
+        assert not report.fallbacks
+        sizes.append(report.weight_dtypes)
+        notes.append(any(f"preset {preset!r}" in note for note in report.notes))
+    matrix = 64 * 128
+    assert sizes == [
+        {"bfloat16": 6 * matrix * 2},
+        {"bfloat8_b": 6 * matrix * 17 // 16},
+        {"bfloat4_b": 4 * matrix * 9 // 16, "bfloat8_b": 2 * matrix * 17 // 16},
+    ]
+    assert notes == [False, True, True]
+    assert errors[0] < errors[1] < errors[2]
+    assert errors[1] < 1e-3
