@@ -1,9 +1,11 @@
 """tt-dynamo: `torch.compile(model, backend="ttnn")` for Tenstorrent accelerators.
 
 The backend is found by its name; nothing here needs to be imported to use it. `record` collects what was compiled,
-`check` says whether a model fits on a device, `refresh` uploads weights again that were written to unseen.
+`check` says whether a model fits on a device, `sensitivity` which weights may be narrower, `refresh` uploads weights
+again that were written to unseen.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, record
@@ -11,14 +13,21 @@ from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, 
 if TYPE_CHECKING:
     from tt_dynamo.checking import Check, check
     from tt_dynamo.runtime.weights import refresh
+    from tt_dynamo.weight_sensitivity import Sensitivity, sensitivity
 
-__all__ = ["Check", "Fallback", "GraphReport", "Operation", "Transfer", "check", "record", "refresh"]
+__all__ = [
+    "Check", "Fallback", "GraphReport", "Operation", "Sensitivity", "Transfer", "check", "record", "refresh",
+    "sensitivity",
+]  # fmt: skip
+
+# What takes torch and the compiler, which reports do without: imported when it is first asked for.
+_LATER = {
+    "Check": "checking", "check": "checking", "refresh": "runtime.weights",
+    "Sensitivity": "weight_sensitivity", "sensitivity": "weight_sensitivity",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("Check", "check", "refresh"):
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from tt_dynamo import checking  # only now: they take torch and the compiler, which reports do without
-    from tt_dynamo.runtime import weights
-
-    return getattr(weights if name == "refresh" else checking, name)
+    return getattr(importlib.import_module(f"tt_dynamo.{_LATER[name]}"), name)
