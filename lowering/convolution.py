@@ -108,7 +108,7 @@ def _convolve(ttnn: TTNN, kind, asked, channels, ways, fused=None, grown=None):
         "dilation": tuple(dilation),
         "groups": groups,
         "device": ttnn.settings.device,
-        "compute_config": ttnn.settings.compute_kernel_config,
+        "compute_config": ttnn.settings.weight_kernel_config,
     }
     given = {"input_memory_config": memory_config(ttnn, x), "input_layout": x.layout, "input_dtype": x.dtype}
     weights = {"weight_tensor": weight, "weights_format": kind.order, "has_bias": bias is not None}

@@ -63,7 +63,8 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
         if candidate:
             return ttnn.linear(x, weight, **operands, **_on_cores(ttnn, cores, activation, candidate))
         fused = {"activation": activation_of(ttnn, activation)} if activation else {}
-        return ttnn.linear(x, weight, **operands, **fused, **product_config(ttnn))
+        precision = {"compute_kernel_config": ttnn.settings.weight_kernel_config}
+        return ttnn.linear(x, weight, **operands, **fused, core_grid=ttnn.settings.core_grid, **precision)
 
     return ttnn.choose(("linear", x, weight, bias, activation, ttnn.memory), candidates, multiply, costed=True)
 
@@ -125,12 +126,12 @@ def _on_cores(ttnn: TTNN, cores: Blocks, activation, candidate):
         fused_activation=_in_program_config(ttnn, activation),
         fuse_batch=True,
     )
-    return {"program_config": program, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    return {"program_config": program, "compute_kernel_config": ttnn.settings.weight_kernel_config}
 
 
 def _subblock(ttnn: TTNN, height, width):
     """The largest part of a core's result that its registers hold; several rows at once only of whole rows."""
-    most = 4 if ttnn.settings.compute_kernel_config.fp32_dest_acc_en else 8
+    most = 4 if ttnn.settings.weight_kernel_config.fp32_dest_acc_en else 8
     columns = divisors(width, most)[0]
     rows = divisors(height, most // columns)[0] if columns == width else 1
     return {"out_subblock_h": rows, "out_subblock_w": columns}

@@ -81,3 +81,21 @@ def test_each_preset_is_compiled_and_noted_and_keeps_less_than_the_one_before() 
     assert notes == [False, True, True]
     assert errors[0] < errors[1] < errors[2]
     assert errors[1] < 1e-3
+
+
+@pytest.mark.usefixtures("clean_dynamo")
+def test_lofi_is_for_linear_layers_and_everything_else_runs_in_hifi2() -> None:
+    """Products by weights lose bits in LoFi; norms and attention give what they give in HiFi2."""
+    linear, norm = nn.Linear(64, 64), nn.LayerNorm(64)
+    nn.init.normal_(norm.weight)
+    x = torch.randn(1, 2, 32, 64)
+
+    def ours(call: Any, fidelity: str) -> torch.Tensor:
+        torch._dynamo.reset()
+        with torch.no_grad():
+            return torch.compile(call, backend="ttnn", options={"device": BOARD, "math_fidelity": fidelity})(x)
+
+    assert not torch.equal(ours(linear, "LoFi"), ours(linear, "HiFi2"))
+    for call in (norm, lambda x: F.scaled_dot_product_attention(x, x, x), lambda x: x @ x.transpose(-1, -2)):
+        assert torch.equal(ours(call, "LoFi"), ours(call, "HiFi2"))
+        assert not torch.equal(ours(call, "HiFi2"), ours(call, "HiFi4"))

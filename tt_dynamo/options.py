@@ -69,7 +69,8 @@ class Options:
     optimize: "latency" keeps residual streams in L1, in block shards over the cores, where they fit; "off" leaves every
         value interleaved in DRAM that no operation of TTNN puts elsewhere.
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
-        highest that is right with the accumulation chosen (`lowering/workarounds.py`).
+        highest that is right with the accumulation chosen (`lowering/workarounds.py`). "LoFi" is for linear layers and
+        convolutions; everything else runs in HiFi2 then.
     fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
     weight_dtype: "bfloat16", "bfloat8_b" or "bfloat4_b" for the weights of matrix products, or a mapping of name
         patterns to them, of which the first that fits counts: {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"}. A pattern

@@ -54,3 +54,9 @@ class Settings:
     choices: dict[Any, tuple[str, int]] = dataclasses.field(default_factory=dict, compare=False)
     # Values that a lowering had to shard anew, and wants block-sharded.
     wants_block_sharding: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)
+    lofi_kernel_config: Any = None
+
+    @property
+    def weight_kernel_config(self) -> Any:
+        """The compute kernel config of linear layers and convolutions, which alone may be LoFi."""
+        return self.lofi_kernel_config or self.compute_kernel_config
