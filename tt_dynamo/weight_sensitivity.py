@@ -63,8 +63,8 @@ class Sensitivity:
     def __str__(self) -> str:
         head = ("weight", "elements", *(f"PCC lost in {dtype}" for dtype in NARROWER), "proposed")
         order = sorted(self.weights, key=lambda weight: -weight.lost[NARROWER[-1]])
-        rows = [
-            (w.name, w.elements, *(f"{w.lost[dtype]:.2e}" for dtype in NARROWER), self.weight_dtype[w.name])
+        rows: list[list[str | int]] = [
+            [w.name, w.elements, *(f"{w.lost[dtype]:.2e}" for dtype in NARROWER), self.weight_dtype[w.name]]
             for w in order
         ]
         missed = "" if self.reached >= self.pcc else "; weights are not what it loses by"
