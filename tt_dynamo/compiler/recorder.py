@@ -155,7 +155,8 @@ class Recorder:
         config = self.settings.compute_kernel_config
         l1 = self._module.get_memory_view(self.settings.device, self._module.BufferType.L1)
         free = l1.total_bytes_free_per_bank, l1.largest_contiguous_bytes_free_per_bank
-        return *free, str(config.math_fidelity), config.fp32_dest_acc_en, config.packer_l1_acc
+        fidelities = str(config.math_fidelity), str(self.settings.weight_kernel_config.math_fidelity)
+        return *free, *fidelities, config.fp32_dest_acc_en, config.packer_l1_acc
 
     def record(self, function: Any, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """Make the call, write it down, and wrap what it gives."""
