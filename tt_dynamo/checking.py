@@ -8,7 +8,7 @@ import dataclasses
 import gc
 import types
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -116,8 +116,7 @@ def _checked(model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str
     copied, inputs = without_data(getattr(model, "_orig_mod", model), example_inputs)
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
     result = Check(opened.description, True, 0, has.total, has.free, fast.total)
-    own_code = types.FunctionType(_forward.__code__.replace(), globals())  # Dynamo remembers as long as code lives
-    compiled = torch.compile(own_code, backend=backend, dynamic=False)
+    compiled = torch.compile(own_forward(), backend=backend, dynamic=False)
     with record() as result.reports, torch.no_grad():
         try:
             compiled(copied, *args, **kwargs)
@@ -132,6 +131,11 @@ def _checked(model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str
     if result.needed_bytes > has.free:  # several graphs, of which each fits alone
         result.fits, result.reason = False, f"its {len(result.reports)} graphs do not fit together"
     return result
+
+
+def own_forward() -> Callable[..., Any]:
+    """Calls the model that it is given first; has code of its own, since Dynamo remembers as long as code lives."""
+    return types.FunctionType(_forward.__code__.replace(), globals())
 
 
 def _forward(self: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -7,6 +7,8 @@ figures. The proposed dtypes are: they are verified by the compiled model, and w
 
 import copy
 import dataclasses
+import functools
+import gc
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tt_dynamo.checking import own_forward
 from tt_dynamo.devices import open_device
 from tt_dynamo.devices.emulation.numerics import round_to
 from tt_dynamo.ir.graph import aten
@@ -127,11 +130,12 @@ def sensitivity(
     while True:
         progress("the compiled model")
         reached, reports = _compiled(model, example_inputs, rounded.eager, {**options, "weight_dtype": dict(proposed)})
+        least = rounded.pcc(proposed) + pcc - reached  # what the device loses beside the weights, it will lose again
         if reached >= pcc or not next(widening, ""):
             break
-        widen_until(rounded.pcc(proposed) + pcc - reached)  # the device loses as much beside the weights
+        widen_until(least)
     notes = list(dict.fromkeys(note for report in reports for note in report.notes))
-    return Sensitivity(pcc, weights, proposed, reached, max(report.weight_bytes for report in reports), notes)
+    return Sensitivity(pcc, weights, proposed, reached, sum(report.weight_bytes for report in reports), notes)
 
 
 def _widening(weights: Sequence[Weight], proposed: dict[str, str]) -> Iterator[str]:
@@ -194,9 +198,12 @@ def _compiled(
     model: torch.nn.Module, inputs: Inputs, eager: list[torch.Tensor], options: Mapping[str, Any]
 ) -> tuple[float, Any]:
     """PCC of the compiled model, and its reports."""
-    with record() as reports:
-        compiled = torch.compile(lambda *args, **kwargs: model(*args, **kwargs), backend="ttnn", options=dict(options))
-        return _least_pcc(outputs_of(compiled, inputs), eager), reports
+    compiled = torch.compile(own_forward(), backend="ttnn", options=dict(options))
+    try:
+        with record() as reports:
+            return _least_pcc(outputs_of(functools.partial(compiled, model), inputs), eager), reports
+    finally:
+        gc.collect()  # graphs are cyclic, and the weights on the device go with them
 
 
 def _least_pcc(ours: Sequence[torch.Tensor], eager: Sequence[torch.Tensor]) -> float:
