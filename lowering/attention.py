@@ -11,9 +11,7 @@ from tt_dynamo.lowering.memory import assigned
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config
 
-# Larger chunks read keys and values fewer times; TTNN's default of 32 costs up to 3.75 times as much:
-# https://github.com/tenstorrent/tt-metal/issues/51911
-CHUNK_SIZES = (256, 128, 64, 32)
+ATTENTION = "ttnn.transformer.scaled_dot_product_attention"
 
 
 def check_whole_tiles(heads):
@@ -83,13 +81,18 @@ def capped_attention(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, scale,
 
 
 def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, scale, **options):
-    """TTNN's attention with the largest chunks that keep every core busy and that TTNN accepts."""
+    """TTNN's attention with the largest chunks that keep every core busy and that TTNN accepts.
+
+    Larger chunks read keys and values fewer times; TTNN's default of 32 costs up to 3.75 times as much:
+    https://github.com/tenstorrent/tt-metal/issues/51911
+    """
+    sizes = ttnn.settings.config(ATTENTION).get("chunk_sizes", (TILE,))
     mask = workarounds.pad_mask(ttnn, mask)
     batch, heads, seq, _ = query.shape
     columns, rows = ttnn.settings.grid_size
-    busy = [size for size in CHUNK_SIZES if batch * heads * math.ceil(seq / size) >= columns * rows]
-    q_sizes = [size for size in CHUNK_SIZES if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)]
-    k_sizes = [size for size in CHUNK_SIZES if size < 2 * max(key.shape[2], TILE)]
+    busy = [size for size in sizes if batch * heads * math.ceil(seq / size) >= columns * rows]
+    q_sizes = [size for size in sizes if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)] or [TILE]
+    k_sizes = [size for size in sizes if size < 2 * max(key.shape[2], TILE)] or [TILE]
     chunks = dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes)
     asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options, ttnn.memory)
     precision = {"compute_kernel_config": ttnn.settings.compute_kernel_config}

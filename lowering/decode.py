@@ -75,7 +75,8 @@ def attention_decode(ttnn, query, key, value, positions, mask, scale, window):
         seen["sliding_window_size"] = window
     grid = ttnn.CoreCoord(*ttnn.settings.grid_size)
     # Chunks of rows must divide the cache as it lies in tiles.
-    sizes = [size for size in (512, 256, 128, 64, 32) if (length + -length % TILE) % size == 0]
+    sizes = ttnn.settings.config("ttnn.transformer.scaled_dot_product_attention_decode").get("chunk_sizes", (TILE,))
+    sizes = [size for size in sizes if (length + -length % TILE) % size == 0]
 
     def attend(chunk):
         if chunk:

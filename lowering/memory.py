@@ -14,7 +14,18 @@ def is_sharded(x):
 
 def interleaved(ttnn, value):
     """The value in DRAM where it is sharded, else as it is."""
-    return ttnn.to_memory_config(value, ttnn.DRAM_MEMORY_CONFIG) if is_sharded(value) else value
+    return in_dram(ttnn, value) if is_sharded(value) else value
+
+
+def in_dram(ttnn, value):
+    """The value moved to DRAM."""
+    return ttnn.to_memory_config(value, ttnn.DRAM_MEMORY_CONFIG)
+
+
+def lies_in_l1(x):
+    """Whether x is a tensor in L1, sharded or interleaved."""
+    tensor = getattr(x, "tensor", x)
+    return on_device(tensor) and tensor.memory_config().buffer_type.name == "L1"
 
 
 def _config(x):

@@ -90,12 +90,17 @@ def math_fidelity(architecture: Any, options: Any) -> str:
 
     architecture: of the device, which knows whether HiFi4 with float32 accumulation gives wrong elements.
     """
-    faulty = architecture.hifi4_is_wrong_in_float32 and options.fp32_accumulation
+    faulty = fidelity_is_wrong(architecture, "HiFi4", options.fp32_accumulation)
     if options.math_fidelity == "auto":
         return "HiFi3" if faulty else "HiFi4"
     if options.math_fidelity == "HiFi4" and faulty:
         log.warning("HiFi4 with float32 accumulation gives wrong elements on Wormhole (tt-metal issue 38306)")
     return options.math_fidelity
+
+
+def fidelity_is_wrong(architecture: Any, fidelity: str, float32: bool) -> bool:
+    """Whether it gives wrong elements: HiFi4 on Wormhole where float32 accumulates, tt-metal issue 38306."""
+    return bool(architecture.hifi4_is_wrong_in_float32 and fidelity == "HiFi4" and float32)
 
 
 def exact_sums(ttnn: Any) -> Any:

@@ -32,7 +32,7 @@ def compile_with(**options: Any) -> Any:
 
 WRONG = {
     "an unknown option": ({"devcie": "n150"}, "unknown option 'devcie'; did you mean 'device'"),
-    "an option like no other": ({"qqq": 1}, "valid are 'cache_dtype', 'device', 'disable_passes', 'dry_run'"),
+    "an option like no other": ({"qqq": 1}, "valid are 'cache_dtype', 'configs', 'device', 'disable_passes'"),
     "an unknown board": ({"device": "n15O"}, "unknown device 'n15O'; did you mean 'n150'"),
     "no device at all": ({"device": 7}, "or an open ttnn device, not 7"),
     "torch's device": ({"device": torch.device("cpu")}, "or an open ttnn device, not device"),
@@ -45,6 +45,19 @@ WRONG = {
     "no cache": ({"weight_cache": True}, "'weight_cache' is the path of a folder, not True"),
     "no count": ({"warn_after_shapes": 0}, "positive int, not 0"),
     "an unknown placement": ({"placement": "devcie"}, "unknown placement 'devcie'; did you mean 'device'"),
+    "no mapping of configs": ({"configs": "fast"}, "'configs' is a mapping of patterns to configs, not 'fast'"),
+    "no config": ({"configs": {"up": "HiFi4"}}, "config 'up' is a mapping of fields to values, not 'HiFi4'"),
+    "no pattern": ({"configs": {"@n150": {}}}, "'@n150' is no pattern"),
+    "an unknown field": ({"configs": {"up": {"fidelty": "HiFi4"}}}, "'fidelty'; did you mean 'fidelity'"),
+    "an unknown value": ({"configs": {"up": {"memory": "L2"}}}, "memory of the config 'up': 'L2'; did you mean 'L1'"),
+    "an unknown phase": ({"configs": {"up@decod": {}}}, "phase or board in the config 'up@decod': 'decod'; .*'decode'"),
+    "two boards": ({"configs": {"up@n150@p150": {}}}, "one phase and one board; write a key for each"),
+    "no grid": ({"configs": {"up": {"grid": 8}}}, "'grid' of the config 'up' is two positive ints.*not 8"),
+    "half a tile": (
+        {"configs": {"up": {"k_chunk_size": 48}}},
+        "'k_chunk_size' .* is a positive multiple of 32, not 48",
+    ),
+    "an unknown operation": ({"configs": {"ttnn.sofmax": {}}}, "'ttnn.sofmax': ttnn has no 'sofmax'; .*'softmax'"),
     "an unknown fidelity": ({"math_fidelity": "HiFi5"}, "unknown math_fidelity 'HiFi5'; did you mean"),
 }
 

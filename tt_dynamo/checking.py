@@ -20,7 +20,8 @@ from tt_dynamo.capture.without_data import on_host, shapes_alone, without_data
 from tt_dynamo.compiler.fit import DoesNotFit, dram, l1
 from tt_dynamo.devices import open_device
 from tt_dynamo.options import Options
-from tt_dynamo.report.report import Fallback, GraphReport, fact_sheet, record, size_text, table
+from tt_dynamo.report.report import Fallback, GraphReport, fact_sheet, record, size_text
+from tt_dynamo.report.table import table
 
 
 @dataclasses.dataclass

@@ -10,7 +10,10 @@ import importlib.resources
 import json
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tt_dynamo.configs import Rule
 
 WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
 
@@ -30,7 +33,7 @@ class OptionError(ValueError):
     """An option that does not exist, or a value that it cannot take."""
 
 
-def _require_one_of(what: str, given: object, words: Iterable[str]) -> None:
+def require_one_of(what: str, given: object, words: Iterable[str]) -> None:
     """Raise OptionError with the word closest to `given`, or all words, where it is none of them."""
     words = tuple(words)
     if given not in words:
@@ -76,6 +79,7 @@ class Options:
         patterns to them, of which the first that fits counts: {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"}. A pattern
         (`fnmatch`) is held against the parameter's name in the model and the name of its module.
     cache_dtype: the same three for KV caches.
+    configs: what calls of TTNN are made with, by patterns of modules and operations, see `tt_dynamo.configs`.
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     mode: that of `torch.compile`, of which all give the same program.
@@ -94,6 +98,7 @@ class Options:
     fp32_accumulation: bool = True
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = _one_of(*WEIGHT_DTYPES)
+    configs: tuple["Rule", ...] = ()
     weight_cache: str | os.PathLike[str] | None = None
     warn_after_shapes: int = 4
     mode: str = _one_of(*MODES)
@@ -112,16 +117,20 @@ class Options:
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> "Options":
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
+        from tt_dynamo.configs import parse_configs
+
         given = dict(given or {})
         preset = given.setdefault("preset", DEFAULT_PRESET)
         _require_one_of("preset", preset, presets())
         given = {**presets()[preset], **given}
         for name in given:
-            _require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
+            require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
         if isinstance(given.get("weight_dtype"), Mapping):
             given["weight_dtype"] = tuple(given["weight_dtype"].items())
+        if "configs" in given:
+            given["configs"] = parse_configs(given["configs"])
         if given.get("dump") is None:
             given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
         return cls(**given)
@@ -132,13 +141,13 @@ class Options:
 
         for field in dataclasses.fields(self):
             if "words" in field.metadata:
-                _require_one_of(field.name, getattr(self, field.name), field.metadata["words"])
+                require_one_of(field.name, getattr(self, field.name), field.metadata["words"])
         if isinstance(self.device, str):
-            _require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
+            require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
         for pattern, dtype in self.weight_dtype if isinstance(self.weight_dtype, tuple) else [("*", self.weight_dtype)]:
             if not isinstance(pattern, str):
                 raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
-            _require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
+            require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
         count = self.warn_after_shapes
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
@@ -151,4 +160,4 @@ class Options:
             if not is_valid:
                 raise OptionError(f"option {name!r} is {expected}, not {getattr(self, name)!r}")
         for name in self.disable_passes:
-            _require_one_of("pass", name, OPTIONAL)
+            require_one_of("pass", name, OPTIONAL)

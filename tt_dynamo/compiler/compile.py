@@ -5,12 +5,14 @@ import functools
 import logging
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.compiler.codegen import program_source
+from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
 from tt_dynamo.compiler.decisions import Decisions
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import explained
@@ -28,7 +30,7 @@ from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.ir.uses import Settings
-from tt_dynamo.options import Options
+from tt_dynamo.options import WEIGHT_DTYPES, Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.place.deallocations import insert_deallocations
@@ -74,7 +76,9 @@ class Compiler:
         self.eager = copied(self.module)
         with self._stage("passes"):
             self._run_passes()
-        recorder = recorder_for(self.ttnn, self.device, self.options)
+        configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
+        recorder = recorder_for(self.ttnn, self.device, self.options, configs)
+        self.decisions.configs = configs
         while True:
             with self._stage("placement"):
                 graph, sides = self._place()
@@ -88,6 +92,8 @@ class Compiler:
         placed = GraphModule(self.module, graph)
         self.dump.graph("place_and_assign_layouts", placed)
         self._report_decisions()
+        self.report.notes += configs.notes()
+        self.report.configured_for = f"@{configs.phase}@{configs.board}"
         with self._stage("codegen"):
             program = self._program(placed, sides, traced, recorder.settings)
         with self._stage("measure"), explained(graph, self.device, self.ttnn), contextlib.closing(traced):
@@ -246,7 +252,10 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
         path = meta.path(node)
         cost = meta.cost.get(node, NOTHING) if count or not launches else NOTHING  # a view takes no time
         estimated = cost.seconds, cost.bound if cost.seconds else "", cost.utilization
-        report.operations.append(Operation(node.name, path, meta.module.get(node, ""), count, *estimated))
+        plain = meta.plain_cost(node).seconds if node in meta.plain_cost else None
+        source, config = meta.source.get(node, ""), _config_of(node)
+        place = node.name, path, meta.module.get(node, ""), count
+        report.operations.append(Operation(*place, *estimated, source, config, plain))
         if node in meta.transferred:
             direction = "to_device" if path == "ttnn.from_torch" else "to_host"
             report.transfers.append(Transfer(meta.label(node), direction, meta.transferred(node)))
@@ -258,6 +267,14 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
     report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
     report.peak_dram_bytes += report.weight_bytes + states
     report.held_results = len(traced.kept)
+
+
+def _config_of(call: Node) -> dict[str, Any]:
+    """What a call of a program was made with, and the dtype of the weight that it reads."""
+    config = meta.config.get(call, {})
+    weight = call.args[1] if meta.path(call) in PRODUCTS and len(call.args) > 1 else None
+    spec = meta.weight(weight).spec if isinstance(weight, Node) and weight in meta.weight else None
+    return config if spec is None or spec.dtype not in WEIGHT_DTYPES else {**config, "weight_dtype": spec.dtype}
 
 
 def _dump_program(dump: Dump, source: str, traced: Trace, tensors: list[torch.Tensor]) -> None:

@@ -14,11 +14,12 @@ from fnmatch import fnmatchcase
 
 from torch.fx import Graph, Node
 
+from tt_dynamo.compiler.configs import Configs
 from tt_dynamo.compiler.decompose import decompose
 from tt_dynamo.compiler.eligible import HostWork
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import aten, copy_graph, is_call, is_parameter, module_path, mutates
+from tt_dynamo.ir.graph import aten, copy_graph, is_call, module_path, mutates, parameters_of
 from tt_dynamo.options import WEIGHT_DTYPES, Options
 from tt_dynamo.report.report import Decomposed, Fallback, GraphReport
 
@@ -37,11 +38,13 @@ class Decisions:
     """Those about one graph, by original node.
 
     outcomes: that a node runs in eager torch, or that its parts took its place; placement decides about others.
+    configs: those of the option, once the graph's phase is known.
     weights: the dtype in which a product reads its weight, and why that is not the one that was asked for, or "".
     times_refused: in how many attempts TTNN refused the places in L1 that were assigned.
     """
 
     def __init__(self, options: Options) -> None:
+        self.configs: Configs | None = None
         self.outcomes: dict[Node, Fallback | Decomposed] = {}
         self.weights: dict[Node, tuple[str, str]] = {}
         self.times_refused: Counter[Node] = Counter()
@@ -64,14 +67,16 @@ class Decisions:
 
     def weight_dtype(self, product: Node, operand: Node) -> str | None:
         """The dtype in which `product` reads `operand`; None where that is not its weight."""
-        constant = operand.args[0] if is_call(operand, operators.to_device) else operand
-        folded = constant.all_input_nodes if constant.op == "call_module" else []
-        sources = [constant] if is_parameter(constant) else folded
+        sources = parameters_of(operand)
         if not sources or not is_weight_of(product, operand):
             return None
         also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
         names = [meta.parameter_name.get(source, "") or source.name for source in sources]
-        wanted = {name: _matching(name, also, self._options.weight_dtype) for name in names}
+        at = module_path(product), "ttnn.linear" if is_call(product, operators.linear) else "ttnn.matmul", product.name
+        wanted = {}
+        for name in names:
+            configured = self.configs.weight_dtype((name, name.rpartition(".")[0], also), *at) if self.configs else None
+            wanted[name] = configured or _matching(name, also, self._options.weight_dtype)
         dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
         merged = f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
         note = merged if len(set(wanted.values())) > 1 else ""

@@ -21,6 +21,7 @@ from torch.fx import Graph, Node
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from tt_dynamo.compiler.codegen import Expression, arguments_text
+from tt_dynamo.configs import CHUNKS
 from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
@@ -111,20 +112,32 @@ class Recorder:
         belongs to every key, so that a program does not depend on what was compiled before. Raises Refused, with TTNN's
         words for the first candidate, where all are refused.
         """
+        path, own = self._path_of(key[0]), None
+        if self.settings.configs is not None:
+            candidates, own = self.settings.configs.preferred(path, candidates)
         asked, names = self._question(key, candidates), list(map(_text, candidates))
         chosen, count = self.settings.choices.get(asked, ("", 0))
         before = last_node(self._graph)
         ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
-        if costed and chosen not in names and self.settings.searches:
+        if costed and chosen not in names and own is None and self.settings.searches:
             ordered = self._by_cost(candidates, call, before)
-        accepted, result, refused = first_accepted(ordered, call, (Refused,), lambda: erase_after(before))
+        try:
+            accepted, result, refused = first_accepted(ordered, call, (Refused,), lambda: erase_after(before))
+        except Refused as error:
+            if own is not None:
+                self.settings.configs.refuse_chunks(path, own, error)
+            raise
         if refused or chosen not in names:
             chosen = _text(accepted)
             count = refused if costed else names.index(chosen)
             self.settings.choices[asked] = chosen, count
-        if len(candidates) > 1 and last_node(self._graph) is not before:
-            choice = {"operation": key[0], "candidate": chosen, "refused": count}
-            meta.choice.set(last_node(self._graph), choice)
+        if own not in (None, accepted):
+            self.settings.configs.refuse_chunks(path, own, "TTNN refused it")
+        made = last_node(self._graph)
+        if len(candidates) > 1 and made is not before:
+            meta.choice.set(made, {"operation": key[0], "candidate": chosen, "refused": count})
+        if isinstance(accepted, dict) and meta.path.get(made, "") == path and made in meta.config:
+            meta.config(made).update({name: accepted[name] for name in CHUNKS if name in accepted})
         return result
 
     def _by_cost(self, candidates: Sequence[C], call: Callable[[C], Any], before: Node) -> list[C]:
@@ -141,9 +154,17 @@ class Recorder:
         best = next(at for at, seconds in enumerate(costs) if seconds <= min(costs) * CLOSE)
         return [candidates[best], *candidates[:best], *candidates[best + 1 :]]
 
+    def _path_of(self, name: str) -> str:
+        """The operation of TTNN with a name: "ttnn.transformer.scaled_dot_product_attention"."""
+        folders = ("", "transformer.", "experimental.")
+        found = (f"ttnn.{folder}{name}" for folder in folders if _has(self._module, f"{folder}{name}"))
+        return next(found, f"ttnn.{name}")
+
     def _question(self, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """What an answer depends on; as text, which is kept on disk, unless objects without a text are part of it."""
-        asked = _described(key), self.settings.grid_size, self.settings.searches, self._conditions()
+        asked: tuple[Any, ...] = _described(key), self.settings.grid_size, self.settings.searches, self._conditions()
+        configs = self.settings.configs
+        asked += configs.question(self._path_of(key[0])) if configs is not None else ()
         try:
             offered = json.dumps(list(candidates)).encode()
             return f"{json.dumps(asked)} of {hashlib.sha256(offered).hexdigest()[:12]}"
@@ -159,18 +180,32 @@ class Recorder:
         return *free, *fidelities, config.fp32_dest_acc_en, config.packer_l1_acc
 
     def record(self, function: Any, path: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Make the call, write it down, and wrap what it gives."""
+        """Make the call as its config says, write it down, and wrap what it gives."""
+        make = functools.partial(self._make, function, path, args)
+        configs, operands = self.settings.configs, _values((args, kwargs))
+        result, given, plain = configs.call(make, path, operands, kwargs) if configs else (make(kwargs), kwargs, None)
+        name = path.rpartition(".")[2].rstrip("_")
+        node = self._graph.call_function(function, *self._written((args, given)), name=name)
+        meta.path.set(node, path)
+        if configs:
+            meta.config.set(node, configs.described(kwargs, given, result, operands))
+        if self.settings.chip is not None:
+            meta.cost.set(node, self._estimate(path, args, given, result))
+            if plain is not None:
+                meta.plain_cost.set(node, self._estimate(path, args, kwargs, plain))
+        return self._wrap(node, result, operands)
+
+    def _make(self, function: Any, path: str, args: Any, kwargs: Any) -> Any:
+        """What TTNN gives; raises Refused with its words."""
         try:
-            positional, named = tree_map_only(Value, operator.attrgetter("tensor"), (args, kwargs))
-            result = function(*positional, **named)
+            positional, named = _tensors((args, kwargs))
+            return function(*positional, **named)
         except TTNN_ERRORS as error:
             raise Refused(f"{path}: {ttnn_reason(error)}") from None
-        name = path.rpartition(".")[2].rstrip("_")
-        node = self._graph.call_function(function, *self._written((args, kwargs)), name=name)
-        meta.path.set(node, path)
-        if self.settings.chip is not None:
-            meta.cost.set(node, estimate_call(path, positional, named, result, self.settings.chip))
-        return self._wrap(node, result, [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Value)])
+
+    def _estimate(self, path: str, args: Any, kwargs: Any, result: Any) -> Any:
+        positional, named = _tensors((args, kwargs))
+        return estimate_call(path, positional, named, result, self.settings.chip)
 
     def _wrap(self, node: Node, result: Any, operands: list[Value]) -> Any:
         if isinstance(result, (tuple, list)):
@@ -188,6 +223,14 @@ class Recorder:
         return picked
 
 
+def _values(arguments: Any) -> list[Value]:
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Value)]
+
+
+def _tensors(arguments: Any) -> Any:
+    return tree_map_only(Value, operator.attrgetter("tensor"), arguments)
+
+
 def _is_enumeration(cls: Any) -> bool:
     return isinstance(cls, type) and (issubclass(cls, enum.Enum) or hasattr(cls, "__members__"))
 
@@ -200,6 +243,11 @@ def _described(item: Any) -> Any:
     if isinstance(item, dict):
         item = tuple(item.items())
     return tuple(map(_described, item)) if isinstance(item, (tuple, list)) else item
+
+
+def _has(module: Any, path: str) -> bool:
+    folder, _, name = path.rpartition(".")
+    return hasattr(getattr(module, folder, None) if folder else module, name)
 
 
 def _text(candidate: Any) -> str:

@@ -21,6 +21,7 @@ from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
 from tt_dynamo.compiler.choices import Choices, choices_path
+from tt_dynamo.compiler.configs import Configs
 from tt_dynamo.compiler.fit import dram_or_error
 from tt_dynamo.compiler.measure import zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
@@ -29,17 +30,26 @@ from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
-from tt_dynamo.ir.graph import Sides, device_arguments, is_call, is_parameter, module_path, shape_of, values_of
+from tt_dynamo.ir.graph import (
+    Sides,
+    device_arguments,
+    is_call,
+    is_parameter,
+    module_path,
+    parameter_modules,
+    shape_of,
+    values_of,
+)
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Interleaved, Spec, Value, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
-from tt_dynamo.lowering.memory import interleaved, is_sharded
+from tt_dynamo.lowering.memory import in_dram, is_sharded, lies_in_l1
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
-from tt_dynamo.options import Options
+from tt_dynamo.options import OptionError, Options
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
 from tt_dynamo.passes.place.memory import SLICES, reads_l1
 from tt_dynamo.runtime.transfer import INT32
@@ -48,8 +58,11 @@ from tt_dynamo.runtime.weights import WeightStore
 log = logging.getLogger(__name__)
 
 
-def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
-    """A recorder with the settings of a device and the options, which knows how a program writes them."""
+def recorder_for(ttnn: Any, device: Device, options: Options, configs: Configs) -> Recorder:
+    """A recorder with the settings of a device and the options, which knows how a program writes them.
+
+    Raises OptionError where the configs name an operation that TTNN does not have.
+    """
     grid = device.handle.compute_with_storage_grid_size()
     size = grid.x, grid.y
     choices = device.resource(Choices, choices_path(device))
@@ -69,7 +82,10 @@ def recorder_for(ttnn: Any, device: Device, options: Options) -> Recorder:
         # One phase costs norms and attention most of the PCC that a model loses in LoFi, and saves them no time.
         compute_kernel_config=kernel_config("HiFi2" if fidelity == "LoFi" else fidelity),
         lofi_kernel_config=kernel_config(fidelity) if fidelity == "LoFi" else None,
+        configs=configs,
     )
+    configs.check_operations(ttnn)
+    configs.ttnn = recorder
     return recorder
 
 
@@ -94,6 +110,7 @@ class Trace:
         self.wants_block_sharding: list[Node] = []
         self.left_l1: list[Node] = []
         self._recorder = recorder.into(self.graph)
+        self._configs: Configs = recorder.settings.configs
         self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self._weights: set[Node] = set()  # those of them that are weights on the device
         self._interleaved: dict[Node, Value] = {}  # copies in DRAM of those of them that are sharded
@@ -116,11 +133,13 @@ class Trace:
         self.values.clear()
 
     def run(self) -> "Trace":
-        """Trace the graph; gives itself. Raises MemoryError where the DRAM is full."""
+        """Trace the graph; gives itself. Raises MemoryError where the DRAM is full, OptionError for a strict config."""
+        self._configs.begin()
         last_uses = Interpreter(torch.nn.Module(), graph=self._source).user_to_last_uses
         self._make_placeholders()
         for node in self._source.nodes:
             before = last_node(self.graph)
+            self._configs.enter(module_path(node), node.name, parameter_modules(node))
             if node.op == "call_function":
                 self._known[node] = self._lower(node)
             elif node.op == "output":
@@ -135,6 +154,7 @@ class Trace:
             drop_dead_calls(self.graph)
             prepare_weights(self.graph, self.values, self._ttnn, self._handle)
         self._known.clear()
+        self._configs.enter("", "")
         return self
 
     def _make_placeholders(self) -> None:
@@ -224,6 +244,8 @@ class Trace:
             if not self.refused:
                 raise  # else the next trace needs less
         except Unsupported as error:
+            if self._configs.refusal:
+                raise OptionError(self._configs.refusal) from None
             self.refused[node] = ("refused" if isinstance(error, Refused) else "unsupported", str(error))
         except Exception as error:  # a fault of ours costs speed, never the compilation
             reason = f"its lowering failed: {type(error).__name__}: {ttnn_reason(error)}"
@@ -275,17 +297,17 @@ class Trace:
 
     def _leave(self, nodes: list[Node]) -> bool:
         """Move what of these lies in L1 to DRAM; False where nothing does."""
-        sharded = [node for node in nodes if is_sharded(self._known[node])]
-        for node in sharded:
-            self._known[node] = self._in_dram(node)
-        self.left_l1 += [node for node in sharded if node in meta.memory]
-        return bool(sharded)
+        in_l1 = [node for node in nodes if lies_in_l1(self._known[node])]
+        for node in in_l1:
+            self._known[node] = self._in_dram(node, lies_in_l1)
+        self.left_l1 += [node for node in in_l1 if node in meta.memory]
+        return bool(in_l1)
 
-    def _in_dram(self, node: Node) -> Any:
-        """The value of a node, in DRAM where it is sharded."""
+    def _in_dram(self, node: Node, moves: Callable[[Any], bool] = is_sharded) -> Any:
+        """The value of a node, in DRAM where it is sharded, or whatever `moves`."""
         value = self._known[node]
-        if is_sharded(value) and node not in self._interleaved:
-            self._interleaved[node] = interleaved(self._recorder, value)
+        if moves(value) and node not in self._interleaved:
+            self._interleaved[node] = in_dram(self._recorder, value)
         return self._interleaved.get(node, value)
 
     def _attempt(self, node: Node, found: Lowering, value_of: Callable[[Node], Any]) -> Any:
@@ -331,13 +353,13 @@ class Trace:
 
     def _keep(self, node: Node) -> Value:
         """A cache as later calls read it."""
-        value, dtype = self._known[node.args[0]], getattr(self._recorder, node.args[1])
+        value, dtype = self._in_dram(node.args[0], lies_in_l1), getattr(self._recorder, node.args[1])
         return value if value.dtype == dtype else self._recorder.typecast(value, dtype)
 
     def _write_state(self, node: Node) -> None:
         """Note which value a state ends as, if that is elsewhere than it began."""
         placeholder = next(p for p in self.values if p in meta.state and meta.state(p).node is node.args[0])
-        began, end = self.values[placeholder].tensor, self._known[node.args[1]]
+        began, end = self.values[placeholder].tensor, self._in_dram(node.args[1], lies_in_l1)
         if end.tensor.buffer_address() != began.buffer_address():
             meta.state(placeholder).result = end.node
 

@@ -307,6 +307,19 @@ def module_path(node: Node) -> str:
     return ".".join(names[2:] if names[:1] in (["L"], ["G"]) else names)
 
 
+def parameters_of(operand: Node) -> list[Node]:
+    """The parameter that an operand is, or those that it was folded from; on the host or gone up."""
+    constant = operand.args[0] if is_call(operand, operators.to_device) else operand
+    return [constant] if is_parameter(constant) else constant.all_input_nodes if constant.op == "call_module" else []
+
+
+def parameter_modules(node: Node) -> list[str]:
+    """The modules whose parameters a node reads: those of a linear and its activation are two."""
+    parameters = [parameter for operand in node.all_input_nodes for parameter in parameters_of(operand)]
+    names = [meta.parameter_name.get(parameter, "") for parameter in parameters]
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names if name))
+
+
 def source_line(node: Node) -> str:
     """The line of the model's code that it comes from: "model.py:84 in forward: x = y", "" where torch does not say."""
     frames = re.findall(r'File "(.+)", line (\d+), in (.+)(?:\n {4}(.*))?', node.meta.get("stack_trace") or "")

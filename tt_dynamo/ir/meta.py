@@ -56,6 +56,8 @@ kept = Fact[list[int]]("kept", "The positions of the results that are caches, wh
 # Of the nodes of a program.
 path = Fact[str]("path", 'The operation of TTNN: "ttnn.transformer.concatenate_heads".')
 cost = Fact[Any]("cost", "What the call is estimated to cost: a Cost of `tt_dynamo.estimate`.")
+config = Fact[dict[str, Any]]("config", "With what the call was made, of what the option `configs` may say.")
+plain_cost = Fact[Any]("plain_cost", "What the call is estimated to cost without its config.")
 alias = Fact[Node | None]("alias", "The operand in whose buffer the result lies.")
 weight = Fact[WeightUse]("weight", "Which weight a placeholder is: it belongs to the store.")
 state = Fact[StateUse]("state", "Which input that stays on the device between calls a placeholder is.")

@@ -38,6 +38,11 @@ def lacks_l1_of_all_cores(error: BaseException, cores: int) -> bool:
     return found is not None and int(found[1]) > int(found[2]) * cores
 
 
+def lacks_argument(error: BaseException) -> bool:
+    """Whether an operation has no argument of a name that it was given."""
+    return "incompatible function arguments" in str(error) or "unexpected keyword argument" in str(error)
+
+
 def graph_capture(ttnn: Any) -> Any:
     """The functions that begin and end a graph capture, and the calls in one (track_function_start, _end).
 

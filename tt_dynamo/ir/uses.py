@@ -1,7 +1,7 @@
 """What a program takes beside its inputs: weights, what stays on the device between calls, its device's settings."""
 
 import dataclasses
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from typing import Any
 
 import torch
@@ -55,8 +55,14 @@ class Settings:
     # Values that a lowering had to shard anew, and wants block-sharded.
     wants_block_sharding: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)
     lofi_kernel_config: Any = None
+    configs: Any = None  # of `tt_dynamo.compiler.configs`
 
     @property
     def weight_kernel_config(self) -> Any:
         """The compute kernel config of linear layers and convolutions, which alone may be LoFi."""
         return self.lofi_kernel_config or self.compute_kernel_config
+
+    def config(self, operation: str) -> Mapping[str, Any]:
+        """What the user and the defaults say of calls of an operation ("ttnn.linear") where the compiler is now."""
+        found: Mapping[str, Any] = self.configs.find(operation) if self.configs is not None else {}
+        return found

@@ -10,11 +10,14 @@ now, so that a report of one thread or task never lands in the list of another.
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tt_dynamo.report.configs import ChosenConfigs
+from tt_dynamo.report.table import table
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -82,6 +85,8 @@ class Operation:
     target: "ttnn.linear". module: as in `Fallback`. programs: kernel launches it makes in one run, 0 for a view.
     estimated_seconds: of its kernels, an estimate. bound: what they wait for most, "compute", "DRAM", "L1", "NoC",
     "dispatch" or "unknown"; "" of no kernels. utilization: the share of that time that an ideal chip needs, 0 to 1.
+    node: of the graph, which it was lowered from. config: what it was made with, of what the option `configs` may say.
+    plain_seconds: an estimate of the call as it is without the option, where that changed it.
     """
 
     name: str
@@ -91,6 +96,9 @@ class Operation:
     estimated_seconds: float = 0.0
     bound: str = ""
     utilization: float = 0.0
+    node: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    plain_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,8 @@ class GraphReport:
     between calls) are bytes on the device; `transfers` are per call. `weights_read` came from files of the weight
     cache since the first call, `weights_written` went there. `notes` say what else a user may want to know, `seconds`
     the compile time of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
-    `host_bytes_per_second` cross to or from the host: both are of the estimate.
+    `host_bytes_per_second` cross to or from the host: both are of the estimate. `configured_for` is the phase and board
+    as a key of the option `configs` has them, "@decode@n150".
 
     `new_allocations` counts the buffers of a steady call that lie where none of the call before lay, while the caller
     holds those of its results that stay on the device (`held_results`); without any, 0 is good. None if not measured.
@@ -150,6 +159,7 @@ class GraphReport:
     decomposed: list[Decomposed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     code: str = ""
+    configured_for: str = ""
     launch_gap_seconds: float = 0.0
     host_bytes_per_second: float = 0.0
 
@@ -245,6 +255,13 @@ class GraphReport:
         """One line for all choices that are alike: how many, operation, candidate, how many were refused before."""
         alike = Counter((choice.operation, choice.candidate, choice.refused) for choice in self.choices)
         return table(("times", "operation", "chosen", "refused before"), [(alike[one], *one) for one in alike])
+
+    def configs(self) -> ChosenConfigs:
+        """What each call was made with, as the option `configs` takes it: edit it, or write it as JSON.
+
+        Compiled with it, the graph gives the same program. Printed, it is a table with estimates beside the configs.
+        """
+        return ChosenConfigs(self.operations, self.configured_for)
 
     def estimate_table(self) -> str:
         """One line per TTNN call that takes time: estimate, what bounds it, utilization, operation, node, module."""
@@ -350,14 +367,6 @@ def fact_sheet(title: str, facts: Iterable[tuple[str, str]]) -> str:
     for label, text in facts:
         lines += textwrap.wrap(text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL)
     return "\n".join(lines)
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
-    """Columns as wide as their widest cell; numbers are aligned to the right."""
-    lines = [head, *rows]
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*lines, strict=True)]
-    texts = ("  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)) for line in lines)
-    return "\n".join(text.rstrip() for text in texts)
 
 
 def size_text(count: int) -> str:
