@@ -259,11 +259,15 @@ class Configs:
             reason = f"{self.board} has {usual[0]} columns and {usual[1]} rows of cores"
             self._refuse_or_leave_out(path, config, f"grid {list(grid)}", reason)
             grid = usual
-        if "in0_block_w" in config and path in PRODUCTS:
-            program = self._product_program(grid, config["in0_block_w"], operands, kwargs)
-            what = f"in0_block_w {config['in0_block_w']} on {grid[0]} x {grid[1]} cores"
+        width = config.get("in0_block_w") if path in PRODUCTS else None
+        what = f"in0_block_w {width} on {grid[0]} x {grid[1]} cores"
+        if width is not None and not _is_plain_product(operands, kwargs):
+            self._refuse_or_leave_out(path, config, what, "only for one matrix as it lies, with relu, silu or gelu")
+        elif width is not None:
+            program = self._product_program(grid, width, operands, kwargs)
             yield what, {"core_grid": None, "activation": None, "program_config": program}
-        elif grid != usual:
+            return
+        if grid != usual:
             yield f"grid {list(grid)}", {"core_grid": self.ttnn.CoreGrid(x=grid[0], y=grid[1])}
 
     def _product_program(self, grid: tuple[int, int], width: int, operands: list[Value], kwargs: Arguments) -> Any:
@@ -312,6 +316,13 @@ class Configs:
 
     def _leave_out(self, path: str, what: str, reason: object) -> None:
         self._left_out.setdefault((path, what, str(reason)), []).append(self.place[0])
+
+
+def _is_plain_product(operands: list[Value], kwargs: Arguments) -> bool:
+    """Whether it is [..., k] @ [k, n], with an activation that a program config can hold."""
+    known = not isinstance(kwargs.get("activation"), str) or kwargs["activation"] in ("relu", "silu")
+    turned = kwargs.get("transpose_a") or kwargs.get("transpose_b")
+    return known and not turned and math.prod(operands[1].shape[:-2]) == 1
 
 
 def memory_of(result: Any, operands: Sequence[Value]) -> str:
