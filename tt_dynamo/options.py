@@ -121,7 +121,7 @@ class Options:
 
         given = dict(given or {})
         preset = given.setdefault("preset", DEFAULT_PRESET)
-        _require_one_of("preset", preset, presets())
+        require_one_of("preset", preset, presets())
         given = {**presets()[preset], **given}
         for name in given:
             require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
