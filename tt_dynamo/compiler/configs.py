@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.configs import CHUNKS, Rule, default_configs
 from tt_dynamo.devices import Device
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Value, on_device
 from tt_dynamo.ir.ttnn_internals import lacks_argument
@@ -42,11 +42,12 @@ PRECISION = ("compute_kernel_config", "compute_config")  # as operations name th
 
 
 def phase_of(graph: Graph) -> str:
-    """ "decode" for a step against a cache, "prefill" for a prompt that fills one, else "forward"."""
+    """ "decode" for a step against a cache, "prefill" for a prompt that fills or makes one, else "forward"."""
     targets = {node.target for node in graph.nodes}
     if not targets.isdisjoint(DECODE):
         return "decode"
-    return "prefill" if operators.fill_cache in targets else "forward"
+    makes_caches = operators.fill_cache in targets or bool(meta.kept.get(graph.output_node(), ()))
+    return "prefill" if makes_caches else "forward"
 
 
 class Configs:

@@ -181,6 +181,8 @@ class GraphReport:
     @property
     def phase(self) -> str:
         """ "decode" for a step against a cache, "prefill" for a prompt that fills one, else "forward"."""
+        if self.configured_for:  # as the compiler found it in the graph
+            return self.configured_for.split("@")[1]
         names = {operation.target.rpartition(".")[2] for operation in self.operations}
         if names & {"paged_update_cache", "scaled_dot_product_attention_decode", "update_cache"}:
             return "decode"
