@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
-from tt_dynamo.options import WEIGHT_DTYPES, OptionError, require_one_of
+from tt_dynamo.ir.errors import OptionError, require_one_of
 
+WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
 CHUNKS = ("q_chunk_size", "k_chunk_size")  # of attention, in rows
 PHASES = ("prefill", "decode", "forward")
 TILE = 32

@@ -4,18 +4,17 @@ Options are checked before anything is compiled: an unknown name or value raises
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib.resources
 import json
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-if TYPE_CHECKING:
-    from tt_dynamo.configs import Rule
-
-WEIGHT_DTYPES = ("bfloat16", "bfloat8_b", "bfloat4_b")  # 16, 8.5 and 4.5 bits an element
+from tt_dynamo.configs import WEIGHT_DTYPES as WEIGHT_DTYPES
+from tt_dynamo.configs import Rule, parse_configs
+from tt_dynamo.ir.errors import OptionError as OptionError
+from tt_dynamo.ir.errors import require_one_of
 
 DEFAULT_PRESET = "accuracy"
 
@@ -27,19 +26,6 @@ MODES = {
     "max-autotune": "no kernels are timed here; TTNN's answers choose, as in the default mode",
     "max-autotune-no-cudagraphs": "no kernels are timed here; TTNN's answers choose, as in the default mode",
 }
-
-
-class OptionError(ValueError):
-    """An option that does not exist, or a value that it cannot take."""
-
-
-def require_one_of(what: str, given: object, words: Iterable[str]) -> None:
-    """Raise OptionError with the word closest to `given`, or all words, where it is none of them."""
-    words = tuple(words)
-    if given not in words:
-        close = difflib.get_close_matches(str(given), words, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(map(repr, words))}"
-        raise OptionError(f"unknown {what} {given!r}; {hint}")
 
 
 @functools.cache
@@ -98,7 +84,7 @@ class Options:
     fp32_accumulation: bool = True
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = _one_of(*WEIGHT_DTYPES)
-    configs: tuple["Rule", ...] = ()
+    configs: tuple[Rule, ...] = ()
     weight_cache: str | os.PathLike[str] | None = None
     warn_after_shapes: int = 4
     mode: str = _one_of(*MODES)
@@ -117,8 +103,6 @@ class Options:
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None) -> "Options":
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
-        from tt_dynamo.configs import parse_configs
-
         given = dict(given or {})
         preset = given.setdefault("preset", DEFAULT_PRESET)
         require_one_of("preset", preset, presets())

@@ -20,11 +20,10 @@ from torch.utils._pytree import tree_leaves
 from tt_dynamo.configs import CHUNKS, Rule, default_configs
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.errors import Refused
+from tt_dynamo.ir.errors import Refused, require_one_of
 from tt_dynamo.ir.spec import Value, on_device
 from tt_dynamo.ir.ttnn_internals import lacks_argument
 from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config, fidelity_is_wrong
-from tt_dynamo.options import require_one_of
 
 Config = Mapping[str, Any]
 Arguments = dict[str, Any]

@@ -1,5 +1,8 @@
 """What goes wrong while a graph is compiled."""
 
+import difflib
+from collections.abc import Iterable
+
 TTNN_ERRORS = (RuntimeError, TypeError, ValueError)  # in which TTNN says no
 
 
@@ -13,3 +16,16 @@ class FallbackError(RuntimeError):
 
 class Refused(Unsupported):
     """TTNN says no to a call; the message is its own first line."""
+
+
+class OptionError(ValueError):
+    """An option that does not exist, or a value that it cannot take."""
+
+
+def require_one_of(what: str, given: object, words: Iterable[str]) -> None:
+    """Raise OptionError with the word closest to `given`, or all words, where it is none of them."""
+    words = tuple(words)
+    if given not in words:
+        close = difflib.get_close_matches(str(given), words, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(map(repr, words))}"
+        raise OptionError(f"unknown {what} {given!r}; {hint}")
