@@ -157,6 +157,7 @@ def _result(case: Case, mode: Any = None) -> Any:
 def in_float32(case: Case) -> Case:
     """The same graph on the same numbers with float32 in place of the other floats."""
     narrow = re.compile(r"torch\.b?float16|\.half\(\)")
+    cast = re.compile(r"\.to\(torch\.b?float16\)|\.half\(\)")  # a copy, which may be written where a view may not
     inputs = tuple(f"({text}).float()" if narrow.search(text) else text for text in case.inputs)
-    steps = tuple(narrow.sub("torch.float32", text.replace(".half()", ".float()")) for text in case.steps)
+    steps = tuple(narrow.sub("torch.float32", cast.sub(".to(torch.float32, copy=True)", text)) for text in case.steps)
     return dataclasses.replace(case, inputs=inputs, steps=steps)

@@ -94,6 +94,15 @@ def test_memory_that_is_not_shared_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
     assert "shares memory" in run(CASE).complaint
 
 
+@pytest.mark.parametrize("cast", ["v1.to(torch.bfloat16)", "v1.half()"])
+def test_a_cast_is_a_copy_in_the_exact_run_too(cast: str) -> None:
+    repeated = "floats((1, 2), 'normal', 0, torch.float32).expand(2, 2)"
+    case = Case(inputs=("floats((2, 2))", repeated), steps=(f"v2 = {cast}", "v2.relu_()"), result="v2", parameters=0)
+    inputs = in_float32(case).make()
+    assert not torch.equal(in_float32(case).function()(*inputs), inputs[1])
+    assert run(case).complaint == ""
+
+
 def test_a_rounded_run_is_within_its_own_tolerance_and_exact_numbers_stay() -> None:
     wide = in_float32(CASE)
     exact = wide.function()(*wide.make())
