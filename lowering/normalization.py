@@ -46,8 +46,8 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     """
     normalize = getattr(ttnn, name)
     columns = x.shape[-1] / ttnn.TILE_SIZE
-    is_row = math.prod(x.shape[:-2]) == 1 and x.shape[-2] <= ttnn.TILE_SIZE and columns.is_integer()
-    if is_sharded(x) or not is_row or ttnn.memory is not None:
+    rows = math.prod(x.shape[:-2]) * math.ceil(math.prod(x.shape[-2:-1]) / ttnn.TILE_SIZE)
+    if is_sharded(x) or rows != 1 or not columns.is_integer() or ttnn.memory is not None:
         return normalize(x, **options)
     grid = max(
         itertools.product(*(range(1, size + 1) for size in ttnn.settings.grid_size)),
@@ -74,7 +74,8 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
         found = normalize(ttnn.to_memory_config(x, shards), **given, program_config=program, memory_config=shards)
         return ttnn.to_memory_config(found, ttnn.DRAM_MEMORY_CONFIG)
 
-    return ttnn.choose((name, x, options), [{}, {"cores": grid}], call, costed=True)
+    operands = {key: value for key, value in options.items() if key != "compute_kernel_config"}
+    return ttnn.choose((name, x, operands), [{}, {"cores": grid}], call, costed=True)
 
 
 def _moments(ttnn: TTNN, rows, shape):

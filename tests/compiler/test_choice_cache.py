@@ -69,6 +69,26 @@ def test_another_question_is_asked_anew(board_device: Any, path: Path, what: str
     assert second.sizes() == [*sizes]
 
 
+COSTED = f"""
+import json, torch, tt_dynamo
+from tt_dynamo.compiler.recorder import Recorder
+searched = []
+search = Recorder._by_cost
+Recorder._by_cost = lambda self, *given: searched.append(given) or search(self, *given)
+layer = torch.nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True, activation="gelu").eval()
+model = torch.nn.Sequential(layer, torch.nn.LayerNorm(768), torch.nn.Linear(768, 2048), torch.nn.RMSNorm(2048))
+compiled = torch.compile(model, backend="ttnn", dynamic=False, options={{"device": {BOARD!r}, "dry_run": True}})
+with torch.no_grad():
+    compiled(torch.zeros(1, 2, 768))
+print(json.dumps({{"searched": len(searched)}}))
+"""
+
+
+def test_a_second_process_searches_nothing_of_what_is_costed(fresh_process: FreshProcess) -> None:
+    first, second = (fresh_process.run(COSTED)["searched"] for _ in range(2))
+    assert first > 3 and second == 0
+
+
 def test_what_ttnn_refuses_now_is_searched_for_and_kept(board_device: Any, path: Path) -> None:
     Asking(board_device, path).choose(128, 64, 32)
     second = Asking(board_device, path)

@@ -25,6 +25,11 @@ def test_any_other_norm_takes_one_launch(shape):
     assert calls(report) == ["layer_norm"]
 
 
+def test_a_norm_of_a_vector_is_right():
+    norm = rounded(nn.LayerNorm(2048))
+    check(lambda x: norm(x), random(2048))
+
+
 def test_a_residual_is_spread_over_the_same_cores():
     class Residual(nn.Module):
         def __init__(self):

@@ -236,7 +236,9 @@ def _is_enumeration(cls: Any) -> bool:
 
 
 def _described(item: Any) -> Any:
-    """What tells calls apart: of a tensor its shape, dtype, layout and memory."""
+    """What tells calls apart: of a tensor its shape, dtype, layout and memory, of a place in memory its text."""
+    if isinstance(item, (Blocks, Interleaved)):
+        return str(item)
     if isinstance(item, Value):
         memory = str(item.tensor.memory_config()) if on_device(item.tensor) else "HOST"
         return item.shape, str(item.dtype), str(item.layout), memory
