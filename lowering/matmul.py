@@ -72,8 +72,8 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
 def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
     """The cores for operands that lie interleaved, and the candidates, of which the first is TTNN's choice."""
     columns, rows = ttnn.settings.grid_size
-    high = math.prod(x.shape[:-2]) * math.ceil(x.shape[-2] / ttnn.TILE_SIZE)
-    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in weight.shape[-2:])
+    high = math.prod(tuple(x.shape)[:-2]) * math.ceil(x.shape[-2] / ttnn.TILE_SIZE)
+    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in tuple(weight.shape)[-2:])
     depths = divisors(inner, MOST_READ)[:2] if inner > MOST_READ else []  # shorter ones gain nothing
     if high <= FEW_ROWS:  # all rows on each core, which has columns of its own
         cores = Blocks(columns, rows, high, math.ceil(wide / (columns * rows)))
@@ -84,7 +84,7 @@ def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
 
 def _ways_in_blocks(ttnn: TTNN, x: Tensor, weight: Tensor):
     """The cores of a product that reads block shards, writes those that the compiler assigned, or both; candidates."""
-    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in weight.shape[-2:])
+    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in tuple(weight.shape)[-2:])
     reads, writes = is_sharded(x), isinstance(ttnn.memory, Blocks)
     given = blocks_of(ttnn, x) if reads else ttnn.memory
     cores = ttnn.memory if writes else given

@@ -45,8 +45,9 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     this is worth the moves.
     """
     normalize = getattr(ttnn, name)
-    columns = x.shape[-1] / ttnn.TILE_SIZE
-    rows = math.prod(x.shape[:-2]) * math.ceil(math.prod(x.shape[-2:-1]) / ttnn.TILE_SIZE)
+    shape = tuple(x.shape)
+    columns = shape[-1] / ttnn.TILE_SIZE
+    rows = math.prod(shape[:-2]) * math.ceil(math.prod(shape[-2:-1]) / ttnn.TILE_SIZE)
     if is_sharded(x) or rows != 1 or not columns.is_integer() or ttnn.memory is not None:
         return normalize(x, **options)
     grid = max(

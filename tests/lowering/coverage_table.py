@@ -3,15 +3,15 @@
 The summary of the tables, which `test_core_operations.py` holds against what the compiler makes of each call.
 """
 
-from tables import CORE
-from tables.core import DTYPES, Core, Host, Outcome
+from lowering_tables import CORE
+from lowering_tables.core import DTYPES, Core, Host, Outcome
 
 from tt_dynamo.lowering.on_host import IMPOSSIBLE
 
 HEAD = """# Core ATen operations
 
-Made by `tests/lowering/coverage_table.py` from the tables of `tests/lowering/tables/`, whose tests compile each
-operation with one call for each dtype on the emulated n150.
+Made by `tests/lowering/coverage_table.py` from the tables of `tests/lowering/lowering_tables/`, whose tests compile
+each operation with one call for each dtype on the emulated n150.
 `device`: it runs on the device with no fallback, by the TTNN calls named; `host`: in eager torch, for the reason given;
 `partly`: some of what it is made of; `-`: eager torch has it not for that dtype. Floats are bfloat16 on the device.
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compiled import BOARD, close, random
-from tables.activations import ACTIVATIONS
+from lowering_tables.activations import ACTIVATIONS
 
 import tt_dynamo
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from compiled import BOARD, calls, close
 from coverage_table import coverage
-from tables import CORE
-from tables.core import DTYPES, Core, Host
+from lowering_tables import CORE
+from lowering_tables.core import DTYPES, Core, Host
 from torch._functorch.aot_autograd import aot_function
 from torch.utils._pytree import tree_flatten, tree_unflatten
 

@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from compiled import check, compiled, random
-from tables.indexing import ROWS_OF_TABLE, SHAPE, table
+from lowering_tables.indexing import ROWS_OF_TABLE, SHAPE, table
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported

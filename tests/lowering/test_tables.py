@@ -3,7 +3,7 @@
 import pytest
 import torch
 from compiled import BOARD, calls, close, compiled
-from tables import ROWS, Row
+from lowering_tables import ROWS, Row
 
 
 def made(calls: list[str]) -> list[str]:

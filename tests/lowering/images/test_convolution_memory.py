@@ -6,6 +6,7 @@ from compiled import BOARD, check, compiled, random, rounded, unsharded
 from torch import nn
 
 import tt_dynamo
+from tt_dynamo.compiler.choices import Choices, choices_path
 from tt_dynamo.compiler.fit import l1
 
 MOVED = ["permute", "reshape"]
@@ -74,7 +75,7 @@ def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
         return convolve(*args, **options)
 
     monkeypatch.setattr(ttnn, "conv2d", counted)
-    monkeypatch.setattr(board_device, "choices", {})
+    board_device.resource(Choices, choices_path(board_device)).clear()
     model = rounded(nn.Conv2d(3, 16, 3, padding=1))
     traced = []
     for _ in range(2):
@@ -94,9 +95,9 @@ def test_a_program_does_not_depend_on_what_was_compiled_before(board_device, mon
     def code():
         return compiled(model, x, dry_run=True)[1].code
 
-    monkeypatch.setattr(board_device, "choices", {})
+    board_device.resource(Choices, choices_path(board_device)).clear()
     alone = code()
-    monkeypatch.setattr(board_device, "choices", {})
+    board_device.resource(Choices, choices_path(board_device)).clear()
     place = {"dtype": ttnn.bfloat16, "layout": ttnn.TILE_LAYOUT, "device": board_device.handle}
     rows = l1(ttnn, board_device.handle).free * 9 // 10 // 2048
     filler = ttnn.empty((rows - rows % 32, 1024), **place, memory_config=ttnn.L1_MEMORY_CONFIG)

@@ -6,7 +6,7 @@ import re
 import torch
 import torch.nn.functional as F
 from compiled import check, compiled, random, rounded
-from tables.products import operands
+from lowering_tables.products import operands
 from torch import nn
 
 

@@ -122,8 +122,8 @@ CORE = [
         make(64), make(64), [True, True, True]), "subtract multiply multiply multiply sum multiply sum multiply "
         "subtract subtract divide multiply multiply sum sum", None, None),
     Core("native_group_norm.default", lambda make: (image(make), make(32), make(32), 1, 32, 64, 4, 1e-5),
-        "reshape layer_norm reshape mean var reshape reshape add rsqrt reshape to_layout reshape to_layout addcmul",
-        None, None),
+        "reshape to_memory_config layer_norm to_memory_config reshape mean var reshape reshape add rsqrt reshape "
+        "to_layout reshape to_layout addcmul", None, None),
     Core("native_group_norm_backward.default", lambda make: (image(make), image(make), make(1, 4), make(1, 4), make(32),
         1, 32, 64, 4, [True, True, True]), GROUP_NORM_BACKWARD, None, None,
         others={torch.bfloat16: GROUP_NORM_BACKWARD.replace("to_layout ", "")}, roundings=12),
