@@ -16,7 +16,7 @@ from dataclasses import replace
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.ir.spec import Blocks
+from tt_dynamo.ir.spec import Blocks, tiles
 from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, is_sharded
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 
@@ -35,14 +35,6 @@ def activation_of(ttnn: TTNN, name):
     if name == "gelu_tanh":
         return ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU_TANH)
     return name
-
-
-def _in_program_config(ttnn: TTNN, name):
-    """The activation as program configurations hold it, None where there is none."""
-    if not name:
-        return None
-    fused = activation_of(ttnn, name)
-    return ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, fused.upper())) if isinstance(fused, str) else fused
 
 
 def product_config(ttnn: TTNN):
@@ -72,8 +64,7 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
 def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
     """The cores for operands that lie interleaved, and the candidates, of which the first is TTNN's choice."""
     columns, rows = ttnn.settings.grid_size
-    high = math.prod(tuple(x.shape)[:-2]) * math.ceil(x.shape[-2] / ttnn.TILE_SIZE)
-    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in tuple(weight.shape)[-2:])
+    high, (inner, wide) = tiles(x.shape)[0], tiles(weight.shape)
     depths = divisors(inner, MOST_READ)[:2] if inner > MOST_READ else []  # shorter ones gain nothing
     if high <= FEW_ROWS:  # all rows on each core, which has columns of its own
         cores = Blocks(columns, rows, high, math.ceil(wide / (columns * rows)))
@@ -84,7 +75,7 @@ def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
 
 def _ways_in_blocks(ttnn: TTNN, x: Tensor, weight: Tensor):
     """The cores of a product that reads block shards, writes those that the compiler assigned, or both; candidates."""
-    inner, wide = (math.ceil(size / ttnn.TILE_SIZE) for size in tuple(weight.shape)[-2:])
+    inner, wide = tiles(weight.shape)
     reads, writes = is_sharded(x), isinstance(ttnn.memory, Blocks)
     given = blocks_of(ttnn, x) if reads else ttnn.memory
     cores = ttnn.memory if writes else given
@@ -110,23 +101,34 @@ def _depths_and_shares(cores: Blocks, depths, shares):
 
 def _on_cores(ttnn: TTNN, cores: Blocks, activation, candidate):
     """The keywords of a product of which each core computes height x width tiles."""
+    subblock = _subblock(ttnn, candidate.get("out_block_h", cores.height), cores.width)
+    program = program_config(ttnn, cores, activation_of(ttnn, activation), candidate, subblock)
+    return {"program_config": program, "compute_kernel_config": ttnn.settings.weight_kernel_config}
+
+
+def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock):
+    """How each core computes height x width tiles of a product; in one dimension where it is to send in0 to all.
+
+    activation: as `ttnn.linear` takes it.
+    """
+    if isinstance(activation, str):
+        activation = ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, activation.upper())) if activation else None
     one_dimension = "mcast_in0" in candidate
     kind = (
         ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig
         if one_dimension
         else ttnn.MatmulMultiCoreReuseMultiCastProgramConfig
     )
-    program = kind(
+    return kind(
         compute_with_storage_grid_size=ttnn.CoreCoord(cores.columns, cores.rows),
         **candidate,
-        **_subblock(ttnn, candidate.get("out_block_h", cores.height), cores.width),
+        **subblock,
         per_core_M=cores.height,
         per_core_N=cores.width,
         **({} if one_dimension else {"transpose_mcast": False}),
-        fused_activation=_in_program_config(ttnn, activation),
+        fused_activation=activation,
         fuse_batch=True,
     )
-    return {"program_config": program, "compute_kernel_config": ttnn.settings.weight_kernel_config}
 
 
 def _subblock(ttnn: TTNN, height, width):

@@ -11,7 +11,8 @@ import math
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_blocks, in_columns, is_sharded, memory_config
+from tt_dynamo.ir.spec import tiles
+from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_columns, is_sharded, memory_config
 from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
@@ -20,8 +21,8 @@ def _precision(ttnn: TTNN):
     return {"compute_kernel_config": ttnn.settings.compute_kernel_config}
 
 
-def _in_blocks(ttnn: TTNN, x: Tensor):
-    """The keywords of a norm of x, which lies in block shards; TTNN leaves the result in such as well."""
+def _in_shards(ttnn: TTNN, x: Tensor):
+    """The keywords of a norm of x, which lies in shards of rows by columns; TTNN leaves the result in such as well."""
     lies = blocks_of(ttnn, x)
     program = ttnn.LayerNormShardedMultiCoreProgramConfig(
         compute_with_storage_grid_size=ttnn.CoreCoord(lies.columns, lies.rows),
@@ -30,12 +31,12 @@ def _in_blocks(ttnn: TTNN, x: Tensor):
         block_w=lies.width,
         inplace=False,
     )
-    return {"program_config": program, "memory_config": in_blocks(ttnn, lies)}
+    return {"program_config": program, "memory_config": memory_config(ttnn, x)}
 
 
 def _normalized(ttnn: TTNN, x: Tensor, eps, **operands):
     options = {"epsilon": eps, **operands, **_precision(ttnn)}
-    return _on_cores(ttnn, "layer_norm", x, **options, **(_in_blocks(ttnn, x) if is_sharded(x) else assigned(ttnn)))
+    return _on_cores(ttnn, "layer_norm", x, **options, **(_in_shards(ttnn, x) if is_sharded(x) else assigned(ttnn)))
 
 
 def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
@@ -45,10 +46,8 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     this is worth the moves.
     """
     normalize = getattr(ttnn, name)
-    shape = tuple(x.shape)
-    columns = shape[-1] / ttnn.TILE_SIZE
-    rows = math.prod(shape[:-2]) * math.ceil(math.prod(shape[-2:-1]) / ttnn.TILE_SIZE)
-    if is_sharded(x) or rows != 1 or not columns.is_integer() or ttnn.memory is not None:
+    rows, columns = tiles(x.shape)
+    if is_sharded(x) or rows != 1 or x.shape[-1] % ttnn.TILE_SIZE or ttnn.memory is not None:
         return normalize(x, **options)
     grid = max(
         itertools.product(*(range(1, size + 1) for size in ttnn.settings.grid_size)),
@@ -58,22 +57,13 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     def call(candidate):
         if not candidate:
             return normalize(x, **options)
-        wide, high = candidate["cores"]
-        width = int(columns) // (wide * high)
-        program = ttnn.LayerNormShardedMultiCoreProgramConfig(
-            compute_with_storage_grid_size=ttnn.CoreCoord(wide, high),
-            subblock_w=divisors(width, 4)[0],
-            block_h=1,
-            block_w=width,
-            inplace=False,
-        )
-        shards = in_columns(ttnn, wide, high, width)
+        place = in_columns(ttnn, *candidate["cores"], columns // math.prod(candidate["cores"]))
         given = {
-            key: ttnn.to_memory_config(value, shards) if key == "residual_input_tensor" else value
+            key: ttnn.to_memory_config(value, place) if key == "residual_input_tensor" else value
             for key, value in options.items()
         }
-        found = normalize(ttnn.to_memory_config(x, shards), **given, program_config=program, memory_config=shards)
-        return ttnn.to_memory_config(found, ttnn.DRAM_MEMORY_CONFIG)
+        shards = ttnn.to_memory_config(x, place)
+        return ttnn.to_memory_config(normalize(shards, **given, **_in_shards(ttnn, shards)), ttnn.DRAM_MEMORY_CONFIG)
 
     operands = {key: value for key, value in options.items() if key != "compute_kernel_config"}
     return ttnn.choose((name, x, operands), [{}, {"cores": grid}], call, costed=True)

@@ -61,6 +61,17 @@ def board_device() -> Any:
     return open_device(BOARD)
 
 
+@pytest.fixture(scope="session")
+def device(board_device: Any) -> Any:
+    return board_device
+
+
+@pytest.fixture(scope="session")
+def ttnn(device: Any) -> Any:
+    """TTNN as programs are recorded with: calls are made, and compute nothing."""
+    return device.namespace(dry_run=True)
+
+
 @pytest.fixture
 def uploads(board_device: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of what programs upload during the test: the calls of `ttnn.from_torch` with values."""

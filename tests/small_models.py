@@ -55,3 +55,15 @@ class Attention(torch.nn.Module):
         x = x + self.out(heads.transpose(1, 2).reshape(batch, seq, width))
         x = x + self.down(F.gelu(self.up(x)))
         return x, x.mean(1)
+
+
+class Summed(torch.nn.Module):
+    """Adds x to its sum, of the same shape, in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("sum", torch.zeros(32, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.sum.add_(x)
+        return self.sum * 2

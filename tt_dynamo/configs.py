@@ -10,6 +10,7 @@ counts. `default_configs.json` has the same format, and its keys come last.
 """
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping
 from importlib.resources import files
@@ -87,6 +88,7 @@ def parse_configs(given: Any) -> tuple[Rule, ...]:
     return tuple(_rule(key, config) for key, config in given.items())
 
 
+@functools.cache
 def default_configs() -> tuple[Rule, ...]:
     """The rules of `default_configs.json`."""
     return parse_configs(json.loads(files("tt_dynamo").joinpath("default_configs.json").read_text()))

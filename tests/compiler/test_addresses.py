@@ -10,24 +10,12 @@ import pytest
 import torch
 import transformers
 from fresh_process import BOARD
-from small_models import Attention
+from small_models import Attention, Summed
 from torch import nn
 
 import tt_dynamo
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
-
-
-class Summed(nn.Module):
-    """Adds x [32, 32] to its sum: a state that ends elsewhere than it began."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("sum", torch.zeros(32, 32))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.sum.add_(x)
-        return self.sum * 2
 
 
 def fill(keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, ...]:

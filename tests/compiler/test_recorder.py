@@ -5,26 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from compiled import BOARD
 from torch.fx import Graph
 
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.recorder import Recorder
-from tt_dynamo.devices import open_device
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Spec, Value
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.ir.uses import Settings
-
-
-@pytest.fixture(scope="module")
-def device():
-    return open_device(BOARD)
-
-
-@pytest.fixture(scope="module")
-def ttnn(device):
-    return device.namespace(dry_run=True)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import Summed
 from torch import nn
 from torch.fx import Graph
 
@@ -17,18 +18,6 @@ from tt_dynamo.ir.spec import Spec
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
-
-
-class Summed(nn.Module):
-    """Adds x to its sum, of the same shape, in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("sum", torch.zeros(32, 32))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.sum.add_(x)
-        return self.sum * 2
 
 
 class Rows(nn.Module):

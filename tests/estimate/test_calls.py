@@ -7,20 +7,9 @@ import torch
 from compiled import BOARD, compiled
 from small_models import Attention, Feedforward
 
-from tt_dynamo.devices import open_device
 from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.estimate.tensor import Tensor, describe
-
-
-@pytest.fixture(scope="module")
-def device():
-    return open_device(BOARD)
-
-
-@pytest.fixture(scope="module")
-def ttnn(device):
-    return device.namespace(dry_run=True)
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,11 @@ from tt_dynamo.configs import CHUNKS, Rule, default_configs
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, require_one_of
-from tt_dynamo.ir.spec import Value, on_device
+from tt_dynamo.ir.spec import Blocks, Value, on_device, tiles
 from tt_dynamo.ir.ttnn_internals import lacks_argument
-from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config, fidelity_is_wrong
+from tt_dynamo.lowering.matmul import program_config
+from tt_dynamo.lowering.memory import divisors
+from tt_dynamo.lowering.workarounds import compute_kernel_config, fidelity_is_wrong
 
 Config = Mapping[str, Any]
 Arguments = dict[str, Any]
@@ -276,32 +278,19 @@ class Configs:
         One row of tiles is shared by all cores (1D); more are in blocks, rows of cores by columns (2D).
         """
         x, weight = operands[:2]
-        rows = math.prod(x.shape[:-2]) * math.ceil(x.shape[-2] / TILE) if len(x.shape) > 1 else 1
-        columns = math.ceil(weight.shape[-1] / TILE)
+        rows, columns = tiles(x.shape)[0], tiles(weight.shape)[1]
+        blocks: Arguments = {"in0_block_w": width}
         if rows == 1:
-            per_core, kind = (1, math.ceil(columns / math.prod(grid))), "MatmulMultiCoreReuseMultiCast1DProgramConfig"
-            shape: Arguments = {"mcast_in0": True}
+            per_core = 1, math.ceil(columns / math.prod(grid))
+            blocks["mcast_in0"] = True
         else:
             per_core = math.ceil(rows / grid[1]), math.ceil(columns / grid[0])
-            kind, shape = "MatmulMultiCoreReuseMultiCastProgramConfig", {"transpose_mcast": False}
         # Tiles of a subblock, which lies in the destination registers; 8 fit where they accumulate in bfloat16.
         limit = 4
-        sizes = [(h, w) for h in _divisors(per_core[0]) for w in _divisors(per_core[1]) if h * w <= limit]
+        sizes = [(h, w) for h in divisors(per_core[0], limit) for w in divisors(per_core[1], limit) if h * w <= limit]
         high, wide = max(sizes, key=lambda size: (size[0] * size[1], size[1]))
-        activation = kwargs.get("activation")
-        if isinstance(activation, str):
-            activation = self.ttnn.UnaryWithParam(getattr(self.ttnn.UnaryOpType, activation.upper()))
-        return getattr(self.ttnn, kind)(
-            compute_with_storage_grid_size=self.ttnn.CoreCoord(*grid),
-            in0_block_w=width,
-            out_subblock_h=high,
-            out_subblock_w=wide,
-            per_core_M=per_core[0],
-            per_core_N=per_core[1],
-            fuse_batch=True,
-            fused_activation=activation,
-            **shape,
-        )
+        subblock = {"out_subblock_h": high, "out_subblock_w": wide}
+        return program_config(self.ttnn, Blocks(*grid, *per_core), kwargs.get("activation"), blocks, subblock)
 
     def _refuse_or_leave_out(self, path: str, config: Config, what: str, reason: object) -> None:
         if config.get("strict"):
@@ -348,10 +337,6 @@ def _changed(kwargs: Arguments, changes: Iterable[Change]) -> Arguments:
         kwargs.update(change)
     changed = {name for _, change in changes for name in change}
     return {name: value for name, value in kwargs.items() if value is not None or name not in changed}
-
-
-def _divisors(number: int) -> list[int]:
-    return [size for size in range(1, number + 1) if number % size == 0]
 
 
 def _addresses(module: str, operation: str, node: str) -> tuple[str, str]:

@@ -115,7 +115,7 @@ class Recorder:
         path, own = self._path_of(key[0]), None
         if self.settings.configs is not None:
             candidates, own = self.settings.configs.preferred(path, candidates)
-        asked, names = self._question(key, candidates), list(map(_text, candidates))
+        asked, names = self._question(path, key, candidates), list(map(_text, candidates))
         chosen, count = self.settings.choices.get(asked, ("", 0))
         before = last_node(self._graph)
         ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
@@ -160,11 +160,11 @@ class Recorder:
         found = (f"ttnn.{folder}{name}" for folder in folders if _has(self._module, f"{folder}{name}"))
         return next(found, f"ttnn.{name}")
 
-    def _question(self, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
+    def _question(self, path: str, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """What an answer depends on; as text, which is kept on disk, unless objects without a text are part of it."""
         asked: tuple[Any, ...] = _described(key), self.settings.grid_size, self.settings.searches, self._conditions()
         configs = self.settings.configs
-        asked += configs.question(self._path_of(key[0])) if configs is not None else ()
+        asked += configs.question(path) if configs is not None else ()
         try:
             offered = json.dumps(list(candidates)).encode()
             return f"{json.dumps(asked)} of {hashlib.sha256(offered).hexdigest()[:12]}"

@@ -3,7 +3,7 @@
 import math
 
 from tt_dynamo.estimate.chip import Chip, Cost
-from tt_dynamo.estimate.kernels import cores_of, moved_bytes
+from tt_dynamo.estimate.kernels import cores_of, moved_bytes, row_after_row
 from tt_dynamo.estimate.products import fidelity_of
 from tt_dynamo.estimate.tensor import TILE, Call, ceil_div
 
@@ -62,10 +62,4 @@ def upsample(call: Call, chip: Chip) -> Cost:
     """Pixels are written several times: a page of the result each."""
     out = call.outputs[0]
     pages = ceil_div(math.prod(out.shape[:-1]), cores_of(out, chip))
-    return chip.cost(
-        "pool",
-        l1=chip.cycles(pages * chip.k.page_cycles),
-        dram=moved_bytes(call.tensors) / chip.k.row_gbs,
-        dispatch=chip.cycles(chip.k.start_cycles),
-        dram_bytes=moved_bytes(call.tensors),
-    )
+    return row_after_row(call, chip, "pool", l1=chip.cycles(pages * chip.k.page_cycles))

@@ -121,14 +121,26 @@ def reshape(call: Call, chip: Chip) -> Cost:
     return _by_rows(call, chip, "reshape")
 
 
-def _by_rows(call: Call, chip: Chip, family: str) -> Cost:
-    pages = max(tensor.pages for tensor in call.tensors)
+def row_after_row(
+    call: Call, chip: Chip, family: str, *, compute: float = 0.0, l1: float = 0.0, noc: float = 0.0
+) -> Cost:
+    """A kernel that moves rows one by one between DRAM and its cores, which do these parts of it, in nanoseconds."""
+    dram_bytes = moved_bytes(call.tensors)
     return chip.cost(
         family,
-        noc=chip.cycles(ceil_div(pages, min(chip.cores, pages)) * chip.k.page_cycles),
-        dram=moved_bytes(call.tensors) / chip.k.row_gbs,
+        compute=compute,
+        l1=l1,
+        noc=noc,
+        dram=dram_bytes / chip.k.row_gbs,
         dispatch=chip.cycles(chip.k.start_cycles),
-        dram_bytes=moved_bytes(call.tensors),
+        dram_bytes=dram_bytes,
+    )
+
+
+def _by_rows(call: Call, chip: Chip, family: str) -> Cost:
+    pages = max(tensor.pages for tensor in call.tensors)
+    return row_after_row(
+        call, chip, family, noc=chip.cycles(ceil_div(pages, min(chip.cores, pages)) * chip.k.page_cycles)
     )
 
 
@@ -166,13 +178,7 @@ def change_layout(call: Call, chip: Chip) -> Cost:
         noc = max(ceil_div(tiled.rows, cores) * TILE * k.padded_row_cycles, per_core * k.padded_tile_cycles)
         if tiled.rows == 1 and tiled.columns >= TILE:  # shared by columns
             noc = ceil_div(tiled.columns, chip.cores) * TILE * k.page_cycles
-    return chip.cost(
-        "layout",
-        noc=chip.cycles(noc),
-        dram=moved_bytes(call.tensors) / k.row_gbs,
-        dispatch=chip.cycles(k.start_cycles),
-        dram_bytes=moved_bytes(call.tensors),
-    )
+    return row_after_row(call, chip, "layout", noc=chip.cycles(noc))
 
 
 def heads(call: Call, chip: Chip) -> Cost:
@@ -299,13 +305,8 @@ def rank(call: Call, chip: Chip) -> Cost:
     k, x = chip.k, call.inputs[0]
     rows = ceil_div(x.rows, min(chip.cores, x.rows)) if x.rows else 1
     merges = max(1, math.ceil(math.log2(max(2, x.columns))))
-    return chip.cost(
-        "top-k and sampling",
-        compute=chip.cycles(rows * x.columns * merges * k.slow_unary_cycles),
-        dram=moved_bytes(call.tensors) / k.row_gbs,
-        dispatch=chip.cycles(k.start_cycles),
-        dram_bytes=moved_bytes(call.tensors),
-    )
+    cycles = rows * x.columns * merges * k.slow_unary_cycles
+    return row_after_row(call, chip, "top-k and sampling", compute=chip.cycles(cycles))
 
 
 def scan_rows(call: Call, chip: Chip) -> Cost:
@@ -313,13 +314,7 @@ def scan_rows(call: Call, chip: Chip) -> Cost:
     x = call.inputs[0]
     rows = max(1, math.prod(x.shape[:-1]))
     elements = ceil_div(math.prod(x.shape), min(chip.cores, rows if rows > 1 else chip.cores))
-    return chip.cost(
-        "top-k and sampling",
-        compute=chip.cycles(elements * chip.k.scan_cycles),
-        dram=moved_bytes(call.tensors) / chip.k.row_gbs,
-        dispatch=chip.cycles(chip.k.start_cycles),
-        dram_bytes=moved_bytes(call.tensors),
-    )
+    return row_after_row(call, chip, "top-k and sampling", compute=chip.cycles(elements * chip.k.scan_cycles))
 
 
 def collective(call: Call, chip: Chip) -> Cost:
