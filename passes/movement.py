@@ -2,22 +2,30 @@
 
 A chain of views, permutes, selects, slices and splits from a source to a value is run once on the numbers 0 … n-1:
 where each number ends up says everything about it, whatever idiom wrote it. Equal chains are run once per compile.
+Elements that all moves keep together, as those of a head, share one number, so that a long prompt or many users cost
+little.
 """
 
+import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from tt_dynamo.ir.graph import Context, aten, is_call, needed_for, shape_of
+from tt_dynamo.ir.graph import Context, aten, is_call, needed_for, shape_of, values_of
 
 VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.select.int, aten.slice.Tensor)
 SPLITS = (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default, operator.getitem)
 MOVES = frozenset((*VIEWS, *SPLITS, aten.clone.default))
+# Which argument is the dimension of those that work along one.
+BY_DIM = {
+    **dict.fromkeys((aten.select.int, aten.slice.Tensor, aten.unbind.int), 1),
+    **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default), 2),
+}
 
-# Index maps of larger tensors are not worth their memory: batches of images share one image's chain anyway.
+# More numbers than that are not worth their memory: batches of images share one image's chain anyway.
 LIMIT = 1 << 25
 LONGEST = 32  # moves: whatever a model spells with more is read as that many and a value before them
 
@@ -67,6 +75,13 @@ def numbered(shape: tuple[int, ...], dtype: torch.dtype = torch.int32) -> torch.
     return torch.arange(torch.Size(shape).numel(), dtype=dtype).view(shape)
 
 
+def numbered_memory(value: torch.Tensor, extent: int) -> torch.Tensor:
+    """So many places of memory, in each the number of an element of `value` that lies there, or -1."""
+    memory = torch.full((extent,), -1)
+    memory.as_strided(value.shape, value.stride()).copy_(numbered(value.shape))
+    return memory
+
+
 def run(node: Node, known: Mapping[Node, torch.Tensor]) -> Any:
     """What `node` gives where values that it is computed from are `known`.
 
@@ -79,20 +94,76 @@ def run(node: Node, known: Mapping[Node, torch.Tensor]) -> Any:
     return values[node]
 
 
+def grain_of(chain: Iterable[Node]) -> int:
+    """How many consecutive elements along the last dimension each of these moves, or repeats, keeps together."""
+    grain = 0
+    for node in chain:
+        if node.target is operator.getitem:
+            continue  # what it picks was counted where it was split off
+        x, *rest = node.args
+        last = len(shape_of(x)) - 1
+        grain = math.gcd(grain, *(value.shape[-1] if value.dim() else 1 for value in (x.meta["val"], *values_of(node))))
+        if node.target is aten.permute.default and rest[0][-1] % max(last + 1, 1) != last:
+            return 1
+        if node.target in (aten.select.int, aten.unbind.int) and _dim_of(node) == last:
+            return 1
+        if node.target is aten.slice.Tensor and _dim_of(node) == last:
+            grain = math.gcd(grain, 1 if len(rest) > 3 and rest[3] != 1 else _start_of(node))
+    return max(grain, 1)
+
+
+def run_by_grains(node: Node, chain: list[Node], grain: int) -> torch.Tensor:
+    """The number of each grain of `node`, which this chain of moves and repeats makes of a source, in that source."""
+    source = chain[-1].args[0]
+    value: Any = numbered(_in_grains(shape_of(source), grain))
+    for move in reversed(chain):
+        x, *rest = move.args
+        on_last = grain > 1 and move.target in BY_DIM and _dim_of(move) == len(shape_of(x)) - 1
+        if grain > 1 and move.target in (aten.view.default, aten.reshape.default, aten.expand.default):
+            rest = [_in_grains(shape_of(move), grain)]
+        elif move.target is aten.slice.Tensor and on_last:
+            start = _start_of(move) // grain
+            rest = [rest[0], start, start + shape_of(move)[-1] // grain]
+        elif on_last:
+            sizes = rest[0]
+            rest = [sizes // grain if isinstance(sizes, int) else [size // grain for size in sizes], *rest[1:]]
+        value = move.target(value, *rest, **move.kwargs)  # type: ignore[operator]
+    return value
+
+
+def _in_grains(shape: tuple[int, ...], grain: int) -> tuple[int, ...]:
+    return (*shape[:-1], shape[-1] // grain) if shape else shape
+
+
+def _dim_of(node: Node) -> int:
+    """The dimension, from 0, that a select, slice or split works along."""
+    at = BY_DIM[node.target]
+    dim = node.args[at] if len(node.args) > at else node.kwargs.get("dim", 0)
+    return dim % max(len(shape_of(node.args[0])), 1)
+
+
+def _start_of(node: Node) -> int:
+    """The first element of a slice."""
+    start, size = (*node.args[2:3], 0)[0] or 0, shape_of(node.args[0])[_dim_of(node)]
+    return min(start, size) if start >= 0 else max(start + size, 0)
+
+
 def _once(context: Context, key: Any, compute: Callable[[], Any]) -> Any:
     if key not in context.memory:
         context.memory[key] = compute()
     return context.memory[key]
 
 
-def positions(node: Node, context: Context) -> torch.Tensor | None:
-    """For each element of `node`, its position in the flattened source; None where the source is too large."""
-    source = source_of(node)
-    shape = shape_of(source)
-    if torch.Size(shape).numel() > LIMIT:
+def positions(node: Node, context: Context) -> tuple[int, torch.Tensor] | None:
+    """A grain, and for each grain of `node` its number in the source; None where the source has too many of them."""
+    chain, source = chain_of(node), source_of(node)
+    if not chain:
+        return 1, numbered(shape_of(node))
+    grain = grain_of(chain)
+    if math.prod(shape_of(source)) // grain > LIMIT:
         return None
-    key = ("positions", shape, tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain_of(node)))
-    return _once(context, key, lambda: run(node, {source: numbered(shape)}))
+    key = ("positions", shape_of(source), tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain))
+    return _once(context, key, lambda: (grain, run_by_grains(node, chain, grain)))
 
 
 def head_columns(node: Node, context: Context) -> torch.Tensor | None:
@@ -105,15 +176,16 @@ def head_columns(node: Node, context: Context) -> torch.Tensor | None:
     if source is node or len(shape_of(node)) != 4 or not shape_of(source):
         return None
     batch, _, seq, _ = shape_of(node)
-    width, where = shape_of(source)[-1], positions(node, context)
-    if where is None or torch.Size(shape_of(source)).numel() != batch * seq * width or batch * seq == 0:
+    width, found = shape_of(source)[-1], positions(node, context)
+    if found is None or math.prod(shape_of(source)) != batch * seq * width or batch * seq == 0:
         return None
+    grain, where = found
 
     def columns() -> torch.Tensor | None:
         first = where[0, :, 0, :]
-        rows = numbered((batch, 1, seq, 1)) * width
-        fits = int(first.max()) < width and torch.equal(where, rows + first[None, :, None, :])
-        return first.clone() if fits else None
+        rows = numbered((batch, 1, seq, 1)) * (width // grain)
+        fits = int(first.max()) < width // grain and torch.equal(where, rows + first[None, :, None, :])
+        return (first[..., None] * grain + numbered((grain,))).flatten(1) if fits else None
 
     return _once(context, ("heads", id(where), width), columns)
 
@@ -123,9 +195,10 @@ def merges_heads(node: Node, context: Context) -> bool:
     source = source_of(node)
     if not isinstance(node.meta["val"], torch.Tensor) or source is node:
         return False  # several parts, or nothing that moved
-    shape, where = shape_of(source), positions(node, context)
-    if len(shape) != 4 or where is None or where.numel() != torch.Size(shape).numel():
+    shape, found = shape_of(source), positions(node, context)
+    if len(shape) != 4 or found is None or node.meta["val"].numel() != math.prod(shape):
         return False
-    elements = where.reshape(-1)
+    grain, where = found
     key = ("merge", id(where), shape)
-    return _once(context, key, lambda: torch.equal(elements, numbered(shape).permute(0, 2, 1, 3).reshape(-1)))
+    merged = numbered(_in_grains(shape, grain)).permute(0, 2, 1, 3)
+    return _once(context, key, lambda: torch.equal(where.reshape(-1), merged.reshape(-1)))

@@ -20,7 +20,16 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.fuse.masks import Masks
-from tt_dynamo.passes.movement import LIMIT, is_move, merges_heads, numbered, run, source_of
+from tt_dynamo.passes.movement import (
+    LIMIT,
+    chain_of,
+    grain_of,
+    is_move,
+    merges_heads,
+    numbered,
+    run_by_grains,
+    source_of,
+)
 from tt_dynamo.passes.rewrite import argument, emit
 
 SDPA = aten.scaled_dot_product_attention.default
@@ -51,11 +60,15 @@ def _stripped(x: Node) -> Node | None:
         heads = _stripped(x.args[0])
         return heads and emit(x, operators.rotary, heads, *x.args[1:])
     repeat = source_of(x)
-    if not is_call(repeat, *REPEATS) or max(x.meta["val"].numel(), repeat.meta["val"].numel()) > LIMIT:
+    chain = [*chain_of(x), repeat]
+    if not is_call(repeat, *REPEATS):
+        return None
+    grain = grain_of(chain)
+    if max(x.meta["val"].numel(), repeat.meta["val"].numel()) // grain > LIMIT:
         return None
     source = repeat.args[0]
-    sizes = shape_of(source)
-    numbers, read = numbered(sizes), run(x, {source: numbered(sizes)})
+    sizes = (*shape_of(source)[:-1], shape_of(source)[-1] // grain)
+    numbers, read = numbered(sizes), run_by_grains(x, chain, grain)
     times = read.numel() // max(numbers.numel(), 1)
     wanted = read[:, :: max(times, 1)]
     if times < 2 or not torch.equal(read, wanted.repeat_interleave(times, 1)) or wanted.numel() != numbers.numel():
@@ -64,7 +77,7 @@ def _stripped(x: Node) -> Node | None:
         moved = numbers.permute(order).squeeze()
         if moved.shape == wanted.squeeze().shape and torch.equal(moved, wanted.squeeze()):
             y = emit(x, aten.permute.default, source, list(order)) if list(order) != sorted(order) else source
-            return _reshaped(y, tuple(wanted.shape), x)
+            return _reshaped(y, (*wanted.shape[:-1], wanted.shape[-1] * grain), x)
     return None
 
 

@@ -28,16 +28,25 @@ CHAINS = {
     "split with sizes": lambda x: x.split([3, 4, 5], dim=2)[2],
     "unbind": lambda x: x.unbind(1)[3],
     "clone": lambda x: x.permute(1, 0, 2).contiguous(),
+    "cut": lambda x: x[..., -8:].split([4, 4], dim=-1)[1],
+    "strided": lambda x: x[..., 4::2],
+    "last": lambda x: x[..., -4:].select(-1, 2),
+    "heads": lambda x: x.view(BATCH, SEQ, HEADS, DIM).transpose(1, 2)[:, 1:],
     "long": lambda x: x.view(BATCH, SEQ, 3, 4).permute(2, 0, 3, 1).unbind(0)[1].contiguous()[:, 1:],
 }
+
+# How many elements stay together; where 1, the last dimension itself moves.
+GRAINS = {"view": 12, "select": 12, "slice": 12, "unbind": 12, "clone": 12, "cut": 4, "heads": 4}
 
 
 @pytest.mark.parametrize("name", CHAINS)
 def test_positions_say_where_each_element_came_from(name):
     node = moved(CHAINS[name], BATCH, SEQ, WIDTH)
     x = random(BATCH, SEQ, WIDTH)
-    where = movement.positions(node, Context())
-    assert torch.equal(x.reshape(-1)[where.long()], CHAINS[name](x))
+    grain, where = movement.positions(node, Context())
+    wanted = CHAINS[name](x)
+    assert torch.equal(x.reshape(-1, grain)[where.reshape(-1).long()].reshape(wanted.shape), wanted)
+    assert grain == GRAINS.get(name, 1)
 
 
 def test_numbers_of_columns_say_what_a_rotation_turns():
@@ -74,6 +83,12 @@ def test_a_source_too_large_to_number_has_no_positions(monkeypatch):
     assert movement.positions(node, Context()) is None
     assert movement.head_columns(node, Context()) is None
     assert not movement.merges_heads(node, Context())
+
+
+def test_elements_that_stay_together_count_once(monkeypatch):
+    node = moved(HEAD_CHAINS["view, transpose"][0], BATCH, SEQ, WIDTH)
+    monkeypatch.setattr(movement, "LIMIT", BATCH * SEQ * HEADS)
+    assert torch.equal(movement.head_columns(node, Context()).reshape(-1), torch.arange(WIDTH))
 
 
 def test_equal_chains_are_run_once():

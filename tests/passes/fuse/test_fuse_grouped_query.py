@@ -7,6 +7,7 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
+from tt_dynamo.passes.fuse import heads
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
@@ -53,6 +54,17 @@ def test_repeated_heads_are_read_once(name, kv_heads):
     node = graph.only(sdpa)
     assert [x.op for x in node.args[:3]] == ["placeholder"] * 3
     assert node.kwargs["enable_gqa"] and node.kwargs["scale"] is None
+
+
+def test_many_users_and_long_caches_cost_a_number_for_each_row(monkeypatch):
+    monkeypatch.setattr(heads, "LIMIT", BATCH * HEADS * SEQ)
+
+    def model(q, k, v):
+        return F.scaled_dot_product_attention(q, repeat_kv(k), repeat_kv(v))
+
+    assert fused(model, *inputs(2))[1] == 1
+    monkeypatch.setattr(heads, "LIMIT", BATCH * HEADS * SEQ - 1)
+    assert fused(model, *inputs(2))[1] == 0
 
 
 def test_attention_that_is_spelled_out_reads_its_repeats_once():
