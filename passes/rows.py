@@ -103,3 +103,10 @@ def sink_rank3_reshapes(graph: Graph, context: Context) -> int:
     if carried:
         canonicalize(graph, context)
     return carried
+
+
+def among(node: Node, x: Node, values: Node, numbers: Node, width: int | None = None) -> Node:
+    """Rows of `width` by their numbers in x and, behind it, values; elements where `width` is None."""
+    shape = [-1] if width is None else [-1, width]
+    table = emit(node, aten.cat.default, [emit(node, aten.reshape.default, part, shape) for part in (x, values)])
+    return emit(node, operators.pick if width is None else operators.look_up, table, numbers)

@@ -22,10 +22,10 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, literal_value, only_user, shape_of
-from tt_dynamo.passes.movement import VIEWS, numbered, run
+from tt_dynamo.passes.movement import VIEWS, numbered, numbered_memory, run
 from tt_dynamo.passes.normalize.canonicalize import RESHAPES
 from tt_dynamo.passes.rewrite import Rules, argument, emit
-from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, indices_of, literal, movable, rows_of
+from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, among, indices_of, literal, movable, rows_of
 
 PADS = [f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank in (1, 2, 3)]
 # What moves elements to positions that its arguments alone say, and is worth a lookup.
@@ -141,9 +141,7 @@ def _as_strided(node: Node) -> Node | None:
     reach = [1 + sum((n - 1) * s for n, s in zip(*layout, strict=True)) for layout in layouts]
     if not movable(node) or max(reach) + offset > LIMIT:
         return None
-    memory = torch.full((max(reach) + offset,), -1)
-    memory.as_strided(value.shape, value.stride()).copy_(numbered(value.shape))
-    numbers = memory.as_strided(size, stride, offset)
+    numbers = numbered_memory(value, max(reach) + offset).as_strided(size, stride, offset)
     return None if bool((numbers < 0).any()) else _read(node, x, numbers)  # not what no element of x wrote
 
 
@@ -158,8 +156,8 @@ def _scatter(node: Node) -> Node | None:
     numbers = run(node, {x: numbered(shape_of(x), torch.int64), values: written})
     rows = rows_of(numbers, width) if shape_of(values)[-1:] == (width,) else None
     if rows is None:
-        return _among(node, x, values, literal(node, numbers))
-    return _among(node, x, values, literal(node, rows), width)
+        return among(node, x, values, literal(node, numbers))
+    return among(node, x, values, literal(node, rows), width)
 
 
 @READS.on(*INDEXING)
@@ -187,13 +185,13 @@ def _put(node: Node) -> Node | None:
     kept, indices = _kept_dimension(indices, shape), _from_the_front(node, indices)
     if kept is None:
         numbers = emit(node, operators.put_numbers, indices, list(shape), list(shape_of(values)))
-        return _among(node, x, values, numbers)
+        return among(node, x, values, numbers)
     place, rank = _place_of(kept, indices)
     spread = [1] * (rank - len(shape_of(values))) + list(shape_of(values))
     spread[place] = shape[kept]
     rows = emit(node, operators.put_numbers, indices, _without(shape, kept), _without(spread, place), kept)
     values = emit(node, aten.expand.default, values, spread)
-    new = _among(node, _moved(node, x, kept, -1), _moved(node, values, place, -1), rows, shape[kept])
+    new = among(node, _moved(node, x, kept, -1), _moved(node, values, place, -1), rows, shape[kept])
     return _moved(node, new, -1, kept)
 
 
@@ -228,10 +226,3 @@ def _moved(node: Node, x: Node, dim: int, place: int) -> Node:
     order = list(range(len(shape_of(x))))
     order.insert(place % len(order), order.pop(dim))
     return emit(node, aten.permute.default, x, order) if order != sorted(order) else x
-
-
-def _among(node: Node, x: Node, values: Node, numbers: Node, width: int | None = None) -> Node:
-    """Rows of `width` by their numbers in x and, behind it, values; elements where `width` is None."""
-    shape = [-1] if width is None else [-1, width]
-    table = emit(node, aten.cat.default, [emit(node, aten.reshape.default, part, shape) for part in (x, values)])
-    return emit(node, operators.pick if width is None else operators.look_up, table, numbers)

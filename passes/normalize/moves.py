@@ -23,9 +23,11 @@ from torch.fx.node import map_arg
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, is_random, mutates, shape_of
+from tt_dynamo.ir.strides import extent_of, shares_memory
 from tt_dynamo.ir.torch_internals import storage_of
+from tt_dynamo.passes.movement import numbered, numbered_memory, run
 from tt_dynamo.passes.rewrite import Rules, argument, arguments, as_dtype, emit
-from tt_dynamo.passes.rows import indices_of, movable
+from tt_dynamo.passes.rows import LIMIT, among, indices_of, literal, movable
 
 STRIDES, RULES = Rules(), Rules()
 
@@ -95,6 +97,19 @@ def _cat(node: Node) -> Node | None:
     return emit(node, aten.cat.default, parts, dim) if len(parts) > 1 else emit(node, aten.clone.default, parts[0])
 
 
+@RULES.on(aten.slice_scatter.default, aten.select_scatter.default, aten.diagonal_scatter.default)
+def _scatter_into_windows(node: Node) -> Node | None:
+    """Where elements of x share memory, so do those of the result, and what is written shows in all of them."""
+    x, values = node.args[:2]
+    held, written = x.meta["val"], values.meta["val"]
+    extent = extent_of(held)
+    if not shares_memory(held) or extent + written.numel() > LIMIT:
+        return None
+    read = numbered_memory(held, extent).as_strided(held.shape, held.stride())
+    behind = numbered(written.shape, torch.int64) + held.numel()
+    return among(node, x, as_dtype(values, dtype_of(x), node), literal(node, run(node, {x: read, values: behind})))
+
+
 @RULES.on(aten.slice_scatter.default, aten.select_scatter.default)
 def _slice_scatter(node: Node) -> Node | None:
     """Values in the place of neighbours stand between what x holds before and behind them."""
@@ -103,7 +118,7 @@ def _slice_scatter(node: Node) -> Node | None:
     if node.target is aten.select_scatter.default:
         values, bounds = emit(node, aten.unsqueeze.default, values, dim), [bounds[0] % size, bounds[0] % size + 1]
     start, end, step = slice(*bounds).indices(size)
-    if step != 1:
+    if step != 1 or shares_memory(x.meta["val"]):
         return None
     before = emit(node, aten.slice.Tensor, x, dim, 0, start)
     behind = emit(node, aten.slice.Tensor, x, dim, max(start, end), size)

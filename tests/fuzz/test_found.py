@@ -34,6 +34,11 @@ FOUND = {
         steps=("v0[..., ::2].add_(1)",),
         result="v0",
     ),
+    "a write into windows that share memory": Case(
+        inputs=("floats((6,), 'normal', 0, torch.float32).as_strided((2, 2, 2), (1, 2, 1))",),
+        steps=("v1 = torch.select_scatter(v0, v0[0], 0, -1)",),
+        result="v1",
+    ),
 }
 
 

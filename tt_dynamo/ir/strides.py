@@ -81,13 +81,29 @@ def _eager_strides(target: Any, args: Any, kwargs: Any) -> list[tuple[int, ...]]
 
 def _can_be_made(x: Tensor) -> bool:
     known = not any(isinstance(size, torch.SymInt) for size in x.shape)
-    return known and x.layout == torch.strided and x.device.type == "cpu" and max(_extent(x), x.numel()) <= LIMIT
+    return known and x.layout == torch.strided and x.device.type == "cpu" and max(extent_of(x), x.numel()) <= LIMIT
 
 
-def _extent(x: Tensor) -> int:
+def shares_memory(x: Tensor) -> bool:
+    """Whether elements of x may lie in one place, as those of windows do; not those of a stride of 0.
+
+    What torch writes into a clone of such a tensor, which lies as it does, shows in all of them; before that it makes
+    what has a stride of 0 contiguous.
+    """
+    dims = sorted((stride, size) for stride, size in zip(x.stride(), x.shape, strict=True) if size > 1)
+    reached, shared = 0, False
+    for stride, size in dims:
+        if stride == 0:
+            return False
+        shared |= stride <= reached
+        reached += (size - 1) * stride
+    return shared
+
+
+def extent_of(x: Tensor) -> int:
     """Elements of memory from the first to the last of x."""
     return compute_required_storage_length(x.shape, x.stride(), 0)
 
 
 def _ones(x: Tensor) -> Tensor:
-    return torch.ones(_extent(x), dtype=x.dtype).as_strided(x.shape, x.stride())
+    return torch.ones(extent_of(x), dtype=x.dtype).as_strided(x.shape, x.stride())

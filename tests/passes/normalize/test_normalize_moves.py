@@ -14,6 +14,18 @@ SPELLED = {
     "cat of parts without elements": (lambda x: torch.cat([x, x[:0]]), aten.cat.default),
     "select_scatter": (lambda x: torch.select_scatter(x, x[:, 0], 1, -1), aten.select_scatter.default),
     "slice_scatter": (lambda x: torch.slice_scatter(x, x[:, 1:], 1, 0, -1), aten.slice_scatter.default),
+    "select_scatter into windows": (
+        lambda x: torch.select_scatter(x[0].unfold(0, 3, 1), x[1, :3], 0, 1),
+        aten.select_scatter.default,
+    ),
+    "slice_scatter into windows": (
+        lambda x: torch.slice_scatter(x[0].unfold(0, 2, 1), x[1:, :2], 0, 0, 2),
+        aten.slice_scatter.default,
+    ),
+    "diagonal_scatter into windows": (
+        lambda x: torch.diagonal_scatter(x[0].unfold(0, 2, 1), x[1, :2]),
+        aten.diagonal_scatter.default,
+    ),
     "slice_scatter of all": (lambda x: torch.slice_scatter(x, x * 2, 0), aten.slice_scatter.default),
     "pad by nothing": (lambda x: F.pad(x, (0, 0)), aten.constant_pad_nd.default),
     "pad by less": (lambda x: F.pad(x, (-1, -1)), aten.constant_pad_nd.default),
