@@ -3,8 +3,9 @@
 Before   attention(q, k, v, mask=arange(n) <= arange(n)[:, None])   attention(q, k, v, mask=allowed)
 After    attention(q, k, v, is_causal=True)   attention(q, k, v, attention_mask(where(allowed, 0, -inf), zeros))
 
-What allows every key goes. What allows as many keys as queries up to the query's own place is a flag, for which TTNN's
-attention reads no mask. Any other literal is a weight; what depends on inputs is prepared once, for its first reader.
+What allows every key goes. A flag for fewer queries than keys, or more, becomes a mask. What allows as many keys as
+queries up to the query's own place is a flag, for which TTNN's attention reads no mask. Any other literal is a weight;
+what depends on inputs is prepared once, for its first reader.
 
 Before   attention(q, fill_cache(keys, k), fill_cache(values, v), mask [.., seq, length])
 After    attention(q, k, v, mask [.., seq, seq]), or as a causal one without a mask
@@ -20,7 +21,7 @@ from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, shap
 from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.passes.fuse.masks import Masks
 from tt_dynamo.passes.movement import is_move
-from tt_dynamo.passes.rewrite import emit
+from tt_dynamo.passes.rewrite import argument, emit
 from tt_dynamo.passes.rows import literal
 
 sdpa = aten.scaled_dot_product_attention.default
@@ -33,6 +34,9 @@ def share_masks(graph: Graph) -> int:
     flags = 0
     for attention in [n for n in graph.nodes if is_call(n, sdpa, operators.capped_attention)]:
         query, key, _, mask = (*attention.args, None)[:4]
+        is_causal = is_call(attention, sdpa) and argument(attention, 5)
+        if mask is None and is_causal and shape_of(query)[2] != shape_of(key)[2]:
+            mask = _causal_mask(attention)
         if mask is None or is_call(mask, operators.attention_mask):
             continue
         lengths = shape_of(query)[2], shape_of(key)[2]
@@ -74,6 +78,16 @@ def attention_to_prompt(graph: Graph, context: Context) -> int:
         changed += 1
     dead_code(graph)
     return changed
+
+
+def _causal_mask(attention: Node) -> Node:
+    """The mask of an attention with a flag in its place, which TTNN takes only for as many keys as queries."""
+    queries, keys = (shape_of(x)[2] for x in attention.args[:2])
+    allowed = torch.ones(1, 1, queries, keys, dtype=torch.bool).tril()
+    with attention.graph.inserting_before(attention):
+        mask = literal(attention, allowed, f"causal_{queries}_of_{keys}")
+    attention.args = (*attention.args[:3], mask, argument(attention, 4, 0.0), False)
+    return mask
 
 
 def _is_cached(key: Node) -> bool:

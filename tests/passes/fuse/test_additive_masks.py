@@ -45,3 +45,23 @@ def test_the_mask_of_a_token_that_reads_a_cache_is_finite(mask):
     interpreter.run(*[x.clone() for x in graph.arguments])
     value = interpreter.env[node]
     assert value.isfinite().all() and torch.equal(value > -1e30, allowed.expand(value.shape))
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(3, 6), (6, 3)])
+def test_a_causal_flag_is_a_mask_where_queries_and_keys_are_not_as_many(queries, keys):
+    q, k = random(2, 3, queries, 32), random(2, 3, keys, 32)
+    graph = capture(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True), q, k, k + 1)
+    graph.apply(fuse_attention)
+    attention = graph.only(torch.ops.aten.scaled_dot_product_attention.default)
+    assert attention.args[3].target is operators.attention_mask and not attention.args[5]
+
+
+def test_a_cap_is_no_causal_flag():
+    def model(q, k, v):
+        return torch.softmax(torch.tanh(q @ k.mT / 5.0) * 5.0, -1) @ v
+
+    q, k = random(2, 3, 3, 32), random(2, 3, 6, 32)
+    graph = capture(model, q, k, k + 1)
+    graph.apply(canonicalize)
+    graph.apply(fuse_attention, exact=False)
+    assert graph.only(operators.capped_attention).args[3] is None
