@@ -52,7 +52,7 @@ FIRST = """
         refused["matmul"] = str(error)
     print(json.dumps({
         "imported": imported, "refused": refused, "restored": restored,
-        "description": device.description, "module": raw is sys.modules["ttnn"],
+        "description": device.description, "module": raw.linear is sys.modules["ttnn"].linear,
         "shared": open_device("n150") is device is open_device("auto") is open_device(device),
         "handle": open_device(device.handle) is device,
         "package_changed": stamps() != untouched,

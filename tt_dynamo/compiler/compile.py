@@ -58,7 +58,7 @@ class Compiler:
         self.module = module
         self.device = device
         self.options = options
-        self.ttnn = device.namespace(dry_run=True)  # the module itself: every call at compile time is a real one
+        self.ttnn = device.namespace(dry_run=True)  # every call at compile time is a real one
         self.report = GraphReport(name=name, device=device.description)
         self.dump = Dump.create(options.dump)
         self.decisions = Decisions(options)

@@ -77,14 +77,18 @@ class Device:
     def namespace(self, dry_run: bool = False) -> Any:
         """What a program calls as `ttnn`: the module itself, or on an emulated device one that computes values too.
 
-        With `dry_run`, always the module: every call reaches the device, and on an emulated one no values exist.
-        Raises DeviceError when closed.
+        With `dry_run` on an emulated device, the module but for reads: every call reaches the mock device, no values
+        exist. Raises DeviceError when closed.
         """
         self.handle  # noqa: B018  raises when closed
         import ttnn
 
-        if dry_run or not self.emulated:
+        if not self.emulated:
             return ttnn
+        if dry_run:
+            from .mock.reads import WithoutReads
+
+            return self.resource(WithoutReads, ttnn)
         from .emulation.namespace import emulated_namespace
 
         return emulated_namespace(ttnn)
