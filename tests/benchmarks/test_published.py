@@ -72,3 +72,25 @@ def test_kernels_are_compared_with_kernels(published: ModuleType, capsys: pytest
     assert row.split() == ["vit-base", "forward", "8", "-", "12.00", "10.00", "6.00"]
     assert "published 6.00 ms (end to end, weights bfloat8_b; a test); the estimate of ours is 2.00 times" in printed
     assert "published 4.00 ms (kernels, weights bfloat8_b; a test); the estimate of ours is 2.50 times" in printed
+
+
+def test_a_layer_stands_beside_that_of_experts(
+    published: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import layers
+
+    made = {
+        "mine, batch 1": (lambda count, board, preset: 4e-6 * count + 1.0, lambda count, chip: 8e-6 * count + 2.0),
+        "alone": (lambda count, board, preset: 3e-6 * count, None),
+    }
+    monkeypatch.setattr(layers, "LAYERS", made)
+    monkeypatch.setattr("sys.argv", ["layers.py", "--device", "p150", "--presets", "balanced"])
+    layers.main()
+    text = capsys.readouterr().out
+    assert "p150: estimates, nothing is measured" in text
+    rows = [line.split() for line in text.splitlines() if "balanced" in line]
+    assert [row[-3:] for row in rows] == [["4", "8", "0.50"], ["3", "-", "-"]]
+    monkeypatch.setattr("sys.argv", ["layers.py", "bart"])
+    with pytest.raises(SystemExit):
+        layers.main()
+    assert "no layer begins with bart; there are: mine, batch 1; alone" in capsys.readouterr().err
