@@ -7,12 +7,26 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fresh_process import BOARD, FreshProcess
+
+_modules_kept = 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_kept() -> None:
+    """What imports made lives to the end: the collection after each test, a quarter of a second long, skips it."""
+    global _modules_kept
+    if len(sys.modules) > _modules_kept:
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        _modules_kept = len(sys.modules)
 
 
 @pytest.fixture
