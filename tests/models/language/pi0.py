@@ -2,7 +2,8 @@
 
 The prefix (images, then the instruction) goes once through the language model, whose keys and values stay. The action
 expert has layers of its own with the same heads; its tokens (the robot's state, then noisy actions) attend to the
-prefix and to each other, ten times, each time a step of Euler's method along the velocity that it predicts.
+prefix and to each other, ten times unless told otherwise, each time a step of Euler's method along the velocity that
+it predicts.
 
 Source: Black et al. 2024, "pi0: A Vision-Language-Action Flow Model for General Robot Control",
 https://arxiv.org/abs/2410.24164. Layers are transformers'; nothing is trained.
@@ -43,10 +44,11 @@ class PrefixCache:
 
 
 class Pi0(nn.Module):
-    """Actions [batch, HORIZON, ACTION_SIZE] from images, an instruction, the robot's state and noise."""
+    """Actions [batch, HORIZON, ACTION_SIZE] from images, an instruction, the robot's state and noise, in `steps`."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: int = STEPS) -> None:
         super().__init__()
+        self.steps = steps
         from transformers import GemmaConfig, GemmaModel, SiglipVisionConfig, SiglipVisionModel
 
         self.vision = SiglipVisionModel(
@@ -72,8 +74,8 @@ class Pi0(nn.Module):
         actions."""
         cache = self.prefix(images, instruction)
         actions = noise
-        for step in range(STEPS):
-            actions = actions - self.velocity(cache, state, actions, 1 - step / STEPS) / STEPS
+        for step in range(self.steps):
+            actions = actions - self.velocity(cache, state, actions, 1 - step / self.steps) / self.steps
         return actions
 
     def prefix(self, images: torch.Tensor, instruction: torch.Tensor) -> PrefixCache:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
 
 @torch.no_grad()
 def test_a_cache_in_bfloat8_b_takes_half_the_memory_and_keeps_the_logits() -> None:
-    model, ids, prompt = build("llama"), tokens(1, 44), 40
+    model, ids, prompt = build("llama", layers=1), tokens(1, 42), 40
     expected = prefill_and_decode(model, ids, prompt, static_cache(model, 64))
     runs = {}
     for dtype in ("bfloat16", "bfloat8_b"):

@@ -33,7 +33,7 @@ def whisper() -> Any:
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     config = WhisperConfig(
-        vocab_size=VOCABULARY, num_mel_bins=80, d_model=128, encoder_layers=2, decoder_layers=2,
+        vocab_size=VOCABULARY, num_mel_bins=80, d_model=128, encoder_layers=1, decoder_layers=1,
         encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=256, decoder_ffn_dim=256,
         max_source_positions=FRAMES, max_target_positions=128, decoder_start_token_id=1, pad_token_id=0,
         bos_token_id=1, eos_token_id=None, suppress_tokens=None, begin_suppress_tokens=None,

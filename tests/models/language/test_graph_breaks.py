@@ -65,7 +65,7 @@ MODELS = [
 @pytest.mark.parametrize("build", MODELS)
 def test_as_many_graphs_as_for_any_backend(build: Callable[[int], Any]) -> None:
     model = enliven(build(1), embeddings=0.3).eval()
-    ids = tokens(2, PROMPT + 3)
+    ids = tokens(2, PROMPT + 2)
     logits, counts = {}, {}
     for backend in ("aot_eager", "ttnn"):
         torch._dynamo.reset()

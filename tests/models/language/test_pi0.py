@@ -1,4 +1,4 @@
-"""A model shaped as pi0, from pixels and words to actions in ten steps of flow matching: whole on the device."""
+"""A model shaped as pi0, from pixels and words to actions in steps of flow matching: whole on the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from comparison import pcc, relative_error
 from decoders import enliven
-from pi0 import ACTION_SIZE, HORIZON, Pi0, PrefixCache, inputs
+from pi0 import ACTION_SIZE, HORIZON, STEPS, Pi0, PrefixCache, inputs
 
 import tt_dynamo
 
@@ -20,10 +20,14 @@ def model() -> Any:
     return enliven(Pi0()).eval()
 
 
-@pytest.mark.parametrize("batch", [1, pytest.param(2, marks=pytest.mark.slow)])
+# Three steps by default: the seven others are the same again, in one graph with them.
+@pytest.mark.parametrize(
+    ("batch", "steps"),
+    [(1, 3), pytest.param(1, STEPS, marks=pytest.mark.slow), pytest.param(2, 3, marks=pytest.mark.slow)],
+)
 @torch.no_grad()
-def test_actions_are_eager_s_and_nothing_falls_back(model: Any, batch: int) -> None:
-    given = inputs(batch)
+def test_actions_are_eager_s_and_nothing_falls_back(batch: int, steps: int) -> None:
+    model, given = enliven(Pi0(steps)).eval(), inputs(batch)
     eager = model(*given)
     with tt_dynamo.record() as reports:
         ours = torch.compile(model, backend="ttnn")(*given)
