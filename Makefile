@@ -2,7 +2,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 UV := $(VENV)/bin/uv
-PARALLEL := -n 2 --dist loadfile
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Bytecode is kept of what is imported: compiling all that is installed takes longer than the rest of the set-up.
 unexport PYTHONDONTWRITEBYTECODE
 

@@ -15,7 +15,33 @@ from typing import Any
 import pytest
 from fresh_process import BOARD, FreshProcess
 
+# The longest files, twenty seconds and more each. They come first, so that the last ones to be handed out are short and
+# no worker is left alone with a long one (`make test` has pytest-xdist keep this order).
+LONGEST = (
+    "test_opinfo.py",
+    "test_tables.py",
+    "test_core_operations.py",
+    "test_encoders.py",
+    "test_deep_graphs.py",
+    "test_block_sharded_encoders.py",
+    "test_static_cache.py",
+    "test_backend.py",
+    "test_decoders.py",
+    "test_open.py",
+    "test_encoder_decoders.py",
+    "test_composites_attention.py",
+    "test_other_board.py",
+)
 _modules_kept = 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+def pytest_unconfigure() -> None:
+    """The interpreter ends as without these fixtures: extension modules report what it leaves behind."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +90,16 @@ def choices_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(choices, "cache_root", lambda: tmp_path_factory.getbasetemp() / "tt_dynamo")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def guards_not_timed() -> Iterator[None]:
+    """Dynamo times the guards of each compilation, for its log, behind a flush of the processor's cache: 25 ms."""
+    import torch._dynamo.guards as guards
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guards, "profile_guard_manager", lambda *_: 0.0, raising=False)
         yield
 
 
