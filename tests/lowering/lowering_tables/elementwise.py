@@ -108,8 +108,8 @@ ROWS = [
     Row("clamp: tensors", torch.clamp, (X, random(3, 1), random(33, mean=1.0)), "maximum minimum", roundings=0),
     Row("clamp_min: a number", lambda x: torch.clamp_min(torch.relu(x), 0.25), X, "relu maximum", roundings=0),
     Row("clamp_max: a number", lambda x: torch.clamp_max(torch.relu(x), 0.25), X, "relu minimum", roundings=0),
-    Row("clamp_min: a tensor", lambda x: torch.clamp_min(torch.relu(x), LIMIT), X, "relu maximum", roundings=0),
-    Row("clamp_max: a tensor", lambda x: torch.clamp_max(torch.relu(x), LIMIT), X, "relu minimum", roundings=0),
+    Row("clamp_min: a tensor", lambda x, y: torch.clamp_min(torch.relu(x), y), (X, LIMIT), "relu maximum", roundings=0),
+    Row("clamp_max: a tensor", lambda x, y: torch.clamp_max(torch.relu(x), y), (X, LIMIT), "relu minimum", roundings=0),
     *(
         row
         for exponent, call in EXPONENTS.items()

@@ -247,7 +247,8 @@ ROWS = [
     Row("embedding: tiles", table(width=64), torch.arange(32)[None], "embedding", roundings=0, programs=1),
     Row("embedding: the padding row", table(3), torch.tensor([[3, 0, 3]]), "embedding", roundings=0),
     *(
-        Row(f"embedding: T5's buckets at {position}", _buckets(), torch.tensor(position), "embedding", roundings=0)
+        Row(f"embedding: T5's buckets at {position}", _buckets(), torch.tensor(position), "embedding", roundings=0,
+            dynamo=True)
         for position in (511, 300)
     ),
 ]  # fmt: skip

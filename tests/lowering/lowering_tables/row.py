@@ -14,7 +14,7 @@ class Row:
     name: the ATen operation; after a colon, what is particular about the sample. inputs: one value or a tuple of them.
     calls: TTNN's, without "ttnn." and transfers, separated by spaces. reasons: words of each fallback, in order.
     roundings, cancels: as `compiled.close` takes them. options: of the compiler. programs: kernel launches,
-    where they matter. code: parts of the program.
+    where they matter. code: parts of the program. dynamo: whether it needs Dynamo; __init__ sets it for families.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Row:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     programs: int | None = None
     code: tuple[str, ...] = ()
+    dynamo: bool = False
 
     @property
     def arguments(self) -> tuple[Any, ...]:
