@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,17 +92,20 @@ def test_a_token_of_llama_1b_takes_as_long_as_reading_its_weights(roofline: Modu
 
 @pytest.fixture(scope="module")
 def language_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """What was printed, and the results of a case with values and of one that is only checked, two layers each."""
+    """What was printed, and the results of a case with values and of one that is only checked, two layers each.
+
+    In this process, which has imported all of it: `test_benchmarks.py` runs the script by itself.
+    """
     folder = tmp_path_factory.mktemp("language")
     arguments = ["tales", "llama-8b", "--layers", "2", "--runs", "2", "--weight-dtype", "bfloat8_b", "--device", "n150"]
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "run.py"), *arguments, "--output", str(folder)],
-        capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+        patch.syspath_prepend(str(BENCHMARKS))
+        import run
+
+        run.main([*arguments, "--output", str(folder)])
     assert not (folder / "results.png").exists()
     tales, llama = json.loads((folder / "results.json").read_text())
-    return done.stdout, tales, llama
+    return printed.getvalue(), tales, llama
 
 
 def test_prefill_and_decode_are_counted_beside_the_experts(language_run: Any) -> None:
