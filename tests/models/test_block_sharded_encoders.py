@@ -96,7 +96,7 @@ def narrow(layers: int) -> torch.nn.Module:
     [
         pytest.param(narrow, lambda: tokens(7, seq=100), id="rows that fill no tiles, and cores unevenly"),
         pytest.param(bert, lambda: tokens(2, seq=256), id="bert"),
-        pytest.param(bert, lambda: tokens(1, seq=384), id="bert, batch 1"),
+        pytest.param(bert, lambda: tokens(1, seq=384), id="bert, batch 1", marks=pytest.mark.slow),
         pytest.param(vit, lambda: images(2), id="vit, 197 rows"),
     ],
 )

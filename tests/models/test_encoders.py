@@ -160,8 +160,16 @@ def test_weights_take_little_more_memory_than_their_elements(run: Any, name: str
     assert done.report.weight_bytes <= done.weight_bytes <= 1.2 * done.report.weight_bytes
 
 
-@pytest.mark.parametrize("disabled", [[], ["insert_deallocations"]], ids=["deallocations", "no deallocations"])
-@pytest.mark.parametrize(("name", "batch"), [("minilm", 8), ("bert-base", 8), ("vit-base", 1), ("siglip-base", 8)])
+# One of text and one of images by default, and a wide one with deallocations.
+PEAKS = [
+    pytest.param(name, batch, disabled, id=f"{name}-{batch}-{label}", marks=() if usual else pytest.mark.slow)
+    for name, batch in [("minilm", 8), ("bert-base", 8), ("vit-base", 1), ("siglip-base", 8)]
+    for label, disabled in [("deallocations", []), ("no deallocations", ["insert_deallocations"])]
+    for usual in [name in ("minilm", "vit-base") or (name == "bert-base" and not disabled)]
+]
+
+
+@pytest.mark.parametrize(("name", "batch", "disabled"), PEAKS)
 def test_peak_memory_is_weights_and_live_values(
     board_device: Any, monkeypatch: pytest.MonkeyPatch, name: str, batch: int, disabled: list[str]
 ) -> None:
