@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     if not cases:
         print("no operator of the database matches", file=sys.stderr)
         return 2
-    outcomes = list(_here(cases, cap) if arguments.here else run_all(cases, cap, arguments.processes, _Progress()))
+    capped = [(*case, cap) for case in cases]
+    outcomes = list(_here(cases, cap) if arguments.here else run_all(capped, arguments.processes, _Progress()))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(outcomes, indent=0))
     if arguments.show:

@@ -131,17 +131,17 @@ def _read_lines(stream: IO[str], lines: queue.Queue[str]) -> None:
 
 
 def run_all(
-    cases: list[tuple[str, str]], cap: int, processes: int, progress: Callable[[int, int, float], None] | None = None
+    cases: list[tuple[str, str, int]], processes: int, progress: Callable[[int, int, float], None] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Every outcome of every case, as workers finish them."""
+    """Every outcome of every case (operator, dtype, samples at most), as workers finish them."""
     workers = [Worker() for _ in range(processes)]
     idle = list(workers)
     started = time.perf_counter()
 
-    def run(case: tuple[str, str]) -> list[dict[str, Any]]:
+    def run(case: tuple[str, str, int]) -> list[dict[str, Any]]:
         worker = idle.pop()
         try:
-            return worker.run(*case, cap)
+            return worker.run(*case)
         finally:
             idle.append(worker)
 
