@@ -69,26 +69,6 @@ def test_another_question_is_asked_anew(board_device: Any, path: Path, what: str
     assert second.sizes() == [*sizes]
 
 
-COSTED = f"""
-import json, torch, tt_dynamo
-from tt_dynamo.compiler.recorder import Recorder
-searched = []
-search = Recorder._by_cost
-Recorder._by_cost = lambda self, *given: searched.append(given) or search(self, *given)
-layer = torch.nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True, activation="gelu").eval()
-model = torch.nn.Sequential(layer, torch.nn.LayerNorm(768), torch.nn.Linear(768, 2048), torch.nn.RMSNorm(2048))
-compiled = torch.compile(model, backend="ttnn", dynamic=False, options={{"device": {BOARD!r}, "dry_run": True}})
-with torch.no_grad():
-    compiled(torch.zeros(1, 2, 768))
-print(json.dumps({{"searched": len(searched)}}))
-"""
-
-
-def test_a_second_process_searches_nothing_of_what_is_costed(fresh_process: FreshProcess) -> None:
-    first, second = (fresh_process.run(COSTED)["searched"] for _ in range(2))
-    assert first > 3 and second == 0
-
-
 def test_what_ttnn_refuses_now_is_searched_for_and_kept(board_device: Any, path: Path) -> None:
     Asking(board_device, path).choose(128, 64, 32)
     second = Asking(board_device, path)
@@ -203,12 +183,31 @@ options = {{"device": {BOARD!r}, "dry_run": True}}
 with tt_dynamo.record() as reports, torch.no_grad():
     torch.compile(model, backend="ttnn", options=options)(torch.randn(2, 3, 512, 512))
 found = {{"asked": len(asked), "choices": [(c.operation, c.candidate, c.refused) for c in reports[0].choices]}}
-print(json.dumps({{**found, "code": reports[0].code}}))
+
+costed, search = [], recorder.Recorder._by_cost
+recorder.Recorder._by_cost = lambda self, *given: costed.append(given) or search(self, *given)
+layer = torch.nn.TransformerEncoderLayer(768, 12, 3072, batch_first=True, activation="gelu").eval()
+model = torch.nn.Sequential(layer, torch.nn.LayerNorm(768), torch.nn.Linear(768, 2048), torch.nn.RMSNorm(2048))
+with torch.no_grad():
+    torch.compile(model, backend="ttnn", dynamic=False, options=options)(torch.zeros(1, 2, 768))
+print(json.dumps({{**found, "code": reports[0].code, "costed": len(costed)}}))
 """
 
 
-def test_a_second_process_searches_nothing_and_has_the_same_program(fresh_process: FreshProcess) -> None:
-    first, second = fresh_process.run(SEARCH), fresh_process.run(SEARCH)
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What a process searched that began without choices, and what the next one did."""
+    process = FreshProcess(tmp_path_factory.mktemp("processes"))
+    return [process.run(SEARCH) for _ in range(2)]
+
+
+def test_a_second_process_searches_nothing_of_what_is_costed(processes: list[dict[str, Any]]) -> None:
+    first, second = processes
+    assert first["costed"] > 3 and second["costed"] == 0
+
+
+def test_a_second_process_searches_nothing_and_has_the_same_program(processes: list[dict[str, Any]]) -> None:
+    first, second = processes
     assert first["asked"] > len(first["choices"]) > 0, "TTNN refused something"
     assert second["asked"] == len(second["choices"])
     assert (second["choices"], second["code"]) == (first["choices"], first["code"])

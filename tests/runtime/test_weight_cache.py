@@ -182,21 +182,32 @@ print(json.dumps({{**found, "y": y.flatten().tolist()}}))
 """
 
 
-def test_a_full_disk_leaves_no_file_and_a_note(fresh_process: FreshProcess, tmp_path: Path) -> None:
+def start_here(folder: Path) -> tuple[list[float], tt_dynamo.GraphReport]:
+    """What START does, in this process and without a limit."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    linear = nn.Linear(512, 512)
+    options = {"device": BOARD, "weight_dtype": "bfloat8_b", "weight_cache": folder}
+    with tt_dynamo.record() as reports, torch.no_grad():
+        y = torch.compile(linear, backend="ttnn", options=options)(torch.randn(32, 512))
+    return y.flatten().tolist(), reports[0]
+
+
+def test_a_full_disk_leaves_no_file_and_a_note(fresh_process: FreshProcess, folder: Path) -> None:
     full = fresh_process.run("LIMIT = 100_000\n" + START)
     assert full["read"] == full["written"] == 0
     assert "weights cannot be written (Failed to write" in full["notes"][0]
-    assert not files(tmp_path / "weights")
-    assert fresh_process.run("LIMIT = 0\n" + START)["y"] == full["y"]
+    assert not files(folder)
+    assert start_here(folder)[0] == full["y"]
 
 
-def test_two_processes_fill_one_folder_at_once(fresh_process: FreshProcess, tmp_path: Path) -> None:
+def test_two_processes_fill_one_folder_at_once(fresh_process: FreshProcess, folder: Path) -> None:
     both = [fresh_process.start("LIMIT = 0\n" + START) for _ in range(2)]
     one, other = map(fresh_process.finish, both)
-    third = fresh_process.run("LIMIT = 0\n" + START)
-    assert one["y"] == other["y"] == third["y"]
-    assert not one["notes"] + other["notes"] + third["notes"]
-    assert len(files(tmp_path / "weights")) == 1 and third["read"] == 1
+    y, report = start_here(folder)
+    assert one["y"] == other["y"] == y
+    assert not one["notes"] + other["notes"] + report.notes
+    assert len(files(folder)) == 1 and counts(report) == (1, 0)
 
 
 # --- keys -----------------------------------------------------------------------------------------------------------
