@@ -187,14 +187,20 @@ def rolls(count):
 
 ALL = (floats, integers, integers_by_way_of_floats, diamonds, wide, moves, rows_of_a_linear, splits, linears,
        linears_with_weights_of_their_own, convolutions, constants, literals, masks, rolls)  # fmt: skip
-# What takes TTNN itself longer than a moment, thousands of times: these are not as deep.
-COSTLY = {linears: 1200, rows_of_a_linear: 1200, linears_with_weights_of_their_own: 1200,
-          convolutions: 1200, masks: 1200, rolls: 1200, wide: 1200}  # fmt: skip
+# What takes TTNN itself longer than a moment, thousands of times.
+COSTLY = {linears, rows_of_a_linear, linears_with_weights_of_their_own, convolutions, masks, rolls, wide}
+# Past Python's stack of 1,000 calls by default.
+DEPTHS = [pytest.param(graph, 1200, id=graph.__name__) for graph in ALL]
+DEPTHS += [
+    pytest.param(graph, 5000, id=f"{graph.__name__}-5000", marks=pytest.mark.slow)
+    for graph in ALL
+    if graph not in COSTLY
+]
 
 
-@pytest.mark.parametrize("written_graph", ALL, ids=lambda function: function.__name__)
-def test_a_deep_graph_compiles_and_runs(written_graph, board_device):
-    module = written_graph(COSTLY.get(written_graph, 5000))
+@pytest.mark.parametrize(("written_graph", "nodes"), DEPTHS)
+def test_a_deep_graph_compiles_and_runs(written_graph, nodes, board_device):
+    module = written_graph(nodes)
     arguments = [_example(node.meta["val"]) for node in module.graph.find_nodes(op="placeholder")]
     with torch.no_grad(), tt_dynamo.record() as reports:
         expected = module(*arguments)
