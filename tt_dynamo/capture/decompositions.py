@@ -42,9 +42,14 @@ TAKEN_APART = """
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """A table for AOTAutograd; a new one at every call."""
+    return {**_taken_apart(), **COMPOSITES}
+
+
+@functools.cache
+def _taken_apart() -> dict[Any, Callable[..., Any]]:
     table = get_decompositions([getattr(aten, name) for name in TAKEN_APART.split()])
     table.update({target: laid_out(part, target) for target, part in table.items() if lies_as_computed(target)})
-    return {**table, **COMPOSITES}
+    return table
 
 
 # Each takes the arguments of an ATen operation and gives its results in ATen operations that are lowered or that passes
