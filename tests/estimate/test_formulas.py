@@ -103,6 +103,24 @@ def test_a_causal_attention_does_half_of_what_a_full_one_does() -> None:
     assert attend(True) / attend(False) == pytest.approx(4.5 / 8, rel=1e-3)
 
 
+def test_half_of_attentions_softmax_takes_longer_with_every_phase() -> None:
+    chip, x = plain(attention_softmax_cycles=100.0, unpack_bytes_per_cycle=1e12), Tensor((1, 16, 32, 64))
+
+    def attend(fidelity: str) -> float:
+        options = {"is_causal": False, "compute_kernel_config": precision(fidelity)}
+        return nanoseconds(Call("ttnn.transformer.scaled_dot_product_attention", (x, x, x), (x,), options), chip)
+
+    assert [attend(fidelity) for fidelity in ("LoFi", "HiFi2", "HiFi4")] == pytest.approx([100, 150, 250], rel=1e-3)
+
+
+def test_a_split_into_three_writes_each_tile_once() -> None:
+    chip = plain(stream_cycles=10.0, stream_operand_cycles=1.0)
+    x, part = Tensor((1, 1, 512, 384)), Tensor((1, 4, 512, 32))
+    # 16 rows of 12 tiles on 16 cores: 12 tiles a core, each read and written.
+    split = Call("ttnn.experimental.nlp_create_qkv_heads", (x,), (part,) * 3)
+    assert nanoseconds(split, chip) == pytest.approx(12 * (10 + 2), rel=1e-3)
+
+
 def test_decode_attention_reads_the_cache_once() -> None:
     chip = plain(matrix_cycles=1e-6, unpack_bytes_per_cycle=1e12, attention_gbs=100.0)
     query, cache = Tensor((1, 8, 32, 128)), Tensor((8, 8, 1024, 128), "bfloat8_b")

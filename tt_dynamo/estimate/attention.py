@@ -1,14 +1,18 @@
 """Device time of attention: scaled_dot_product_attention by chunks, and its decode form against a cache."""
 
-from tt_dynamo.estimate.chip import Chip, Cost
+from tt_dynamo.estimate.chip import PHASES, Chip, Cost
 from tt_dynamo.estimate.kernels import moved_bytes
 from tt_dynamo.estimate.products import fidelity_of
 from tt_dynamo.estimate.tensor import TILE, Call, ceil_div
 
 
-def _softmax_cycles(chip: Chip) -> float:
-    """Of one tile of scores: the difference from the maximum, its exponential, the sums; no constant of its own."""
-    return chip.k.unary_cycles + 2 * chip.k.binary_cycles
+def _softmax(chip: Chip, fidelity: str) -> float:
+    """Nanoseconds of one tile of scores: the difference from the maximum, its exponential, the sums.
+
+    Sums and corrections multiply on the matrix engine, once a phase; maxima, differences and exponentials take as long
+    in each fidelity. Half and half is assumed: only HiFi2 is fitted.
+    """
+    return chip.cycles(chip.k.attention_softmax_cycles * (1 + PHASES.get(fidelity, 2)) / 2)
 
 
 def attention(call: Call, chip: Chip) -> Cost:
@@ -37,7 +41,7 @@ def attention(call: Call, chip: Chip) -> Cost:
     fidelity, *_ = fidelity_of(options)
     p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
     products = q_rows * k_rows * (d + v)
-    softmax = q_rows * k_rows * chip.cycles(_softmax_cycles(chip))
+    softmax = q_rows * k_rows * _softmax(chip, fidelity)
     masked = q_rows * k_rows * chip.cycles(chip.k.binary_cycles) if len(call.inputs) > 3 else 0.0
     traffic = chunks * seen * k_rows * (d * key.tile_bytes + v * value.tile_bytes) / (1 if causal else q_chunks)
     return chip.cost(
@@ -64,7 +68,7 @@ def attention_decode(call: Call, chip: Chip) -> Cost:
     fidelity, *_ = fidelity_of(call.options)
     p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
     products = batch * kv_heads * rows * m * 2 * d
-    scores = batch * kv_heads * rows * m * chip.cycles(_softmax_cycles(chip))
+    scores = batch * kv_heads * rows * m * _softmax(chip, fidelity)
     dram_bytes = batch * kv_heads * rows * d * (key.tile_bytes + value.tile_bytes)
     return chip.cost(
         "attention decode",

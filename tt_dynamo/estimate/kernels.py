@@ -24,10 +24,12 @@ def cores_of(tensor: Tensor, chip: Chip) -> int:
 def stream(
     call: Call, chip: Chip, family: str, cycles: float = 0.0, *, dram_bytes: float | None = None, start: float = 0.0
 ) -> Cost:
-    """A kernel that reads its operands and writes its results once. cycles: of computing one tile of the result."""
+    """A kernel that reads its operands and writes its results once. cycles: of computing one tile of the result.
+
+    Of several results each tile is one's, as a split of heads writes it.
+    """
     k, out = chip.k, call.outputs[0]
-    in_place = sum(tensor.sharded_in_l1 for tensor in call.tensors)
-    interleaved = len(call.tensors) - in_place
+    interleaved = sum(not tensor.sharded_in_l1 for tensor in (*call.inputs, out))
     per_tile = k.stream_cycles + interleaved * k.stream_operand_cycles if interleaved else 0.0
     per_page = per_tile if out.layout == "TILE" else k.page_cycles
     pages = ceil_div(sum(tensor.pages for tensor in call.outputs), cores_of(out, chip))
