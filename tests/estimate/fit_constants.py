@@ -45,7 +45,7 @@ STAGES = (
     ("blackhole", "norm", "norm_cycles"),
     ("blackhole", "softmax", "softmax_start_cycles"),
     ("blackhole", "embedding", "lookup_ns"),
-    ("blackhole", "attention", "attention_softmax_cycles"),
+    ("blackhole", "attention", "attention_softmax_cycles attention_correction_cycles"),
     ("wormhole_b0", "move", "read_gbs place_cycles"),
 )
 SAME_NANOSECONDS = ("block_ns", "batch_ns", "lookup_ns")

@@ -103,14 +103,41 @@ def test_a_causal_attention_does_half_of_what_a_full_one_does() -> None:
     assert attend(True) / attend(False) == pytest.approx(4.5 / 8, rel=1e-3)
 
 
-def test_half_of_attentions_softmax_takes_longer_with_every_phase() -> None:
+def test_the_softmax_of_attention_takes_longer_with_every_phase() -> None:
     chip, x = plain(attention_softmax_cycles=100.0, unpack_bytes_per_cycle=1e12), Tensor((1, 16, 32, 64))
 
     def attend(fidelity: str) -> float:
         options = {"is_causal": False, "compute_kernel_config": precision(fidelity)}
         return nanoseconds(Call("ttnn.transformer.scaled_dot_product_attention", (x, x, x), (x,), options), chip)
 
-    assert [attend(fidelity) for fidelity in ("LoFi", "HiFi2", "HiFi4")] == pytest.approx([100, 150, 250], rel=1e-3)
+    assert [attend(fidelity) for fidelity in ("LoFi", "HiFi2", "HiFi4")] == pytest.approx([100, 200, 400], rel=1e-3)
+
+
+def test_causal_chunks_are_handed_out_in_pairs_of_equal_work() -> None:
+    chip = plain(attention_softmax_cycles=1.0, unpack_bytes_per_cycle=1e12)
+
+    def attend(chunk: int) -> float:
+        sizes = {"q_chunk_size": chunk, "k_chunk_size": chunk, "compute_with_storage_grid_size": grid(4, 4)}
+        options = {"program_config": SimpleNamespace(**sizes), "compute_kernel_config": precision("LoFi")}
+        x = Tensor((1, 8, 1024, 64))
+        return nanoseconds(Call("ttnn.transformer.scaled_dot_product_attention", (x, x, x), (x,), options), chip)
+
+    # Tiles of scores of the busiest of 16 cores. 8 heads of 2 chunks are 8 pairs of 3, of 4 chunks 16 pairs of 5, of 32
+    # chunks 8 pairs of 33 a core. 3 chunks of 352 are no pairs: a core has the last two of a head, which see 2 and 3.
+    assert [attend(chunk) for chunk in (512, 256, 32)] == pytest.approx([256 * 3, 64 * 5, 8 * 33], rel=1e-3)
+    assert attend(352) == pytest.approx(121 * 5, rel=1e-3)
+
+
+def test_chunks_of_keys_cost_a_correction_of_the_results_each() -> None:
+    chip, x = plain(attention_correction_cycles=10.0, unpack_bytes_per_cycle=1e12), Tensor((1, 16, 256, 64))
+
+    def attend(keys: int) -> float:
+        sizes = {"q_chunk_size": 256, "k_chunk_size": keys, "compute_with_storage_grid_size": grid(4, 4)}
+        options = {"program_config": SimpleNamespace(**sizes), "is_causal": False}
+        return nanoseconds(Call("ttnn.transformer.scaled_dot_product_attention", (x, x, x), (x,), options), chip)
+
+    # 8 x 2 tiles of results a core, by 2 x 10 cycles in HiFi2.
+    assert attend(32) - attend(256) == pytest.approx((8 - 1) * 16 * 20, rel=1e-3)
 
 
 def test_a_split_into_three_writes_each_tile_once() -> None:

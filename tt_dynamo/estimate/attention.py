@@ -6,13 +6,27 @@ from tt_dynamo.estimate.products import fidelity_of
 from tt_dynamo.estimate.tensor import TILE, Call, ceil_div
 
 
-def _softmax(chip: Chip, fidelity: str) -> float:
-    """Nanoseconds of one tile of scores: the difference from the maximum, its exponential, the sums.
+def _softmax(chip: Chip, fidelity: str, scores: float, results: float) -> float:
+    """Nanoseconds of that many tiles of scores, and of as many of results that the next chunk of keys corrects.
 
-    Sums and corrections multiply on the matrix engine, once a phase; maxima, differences and exponentials take as long
-    in each fidelity. Half and half is assumed: only HiFi2 is fitted.
+    Most of it runs on the matrix engine, and so takes longer with every phase.
     """
-    return chip.cycles(chip.k.attention_softmax_cycles * (1 + PHASES.get(fidelity, 2)) / 2)
+    cycles = scores * chip.k.attention_softmax_cycles + results * chip.k.attention_correction_cycles
+    return chip.cycles(cycles * PHASES.get(fidelity, 2))
+
+
+def _chunks_of_busiest(heads: int, q_chunks: int, seen: float, cores: int, causal: bool) -> float:
+    """Pairs of chunks of queries and of keys on the core that has most of them; seen: of one of queries, on average.
+
+    A causal kernel hands out the first chunk of a head with the last, the second with the last but one, and so on, of
+    which every two see as many keys: https://github.com/tenstorrent/tt-metal/issues/55766
+    """
+    if not causal or q_chunks == 1:
+        return ceil_div(heads * q_chunks, cores) * seen
+    if q_chunks % 2 == 0:
+        return ceil_div(heads * q_chunks / 2, cores) * 2 * seen
+    chunks = ceil_div(heads * q_chunks, cores)  # consecutive, so the busiest core has the last of a head
+    return chunks * seen * (1 + max(0, q_chunks - chunks) / (q_chunks + 1))
 
 
 def attention(call: Call, chip: Chip) -> Cost:
@@ -32,21 +46,20 @@ def attention(call: Call, chip: Chip) -> Cost:
     m, n, d, v = (ceil_div(size, TILE) for size in (length, key.shape[-2], width, value.shape[-1]))
     q_chunks, k_chunks = ceil_div(m, q_rows), ceil_div(n, k_rows)
     causal = bool(options.get("is_causal", True))
-    seen = (k_chunks + min(1.0, q_rows / k_rows)) / 2 if causal else k_chunks
+    seen = min(k_chunks, (k_chunks + max(1.0, q_rows / k_rows)) / 2) if causal else k_chunks
     window = options.get("sliding_window_size")
     if window:
         seen = min(seen, ceil_div(window, k_rows * TILE) + 1)
     chunks = batch * heads * q_chunks
-    pairs = ceil_div(chunks, cores) * seen
     fidelity, *_ = fidelity_of(options)
     p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
     products = q_rows * k_rows * (d + v)
-    softmax = q_rows * k_rows * _softmax(chip, fidelity)
+    softmax = _softmax(chip, fidelity, q_rows * k_rows, q_rows * v)
     masked = q_rows * k_rows * chip.cycles(chip.k.binary_cycles) if len(call.inputs) > 3 else 0.0
     traffic = chunks * seen * k_rows * (d * key.tile_bytes + v * value.tile_bytes) / (1 if causal else q_chunks)
     return chip.cost(
         "attention",
-        compute=pairs * (products * p + softmax + masked),
+        compute=_chunks_of_busiest(batch * heads, q_chunks, seen, cores, causal) * (products * p + softmax + masked),
         dram=(traffic + moved_bytes((query, *call.outputs))) / chip.k.attention_gbs,
         dispatch=chip.cycles(chip.k.attention_start_cycles),
         products=batch * heads * q_chunks * seen * products,
@@ -68,7 +81,7 @@ def attention_decode(call: Call, chip: Chip) -> Cost:
     fidelity, *_ = fidelity_of(call.options)
     p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
     products = batch * kv_heads * rows * m * 2 * d
-    scores = batch * kv_heads * rows * m * _softmax(chip, fidelity)
+    scores = _softmax(chip, fidelity, batch * kv_heads * rows * m, 0)
     dram_bytes = batch * kv_heads * rows * d * (key.tile_bytes + value.tile_bytes)
     return chip.cost(
         "attention decode",
