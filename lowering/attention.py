@@ -1,5 +1,6 @@
 """Attention, its heads and their rotary position embedding: fused or ATen node → TTNN calls."""
 
+import itertools
 import math
 
 from tt_dynamo.ir import operators
@@ -12,6 +13,9 @@ from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config
 
 ATTENTION = "ttnn.transformer.scaled_dot_product_attention"
+BEST, MOST = 3, 8  # pairs of chunk sizes that are tried: whatever they take of L1, and in all
+CAUSAL_READING = 8 * TILE  # rows of queries whose scores with a key take as long as reading it, of a head of 128
+CORRECTING = 3 * TILE  # keys, scores of which take as long as correcting a query's results
 
 
 def check_whole_tiles(heads):
@@ -81,19 +85,11 @@ def capped_attention(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, scale,
 
 
 def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, scale, **options):
-    """TTNN's attention with the largest chunks that keep every core busy and that TTNN accepts.
-
-    Larger chunks read keys and values fewer times; TTNN's default of 32 costs up to 3.75 times as much:
-    https://github.com/tenstorrent/tt-metal/issues/51911
-    """
+    """TTNN's attention in the chunks that are estimated to take the least time, of those that TTNN accepts."""
     sizes = ttnn.settings.config(ATTENTION).get("chunk_sizes", (TILE,))
     mask = workarounds.pad_mask(ttnn, mask)
-    batch, heads, seq, _ = query.shape
     columns, rows = ttnn.settings.grid_size
-    busy = [size for size in sizes if batch * heads * math.ceil(seq / size) >= columns * rows]
-    q_sizes = [size for size in sizes if size <= (busy[0] if busy else 64) and size < 2 * max(seq, TILE)] or [TILE]
-    k_sizes = [size for size in sizes if size < 2 * max(key.shape[2], TILE)] or [TILE]
-    chunks = dict.fromkeys((min(size, q_sizes[0]), size) for size in k_sizes)
+    chunks = _chunks(sizes, tuple(query.shape), key.shape[2], columns * rows, is_causal, **options)
     asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options, ttnn.memory)
     precision = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
     given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, **options, **assigned(ttnn), **precision}
@@ -103,7 +99,35 @@ def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, sca
         program = ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, **chunk, exp_approx_mode=False)
         return ttnn.transformer.scaled_dot_product_attention(query, key, value, program_config=program, **given)
 
-    return ttnn.choose(asked, [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks], attend)
+    return ttnn.choose(asked, [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks], attend, costed=True)
+
+
+def _chunks(sizes, shape, keys, cores, is_causal, sliding_window_size=None, **_):
+    """A few pairs of chunk sizes, of queries and of keys: first the best by their work, then ever smaller ones.
+
+    A core takes whole chunks of queries, in causal attention the first of a head with the last, the second with the
+    last but one. With each it goes through chunks of keys, which causal attention reads from DRAM every time, and
+    corrects its results for each. So what counts is how evenly chunks of queries fill the cores, how far both fill
+    their last chunk, and how often keys are read. Smaller ones take less L1. Sources: tt-metal issues 51911, 55756 and
+    55766.
+    """
+    batch, heads, seq, _ = shape
+    reading = CAUSAL_READING if is_causal else TILE
+
+    def work(pair):
+        q, k = pair
+        length, together = math.ceil(keys / k) * k, 2 if is_causal and math.ceil(seq / q) % 2 == 0 else 1
+        seen = min(length, (length + max(q, k)) / 2) if together == 2 else length
+        if sliding_window_size is not None:
+            seen = min(seen, math.ceil(sliding_window_size / k) * k + k)
+        chunks = math.ceil(batch * heads * math.ceil(seq / q) / together / cores) * together
+        return chunks * seen * (q * (1 + CORRECTING / k) + reading), -q, -k
+
+    q_sizes, k_sizes = ([size for size in sizes if size < 2 * max(length, TILE)] or [TILE] for length in (seq, keys))
+    ordered = sorted(itertools.product(q_sizes, k_sizes), key=work)
+    areas = list(itertools.accumulate((q * k for q, k in ordered), min))
+    smaller = [pair for at, pair in enumerate(ordered) if at < BEST or pair[0] * pair[1] < areas[at - 1]]
+    return [*smaller[: MOST - 1], *smaller[MOST - 1 :][-1:]]
 
 
 @lower(operators.attention_mask)

@@ -9,6 +9,8 @@ from compiled import check, compiled, random, rounded
 from lowering_tables.products import operands
 from torch import nn
 
+from tt_dynamo.lowering.attention import _chunks
+
 
 def test_an_encoder_layer():
     layer = rounded(nn.TransformerEncoderLayer(64, 2, 128, dropout=0.0, batch_first=True, activation="gelu"))
@@ -17,14 +19,26 @@ def test_an_encoder_layer():
     assert report.device_programs <= 9
 
 
-def test_chunks_are_the_largest_that_keep_every_core_busy():
+def test_chunks_of_queries_are_those_whose_busiest_core_has_the_fewest():
     for batch in (1, 8, 32):
         code = check(F.scaled_dot_product_attention, *operands(batch, 4, 128, 128, 32), cancels=True).code
         columns, rows = map(int, re.search(r"CoreCoord\((\d+), (\d+)\)", code).groups())
         chunk = int(re.search(r"q_chunk_size=(\d+)", code).group(1))
-        work = {size: batch * 4 * math.ceil(128 / size) for size in (128, 64, 32)}
-        busy = [size for size in work if work[size] >= columns * rows]
-        assert chunk <= (busy[0] if busy else 64)
+        busiest = {size: math.ceil(batch * 4 * math.ceil(128 / size) / columns / rows) * size for size in (32, 64, 128)}
+        assert busiest[chunk] == min(busiest.values())
+
+
+def test_a_few_chunk_sizes_are_tried_and_the_smallest_comes_last():
+    sizes = (512, 384, 256, 224, 192, 128, 96, 64, 32)
+    for shape, causal, best in (
+        ((8, 12, 384, 64), False, (192, 384)),  # 96 heads of 2 chunks are 3 a core of 64, where 3 of 128 would be 5
+        ((8, 12, 197, 64), False, (128, 224)),
+        ((1, 32, 1024, 128), True, (256, 256)),  # 4 chunks of a head are 2 pairs, one of 64 a core
+    ):
+        chunks = _chunks(sizes, shape, shape[2], 64, causal)
+        assert chunks[0] == best and chunks[-1] == (32, 32)
+        assert len(chunks) <= 8 and len(set(chunks)) == len(chunks)
+    assert _chunks(sizes, (1, 1, 20, 64), 20, 64, False) == [(32, 32)]
 
 
 def test_a_sliding_window_is_the_kernels_and_counts_the_query_itself():
