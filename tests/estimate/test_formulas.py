@@ -148,6 +148,16 @@ def test_a_split_into_three_writes_each_tile_once() -> None:
     assert nanoseconds(split, chip) == pytest.approx(12 * (10 + 2), rel=1e-3)
 
 
+def test_a_fused_relu_costs_one_pass_of_the_vector_engine_and_a_silu_two() -> None:
+    chip, x = plain(unary_cycles=10.0, binary_cycles=1.0), Tensor((1, 1, 512, 512))
+
+    def add(*activations: str) -> float:
+        return nanoseconds(Call("ttnn.add", (x, x), (x,), {"activations": activations}), chip)
+
+    relu = "UnaryWithParam(op_type=UnaryOpType::RELU)"  # 16 x 16 tiles are 16 a core
+    assert [add(), add(relu), add("silu")] == pytest.approx([16, 16 * 11, 16 * 21], rel=1e-3)
+
+
 def test_decode_attention_reads_the_cache_once() -> None:
     chip = plain(matrix_cycles=1e-6, unpack_bytes_per_cycle=1e12, attention_gbs=100.0)
     query, cache = Tensor((1, 8, 32, 128)), Tensor((8, 8, 1024, 128), "bfloat8_b")

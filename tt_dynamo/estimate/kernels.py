@@ -68,7 +68,8 @@ def binary(call: Call, chip: Chip) -> Cost:
         cycles = k.broadcast_cycles
     start = 0 if len(call.inputs) > 1 else k.scalar_start_cycles  # a tile is filled with the number
     for name in ("activations", "input_tensor_a_activations", "input_tensor_b_activations"):
-        cycles += 2 * k.unary_cycles * len(call.options.get(name) or ())
+        for fused in call.options.get(name) or ():
+            cycles += k.unary_cycles * (1 if "relu" in str(fused).lower() else 2)  # others are made of exponentials
     return stream(call, chip, "elementwise", cycles, start=start)
 
 
