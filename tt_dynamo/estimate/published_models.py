@@ -1,8 +1,8 @@
 """Published times of whole models, against the sum of the calls that their authors' programs make. Nothing is fitted.
 
-`measured/models.csv`: one a line, with its source. Encoders are block-sharded in bfloat8_b, decoders DRAM-sharded, as
-the programs in tt-metal are. What no formula covers is a constant here, set by hand in view of these figures:
-embeddings and heads of encoders, the host's work in a step of a decoder.
+`measured/models.csv`: one a line, with its source. Encoders are block-sharded in bfloat8_b, decoders DRAM-sharded,
+prefill is interleaved, as the programs in tt-metal are. What no formula covers is a constant here, set by hand in view
+of these figures: embeddings and heads of encoders, the host's work in a step of a decoder.
 """
 
 import csv
@@ -17,6 +17,8 @@ from tt_dynamo.estimate.tensor import TILE, Call, Tensor, ceil_div
 
 ENDS = {"wormhole_b0": 400e-6, "blackhole": 200e-6}  # seconds of an encoder beside its layers
 HOST = {"wormhole_b0": 3e-3, "blackhole": 2e-3}  # seconds of a decoder's step
+
+PREFILL_GRID = SimpleNamespace(x=8, y=8)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ def _estimated(row: dict[str, str]) -> Published:
     for pair in row["parameters"].split():
         name, text = pair.split("=")
         given[name] = int(text) if text.isdigit() else text
-    estimated = (encoder_seconds if row["kind"] == "encoder" else decoder_seconds)(chip, **given)  # type: ignore[arg-type]
+    seconds = {"encoder": encoder_seconds, "decoder": decoder_seconds, "prefill": prefill_seconds}[row["kind"]]
+    estimated = seconds(chip, **given)  # type: ignore[operator]
     return Published(row["name"], row["board"], float(row["milliseconds"]) * 1e-3, estimated, row["source"])
 
 
@@ -169,3 +172,78 @@ def decoder_seconds(
     ]
     step = layers * _sum(layer, chip) + _sum([norm, product(hidden, vocabulary, head_fidelity)], chip)
     return step + HOST[chip.architecture]
+
+
+def prefill_seconds(
+    chip: Chip,
+    *,
+    hidden: int,
+    mlp: int,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    layers: int,
+    vocabulary: int,
+    seq: int,
+) -> float:
+    """A prompt of `seq` tokens of one user: seconds until it has its first token."""
+    layer = prefill_layer(hidden, mlp, heads, kv_heads, head_dim, seq)
+    head = _prefill_product((TILE, hidden, vocabulary), "HiFi2", block=8)
+    return layers * _sum(layer, chip) + _sum([head], chip) + HOST[chip.architecture]
+
+
+def prefill_layer(hidden: int, mlp: int, heads: int, kv_heads: int, head_dim: int, seq: int) -> list[Call]:
+    """The calls of one layer: tt_transformers' "performance" on 8 x 8 cores, everything interleaved in DRAM."""
+
+    def of(count: int, dtype: str = "bfloat16") -> Tensor:
+        return Tensor((1, count, seq, head_dim), dtype)
+
+    def rows(columns: int, dtype: str = "bfloat16") -> Tensor:
+        return Tensor((1, 1, seq, columns), dtype)
+
+    q, kv, table = of(heads), of(kv_heads), of(1)
+    narrow_q, narrow_kv = of(heads, "bfloat8_b"), of(kv_heads, "bfloat8_b")
+    chunk = 64 if seq < 2048 else 256
+    chunks = {"q_chunk_size": chunk, "k_chunk_size": chunk, "compute_with_storage_grid_size": PREFILL_GRID}
+    attend = {"program_config": SimpleNamespace(**chunks), "compute_kernel_config": _precision("HiFi4")}
+    norm = Call("ttnn.rms_norm", (rows(hidden),), (rows(hidden),))
+    add = Call("ttnn.add", (rows(hidden), rows(hidden)), (rows(hidden),))
+    gate_or_up = _prefill_product((seq, hidden, mlp), "LoFi", "bfloat4_b", block=8)
+    silu = {"input_tensor_a_activations": ["silu"]}
+    return [
+        norm,
+        _prefill_product((seq, hidden, (heads + 2 * kv_heads) * head_dim), "HiFi2", float32=True, block=1),
+        Call("ttnn.experimental.nlp_create_qkv_heads", (rows((heads + 2 * kv_heads) * head_dim),), (q, kv, kv)),
+        *(Call("ttnn.experimental.rotary_embedding_llama", (x, table, table), (x,)) for x in (q, kv)),
+        *(Call("ttnn.typecast", (kv,), (narrow_kv,)), Call("ttnn.fill_cache", (narrow_kv, narrow_kv), (narrow_kv,)))
+        * 2,
+        Call("ttnn.typecast", (q,), (narrow_q,)),
+        Call("ttnn.transformer.scaled_dot_product_attention", (narrow_q, narrow_kv, narrow_kv), (narrow_q,), attend),
+        Call("ttnn.experimental.nlp_concat_heads", (narrow_q,), (rows(heads * head_dim, "bfloat8_b"),)),
+        _prefill_product((seq, heads * head_dim, hidden), "HiFi2", x="bfloat8_b", float32=True, block=8),
+        add,
+        norm,
+        gate_or_up,
+        gate_or_up,
+        Call("ttnn.mul", (rows(mlp), rows(mlp)), (rows(mlp, "bfloat8_b"),), silu),
+        _prefill_product((seq, mlp, hidden), "HiFi2", x="bfloat8_b", block=8),
+        add,
+    ]
+
+
+def _prefill_product(
+    sizes: tuple[int, int, int],
+    fidelity: str,
+    weight: str = "bfloat8_b",
+    *,
+    block: int,
+    x: str = "bfloat16",
+    float32: bool = False,
+) -> Call:
+    """sizes: rows, and the inner and outer dimension of the weight."""
+    m, k, n = sizes
+    precision = SimpleNamespace(math_fidelity=fidelity, fp32_dest_acc_en=float32, packer_l1_acc=True)
+    kind = "1d" if m <= TILE else "2d"
+    config = SimpleNamespace(kind=kind, in0_block_w=block, compute_with_storage_grid_size=PREFILL_GRID)
+    options = {"program_config": config, "compute_kernel_config": precision}
+    return Call("ttnn.linear", (Tensor((1, 1, m, k), x), Tensor((k, n), weight)), (Tensor((1, 1, m, n)),), options)
