@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 
 from tt_dynamo.backend import compile_graph
 from tt_dynamo.capture.without_data import on_host, shapes_alone, without_data
-from tt_dynamo.compiler.fit import DoesNotFit, dram, l1
+from tt_dynamo.compiler.fit import DoesNotFit, dram, l1_of_a_core
 from tt_dynamo.devices import open_device
 from tt_dynamo.options import Options
 from tt_dynamo.report.report import Fallback, GraphReport, fact_sheet, record, size_text
@@ -29,8 +29,9 @@ class Check:
     """Whether a model fits on a device, and what it would do there.
 
     fits: TTNN's allocator took the weights, the caches and the largest moment of a run. reason: why it did not.
-    needed_bytes: of DRAM at that moment; where it does not fit, of weights and caches alone. dram_bytes, free_bytes,
-    l1_bytes: what the device has. reports: one for each graph that was compiled, with its operations and fallbacks.
+    needed_bytes: of DRAM at that moment; where it does not fit, of weights and caches alone. dram_bytes, free_bytes:
+    what the device has. l1_bytes: what one of its cores has. reports: one for each graph that was compiled, with its
+    operations and fallbacks.
     """
 
     device: str
@@ -68,6 +69,7 @@ class Check:
 
     @property
     def peak_l1_bytes(self) -> int:
+        """Most bytes of L1 that one core holds at once."""
         return max((report.peak_l1_bytes for report in self.reports), default=0)
 
     def operation_table(self) -> str:
@@ -82,7 +84,7 @@ class Check:
             ("DRAM needed", f"{size_text(self.needed_bytes)} of {size_text(self.dram_bytes)}"),
             ("DRAM free", size_text(self.free_bytes) if self.free_bytes < self.dram_bytes else ""),
             ("reason", self.reason),
-            ("peak L1", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}"),
+            ("peak L1 a core", f"{size_text(self.peak_l1_bytes)} of {size_text(self.l1_bytes)}"),
         ]
         sheet = fact_sheet(f"{'fits' if self.fits else 'does not fit'} on {self.device}", facts)
         operations = [self.operation_table()] if self.reports else []
@@ -109,14 +111,14 @@ def check(
 def _checked(model: torch.nn.Module, example_inputs: Sequence[Any] | Mapping[str, Any], parsed: Options) -> Check:
     opened = open_device(parsed.device)
     ttnn = opened.namespace(dry_run=True)
-    has, fast = dram(ttnn, opened.handle), l1(ttnn, opened.handle)
+    has, fast = dram(ttnn, opened.handle), l1_of_a_core(ttnn, opened.handle)
 
     def backend(module: GraphModule, inputs: Sequence[Any]) -> Any:
         return compile_graph(module, on_host(module, inputs), opened, parsed, instead=shapes_alone)
 
     copied, inputs = without_data(getattr(model, "_orig_mod", model), example_inputs)
     args, kwargs = ((), dict(inputs)) if isinstance(inputs, Mapping) else (tuple(inputs), {})
-    result = Check(opened.description, True, 0, has.total, has.free, fast.total)
+    result = Check(opened.description, True, 0, has.total, has.free, fast)
     compiled = torch.compile(own_forward(), backend=backend, dynamic=False)
     with record() as result.reports, torch.no_grad():
         try:

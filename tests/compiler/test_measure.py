@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from comparison import check
 from fresh_process import BOARD
 
 import tt_dynamo
+from tt_dynamo.compiler.measure import peak_of_a_core
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
 
@@ -42,6 +45,30 @@ def test_launches_are_counted(name, warnings_logged):
     assert reports[0].device_programs >= 2 and reports[0].peak_dram_bytes
     assert sum(operation.programs for operation in reports[0].operations) == reports[0].device_programs
     assert not warnings_logged()
+
+
+def test_the_peak_of_l1_is_that_of_one_core() -> None:
+    def buffer(sign: str, size: int, cores: int = 64) -> dict[str, Any]:
+        params = {"type": "L1", "size": size * cores, "max_size_per_bank": size}
+        return {"node_type": f"buffer_{sign}allocate", "params": params}
+
+    def circular(size: int, cores: str, inside: str = "0") -> dict[str, Any]:
+        params = {"size": size, "core_range_set": cores, "globally_allocated": inside}
+        return {"node_type": "circular_buffer_allocate", "params": params}
+
+    kernel_ends = {"node_type": "circular_buffer_deallocate_all", "params": {}}
+    events = [
+        buffer("", 1000),
+        circular(200, "{[0-0 - 7-7]}"),
+        circular(30, "{[0-0 - 3-7], [6-0 - 6-0]}"),
+        circular(4, "{[4-0 - 5-7]}"),  # other cores
+        circular(500, "{[0-0 - 7-7]}", inside="1"),
+    ]
+    assert peak_of_a_core(events) == 1000 + 200 + 30
+    assert peak_of_a_core([*events, kernel_ends, buffer("de", 1000), buffer("", 1100)]) == 1230
+    assert peak_of_a_core([*events, kernel_ends, buffer("", 300), buffer("de", 1000)]) == 1300
+    (report,) = check(lambda x: torch.relu(x @ x), lambda: (torch.randn(512, 512),))
+    assert 4096 <= report.peak_l1_bytes <= 1_500_000, "two tiles at least, and no more than a core has"
 
 
 def test_launches_are_counted_beside_a_division_of_integers_which_zeros_would_fail() -> None:

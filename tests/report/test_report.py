@@ -208,7 +208,9 @@ def test_the_estimate_table_has_a_line_per_call_that_takes_time():
 
 def test_estimates_add_up_by_module_and_phase():
     step = timed_report("ttnn.experimental.paged_update_cache", "ttnn.linear")
+    step.configured_for = "@decode@n150"
     prompt = timed_report("ttnn.fill_cache")
+    prompt.configured_for = "@prefill@n150"
     assert step.estimated_modules(1) == {"layers": pytest.approx(4e-3)}
     assert step.estimated_modules() == {"layers.0": pytest.approx(2e-3), "layers.1": pytest.approx(2e-3)}
     phases = estimated_phases([step, prompt, step])

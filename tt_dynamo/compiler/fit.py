@@ -6,6 +6,7 @@ measured (`measure.py`) beside them. What is counted of a graph only explains it
 
 import contextlib
 import dataclasses
+import gc
 import math
 import traceback
 from collections import Counter
@@ -50,6 +51,17 @@ def dram(ttnn: Any, handle: Any) -> Memory:
 def l1(ttnn: Any, handle: Any) -> Memory:
     """The L1 of all worker cores of a device."""
     return _memory(ttnn, handle, ttnn.BufferType.L1)
+
+
+def l1_of_a_core(ttnn: Any, handle: Any) -> int:
+    """Bytes of L1 for buffers that each worker core has."""
+    return int(ttnn.get_memory_view(handle, ttnn.BufferType.L1).total_bytes_per_bank)
+
+
+def collect_l1(ttnn: Any, handle: Any) -> None:
+    """Collect garbage where something lies in L1, so that what is free does not depend on when that was done last."""
+    if ttnn.get_memory_view(handle, ttnn.BufferType.L1).total_bytes_allocated_per_bank:
+        gc.collect()
 
 
 def _memory(ttnn: Any, handle: Any, kind: Any) -> Memory:

@@ -3,6 +3,8 @@
 import contextlib
 import itertools
 import logging
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,8 @@ from tt_dynamo.report.report import GraphReport
 log = logging.getLogger(__name__)
 
 MARK = "program: "  # before the names of its calls, in a graph capture
+SIGNS = {"buffer_allocate": 1, "buffer_deallocate": -1}
+_CORES = re.compile(r"\[(\d+)-(\d+) - (\d+)-(\d+)\]")  # a rectangle of them: "{[0-0 - 7-7]}"
 
 
 class MarkedRun(Run):
@@ -83,7 +87,7 @@ def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttn
         return []
     report.device_programs = sum(event["node_type"] == "program_execution" for event in events)
     report.peak_dram_bytes = _peak(events, "DRAM")
-    report.peak_l1_bytes = max(_peak(events, "L1"), int(ttnn.graph.extract_peak_L1_memory_usage(undispatched)))
+    report.peak_l1_bytes = max(peak_of_a_core(events), peak_of_a_core(undispatched))
     used = _addresses(events) | _move_states(graph, arguments, first.results, ttnn)
     with contextlib.suppress(RuntimeError), torch.no_grad():  # no room beside the results of the first run
         _note_addresses(report, MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NORMAL), used)
@@ -124,10 +128,27 @@ def _move_states(graph: Graph, arguments: list[Any], results: Sequence[Any], ttn
 
 def _peak(events: list[dict], kind: str) -> int:
     """Most bytes of buffers of that kind at once."""
-    signs = {"buffer_allocate": 1, "buffer_deallocate": -1}
-    changes = [event for event in events if event["node_type"] in signs and event["params"]["type"] == kind]
-    held = itertools.accumulate(signs[change["node_type"]] * int(change["params"]["size"]) for change in changes)
+    changes = [event for event in events if event["node_type"] in SIGNS and event["params"]["type"] == kind]
+    held = itertools.accumulate(SIGNS[change["node_type"]] * int(change["params"]["size"]) for change in changes)
     return max(held, default=0)
+
+
+def peak_of_a_core(events: list[dict]) -> int:
+    """Most bytes of L1 that one core holds at once: its part of each buffer, and the circular buffers of a kernel."""
+    buffers, peak = 0, 0
+    circular: Counter[tuple[int, int]] = Counter()  # bytes of each core, by its column and row
+    for event in events:
+        kind, found = event["node_type"], event["params"]
+        if kind in SIGNS and found["type"] == "L1":
+            buffers += SIGNS[kind] * int(found["max_size_per_bank"])
+        elif kind == "circular_buffer_deallocate_all":
+            circular.clear()
+        elif kind == "circular_buffer_allocate" and found["globally_allocated"] == "0":  # others lie in a buffer
+            for left, top, right, bottom in (map(int, corners) for corners in _CORES.findall(found["core_range_set"])):
+                cores = itertools.product(range(left, right + 1), range(top, bottom + 1))
+                circular.update(dict.fromkeys(cores, int(found["size"])))
+        peak = max(peak, buffers + max(circular.values(), default=0))
+    return peak
 
 
 def _launches(events: list[dict]) -> list[int]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from tt_dynamo.report.configs import ChosenConfigs
 from tt_dynamo.report.table import table
+from tt_dynamo.report.tunings import Tuned, tuning_table
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -128,6 +129,9 @@ class GraphReport:
     `host_bytes_per_second` cross to or from the host: both are of the estimate. `configured_for` is the phase and board
     as a key of the option `configs` has them, "@decode@n150".
 
+    `peak_dram_bytes` are of the whole board, `peak_l1_bytes` of one core: buffers and circular buffers that it holds at
+    once. An interleaved buffer takes its share of it, a sharded one its shard.
+
     `new_allocations` counts the buffers of a steady call that lie where none of the call before lay, while the caller
     holds those of its results that stay on the device (`held_results`); without any, 0 is good. None if not measured.
     `highest_dram_address` ends the last buffer in DRAM, and `lowest_l1_address` begins the first in L1, where the
@@ -156,6 +160,7 @@ class GraphReport:
     notes: list[str] = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
+    tuned: list[Tuned] = field(default_factory=list)
     decomposed: list[Decomposed] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     code: str = ""
@@ -180,13 +185,11 @@ class GraphReport:
 
     @property
     def phase(self) -> str:
-        """ "decode" for a step against a cache, "prefill" for a prompt that fills one, else "forward"."""
-        if self.configured_for:  # as the compiler found it in the graph
-            return self.configured_for.split("@")[1]
-        names = {operation.target.rpartition(".")[2] for operation in self.operations}
-        if names & {"paged_update_cache", "scaled_dot_product_attention_decode", "update_cache"}:
-            return "decode"
-        return "prefill" if "fill_cache" in names else "forward"
+        """ "decode" for a step against a cache, "prefill" for a prompt that fills one, else "forward".
+
+        As the compiler found it in the graph; "forward" of a graph that was not compiled.
+        """
+        return self.configured_for.split("@")[1] if self.configured_for else "forward"
 
     @property
     def weight_bytes(self) -> int:
@@ -258,6 +261,10 @@ class GraphReport:
         alike = Counter((choice.operation, choice.candidate, choice.refused) for choice in self.choices)
         return table(("times", "operation", "chosen", "refused before"), [(alike[one], *one) for one in alike])
 
+    def tuning_table(self) -> str:
+        """One line for each candidate that the tuner timed, what is alike once."""
+        return tuning_table(self.tuned)
+
     def configs(self) -> ChosenConfigs:
         """What each call was made with, as the option `configs` takes it: edit it, or write it as JSON.
 
@@ -314,7 +321,7 @@ class GraphReport:
             ("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}"),
             *((f"  {t.direction.replace('_', ' ')}", f"{size_text(t.bytes):>10}  {t.name}") for t in self.transfers),
             ("peak DRAM", size_text(self.peak_dram_bytes)),
-            ("peak L1", size_text(self.peak_l1_bytes)),
+            ("peak L1 a core", size_text(self.peak_l1_bytes)),
             ("addresses", self._address_text()),
             ("weights", f"{size_text(self.weight_bytes)}{several}"),
             ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
