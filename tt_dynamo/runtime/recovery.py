@@ -4,6 +4,8 @@ A program is straight-line code, so it cannot be resumed in the middle. Its grap
 device through its own lowering; where that raises, on values read back, by eager torch. The answer is eager's whichever
 call fails, at the price of a slow call. Where nothing can be read back, all of it runs in eager torch.
 
+What is run again is called as the options say, without the option `configs`: those belong to the calls of the program.
+
 An index may be out of range of a table that a pass made, and in range for eager torch: such a call runs in eager torch
 as a whole, on the graph as it was before all passes.
 """
@@ -44,7 +46,7 @@ class LoweringNamespace:
 
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
-        self.settings = dataclasses.replace(settings, wants_block_sharding=collections.deque(maxlen=0))
+        self.settings = dataclasses.replace(settings, wants_block_sharding=collections.deque(maxlen=0), configs=None)
 
     def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any], costed=False) -> Any:
         """The result of the first candidate that TTNN accepts; see `Recorder.choose`."""
