@@ -19,7 +19,8 @@ ALLOWED = {
     "options": {"ir", "passes", "devices", "configs"},
     "capture": {"ir", "options", "report"},
     "runtime": {"ir", "lowering", "devices", "report"},
-    "compiler": {"ir", "passes", "lowering", "runtime", "report", "devices", "estimate", "configs", "options"},
+    "tuner": {"ir", "report"},
+    "compiler": {"ir", "passes", "lowering", "runtime", "report", "devices", "estimate", "configs", "options", "tuner"},
 }
 
 

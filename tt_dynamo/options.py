@@ -23,8 +23,8 @@ MODES = {
     "default": "",
     "lite": "nothing is left to eager torch that TTNN takes, as in the default mode",
     "reduce-overhead": "there are no CUDA graphs here; the program is that of the default mode",
-    "max-autotune": "no kernels are timed here; TTNN's answers choose, as in the default mode",
-    "max-autotune-no-cudagraphs": "no kernels are timed here; TTNN's answers choose, as in the default mode",
+    "max-autotune": "no kernels are timed by a mode, the option tune does that",
+    "max-autotune-no-cudagraphs": "no kernels are timed by a mode, the option tune does that",
 }
 
 
@@ -37,6 +37,10 @@ def presets() -> dict[str, dict[str, Any]]:
 
 def _may_be_folder(given: object) -> bool:
     return given is None or isinstance(given, (str, os.PathLike))
+
+
+def _is_count(given: object) -> bool:
+    return isinstance(given, int) and given > 0
 
 
 def _one_of(*words: str) -> Any:
@@ -56,7 +60,11 @@ class Options:
     placement: where moves of data, casts and integers run: "fewest_bytes" where the fewest cross, "device" there.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
     optimize: "latency" keeps residual streams in L1, in block shards over the cores, where they fit; "off" leaves every
-        value interleaved in DRAM that no operation of TTNN puts elsewhere.
+        value interleaved in DRAM that no operation of TTNN puts elsewhere. "memory" does that, too, and takes of
+        several norms and attentions the one that takes the fewest bytes of a core's L1.
+    tune: time the calls of which several are estimated to be about the fastest, and keep what was found for later
+        compilations, which prefer it; on an emulated board the estimate is the clock. Forced on by the environment's
+        TT_DYNAMO_TUNE.
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
         highest that is right with the accumulation chosen (`lowering/workarounds.py`). "LoFi" is for linear layers and
         convolutions; everything else runs in HiFi2 then.
@@ -67,6 +75,7 @@ class Options:
     cache_dtype: the same three for KV caches.
     configs: what calls of TTNN are made with, by patterns of modules and operations, see `tt_dynamo.configs`.
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
+    weight_cache_limit: bytes of that folder; the least recently used files go where it has more.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     mode: that of `torch.compile`, of which all give the same program.
     preset: values of the four options of precision together, as `presets.json` has them; options given by themselves
@@ -79,13 +88,15 @@ class Options:
     fallback: str = _one_of("torch", "error")
     placement: str = _one_of("fewest_bytes", "device")
     disable_passes: tuple[str, ...] = ()
-    optimize: str = _one_of("latency", "off")
+    optimize: str = _one_of("latency", "memory", "off")
+    tune: bool = False
     math_fidelity: str = _one_of("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
     fp32_accumulation: bool = True
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = _one_of(*WEIGHT_DTYPES)
     configs: tuple[Rule, ...] = ()
     weight_cache: str | os.PathLike[str] | None = None
+    weight_cache_limit: int = 1 << 36
     warn_after_shapes: int = 4
     mode: str = _one_of(*MODES)
     preset: str = DEFAULT_PRESET
@@ -117,6 +128,8 @@ class Options:
             given["configs"] = parse_configs(given["configs"])
         if given.get("dump") is None:
             given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
+        if os.environ.get("TT_DYNAMO_TUNE"):
+            given["tune"] = True
         return cls(**given)
 
     def __post_init__(self) -> None:
@@ -132,11 +145,12 @@ class Options:
             if not isinstance(pattern, str):
                 raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
             require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
-        count = self.warn_after_shapes
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
+            ("tune", isinstance(self.tune, bool), "True or False"),
             ("fp32_accumulation", isinstance(self.fp32_accumulation, bool), "True or False"),
-            ("warn_after_shapes", isinstance(count, int) and count > 0, "a positive int"),
+            ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
+            ("weight_cache_limit", _is_count(self.weight_cache_limit), "a positive int, of bytes"),
             ("dump", _may_be_folder(self.dump), "the path of a folder"),
             ("weight_cache", _may_be_folder(self.weight_cache), "the path of a folder"),
             ("disable_passes", isinstance(self.disable_passes, tuple), "a list of pass names"),

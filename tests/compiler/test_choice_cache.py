@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from fresh_process import BOARD, FreshProcess
 from torch.fx import Graph
 
@@ -148,6 +150,50 @@ def test_a_full_disk_is_warned_of_once(path: Path, warnings_logged: Any, monkeyp
     choices["one"], choices["two"] = ("candidate", 0), ("candidate", 1)
     (warning,) = warnings_logged()
     assert "the disk is full" in warning and len(path.read_bytes()) == 5
+
+
+def test_a_file_that_grew_too_long_keeps_what_was_chosen_last(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choices = Choices(path)
+    for number in range(100):
+        choices[f"question {number}"] = "candidate", number
+    monkeypatch.setattr(choices_module, "LIMIT", path.stat().st_size - 1)
+    kept = Choices(path)
+    assert 30 < len(kept) < 60 and kept["question 99"] == ("candidate", 99)
+    assert path.stat().st_size < choices_module.LIMIT * 0.6 and Choices(path) == kept
+
+
+def test_files_of_the_folder_that_were_used_longest_ago_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, older = path.with_name("old.jsonl"), path.with_name("older.jsonl")
+    for age, file in enumerate((path, old, older)):
+        Choices(file)["question"] = "candidate", 0
+        os.utime(file, (1000 - age, 1000 - age))
+    monkeypatch.setattr(choices_module, "FOLDER_LIMIT", 2 * path.stat().st_size)
+    assert Choices(path) and old.exists() and not older.exists()
+
+
+def test_what_garbage_holds_of_l1_has_no_candidate_asked_again(
+    board_device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ttnn = board_device.namespace(dry_run=True)
+    options = {"device": BOARD, "dry_run": True}
+    layer = torch.nn.Linear(2048, 1024)
+    searched: list[Any] = []
+    search = Recorder._by_cost
+    monkeypatch.setattr(Recorder, "_by_cost", lambda self, *given: searched.append(given) or search(self, *given))
+    gc.collect()
+    gc.disable()
+    try:
+        for _number in range(2):
+            torch._dynamo.reset()
+            with torch.no_grad():
+                torch.compile(layer, backend="ttnn", options=options)(torch.zeros(256, 2048))
+            assert len(searched) == 1, "the second graph asks what the first did"
+            place = {"device": board_device.handle, "memory_config": ttnn.L1_MEMORY_CONFIG}
+            cycle: list[Any] = [ttnn.empty((1024, 1024), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, **place)]
+            cycle.append(cycle)
+            del cycle
+    finally:
+        gc.enable()
 
 
 def test_boards_and_lowerings_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

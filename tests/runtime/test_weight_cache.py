@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from torch import nn
 import tt_dynamo
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.report import GraphReport
+from tt_dynamo.runtime.folder import remove_least_recent
 from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weight_cache import WeightCache
 
@@ -210,12 +212,39 @@ def test_two_processes_fill_one_folder_at_once(fresh_process: FreshProcess, fold
     assert len(files(folder)) == 1 and counts(report) == (1, 0)
 
 
+# --- the limit ------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_files_go_where_a_folder_has_more_bytes_than_allowed(
+    board_device: Any, folder: Path
+) -> None:
+    first, second, third = (torch.full((256, 256), float(number)) for number in (1, 2, 3))
+    lifted(board_device, folder, first)
+    (file,) = files(folder)
+    limit = 2 * file.stat().st_size
+    lifted(board_device, folder, second, limit=limit)
+    for age, path in enumerate([file, *(path for path in files(folder) if path != file)]):
+        os.utime(path, (1000 + age, 1000 + age))
+    assert counts(lifted(board_device, folder, first)) == (1, 0), "which is used now, after the second"
+    assert counts(lifted(board_device, folder, third, limit=limit)) == (0, 1)
+    assert len(files(folder)) == 2
+    assert counts(lifted(board_device, folder, first)) == counts(lifted(board_device, folder, third)) == (1, 0)
+    assert counts(lifted(board_device, folder, second)) == (0, 1)
+
+
+def test_a_file_that_another_process_removed_meanwhile_is_no_error(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"12345")
+    gone = [tmp_path / "gone", Path("/proc/version")]
+    assert remove_least_recent([*gone, kept], 4) == 0 and not kept.exists()
+
+
 # --- keys -----------------------------------------------------------------------------------------------------------
 
 
-def lifted(device: Any, folder: Path, tensor: torch.Tensor, spec: Spec = SPEC) -> GraphReport:
+def lifted(device: Any, folder: Path, tensor: torch.Tensor, spec: Spec = SPEC, limit: int = 1 << 30) -> GraphReport:
     report = GraphReport("graph", "a board")
-    border = Border(device, device.namespace(), dry_run=False, cache=WeightCache(folder, report))
+    border = Border(device, device.namespace(), dry_run=False, cache=WeightCache(folder, report, limit))
     assert border.up_first(tensor, spec).shape == spec.shape
     return report
 
@@ -254,7 +283,7 @@ def test_a_prepared_weight_of_hardware_is_loaded_as_it_was_prepared(board_device
     found = []
     for expected in ((0, 1), (1, 0)):
         report = GraphReport("graph", "a board")
-        border = Border(hardware, ttnn, dry_run=False, cache=WeightCache(folder, report))  # type: ignore[arg-type]
+        border = Border(hardware, ttnn, dry_run=False, cache=WeightCache(folder, report, 1 << 30))  # type: ignore[arg-type]
         found.append(border.up_first(torch.ones(256, 256), spec))
         assert counts(report) == expected and not report.notes
     assert found[0].spec == found[1].spec and found[1].dtype == ttnn.bfloat8_b and found[1].device() is not None

@@ -1,6 +1,7 @@
 """From an ATen graph to a program: passes, placement, layouts, tracing, and again where TTNN refused something."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import time
@@ -11,11 +12,12 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 
+from tt_dynamo.compiler.choices import Tunings, tunings_path
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
 from tt_dynamo.compiler.decisions import Decisions
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
-from tt_dynamo.compiler.fit import explained
+from tt_dynamo.compiler.fit import collect_l1, explained
 from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
 from tt_dynamo.compiler.states import keep_outputs, keep_states
@@ -39,11 +41,14 @@ from tt_dynamo.passes.place.memory import assign_memory
 from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
+from tt_dynamo.report.tunings import Tuned
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weight_cache import WeightCache
 from tt_dynamo.runtime.weights import WeightStore
+from tt_dynamo.tuner.device_clock import DeviceClock
+from tt_dynamo.tuner.tuner import EstimateClock, Tuner
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +83,15 @@ class Compiler:
             self._run_passes()
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
         recorder = recorder_for(self.ttnn, self.device, self.options, configs)
+        recorder.settings = dataclasses.replace(
+            recorder.settings, **_search_settings(self.ttnn, self.device, self.options)
+        )
         self.decisions.configs = configs
         while True:
             with self._stage("placement"):
                 graph, sides = self._place()
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
+                collect_l1(self.ttnn, self.device.handle)
                 traced = Trace(graph, sides, self.ttnn, self.device, recorder).run()
             if not self.decisions.learn(traced.refused, traced.wants_block_sharding, traced.left_l1):
                 break
@@ -93,6 +102,8 @@ class Compiler:
         self.dump.graph("place_and_assign_layouts", placed)
         self._report_decisions()
         self.report.notes += configs.notes()
+        if self.options.tune:
+            self.report.notes += _tuning_notes(self.device, self.options)
         self.report.configured_for = f"@{configs.phase}@{configs.board}"
         with self._stage("codegen"):
             program = self._program(placed, sides, traced, recorder.settings)
@@ -165,7 +176,7 @@ class Compiler:
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype)
         arrange_outputs(graph)
-        if self.options.optimize != "off":
+        if self.options.optimize == "latency":
             grid = self.device.handle.compute_with_storage_grid_size()
             assign_memory(graph, sides, (grid.x, grid.y), self.decisions.times_l1_refused)
         return graph, sides
@@ -211,7 +222,7 @@ class Compiler:
         results = placed.graph.output_node().args[0]
         strict = self.options.fallback == "error"
         folder = None if self.options.dry_run else self.options.weight_cache  # a dry run has no contents to keep
-        cache = None if folder is None else WeightCache(folder, self.report)
+        cache = None if folder is None else WeightCache(folder, self.report, self.options.weight_cache_limit)
         border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run, cache)
         return Program(
             source=self.report.code,
@@ -261,12 +272,34 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
             report.transfers.append(Transfer(meta.label(node), direction, meta.transferred(node)))
     chosen = [node for node in traced.graph.nodes if node in meta.choice]
     report.choices = [Choice(**meta.choice(n), node=meta.source(n), module=meta.module(n)) for n in chosen]
+    report.tuned = [_tuned(node) for node in chosen if node in meta.tuning]
     for spec in (use.spec for use in traced.weights if use.spec is not None):
         report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
     states = sum(spec_bytes(state.spec) for state in traced.states)
     report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
     report.peak_dram_bytes += report.weight_bytes + states
     report.held_results = len(traced.kept)
+
+
+def _tuning_notes(device: Device, options: Options) -> list[str]:
+    if options.optimize != "latency":
+        return [f"tune: nothing is timed where optimize is {options.optimize!r}"]
+    times = f"times are the estimate's, not measured: {device.board} is emulated"
+    return [f"tune: {times}"] if device.emulated else []
+
+
+def _tuned(call: Node) -> Tuned:
+    found = meta.tuning(call)
+    return Tuned(**dataclasses.asdict(found), gain=found.gain, node=meta.source(call), module=meta.module(call))
+
+
+def _search_settings(ttnn: Any, device: Device, options: Options) -> dict[str, Any]:
+    """By what lowerings choose between calls: least time, also as the tuner found it, or fewest bytes."""
+    if options.optimize != "latency":
+        return {"searches": False, "saves_memory": options.optimize == "memory"}
+    clock = EstimateClock() if device.emulated else DeviceClock(ttnn, device.handle)
+    kept = device.resource(Tunings, tunings_path(device))
+    return {"searches": True, "tuner": Tuner(kept, clock if options.tune else None)}
 
 
 def _config_of(call: Node) -> dict[str, Any]:

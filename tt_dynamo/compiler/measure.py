@@ -134,7 +134,10 @@ def _peak(events: list[dict], kind: str) -> int:
 
 
 def peak_of_a_core(events: list[dict]) -> int:
-    """Most bytes of L1 that one core holds at once: its part of each buffer, and the circular buffers of a kernel."""
+    """Most bytes of L1 that one core holds at once: its part of each buffer, and the circular buffers of a kernel.
+
+    Those of products and norms are not among the events that TTNN 0.81 captures.
+    """
     buffers, peak = 0, 0
     circular: Counter[tuple[int, int]] = Counter()  # bytes of each core, by its column and row
     for event in events:

@@ -55,6 +55,8 @@ class Settings:
     # Values that a lowering had to shard anew, and wants block-sharded.
     wants_block_sharding: MutableSequence[Any] = dataclasses.field(default_factory=list, compare=False)
     lofi_kernel_config: Any = None
+    saves_memory: bool = False  # whether of several calls that which takes the fewest bytes of L1 is to be made
+    tuner: Any = None  # of `tt_dynamo.tuner`, which knows what was timed; None where nothing is looked for
     configs: Any = None  # of `tt_dynamo.compiler.configs`
 
     @property

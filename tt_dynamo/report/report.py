@@ -130,7 +130,8 @@ class GraphReport:
     as a key of the option `configs` has them, "@decode@n150".
 
     `peak_dram_bytes` are of the whole board, `peak_l1_bytes` of one core: buffers and circular buffers that it holds at
-    once. An interleaved buffer takes its share of it, a sharded one its shard.
+    once. An interleaved buffer takes its share of it, a sharded one its shard. TTNN 0.81 does not tell the circular
+    buffers of products and norms, which are not in it.
 
     `new_allocations` counts the buffers of a steady call that lie where none of the call before lay, while the caller
     holds those of its results that stay on the device (`held_results`); without any, 0 is good. None if not measured.

@@ -5,7 +5,8 @@
 The file is TTNN's own, of the tensor as it lies on the device. The key is a digest of the contents that go up, of the
 spec they go up at, and of the board and the versions that convert them; so nothing is ever found for other contents.
 The digest is that of the key and the file: a file that was damaged, or put there by somebody, is not read. Files appear
-whole, by being renamed, and equal contents make equal files, so any number of processes may share a folder.
+whole, by being renamed, and equal contents make equal files, so any number of processes may share a folder. Where the
+files of a folder have more bytes than allowed, the least recently used go: reading a file is using it.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from tt_dynamo.ir.errors import TTNN_ERRORS
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.report.report import GraphReport
+from tt_dynamo.runtime.folder import mark_used, remove_least_recent
 
 if TYPE_CHECKING:
     from tt_dynamo.runtime.transfer import Border
@@ -37,12 +39,16 @@ CHUNK = 1 << 22  # bytes that one thread digests at a time
 
 
 class WeightCache:
-    """The weights of one program in a folder. `report` counts what was read and written, and notes what went wrong."""
+    """The weights of one program in a folder of at most `limit` bytes, beside the file that is being written.
 
-    def __init__(self, folder: str | os.PathLike[str], report: GraphReport) -> None:
+    `report` counts what was read and written, and notes what went wrong.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], report: GraphReport, limit: int) -> None:
         self._folder = Path(folder).expanduser()
-        self._report = report
+        self._report, self._limit = report, limit
         self._writable = True
+        self._bytes: int | None = None  # in the folder, once something was written
 
     def up(self, border: "Border", tensor: torch.Tensor, spec: Spec) -> Any:
         """What `border.up` gives, from a file where there is one; else there is one from now on."""
@@ -60,6 +66,7 @@ class WeightCache:
         try:
             for path in sorted((self._folder / key).glob(f"*{SUFFIX}")):
                 if path.stem == _file_digest(key, path):
+                    mark_used(path)
                     tensor = border.namespace.load_tensor(path, device=border.device.handle)
                     self._report.weights_read += 1
                     return tensor
@@ -86,10 +93,17 @@ class WeightCache:
                 if other != path:
                     other.unlink(missing_ok=True)
             self._report.weights_written += 1
+            self._keep_the_limit(path)
         except (OSError, *TTNN_ERRORS) as error:
             self._writable = False
             reason = error if isinstance(error, OSError) else ttnn_reason(error)
             self._note(f"{self._folder} cannot be written ({reason}); this graph's weights are not kept")
+
+    def _keep_the_limit(self, written: Path) -> None:
+        if self._bytes is not None:
+            self._bytes += written.stat().st_size
+        if self._bytes is None or self._bytes > self._limit:
+            self._bytes = remove_least_recent(self._folder.glob(f"*/*{SUFFIX}"), self._limit)
 
     def _note(self, text: str) -> None:
         note = f"weight cache: {text}"
