@@ -101,12 +101,12 @@ def _depths_and_shares(cores: Blocks, depths, shares):
 
 def _on_cores(ttnn: TTNN, cores: Blocks, activation, candidate):
     """The keywords of a product of which each core computes height x width tiles."""
-    subblock = _subblock(ttnn, candidate.get("out_block_h", cores.height), cores.width)
-    program = program_config(ttnn, cores, activation_of(ttnn, activation), candidate, subblock)
+    size = subblock(ttnn, candidate.get("out_block_h", cores.height), cores.width)
+    program = program_config(ttnn, cores, activation_of(ttnn, activation), candidate, size)
     return {"program_config": program, "compute_kernel_config": ttnn.settings.weight_kernel_config}
 
 
-def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock):
+def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock_size):
     """How each core computes height x width tiles of a product; in one dimension where it is to send in0 to all.
 
     activation: as `ttnn.linear` takes it.
@@ -122,7 +122,7 @@ def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock):
     return kind(
         compute_with_storage_grid_size=ttnn.CoreCoord(cores.columns, cores.rows),
         **candidate,
-        **subblock,
+        **subblock_size,
         per_core_M=cores.height,
         per_core_N=cores.width,
         **({} if one_dimension else {"transpose_mcast": False}),
@@ -131,9 +131,10 @@ def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock):
     )
 
 
-def _subblock(ttnn: TTNN, height, width):
+def subblock(ttnn: TTNN, height, width, operation="ttnn.linear"):
     """The largest part of a core's result that its registers hold; several rows at once only of whole rows."""
-    most = 4 if ttnn.settings.weight_kernel_config.fp32_dest_acc_en else 8
+    usual = ttnn.settings.weight_kernel_config.fp32_dest_acc_en
+    most = 4 if ttnn.settings.config(operation).get("fp32_accumulation", usual) else 8
     columns = divisors(width, most)[0]
     rows = divisors(height, most // columns)[0] if columns == width else 1
     return {"out_subblock_h": rows, "out_subblock_w": columns}

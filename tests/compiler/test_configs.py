@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from comparison import assert_same
+from encoders import bert, tokens
 from fresh_process import BOARD
 from small_models import Attention, Feedforward
 from torch import nn
@@ -89,6 +90,58 @@ def test_a_product_is_computed_in_blocks_as_wide_as_asked() -> None:
     (program,) = [line for line in report.code.splitlines() if "MatmulMultiCoreReuseMultiCastProgramConfig(" in line]
     assert "in0_block_w=2" in program and "per_core_M=1, per_core_N=1" in program
     assert compiled(Feedforward(), X, configs=report.configs()).code == report.code
+
+
+def test_a_product_for_which_a_program_was_chosen_takes_the_blocks_and_cores_that_are_asked_for() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(1024, 1024), torch.randn(512, 1024)
+    chosen = compiled(model, x)
+    assert "in0_block_w=" in chosen.code and "in0_block_w=2," not in chosen.code
+    report = compiled(model, x, configs={"*": {"in0_block_w": 2, "grid": [4, 4]}})
+    (config,) = configs_of(report, "ttnn.linear")
+    assert (config["in0_block_w"], config["grid"]) == (2, [4, 4]) and not report.notes
+    assert "in0_block_w=2," in report.code and "CoreCoord(4, 4)" in report.code
+    assert compiled(model, x, configs=report.configs()).code == report.code
+    refused = compiled(model, x, configs={"*": {"in0_block_w": 3}})
+    assert refused.code == chosen.code and "in0_block_w 3 on 8 x 8 cores left out" in refused.notes[0]
+
+
+def test_a_product_of_block_shards_takes_the_blocks_that_are_asked_for_and_notes_a_grid() -> None:
+    model, inputs = bert(1), tokens(8, seq=64)
+
+    def run(configs: Any) -> Any:
+        torch._dynamo.reset()
+        options = {"device": BOARD, "dry_run": True, "configs": configs}
+        with tt_dynamo.record() as (reports), torch.no_grad():
+            torch.compile(model.eval(), backend="ttnn", options=options)(**inputs)
+        return reports[0]
+
+    plain = run({})
+    assert "BLOCK_SHARDED" in plain.code and not plain.notes
+    report = run({"*.intermediate.dense": {"in0_block_w": 1}, "*.layer.0.output.dense": {"grid": [2, 2]}})
+    configs = [each.config for each in report.operations if "in0_block_w" in each.config]
+    assert [config["in0_block_w"] for config in configs] == [1]
+    (note,) = report.notes
+    assert note.startswith("configs: grid [2, 2] left out for ttnn.linear") and "its shards lie on" in note
+    assert run(json.loads(json.dumps(report.configs()))).code == report.code
+
+
+def test_a_linear_layer_in_lofi_has_the_fidelity_and_the_accumulation_of_its_config() -> None:
+    wanted = {"fidelity": "HiFi2", "fp32_accumulation": True}
+    report = compiled(Feedforward(), X, configs={"up": wanted}, math_fidelity="LoFi", fp32_accumulation=False)
+    first, second = configs_of(report, "ttnn.linear")
+    assert wanted.items() <= first.items() and (second["fidelity"], second["fp32_accumulation"]) == ("LoFi", False)
+    again = compiled(Feedforward(), X, configs=report.configs(), math_fidelity="LoFi", fp32_accumulation=False)
+    assert again.code == report.code and not report.notes
+
+
+def test_a_product_that_accumulates_in_float32_by_its_config_has_subblocks_that_its_registers_hold() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(1024, 1024), torch.randn(512, 1024)
+    wanted = {"fp32_accumulation": True, "fidelity": "HiFi2"}
+    report = compiled(model, x, configs={"*": wanted}, fp32_accumulation=False)
+    assert "in0_block_w=" in report.code and not report.notes
+    assert configs_of(report, "ttnn.linear")[0]["fp32_accumulation"] is True
 
 
 def test_weights_have_the_dtype_that_a_config_says_before_that_of_the_option() -> None:

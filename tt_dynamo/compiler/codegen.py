@@ -26,10 +26,11 @@ Names = Mapping[Any, str]  # of nodes, and of the texts of expressions, where th
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """A Python expression in a program and the object that it makes."""
+    """A Python expression in a program and the object that it makes; of one that was constructed, the keywords."""
 
     text: str
     value: Any = dataclasses.field(default=None, compare=False)
+    keywords: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         return self.text

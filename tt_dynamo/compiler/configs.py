@@ -8,8 +8,9 @@ What must hold: a config that says what is done anyway changes nothing, so that 
 program.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
@@ -23,8 +24,8 @@ from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, require_one_of
 from tt_dynamo.ir.spec import Blocks, Value, on_device, tiles
 from tt_dynamo.ir.ttnn_internals import lacks_argument
-from tt_dynamo.lowering.matmul import program_config
-from tt_dynamo.lowering.memory import divisors
+from tt_dynamo.lowering.matmul import program_config, subblock
+from tt_dynamo.lowering.memory import is_sharded
 from tt_dynamo.lowering.workarounds import compute_kernel_config, fidelity_is_wrong
 
 Config = Mapping[str, Any]
@@ -39,6 +40,7 @@ DECODE = (
     operators.capped_attention_decode,
 )
 PRODUCTS = ("ttnn.linear", "ttnn.matmul")
+CORES = frozenset({"grid", "in0_block_w"})
 PRECISION = ("compute_kernel_config", "compute_config")  # as operations name that argument
 
 
@@ -77,6 +79,7 @@ class Configs:
         self._made: dict[tuple[str, bool], Any] = {}  # compute kernel configs
         self.ttnn: Any = None
         self._met: set[str] = set()
+        self._how = "ask"  # what becomes of `CORES`
         self.begin()
 
     def begin(self) -> None:
@@ -176,7 +179,7 @@ class Configs:
             given = _changed(kwargs, changes)
             return make(given), given
         except Refused as error:
-            if not changes:
+            if not changes or self._how == "insist":
                 raise
             if config.get("strict"):
                 self._refuse(path, " and ".join(what for what, _ in changes), error)
@@ -206,8 +209,9 @@ class Configs:
 
     def question(self, operation: str) -> tuple[Any, ...]:
         """What of the config an answer of TTNN depends on, beside the candidates."""
-        config = self.find(operation)
-        return tuple((field, config[field]) for field in ("fidelity", "fp32_accumulation", "memory") if field in config)
+        config, fields = self.find(operation), ["fidelity", "fp32_accumulation", "memory"]
+        fields += sorted(CORES) if self._how == "insist" else []
+        return tuple((field, config[field]) for field in fields if field in config)
 
     def described(self, kwargs: Arguments, given: Arguments, result: Any, operands: list[Value]) -> dict[str, Any]:
         """The config of a call that the lowering made with `kwargs` and that went through with `given`."""
@@ -215,31 +219,62 @@ class Configs:
         if name := self._precision_of(kwargs):
             found["fidelity"] = given[name].math_fidelity.name
             found["fp32_accumulation"] = bool(given[name].fp32_dest_acc_en)
-        if program := given.get("program_config") if "program_config" not in kwargs else None:
-            grid = program.compute_with_storage_grid_size
-            found.update(in0_block_w=program.in0_block_w, grid=[grid.x, grid.y])
+        program = given.get("program_config")
+        if program is not None and program is not kwargs.get("program_config"):
+            found["in0_block_w"] = program.in0_block_w
+            if grid := getattr(program, "compute_with_storage_grid_size", None):
+                found["grid"] = [grid.x, grid.y]
         elif self._has_all_cores(kwargs):
             found["grid"] = [given["core_grid"].x, given["core_grid"].y]
         memory = "" if "memory_config" in kwargs else memory_of(result, operands)
         return {**found, "memory": memory} if memory else found
 
     def _precision_of(self, kwargs: Arguments) -> str:
-        """The keyword that has the precision of the settings, "" where the lowering chose another, or none."""
-        usual = self.ttnn.settings.compute_kernel_config
-        return next((name for name in PRECISION if kwargs.get(name) is usual is not None), "")
+        """The keyword that has a precision of the settings, "" where the lowering chose another, or none."""
+        settings = self.ttnn.settings
+        usual = settings.compute_kernel_config, settings.weight_kernel_config  # which differ in LoFi
+        return next((name for name in PRECISION if any(kwargs.get(name) is each is not None for each in usual)), "")
 
     def _has_all_cores(self, kwargs: Arguments) -> bool:
         return kwargs.get("core_grid") is self.ttnn.settings.core_grid is not None
 
+    def asks_for_cores(self, operation: str) -> bool:
+        """Whether the config says which cores compute this product, or how much they take at once."""
+        return operation in PRODUCTS and not CORES.isdisjoint(self.find(operation))
+
+    @contextlib.contextmanager
+    def cores(self, how: str) -> Iterator[None]:
+        """What becomes of grid and in0_block_w inside: calls without them are refused ("insist"), or all ("ignore")."""
+        before, self._how = self._how, how
+        try:
+            yield
+        finally:
+            self._how = before
+
+    def refuse_cores(self, operation: str, reason: object) -> None:
+        """Note that TTNN took no candidate with the cores of the config; raises Refused where it is strict."""
+        if self.refusal:
+            raise Refused(self.refusal)
+        config = self.find(operation)
+        grid = config.get("grid", self.ttnn.settings.grid_size)
+        width = config.get("in0_block_w")
+        what = f"grid {list(grid)}" if width is None else f"in0_block_w {width} on {grid[0]} x {grid[1]} cores"
+        self._refuse_or_leave_out(operation, config, what, reason)
+
     def _changes(self, path: str, config: Config, operands: list[Value], kwargs: Arguments) -> Iterable[Change]:
         """What the config changes of the keywords, each with its name; only what differs from what they are."""
         if name := self._precision_of(kwargs):
-            yield from self._precision(path, config, name)
-        if self._has_all_cores(kwargs):
-            yield from self._cores(path, config, operands, kwargs)
+            yield from self._precision(path, config, name, kwargs[name])
+        asked = {field: config[field] for field in CORES & config.keys()} if self._how != "ignore" else {}
+        if asked and (path in PRODUCTS or self._has_all_cores(kwargs)):
+            try:
+                yield from self._cores(path, config, operands, kwargs)
+            except Refused as error:
+                if self._how == "insist":
+                    raise
+                self.refuse_cores(path, str(error))
 
-    def _precision(self, path: str, config: Config, name: str) -> Iterable[Change]:
-        usual = self.ttnn.settings.compute_kernel_config
+    def _precision(self, path: str, config: Config, name: str, usual: Any) -> Iterable[Change]:
         before = usual.math_fidelity.name, bool(usual.fp32_dest_acc_en)
         fidelity, float32 = config.get("fidelity", before[0]), config.get("fp32_accumulation", before[1])
         what = f"fidelity {fidelity!r} with fp32_accumulation {float32}"
@@ -256,23 +291,47 @@ class Configs:
 
     def _cores(self, path: str, config: Config, operands: list[Value], kwargs: Arguments) -> Iterable[Change]:
         usual = self.ttnn.settings.grid_size
-        grid = config.get("grid", usual)
-        if grid[0] > usual[0] or grid[1] > usual[1]:
+        grid: tuple[int, int] | None = config.get("grid")
+        if grid is not None and (grid[0] > usual[0] or grid[1] > usual[1]):
             reason = f"{self.board} has {usual[0]} columns and {usual[1]} rows of cores"
             self._refuse_or_leave_out(path, config, f"grid {list(grid)}", reason)
-            grid = usual
+            grid = None
         width = config.get("in0_block_w") if path in PRODUCTS else None
-        what = f"in0_block_w {width} on {grid[0]} x {grid[1]} cores"
-        if width is not None and not _is_plain_product(operands, kwargs):
-            self._refuse_or_leave_out(path, config, what, "only for one matrix as it lies, with relu, silu or gelu")
+        if "program_config" in kwargs:
+            yield from self._other_cores(grid, width, path, operands, kwargs)
+        elif width is not None and not _is_plain_product(operands, kwargs):
+            raise Refused("only for one matrix as it lies, with relu, silu or gelu")
         elif width is not None:
-            program = self._product_program(grid, width, operands, kwargs)
+            program = self._product_program(grid or usual, width, path, operands, kwargs.get("activation"))
+            what = f"in0_block_w {width} on {(grid or usual)[0]} x {(grid or usual)[1]} cores"
             yield what, {"core_grid": None, "activation": None, "program_config": program}
-            return
-        if grid != usual:
+        elif grid not in (None, usual) and not self._has_all_cores(kwargs):
+            raise Refused("TTNN itself chooses the cores of this call")
+        elif grid not in (None, usual):
             yield f"grid {list(grid)}", {"core_grid": self.ttnn.CoreGrid(x=grid[0], y=grid[1])}
 
-    def _product_program(self, grid: tuple[int, int], width: int, operands: list[Value], kwargs: Arguments) -> Any:
+    def _other_cores(
+        self, grid: tuple[int, int] | None, width: int | None, path: str, operands: list[Value], kwargs: Arguments
+    ) -> Iterable[Change]:
+        """What changes of a product for which the lowering made a program config."""
+        kind, made = self.ttnn.made(kwargs["program_config"])
+        cores = made.get("compute_with_storage_grid_size")
+        taken = (cores.x, cores.y) if cores is not None else None
+        if grid not in (None, taken):
+            memory = kwargs.get("memory_config")
+            if taken is None or any(map(is_sharded, operands)) or (memory is not None and memory.is_sharded()):
+                raise Refused(f"its shards lie on {f'{taken[0]} x {taken[1]}' if taken else 'other'} cores")
+            depth = width or made["in0_block_w"]
+            program = self._product_program(grid, depth, path, operands, made.get("fused_activation"))
+        elif width in (None, made["in0_block_w"]):
+            return
+        else:
+            program = getattr(self.ttnn, kind)(**{**made, "in0_block_w": width})
+        yield f"in0_block_w {width} on {grid or taken} cores", {"program_config": program}
+
+    def _product_program(
+        self, grid: tuple[int, int], width: int, path: str, operands: list[Value], activation: Any
+    ) -> Any:
         """How a product of these operands is computed in blocks of `width` tiles along the inner dimension.
 
         One row of tiles is shared by all cores (1D); more are in blocks, rows of cores by columns (2D).
@@ -285,12 +344,8 @@ class Configs:
             blocks["mcast_in0"] = True
         else:
             per_core = math.ceil(rows / grid[1]), math.ceil(columns / grid[0])
-        # Tiles of a subblock, which lies in the destination registers; 8 fit where they accumulate in bfloat16.
-        limit = 4
-        sizes = [(h, w) for h in divisors(per_core[0], limit) for w in divisors(per_core[1], limit) if h * w <= limit]
-        high, wide = max(sizes, key=lambda size: (size[0] * size[1], size[1]))
-        subblock = {"out_subblock_h": high, "out_subblock_w": wide}
-        return program_config(self.ttnn, Blocks(*grid, *per_core), kwargs.get("activation"), blocks, subblock)
+        size = subblock(self.ttnn, *per_core, path)
+        return program_config(self.ttnn, Blocks(*grid, *per_core), activation, blocks, size)
 
     def _refuse_or_leave_out(self, path: str, config: Config, what: str, reason: object) -> None:
         if config.get("strict"):

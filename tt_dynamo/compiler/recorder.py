@@ -14,22 +14,25 @@ import json
 import math
 import operator
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
+from torch.fx.node import map_aggregate
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from tt_dynamo.compiler.codegen import Expression, arguments_text
+from tt_dynamo.compiler.measure import peak_of_a_core
 from tt_dynamo.configs import CHUNKS
 from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Blocks, Interleaved, Value, on_device, spec_of
 from tt_dynamo.ir.torch_internals import erase, last_node, nodes_after
-from tt_dynamo.ir.ttnn_internals import ttnn_reason
+from tt_dynamo.ir.ttnn_internals import graph_capture, ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import first_accepted
+from tt_dynamo.tuner.tuner import Candidate
 
 # Estimates of two candidates that differ by less say nothing: tests/estimate has how often variants are ordered right.
 CLOSE = 1.05
@@ -76,15 +79,19 @@ class Recorder:
         setattr(self, name, result)
         return result
 
-    def note(self, value: Any, text: str) -> Any:
+    def note(self, value: Any, text: str, keywords: Mapping[str, Any] | None = None) -> Any:
         """Remember the expression that stands for `value` in the program."""
-        self._known.setdefault(id(value), Expression(text, value))
+        self._known.setdefault(id(value), Expression(text, value, keywords or {}))
         return value
+
+    def made(self, value: Any) -> tuple[str, Mapping[str, Any]]:
+        """The class and the keywords that made an object of TTNN."""
+        return type(value).__name__, self._known[id(value)].keywords
 
     def _construct(self, cls: type, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """An object of TTNN, which is remembered with its expression."""
         positional, named = self._written((args, kwargs))
-        return self.note(cls(*args, **kwargs), f"{path}({arguments_text(positional, named, {})})")
+        return self.note(cls(*args, **kwargs), f"{path}({arguments_text(positional, named, {})})", kwargs)
 
     def _written(self, arguments: Any) -> Any:
         """Arguments with values replaced by their nodes, and objects of TTNN by the expressions that make them."""
@@ -112,17 +119,42 @@ class Recorder:
         belongs to every key, so that a program does not depend on what was compiled before. Raises Refused, with TTNN's
         words for the first candidate, where all are refused.
         """
-        path, own = self._path_of(key[0]), None
+        path, configs = self._path_of(key[0]), self.settings.configs
+        if configs is None or not configs.asks_for_cores(path):
+            return self._choose(path, key, candidates, call, costed)
+        try:
+            with configs.cores("insist"):
+                return self._choose(path, key, candidates, call, costed)
+        except Refused as error:
+            reason = str(error)
+        configs.refuse_cores(path, reason)
+        with configs.cores("ignore"):
+            return self._choose(path, key, candidates, call, costed)
+
+    def _choose(
+        self, path: str, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R], costed: bool
+    ) -> R:
+        """What `choose` gives, whose `key` names the operation at `path`, as the config says it."""
+        own = None
         if self.settings.configs is not None:
             candidates, own = self.settings.configs.preferred(path, candidates)
         asked, names = self._question(path, key, candidates), list(map(_text, candidates))
         chosen, count = self.settings.choices.get(asked, ("", 0))
         before = last_node(self._graph)
+        tuning = None
+        if costed and own is None and len(candidates) > 1 and self.settings.tuner is not None:
+            tuning = self._tuning(path, asked, key, candidates, call)
+            chosen = chosen if tuning is None else tuning.winner
         ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
-        if costed and chosen not in names and own is None and self.settings.searches:
-            ordered = self._by_cost(candidates, call, before)
+        attempt: Callable[[C], R] = call
+        is_sought = chosen not in names and own is None
+        has_chunks = any(isinstance(each, dict) and not each.keys().isdisjoint(CHUNKS) for each in candidates)
+        if is_sought and self.settings.saves_memory and (costed or has_chunks):
+            ordered = self._by_bytes(candidates, call)
+        elif is_sought and costed and self.settings.searches:
+            ordered, attempt = self._by_cost(candidates, call, before)
         try:
-            accepted, result, refused = first_accepted(ordered, call, (Refused,), lambda: erase_after(before))
+            accepted, result, refused = first_accepted(ordered, attempt, (Refused,), lambda: erase_after(before))
         except Refused as error:
             if own is not None:
                 self.settings.configs.refuse_chunks(path, own, error)
@@ -136,23 +168,79 @@ class Recorder:
         made = last_node(self._graph)
         if len(candidates) > 1 and made is not before:
             meta.choice.set(made, {"operation": key[0], "candidate": chosen, "refused": count})
+            if tuning is not None and tuning.winner == chosen:
+                meta.tuning.set(made, tuning)
         if isinstance(accepted, dict) and meta.path.get(made, "") == path and made in meta.config:
             meta.config(made).update({name: accepted[name] for name in CHUNKS if name in accepted})
         return result
 
-    def _by_cost(self, candidates: Sequence[C], call: Callable[[C], Any], before: Node) -> list[C]:
-        """The candidates with the best one first, of those that TTNN accepts."""
-        costs = []
+    def _by_cost(
+        self, candidates: Sequence[C], call: Callable[[C], R], before: Node
+    ) -> tuple[list[C], Callable[[C], R]]:
+        """The candidates with the best one first, and what calls one: the one that was tried last need not be again.
+
+        They are tried from the last to the first, which is what TTNN would choose, and most often the best.
+        """
+        costs = [math.inf] * len(candidates)
+        made: list[R] = []
+        for at in reversed(range(len(candidates))):
+            made.clear()  # with its tensors, which would take L1 of the next
+            erase_after(before)
+            with contextlib.suppress(Refused):
+                made.append(call(candidates[at]))
+                costs[at] = self._seconds_after(before)
+        best = _cheapest(costs)
+        ordered = [candidates[best], *candidates[:best], *candidates[best + 1 :]]
+        if best == 0 and made:
+            return ordered, lambda candidate: made.pop() if made else call(candidate)
+        made.clear()
+        erase_after(before)
+        return ordered, call
+
+    def _by_bytes(self, candidates: Sequence[C], call: Callable[[C], Any]) -> list[C]:
+        """The candidates, those first that take the fewest bytes of a core's L1.
+
+        TTNN counts them without dispatching a call: buffers, and of attention circular buffers as well. Products write
+        to DRAM and it tells no circular buffers of theirs, so they stay in their order.
+        """
+        before, capture, sizes = last_node(self._graph), graph_capture(self._module), []
         for candidate in candidates:
-            seconds = math.inf
+            size = math.inf
+            capture.begin_graph_capture(self._module.graph.RunMode.NO_DISPATCH)
+            try:
+                with contextlib.suppress(Refused):
+                    call(candidate)
+                    size = 0
+            finally:
+                size += peak_of_a_core(capture.end_graph_capture())
+            erase_after(before)
+            sizes.append(size)
+        return [candidates[at] for at in sorted(range(len(candidates)), key=sizes.__getitem__)]
+
+    def _tuning(
+        self, path: str, asked: Any, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], Any]
+    ) -> Any:
+        """What the tuner knows of a question, or finds out if it has a clock; None if neither."""
+        tuner, before = self.settings.tuner, last_node(self._graph)
+        found = tuner.find(asked, list(map(_text, candidates)))
+        if found is not None or tuner.clock is None:
+            return found
+        tried = []
+        for candidate in candidates:
             with contextlib.suppress(Refused):
                 call(candidate)
-                kernels = [c.seconds for n in nodes_after(before) if n in meta.cost and (c := meta.cost(n)).seconds]
-                seconds = sum(kernels) + len(kernels) * self.settings.chip.launch_gap_seconds
+                tried.append(Candidate(_text(candidate), self._seconds_after(before), Replay(nodes_after(before))))
             erase_after(before)
-            costs.append(seconds)
-        best = next(at for at, seconds in enumerate(costs) if seconds <= min(costs) * CLOSE)
-        return [candidates[best], *candidates[:best], *candidates[best + 1 :]]
+        if not tried:
+            return None
+        usual = tried[_cheapest([candidate.seconds for candidate in tried])].name
+        operands = {value.node: value.tensor for value in _values(key)}
+        return tuner.tune(asked, path, usual, tried, operands)
+
+    def _seconds_after(self, before: Node) -> float:
+        """Estimated seconds of the kernels that were written down behind a node, and of the gaps between them."""
+        kernels = [c.seconds for n in nodes_after(before) if n in meta.cost and (c := meta.cost(n)).seconds]
+        return sum(kernels) + len(kernels) * float(self.settings.chip.launch_gap_seconds)
 
     def _path_of(self, name: str) -> str:
         """The operation of TTNN with a name: "ttnn.transformer.scaled_dot_product_attention"."""
@@ -162,7 +250,8 @@ class Recorder:
 
     def _question(self, path: str, key: Sequence[Any], candidates: Sequence[Any]) -> Any:
         """What an answer depends on; as text, which is kept on disk, unless objects without a text are part of it."""
-        asked: tuple[Any, ...] = _described(key), self.settings.grid_size, self.settings.searches, self._conditions()
+        wanted = "memory" if self.settings.saves_memory else self.settings.searches
+        asked: tuple[Any, ...] = _described(key), self.settings.grid_size, wanted, self._conditions()
         configs = self.settings.configs
         asked += configs.question(path) if configs is not None else ()
         try:
@@ -221,6 +310,32 @@ class Recorder:
         picked = self._graph.call_function(operator.getitem, (node, index), name="part")
         meta.path.set(picked, "getitem")
         return picked
+
+
+def _cheapest(costs: Sequence[float]) -> int:
+    """Which is the first that costs about the least."""
+    return next(at for at, seconds in enumerate(costs) if seconds <= min(costs) * CLOSE)
+
+
+class Replay:
+    """Calls that were written down, to be made again on other tensors; the nodes may be erased meanwhile."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._calls = [(node, node.target, node.args, node.kwargs) for node in nodes]
+
+    def __call__(self, tensors: Mapping[Node, Any]) -> Any:
+        """What the last call gives; tensors: of the operands, by their nodes. Raises RuntimeError as TTNN does."""
+        values, result = dict(tensors), None
+
+        def value_of(leaf: Any) -> Any:
+            if isinstance(leaf, Node):
+                return values[leaf]
+            return leaf.value if isinstance(leaf, Expression) else leaf
+
+        for node, function, args, kwargs in self._calls:
+            positional, named = map_aggregate((args, kwargs), value_of)
+            result = values[node] = function(*positional, **named)
+        return result
 
 
 def _values(arguments: Any) -> list[Value]:
