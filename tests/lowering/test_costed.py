@@ -1,7 +1,9 @@
 """What the estimate chooses: larger blocks of a product, and many cores for a norm of one row of tiles."""
 
 import pytest
+import torch
 from compiled import calls, check, compiled, random, rounded
+from encoders import bert, tokens
 from torch import nn
 
 
@@ -55,3 +57,29 @@ def test_a_product_takes_larger_blocks_where_that_is_faster():
 def test_the_least_products_are_left_to_ttnn():
     report = check(rounded(nn.Linear(64, 64)), random(4, 64))
     assert "program_config" not in report.code
+
+
+def test_memory_takes_less_l1_than_latency_and_computes_the_same():
+    model, x = nn.Sequential(rounded(nn.Linear(1024, 1024)), nn.LayerNorm(1024)), random(1, 512, 1024)
+    fast, quick = compiled(model, x)
+    small, spare = compiled(model, x, optimize="memory")
+    assert spare.peak_l1_bytes < quick.peak_l1_bytes
+    assert spare.estimated_seconds >= quick.estimated_seconds and not spare.fallbacks
+    assert torch.corrcoef(torch.stack((fast.flatten(), small.flatten())))[0, 1] > 0.9999
+
+
+def test_memory_leaves_no_stream_in_l1():
+    model, inputs = bert(1).eval(), tokens(8, seq=64)
+    reports = [compiled(lambda: model(**inputs)[0], dry_run=True, optimize=what)[1] for what in ("latency", "memory")]
+    assert "BLOCK_SHARDED" in reports[0].code and "SHARDED" not in reports[1].code
+    assert reports[1].peak_l1_bytes < reports[0].peak_l1_bytes
+
+
+def test_memory_takes_attention_in_the_smallest_chunks():
+    heads = random(1, 8, 512, 64)
+    chunks = [
+        compiled(nn.functional.scaled_dot_product_attention, heads, heads, heads, dry_run=True, optimize=what)[1]
+        for what in ("latency", "memory")
+    ]
+    assert chunks[1].peak_l1_bytes < chunks[0].peak_l1_bytes
+    assert "k_chunk_size=32" in chunks[1].code and "k_chunk_size=32" not in chunks[0].code
