@@ -86,17 +86,19 @@ class DeviceClock:
             ttnn.release_trace(handle, trace)
 
     def _trace(self, candidate: Candidate, operands: Tensors) -> Any:
-        """A trace of `CALLS` calls; None where the device has no room for one."""
+        """A trace of `CALLS` calls; None where the device has no room for one, or the call cannot be in one."""
         ttnn, handle = self._ttnn, self._handle
         ttnn.synchronize_device(handle)
-        trace = ttnn.begin_trace_capture(handle, cq_id=0)
-        try:
-            for _ in range(CALLS):
-                candidate.run(operands)
-        finally:
+        trace, is_whole = None, False
+        with contextlib.suppress(RuntimeError):
+            trace = ttnn.begin_trace_capture(handle, cq_id=0)
             try:
+                for _ in range(CALLS):
+                    candidate.run(operands)
+            finally:
                 ttnn.end_trace_capture(handle, trace, cq_id=0)
-            except RuntimeError:
+            is_whole = True
+        if trace is not None and not is_whole:
+            with contextlib.suppress(RuntimeError):
                 ttnn.release_trace(handle, trace)
-                trace = None
-        return trace
+        return trace if is_whole else None
