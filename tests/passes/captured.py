@@ -17,7 +17,11 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
+from torch._functorch.aot_autograd import aot_function
+
 import tt_dynamo.backend
+from tt_dynamo.backend import decompositions, describe_inputs, kept_whole, regularize
+from tt_dynamo.capture.inputs import GraphInput
 from tt_dynamo.ir.graph import Context
 
 Pass = Callable[[Graph, Context], int]
@@ -76,24 +80,55 @@ def capture(model: Callable[..., Any], *inputs: Any) -> Captured:
     """The graph of `model(*inputs)`, which must be one graph, before any pass."""
     found: list[Captured] = []
 
+    def compiler(graph: GraphModule, _: Any = None) -> Callable[..., Any]:
+        def run(arguments: list[Any]) -> Any:
+            found.append(Captured(graph, list(arguments)))
+            return graph(*arguments)
+
+        run._boxed_call = True  # type: ignore[attr-defined]
+        return run
+
+    if isinstance(model, nn.Module) or _reads_tensors(model):
+        _through_dynamo(compiler, model, inputs)
+    else:
+        _through_autograd(compiler, model, inputs)
+    (graph,) = found
+    return graph
+
+
+def _reads_tensors(model: Callable[..., Any]) -> bool:
+    """Whether a function has tensors or modules of its own, which Dynamo makes inputs and parameters."""
+    cells = [cell.cell_contents for cell in getattr(model, "__closure__", None) or ()]
+    return any(isinstance(value, (torch.Tensor, nn.Module)) for value in cells)
+
+
+def _through_dynamo(compiler: Callable[..., Any], model: Callable[..., Any], inputs: Sequence[Any]) -> None:
     class Capturing:
         def __init__(self, graph: GraphModule, *_: Any) -> None:
             self.graph = graph
             self.context = Context()
 
         def compile(self) -> Callable[[list[Any]], Any]:
-            def run(arguments: list[Any]) -> Any:
-                found.append(Captured(self.graph, list(arguments)))
-                return self.graph(*arguments)
-
-            run._boxed_call = True  # type: ignore[attr-defined]
-            return run
+            return compiler(self.graph)
 
     torch._dynamo.reset()
     with mock.patch.multiple(tt_dynamo.backend, Compiler=Capturing, open_device=mock.DEFAULT), torch.no_grad():
         torch.compile(model, backend="ttnn", dynamic=False)(*inputs)
-    (graph,) = found
-    return graph
+
+
+def _through_autograd(compiler: Callable[..., Any], model: Callable[..., Any], inputs: Sequence[Any]) -> None:
+    """As `compile_graph` has AOTAutograd trace, without Dynamo before it, which takes ten times as long."""
+
+    def forward(graph: GraphModule, _: Any) -> Callable[..., Any]:
+        names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
+        describe_inputs(graph, {name: GraphInput(name, False) for name in names})
+        regularize(graph)
+        return compiler(graph)
+
+    with torch.no_grad(), kept_whole(GraphModule(nn.Module(), Graph()), inputs):
+        aot_function(model, fw_compiler=forward, decompositions=decompositions(), keep_inference_input_mutations=True)(
+            *inputs
+        )
 
 
 class Module(nn.Module):
