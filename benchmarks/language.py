@@ -156,7 +156,8 @@ def measure_language(
             say(name, f"prefill of {prompt} tokens and {STEPS} more, beside eager torch")
             accuracy = compare(model, ids[:, : prompt + STEPS].expand(batch, -1), prompt, device, options)
         reports, host = dry_run(name, model, device, batch, runs, prompt, options)
-    fidelity = math_fidelity(device.architecture, Options.parse(options))
+    parsed = Options.parse(options)
+    fidelity = math_fidelity(device.architecture, parsed.math_fidelity, parsed.fp32_accumulation is True)
     return {
         "case": name,
         "about": case.about,

@@ -189,8 +189,10 @@ def _starts(whole, sizes):
 def _sliced(ttnn: TTNN, x: Tensor, dim, start, stop, step=1):
     rank = len(x.shape)
     places = [(start, stop, step) if d == dim % rank else (0, x.shape[d], 1) for d in range(rank)]
-    where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if is_sharded(x) else {}
-    return ttnn.slice(x, *zip(*places, strict=True), **where)
+    if not is_sharded(x):
+        return ttnn.slice(x, *zip(*places, strict=True))
+    piece = ttnn.slice(x, *zip(*places, strict=True), memory_config=ttnn.DRAM_MEMORY_CONFIG)
+    return ttnn.typecast(piece, ttnn.bfloat16) if x.dtype == ttnn.bfloat8_b else piece
 
 
 @lower(aten.slice.Tensor, gives=_slices, self=Need(_slices))

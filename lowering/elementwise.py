@@ -10,7 +10,7 @@ from typing import Any
 
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.lowering.memory import assigned
+from tt_dynamo.lowering.memory import assigned, assigned_dtype
 from tt_dynamo.lowering.registry import TTNN, Tensor, is_tensor, lower
 
 
@@ -64,7 +64,7 @@ def _arithmetic(name: str, mirrored: str) -> Callable[..., Any]:
         """Arithmetic of two broadcast operands, each a tensor or a number, the second times alpha; float."""
         if alpha != 1:
             b = ttnn.multiply(b, alpha) if is_tensor(b) else b * alpha
-        where = assigned(ttnn)
+        where = assigned(ttnn) | assigned_dtype(ttnn, a if is_tensor(a) else b)
         return getattr(ttnn, name)(a, b, **where) if is_tensor(a) else getattr(ttnn, mirrored)(b, float(a), **where)
 
     arithmetic.__name__ = name

@@ -17,7 +17,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Blocks, tiles
-from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, is_sharded
+from tt_dynamo.lowering.memory import assigned, assigned_dtype, blocks_of, divisors, is_sharded
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 
 # Tiles of a product's inner dimension that a core takes at once, where they do not lie on it already.
@@ -29,9 +29,10 @@ FEW_ROWS = 2
 
 
 def activation_of(ttnn: TTNN, name):
-    """TTNN's fused form of an activation of `operators.ACTIVATIONS`, exact where torch's is."""
-    if name == "gelu":
-        return ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, 0.0)  # 0.0: the accurate variant, not the lookup table
+    """TTNN's fused form of an activation of `operators.ACTIVATIONS`, exact where torch's is and the option says so."""
+    from_table = ttnn.settings.gelu == "FastLut"
+    if name == "gelu" or (name == "gelu_tanh" and from_table):
+        return ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, 1.0 if from_table else 0.0)
     if name == "gelu_tanh":
         return ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU_TANH)
     return name
@@ -49,6 +50,7 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
     find = _ways_in_blocks if is_in_blocks else _ways_interleaved
     cores, candidates = find(ttnn, x, weight)
     operands = {"bias": bias} if bias is not None else {}
+    operands |= assigned_dtype(ttnn, x)
     operands |= assigned(ttnn) or ({"memory_config": ttnn.DRAM_MEMORY_CONFIG} if is_in_blocks else {})
 
     def multiply(candidate):
@@ -58,7 +60,9 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
         precision = {"compute_kernel_config": ttnn.settings.weight_kernel_config}
         return ttnn.linear(x, weight, **operands, **fused, core_grid=ttnn.settings.core_grid, **precision)
 
-    return ttnn.choose(("linear", x, weight, bias, activation, ttnn.memory), candidates, multiply, costed=True)
+    return ttnn.choose(
+        ("linear", x, weight, bias, activation, ttnn.memory, ttnn.dtype), candidates, multiply, costed=True
+    )
 
 
 def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):

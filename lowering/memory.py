@@ -18,8 +18,17 @@ def interleaved(ttnn, value):
 
 
 def in_dram(ttnn, value):
-    """The value moved to DRAM."""
-    return ttnn.to_memory_config(value, ttnn.DRAM_MEMORY_CONFIG)
+    """The value moved to DRAM, where activations are bfloat16."""
+    wider = {"dtype": ttnn.bfloat16} if value.dtype == ttnn.bfloat8_b else {}
+    return ttnn.to_memory_config(value, ttnn.DRAM_MEMORY_CONFIG, **wider)
+
+
+def moved_beside(ttnn, x, y):
+    """x moved to where y lies in shards, in its dtype; nothing moves where both are so."""
+    dtype = {} if x.dtype == y.dtype else {"dtype": y.dtype}
+    if not is_sharded(x):
+        return ttnn.to_memory_config(x, memory_config(ttnn, y), **dtype)
+    return ttnn.typecast(x, y.dtype) if dtype else x
 
 
 def lies_in_l1(x):
@@ -128,6 +137,17 @@ def assigned(ttnn):
         return {}
     is_sharded = isinstance(ttnn.memory, Blocks)
     return {"memory_config": in_blocks(ttnn, ttnn.memory) if is_sharded else ttnn.L1_MEMORY_CONFIG}
+
+
+def assigned_dtype(ttnn, x):
+    """The keyword for the dtype of a call's result, where that of x, which it would have, is another.
+
+    A result is bfloat16 unless it was assigned a block float.
+    """
+    if ttnn.dtype is None and x.dtype != ttnn.bfloat8_b:
+        return {}
+    wanted = getattr(ttnn, ttnn.dtype or "bfloat16")
+    return {} if x.dtype == wanted else {"dtype": wanted}
 
 
 def _sharded(ttnn, layout, buffer_type, corners, shape, orientation):

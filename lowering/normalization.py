@@ -12,7 +12,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import tiles
-from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_columns, is_sharded, memory_config
+from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_columns, is_sharded, memory_config, moved_beside
 from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
@@ -108,10 +108,10 @@ def native_layer_norm(ttnn: TTNN, x: Tensor, normalized_shape, weight, bias, eps
 @lower(operators.add_layer_norm)
 def add_layer_norm(ttnn: TTNN, x: Tensor, residual: Tensor, weight, bias, eps):
     """Layer norm of x + residual, both [..., width]; where one lies in block shards, the other is moved there."""
-    if is_sharded(x) and not is_sharded(residual):
-        residual = ttnn.to_memory_config(residual, memory_config(ttnn, x))
-    elif is_sharded(residual) and not is_sharded(x):
-        x = ttnn.to_memory_config(x, memory_config(ttnn, residual))
+    if is_sharded(x):
+        residual = moved_beside(ttnn, residual, x)
+    elif is_sharded(residual):
+        x = moved_beside(ttnn, x, residual)
     return _normalized(ttnn, x, eps, residual_input_tensor=residual, weight=weight, bias=bias)
 
 

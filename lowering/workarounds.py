@@ -85,17 +85,18 @@ def refuse_integers(ttnn: Any, x: Any) -> None:
         raise Unsupported("a permute of integers: tt-metal issue 19950")
 
 
-def math_fidelity(architecture: Any, options: Any) -> str:
+def math_fidelity(architecture: Any, wanted: str, float32: bool) -> str:
     """The option's fidelity, and for "auto" the highest that is right: HiFi3 on Wormhole where float32 accumulates.
 
-    architecture: of the device, which knows whether HiFi4 with float32 accumulation gives wrong elements.
+    architecture: of the device, which knows whether HiFi4 with float32 accumulation gives wrong elements. wanted: the
+    option. float32: whether that accumulates.
     """
-    faulty = fidelity_is_wrong(architecture, "HiFi4", options.fp32_accumulation)
-    if options.math_fidelity == "auto":
+    faulty = fidelity_is_wrong(architecture, "HiFi4", float32)
+    if wanted == "auto":
         return "HiFi3" if faulty else "HiFi4"
-    if options.math_fidelity == "HiFi4" and faulty:
+    if wanted == "HiFi4" and faulty:
         log.warning("HiFi4 with float32 accumulation gives wrong elements on Wormhole (tt-metal issue 38306)")
-    return options.math_fidelity
+    return wanted
 
 
 def fidelity_is_wrong(architecture: Any, fidelity: str, float32: bool) -> bool:

@@ -58,6 +58,7 @@ WRONG = {
         "'k_chunk_size' .* is a positive multiple of 32, not 48",
     ),
     "an unknown operation": ({"configs": {"ttnn.sofmax": {}}}, "'ttnn.sofmax': ttnn has no 'sofmax'; .*'softmax'"),
+    "an unknown variant": ({"gelu": "Fast"}, "unknown gelu 'Fast'.*'FastLut'"),
     "an unknown fidelity": ({"math_fidelity": "HiFi5"}, "unknown math_fidelity 'HiFi5'; did you mean"),
 }
 

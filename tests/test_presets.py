@@ -40,8 +40,8 @@ def test_single_options_override_a_preset() -> None:
     assert (options.math_fidelity, options.cache_dtype) == ("HiFi4", "bfloat8_b")
     assert options.weight_dtype == (("head", "bfloat4_b"),)
     assert options.notes == [
-        "preset 'balanced': weight_dtype {'head': 'bfloat4_b'}, cache_dtype bfloat8_b, math_fidelity HiFi4, "
-        "fp32_accumulation True"
+        "preset 'balanced': weight_dtype {'head': 'bfloat4_b'}, cache_dtype bfloat8_b, activation_dtype bfloat16, "
+        "math_fidelity HiFi4, fp32_accumulation {'*self_attn*': True, '*': False}, gelu Accurate"
     ]
 
 

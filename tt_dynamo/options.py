@@ -8,13 +8,16 @@ import functools
 import importlib.resources
 import json
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
 from tt_dynamo.configs import WEIGHT_DTYPES as WEIGHT_DTYPES
 from tt_dynamo.configs import Rule, parse_configs
 from tt_dynamo.ir.errors import OptionError as OptionError
 from tt_dynamo.ir.errors import require_one_of
+
+T = TypeVar("T")
 
 DEFAULT_PRESET = "accuracy"
 
@@ -33,6 +36,14 @@ def presets() -> dict[str, dict[str, Any]]:
     """The options of each preset of `presets.json`, by its name."""
     text = importlib.resources.files("tt_dynamo").joinpath("presets.json").read_text("utf-8")
     return {name: preset["options"] for name, preset in json.loads(text).items()}
+
+
+def matching(names: Iterable[str], given: T | tuple[tuple[str, T], ...], default: T) -> T:
+    """An option's value for what has these names: the one for all, or that of the first pattern that fits a name."""
+    if not isinstance(given, tuple):
+        return given
+    names = tuple(names)
+    return next((value for pattern, value in given if any(fnmatchcase(name, pattern) for name in names)), default)
 
 
 def _may_be_folder(given: object) -> bool:
@@ -68,11 +79,17 @@ class Options:
     math_fidelity: "LoFi", "HiFi2", "HiFi3" or "HiFi4" for matrix products and norms on the device; "auto" is the
         highest that is right with the accumulation chosen (`lowering/workarounds.py`). "LoFi" is for linear layers and
         convolutions; everything else runs in HiFi2 then.
-    fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`).
+    fp32_accumulation: accumulate in float32 (`fp32_dest_acc_en`), or a mapping of name patterns to that, of which the
+        first that fits counts: {"*.self_attn*": True, "*": False}. A pattern is held against the module of an operation
+        and the modules whose parameters it reads; what fits none accumulates in float32.
+    gelu: "Accurate", or "FastLut" for the GELU of linear layers from a table of six straight lines, of which each is
+        within 0.025: TTNN's `GeluVariant`.
     weight_dtype: "bfloat16", "bfloat8_b" or "bfloat4_b" for the weights of matrix products, or a mapping of name
         patterns to them, of which the first that fits counts: {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"}. A pattern
         (`fnmatch`) is held against the parameter's name in the model and the name of its module.
     cache_dtype: the same three for KV caches.
+    activation_dtype: "bfloat16" or "bfloat8_b" for the residual streams of encoders that `optimize` keeps in L1, for
+        what lies between their linears, and for their heads. Graphs with KV caches keep bfloat16.
     configs: what calls of TTNN are made with, by patterns of modules and operations, see `tt_dynamo.configs`.
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     weight_cache_limit: bytes of that folder; the least recently used files go where it has more.
@@ -91,9 +108,11 @@ class Options:
     optimize: str = _one_of("latency", "memory", "off")
     tune: bool = False
     math_fidelity: str = _one_of("auto", "LoFi", "HiFi2", "HiFi3", "HiFi4")
-    fp32_accumulation: bool = True
+    fp32_accumulation: bool | tuple[tuple[str, bool], ...] = True
+    gelu: str = _one_of("Accurate", "FastLut")
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = _one_of(*WEIGHT_DTYPES)
+    activation_dtype: str = _one_of("bfloat16", "bfloat8_b")
     configs: tuple[Rule, ...] = ()
     weight_cache: str | os.PathLike[str] | None = None
     weight_cache_limit: int = 1 << 36
@@ -122,8 +141,9 @@ class Options:
             require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
-        if isinstance(given.get("weight_dtype"), Mapping):
-            given["weight_dtype"] = tuple(given["weight_dtype"].items())
+        for name in ("weight_dtype", "fp32_accumulation"):
+            if isinstance(given.get(name), Mapping):
+                given[name] = tuple(given[name].items())
         if "configs" in given:
             given["configs"] = parse_configs(given["configs"])
         if given.get("dump") is None:
@@ -141,14 +161,13 @@ class Options:
                 require_one_of(field.name, getattr(self, field.name), field.metadata["words"])
         if isinstance(self.device, str):
             require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
-        for pattern, dtype in self.weight_dtype if isinstance(self.weight_dtype, tuple) else [("*", self.weight_dtype)]:
-            if not isinstance(pattern, str):
-                raise OptionError(f"option 'weight_dtype' maps name patterns to dtypes; {pattern!r} is no pattern")
+        for dtype in self._by_patterns("weight_dtype", "dtypes"):
             require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
+        are_switches = all(isinstance(x, bool) for x in self._by_patterns("fp32_accumulation", "True or False"))
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
             ("tune", isinstance(self.tune, bool), "True or False"),
-            ("fp32_accumulation", isinstance(self.fp32_accumulation, bool), "True or False"),
+            ("fp32_accumulation", are_switches, "True or False, or a mapping of name patterns to them"),
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
             ("weight_cache_limit", _is_count(self.weight_cache_limit), "a positive int, of bytes"),
             ("dump", _may_be_folder(self.dump), "the path of a folder"),
@@ -159,3 +178,11 @@ class Options:
                 raise OptionError(f"option {name!r} is {expected}, not {getattr(self, name)!r}")
         for name in self.disable_passes:
             require_one_of("pass", name, OPTIONAL)
+
+    def _by_patterns(self, name: str, what: str) -> list[Any]:
+        """The values of an option that may be a mapping; raises OptionError where a key is no pattern."""
+        given = getattr(self, name)
+        for pattern, _ in given if isinstance(given, tuple) else ():
+            if not isinstance(pattern, str):
+                raise OptionError(f"option {name!r} maps name patterns to {what}; {pattern!r} is no pattern")
+        return [value for _, value in given] if isinstance(given, tuple) else [given]

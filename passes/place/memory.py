@@ -13,8 +13,12 @@ as well, interleaved.
 
 Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first the heads
 there go without, after that what lies between linears, after that the stream.
+
+Streams may be block floats, and with them what lies between their linears and their heads: meta.dtype of the same
+values. Streams that hold or surround a node to which TTNN refused them stay in bfloat16.
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -37,6 +41,7 @@ ENTRANCES = WRITERS - ELEMENTWISE.keys() - {aten.reshape.default}
 SLICES = (aten.slice.Tensor, aten.select.int)
 # For each move of a stream's value into DRAM or out of it, so many linears must read or write the stream.
 LINEARS_PER_MOVE = 4
+WIDEST = "bfloat16"
 
 
 def reads_l1(node: Node, operand: Node) -> bool:
@@ -49,11 +54,16 @@ def reads_l1(node: Node, operand: Node) -> bool:
 
 
 def assign_memory(
-    graph: Graph, sides: Sides, cores: tuple[int, int], times_refused: Callable[[Node], int] = lambda node: 0
+    graph: Graph,
+    sides: Sides,
+    cores: tuple[int, int],
+    times_refused: Callable[[Node], int] = lambda node: 0,
+    dtype: str = WIDEST,
+    refuses_dtype: Callable[[Node], bool] = lambda node: False,
 ) -> int:
-    """Note `meta.memory` of the values of streams and of their heads; returns of how many.
+    """Note `meta.memory` of the values of streams and of their heads, and `meta.dtype`; returns of how many.
 
-    cores: columns and rows of worker cores.
+    cores: columns and rows of worker cores. dtype: of streams.
     """
     streams = _Streams(graph, sides)
     refused = {node: count for node in graph.nodes if (count := times_refused(node))}
@@ -78,6 +88,13 @@ def assign_memory(
     places: dict[Node, Blocks | Interleaved] = {**assigned, **{node: Interleaved() for made in asked for node in made}}
     for node, memory in places.items():
         meta.memory.set(node, memory)
+    if dtype != WIDEST:
+        wide = {node: 2 for node in graph.nodes if refuses_dtype(node)}  # both what is between and the stream
+        narrow = [x for x in streams.all if x.values[0] in assigned and not streams.is_refused(x, wide)]
+        values = {value for stream in narrow for value in stream.values}
+        split = [made for made, near in heads if made[0].args[0] in values and wide.keys().isdisjoint(near)]
+        for node in itertools.chain(values, *split):
+            meta.dtype.set(node, dtype)
     return len(places)
 
 

@@ -34,8 +34,7 @@ def test_a_mask_of_whole_tiles_is_left_as_it_is(width):
     ],
 )
 def test_the_highest_fidelity_that_is_right_is_chosen(arch, chosen, float32, fidelity, caplog):
-    options = SimpleNamespace(math_fidelity=chosen, fp32_accumulation=float32)
-    assert workarounds.math_fidelity(ARCHITECTURES[arch], options) == fidelity
+    assert workarounds.math_fidelity(ARCHITECTURES[arch], chosen, float32) == fidelity
     assert ("38306" in caplog.text) == (fidelity == "HiFi4" and float32 and "wormhole" in arch)
 
 

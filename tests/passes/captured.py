@@ -15,9 +15,8 @@ from unittest import mock
 
 import torch
 from torch import nn
-from torch.fx import Graph, GraphModule, Interpreter, Node
-
 from torch._functorch.aot_autograd import aot_function
+from torch.fx import Graph, GraphModule, Interpreter, Node
 
 import tt_dynamo.backend
 from tt_dynamo.backend import decompositions, describe_inputs, kept_whole, regularize

@@ -12,16 +12,16 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 
-from tt_dynamo.compiler.choices import Tunings, tunings_path
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
-from tt_dynamo.compiler.decisions import Decisions
+from tt_dynamo.compiler.decisions import WIDEST, Decisions
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import collect_l1, explained
 from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
+from tt_dynamo.compiler.settings import recorder_for
 from tt_dynamo.compiler.states import keep_outputs, keep_states
-from tt_dynamo.compiler.trace import Trace, recorder_for
+from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import NOTHING
@@ -47,8 +47,6 @@ from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weight_cache import WeightCache
 from tt_dynamo.runtime.weights import WeightStore
-from tt_dynamo.tuner.device_clock import DeviceClock
-from tt_dynamo.tuner.tuner import EstimateClock, Tuner
 
 log = logging.getLogger(__name__)
 
@@ -82,18 +80,16 @@ class Compiler:
         with self._stage("passes"):
             self._run_passes()
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
-        recorder = recorder_for(self.ttnn, self.device, self.options, configs)
-        recorder.settings = dataclasses.replace(
-            recorder.settings, **_search_settings(self.ttnn, self.device, self.options)
-        )
+        recorder, settings_of = recorder_for(self.ttnn, self.device, self.options, configs)
         self.decisions.configs = configs
         while True:
             with self._stage("placement"):
                 graph, sides = self._place()
             with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                 collect_l1(self.ttnn, self.device.handle)
-                traced = Trace(graph, sides, self.ttnn, self.device, recorder).run()
-            if not self.decisions.learn(traced.refused, traced.wants_block_sharding, traced.left_l1):
+                traced = Trace(graph, sides, self.ttnn, self.device, recorder, settings_of).run()
+            said = traced.refused, traced.wants_block_sharding, traced.left_l1, traced.refused_dtypes
+            if not self.decisions.learn(*said):
                 break
             if traced.refused and fold_constants in self.passes:
                 fold_constants(self.module.graph, self.context)  # those that parts have among them
@@ -178,7 +174,9 @@ class Compiler:
         arrange_outputs(graph)
         if self.options.optimize == "latency":
             grid = self.device.handle.compute_with_storage_grid_size()
-            assign_memory(graph, sides, (grid.x, grid.y), self.decisions.times_l1_refused)
+            dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
+            refused = self.decisions.times_l1_refused, dtype, self.decisions.refuses_dtype
+            assign_memory(graph, sides, (grid.x, grid.y), *refused)
         return graph, sides
 
     def _can_run(self, node: Node, host_work: HostWork, exact: set[Node]) -> bool:
@@ -291,15 +289,6 @@ def _tuning_notes(device: Device, options: Options) -> list[str]:
 def _tuned(call: Node) -> Tuned:
     found = meta.tuning(call)
     return Tuned(**dataclasses.asdict(found), gain=found.gain, node=meta.source(call), module=meta.module(call))
-
-
-def _search_settings(ttnn: Any, device: Device, options: Options) -> dict[str, Any]:
-    """By what lowerings choose between calls: least time, also as the tuner found it, or fewest bytes."""
-    if options.optimize != "latency":
-        return {"searches": False, "saves_memory": options.optimize == "memory"}
-    clock = EstimateClock() if device.emulated else DeviceClock(ttnn, device.handle)
-    kept = device.resource(Tunings, tunings_path(device))
-    return {"searches": True, "tuner": Tuner(kept, clock if options.tune else None)}
 
 
 def _config_of(call: Node) -> dict[str, Any]:

@@ -10,7 +10,6 @@ to the last projection stays in bfloat16 and the projection has a copy of its ow
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from torch.fx import Graph, Node
 
@@ -20,7 +19,7 @@ from tt_dynamo.compiler.eligible import HostWork
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import aten, copy_graph, is_call, module_path, mutates, parameters_of
-from tt_dynamo.options import WEIGHT_DTYPES, Options
+from tt_dynamo.options import WEIGHT_DTYPES, Options, matching
 from tt_dynamo.report.report import Decomposed, Fallback, GraphReport
 
 log = logging.getLogger("tt_dynamo.lowering")
@@ -41,6 +40,7 @@ class Decisions:
     configs: those of the option, once the graph's phase is known.
     weights: the dtype in which a product reads its weight, and why that is not the one that was asked for, or "".
     times_refused: in how many attempts TTNN refused the places in L1 that were assigned.
+    refused_dtypes: why TTNN refused the block floats that were assigned to a node's result, or to what it reads.
     """
 
     def __init__(self, options: Options) -> None:
@@ -48,6 +48,7 @@ class Decisions:
         self.outcomes: dict[Node, Fallback | Decomposed] = {}
         self.weights: dict[Node, tuple[str, str]] = {}
         self.times_refused: Counter[Node] = Counter()
+        self.refused_dtypes: dict[Node, str] = {}
         self._options = options
         self._original: dict[Node, Node] = {}
 
@@ -76,7 +77,8 @@ class Decisions:
         wanted = {}
         for name in names:
             configured = self.configs.weight_dtype((name, name.rpartition(".")[0], also), *at) if self.configs else None
-            wanted[name] = configured or _matching(name, also, self._options.weight_dtype)
+            named = (name, name.rpartition(".")[0], also)
+            wanted[name] = configured or matching(named, self._options.weight_dtype, WIDEST)
         dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
         merged = f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
         note = merged if len(set(wanted.values())) > 1 else ""
@@ -87,13 +89,18 @@ class Decisions:
         refused: Mapping[Node, tuple[str, str]],
         wants_block_sharding: Sequence[Node],
         left_l1: Sequence[Node] = (),
+        refused_dtypes: Mapping[Node, str] = {},
     ) -> bool:
         """Decide by what TTNN said of the last copy; whether that asks for another attempt.
 
-        What was assigned a place in L1 in vain lies elsewhere, and all are asked again. Else a refused node gets its
-        weight in bfloat16, else is decomposed if it is fused, else goes to the host. Where none was refused, values
-        become block-sharded that a reader had to shard anew.
+        What was assigned a block float or a place in L1 in vain goes without, and all are asked again. Else a refused
+        node gets its weight in bfloat16, else is decomposed if it is fused, else goes to the host. Where none was
+        refused, values become block-sharded that a reader had to shard anew.
         """
+        narrow = {self._original[node]: reason for node, reason in refused_dtypes.items() if node in self._original}
+        if narrow.keys() - self.refused_dtypes.keys():
+            self.refused_dtypes.update(narrow)
+            return True
         left = {self._original[node] for node in left_l1 if node in self._original}
         self.times_refused.update(left)
         if left:
@@ -113,6 +120,10 @@ class Decisions:
     def times_l1_refused(self, node: Node) -> int:
         """In how many attempts a node of the last copy could not read or write where in L1 values were assigned."""
         return self.times_refused[self._original[node]] if node in self._original else 0
+
+    def refuses_dtype(self, node: Node) -> bool:
+        """Whether TTNN refused block floats to a node of the last copy."""
+        return self._original.get(node) in self.refused_dtypes
 
     def _refuse(self, node: Node, kind: str, reason: str) -> None:
         log.debug("%s is %s: %s", node.name, kind, reason)
@@ -137,16 +148,11 @@ class Decisions:
         report.decomposed += [found for found in self.outcomes.values() if isinstance(found, Decomposed)]
         notes = {node: note for node, (_, note) in self.weights.items() if note and node not in self.outcomes}
         report.notes += [f"{node.name}: {note}" for node, note in notes.items()]
+        about = "activations around it are bfloat16, TTNN refused a block float"
+        report.notes += [f"{node.name}: {about}: {reason}" for node, reason in self.refused_dtypes.items()]
 
 
 def is_weight_of(product: Node, operand: Node) -> bool:
     """Whether `product` reads it as its weight alone."""
     position = WEIGHT_OPERANDS.get(product.target, 0)
     return position > 0 and product.args[position] is operand and operand not in product.args[:position]
-
-
-def _matching(parameter: str, module: str, given: str | Sequence[tuple[str, str]]) -> str:
-    if isinstance(given, str):
-        return given
-    names = (parameter, parameter.rpartition(".")[0], module)
-    return next((dtype for pattern, dtype in given if any(fnmatchcase(n, pattern) for n in names)), WIDEST)

@@ -58,6 +58,7 @@ class Recorder:
         self._known: dict[int, Expression] = {} if known is None else known
         self.settings = settings
         self.memory: Blocks | Interleaved | None = None  # where the result of the node being lowered is to lie
+        self.dtype: str | None = None  # the block float that it is to have, None for bfloat16
 
     def into(self, graph: Graph) -> "Recorder":
         """One that writes into another graph what it records."""
@@ -266,7 +267,7 @@ class Recorder:
         l1 = self._module.get_memory_view(self.settings.device, self._module.BufferType.L1)
         free = l1.total_bytes_free_per_bank, l1.largest_contiguous_bytes_free_per_bank
         fidelities = str(config.math_fidelity), str(self.settings.weight_kernel_config.math_fidelity)
-        return *free, *fidelities, config.fp32_dest_acc_en, config.packer_l1_acc
+        return *free, *fidelities, config.fp32_dest_acc_en, config.packer_l1_acc, self.settings.gelu
 
     def record(self, function: Any, path: str, /, *args: Any, **kwargs: Any) -> Any:
         """Make the call as its config says, write it down, and wrap what it gives."""

@@ -13,21 +13,18 @@ import functools
 import logging
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
-from tt_dynamo.compiler.choices import Choices, choices_path
 from tt_dynamo.compiler.configs import Configs
 from tt_dynamo.compiler.fit import dram_or_error
 from tt_dynamo.compiler.measure import zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
 from tt_dynamo.devices import Device
-from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import (
@@ -46,10 +43,9 @@ from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
 from tt_dynamo.lowering import find as find_lowering
-from tt_dynamo.lowering.memory import in_dram, is_sharded, lies_in_l1
+from tt_dynamo.lowering.memory import assigned_dtype, in_dram, is_sharded, lies_in_l1
 from tt_dynamo.lowering.registry import Lowering
-from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
-from tt_dynamo.options import OptionError, Options
+from tt_dynamo.options import OptionError
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
 from tt_dynamo.passes.place.memory import SLICES, reads_l1
 from tt_dynamo.runtime.transfer import INT32
@@ -58,48 +54,26 @@ from tt_dynamo.runtime.weights import WeightStore
 log = logging.getLogger(__name__)
 
 
-def recorder_for(ttnn: Any, device: Device, options: Options, configs: Configs) -> Recorder:
-    """A recorder with the settings of a device and the options, which knows how a program writes them.
-
-    Raises OptionError where the configs name an operation that TTNN does not have.
-    """
-    grid = device.handle.compute_with_storage_grid_size()
-    size = grid.x, grid.y
-    choices = device.resource(Choices, choices_path(device))
-    settings = Settings(
-        None, None, size, device.handle, chip_of(device.board, size), options.optimize != "off", choices
-    )
-    recorder = Recorder(ttnn, Graph(), settings)
-    recorder.note(device.handle, "device")
-    fidelity = math_fidelity(device.architecture, options)
-
-    def kernel_config(fidelity: str) -> Any:
-        return compute_kernel_config(recorder, getattr(ttnn.MathFidelity, fidelity), options.fp32_accumulation)
-
-    recorder.settings = replace(
-        recorder.settings,
-        core_grid=recorder.CoreGrid(x=grid.x, y=grid.y),
-        # One phase costs norms and attention most of the PCC that a model loses in LoFi, and saves them no time.
-        compute_kernel_config=kernel_config("HiFi2" if fidelity == "LoFi" else fidelity),
-        lofi_kernel_config=kernel_config(fidelity) if fidelity == "LoFi" else None,
-        configs=configs,
-    )
-    configs.check_operations(ttnn)
-    configs.ttnn = recorder
-    return recorder
-
-
 class Trace:
     """The program of `graph`, placed and with layouts assigned, on the open `device`.
 
     graph: the program's. inputs: the placeholders of the placed graph that it takes as they are. values: what stands in
     for its states and weights, by their placeholders. kept: the outputs that stay on the device, by position. refused:
     the kind and reason, by node. wants_block_sharding: the nodes whose results a reader had to shard anew.
-    left_l1: the nodes that could not read or write where in L1 values were assigned.
+    left_l1: the nodes that could not read or write where in L1 values were assigned. refused_dtypes: why nodes could
+    not read or write the block floats that values were assigned.
     """
 
-    def __init__(self, graph: Graph, sides: Sides, ttnn: Any, device: Device, recorder: Recorder) -> None:
-        self._source, self._sides = graph, sides
+    def __init__(
+        self,
+        graph: Graph,
+        sides: Sides,
+        ttnn: Any,
+        device: Device,
+        recorder: Recorder,
+        settings_of: Callable[[Node], Settings],
+    ) -> None:
+        self._source, self._sides, self._settings_of = graph, sides, settings_of
         self._ttnn, self._handle = ttnn, device.handle
         self._find_weight = device.resource(WeightStore).find
         self.graph = Graph()
@@ -109,8 +83,10 @@ class Trace:
         self.refused: dict[Node, tuple[str, str]] = {}
         self.wants_block_sharding: list[Node] = []
         self.left_l1: list[Node] = []
+        self.refused_dtypes: dict[Node, str] = {}
         self._recorder = recorder.into(self.graph)
         self._configs: Configs = recorder.settings.configs
+        self._configs.ttnn = self._recorder
         self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
         self._weights: set[Node] = set()  # those of them that are weights on the device
         self._interleaved: dict[Node, Value] = {}  # copies in DRAM of those of them that are sharded
@@ -141,6 +117,7 @@ class Trace:
             before = last_node(self.graph)
             self._configs.enter(module_path(node), node.name, parameter_modules(node))
             if node.op == "call_function":
+                self._recorder.settings = self._settings_of(node)
                 self._known[node] = self._lower(node)
             elif node.op == "output":
                 self.graph.output(self._outputs(node))
@@ -247,6 +224,8 @@ class Trace:
             if self._configs.refusal:
                 raise OptionError(self._configs.refusal) from None
             self.refused[node] = ("refused" if isinstance(error, Refused) else "unsupported", str(error))
+            if _has_block_floats(node):
+                self.refused_dtypes[node] = str(error)
         except Exception as error:  # a fault of ours costs speed, never the compilation
             reason = f"its lowering failed: {type(error).__name__}: {ttnn_reason(error)}"
             log.warning("%s (%s): %s; it runs in eager torch", node.name, node.target, reason)
@@ -277,6 +256,8 @@ class Trace:
             except Refused as error:
                 log.debug("%s finds no place in L1: %s", node.name, error)
                 if not is_call(node, *SLICES):  # who may as well be given a copy, as others are
+                    if _has_block_floats(node) and not lacks_room(error):
+                        self.refused_dtypes[node] = str(error)
                     self.left_l1.append(node)
             finally:
                 self._recorder.memory = None
@@ -314,7 +295,10 @@ class Trace:
         args, kwargs = device_arguments(node, value_of)
         before, wanted = last_node(self.graph), self._recorder.settings.wants_block_sharding
         try:
+            self._recorder.dtype = meta.dtype.get(node, None)
             result = found.function(self._recorder, *args, **kwargs)
+            if _has_block_floats(node):
+                result = tree_map_only(Value, self._in_assigned_dtype, result)
             _check_results(node, result)
             self.wants_block_sharding += [x for x in node.all_input_nodes if self._known[x] in wanted]
             return result
@@ -323,6 +307,12 @@ class Trace:
             raise
         finally:
             wanted.clear()
+            self._recorder.dtype = None
+
+    def _in_assigned_dtype(self, result: Value) -> Value:
+        """A result in the dtype that it is to have; what is made of block floats is bfloat16 unless assigned one."""
+        wanted = assigned_dtype(self._recorder, result).get("dtype")
+        return result if wanted is None else self._recorder.typecast(result, wanted)  # type: ignore[no-any-return]
 
     def _upload(self, node: Node) -> Value:
         source, spec = self._known[node.args[0]], meta.spec(node)
@@ -379,6 +369,11 @@ class Trace:
                 self.kept.append((position, meta.spec(result.node)))
                 results[position] = result.node
         return (*results, *(state.result for state in self.states if state.result is not None))
+
+
+def _has_block_floats(node: Node) -> bool:
+    """Whether a node was assigned block floats as its result, or reads such."""
+    return any(x in meta.dtype for x in (node, *node.all_input_nodes))
 
 
 def _check_results(node: Node, result: Any) -> None:

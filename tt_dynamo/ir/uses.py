@@ -57,6 +57,7 @@ class Settings:
     lofi_kernel_config: Any = None
     saves_memory: bool = False  # whether of several calls that which takes the fewest bytes of L1 is to be made
     tuner: Any = None  # of `tt_dynamo.tuner`, which knows what was timed; None where nothing is looked for
+    gelu: str = "Accurate"  # the variant that is fused into products, of TTNN's `GeluVariant`
     configs: Any = None  # of `tt_dynamo.compiler.configs`
 
     @property

@@ -64,7 +64,9 @@ def encoder(width: int = 256, inner: int = 512, layers: int = 2, post: bool = Fa
     return Encoder()
 
 
-def assigned(model: Any, *inputs: torch.Tensor, refused: Any = None) -> tuple[Captured, list[Node]]:
+def assigned(
+    model: Any, *inputs: torch.Tensor, refused: Any = None, dtype: str = "bfloat16", wide: Any = None
+) -> tuple[Captured, list[Node]]:
     """The placed graph, and its nodes that were assigned block shards."""
     graph = capture(model, *inputs)
     before = graph.run()
@@ -72,7 +74,8 @@ def assigned(model: Any, *inputs: torch.Tensor, refused: Any = None) -> tuple[Ca
         transform(graph.graph, graph.context)
     sides = place(graph.graph, lambda node: True)
     assign_layouts(graph.graph, sides, lambda node: "TILE", lambda user, operand: ("TILE", None))
-    count = assign_memory(graph.graph, sides, CORES, refused or (lambda node: 0))
+    refuses = wide or (lambda node: False)
+    count = assign_memory(graph.graph, sides, CORES, refused or (lambda node: 0), dtype, refuses)
     same(graph.run(), before, exact=False)
     nodes = [node for node in graph.graph.nodes if node in meta.memory]
     assert count == len(nodes)
@@ -102,6 +105,43 @@ def test_a_layer_lies_in_blocks_and_its_heads_interleaved_in_l1(post: bool) -> N
         node for split in graph.calls(operators.split_heads) for node in (split, *split.all_input_nodes, *split.users)
     ]
     assert len(heads) == 10 and all(meta.memory(node) == Interleaved() for node in heads)
+
+
+def narrow(nodes: list[Node]) -> set[Node]:
+    """Those of nodes that were assigned block floats."""
+    return {node for node in nodes if meta.dtype.get(node, "") == "bfloat8_b"}
+
+
+def test_streams_and_their_heads_are_block_floats_where_that_is_asked_for() -> None:
+    assert not narrow(assigned(encoder(), *rows())[1])
+    graph, nodes = assigned(encoder(), *rows(), dtype="bfloat8_b")
+    assert narrow(nodes) == set(nodes) == narrow(list(graph.graph.nodes))
+
+
+def test_what_a_node_reads_and_gives_to_which_block_floats_were_refused_is_bfloat16() -> None:
+    def is_attention(node: Node) -> bool:
+        return node.target is operators.attention
+
+    graph, nodes = assigned(encoder(), *rows(), dtype="bfloat8_b", wide=is_attention)
+    wide = set(nodes) - narrow(nodes)
+    attentions, splits = graph.calls(operators.attention), graph.calls(operators.split_heads)
+    assert {*attentions, *splits} <= wide
+    assert narrow(graph.calls(aten.layer_norm.default))
+
+    def is_norm(node: Node) -> bool:
+        return node.target is aten.layer_norm.default
+
+    _, nodes = assigned(encoder(), *rows(), dtype="bfloat8_b", wide=is_norm)
+    assert not narrow([node for node in nodes if is_norm(node)])
+
+
+def test_heads_that_leave_l1_are_block_floats_in_dram() -> None:
+    def is_split(node: Node) -> int:
+        return int(node.target is operators.split_heads)
+
+    graph, nodes = assigned(encoder(), *rows(), dtype="bfloat8_b", refused=is_split)
+    splits = graph.calls(operators.split_heads)
+    assert splits and not any(node in meta.memory for node in splits) and narrow(splits) == set(splits)
 
 
 def test_padded_rows_are_counted_as_they_lie() -> None:

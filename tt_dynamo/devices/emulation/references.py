@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tt_dynamo.devices.ttnn_internals import golden_of_activation
-
+from .activations import activate
 from .fidelity import MatrixEngine, to_bfloat16
 
 HOW = {"compute_kernel_config", "core_grid", "dtype", "memory_config", "output_layout", "program_config"}
@@ -34,11 +33,6 @@ def reference(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     return register
 
 
-def _activate(value: Tensor, activation: Any) -> Tensor:
-    """Apply a fused activation: a name, a ttnn.UnaryOpType, a ttnn.UnaryWithParam or None."""
-    return value if activation is None else golden_of_activation(activation)(value)
-
-
 # TTNN's golden takes no bias of 2 elements, of 2 rows or of higher rank than the product, and copies a batch of one
 # matrix for all.
 @reference("ttnn.linear", "ttnn.matmul")
@@ -54,7 +48,7 @@ def linear(
     if bias is not None:
         output = output + bias if bias.ndim > output.ndim else output.add_(bias)
     # TTNN applies the activation of the program config; the other only where that has none.
-    output = _activate(output, getattr(program_config, "fused_activation", None) or activation)
+    output = activate(output, getattr(program_config, "fused_activation", None) or activation)
     rank = len(result.shape)  # of leading dimensions of size 1, TTNN decides how many there are
     return output.reshape((1,) * (rank - output.ndim) + output.shape[-rank:])
 
@@ -292,7 +286,7 @@ def _as_given(image: Tensor, result: Any) -> Tensor:
 
 def _finish_convolution(output: Tensor, bias: Tensor | None, conv_config: Any, result: Any) -> Tensor:
     output = output if bias is None else output.add_(bias.reshape(-1, 1, 1))
-    return _as_given(_activate(output, getattr(conv_config, "activation", None)), result)
+    return _as_given(activate(output, getattr(conv_config, "activation", None)), result)
 
 
 # TTNN's golden knows no math fidelity.
