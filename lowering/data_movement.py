@@ -14,7 +14,9 @@ from torch.fx.node import map_arg
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import aten, shape_of
+from tt_dynamo.ir.spec import Columns
 from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.decode import into_columns
 from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, left_its_shards, lies_beside
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE
@@ -39,9 +41,11 @@ def to_layout(ttnn: TTNN, x: Tensor, layout):
 
 @lower(aten.reshape.default, aten.view.default, aten._unsafe_view.default, gives="same", self=Need("any"))
 def reshape(ttnn: TTNN, x: Tensor, shape):
-    """x with the same elements in another shape; in shards only as a view of the same matrices."""
+    """x with the same elements in another shape; of shards only as a view of the same matrices."""
     if is_sharded(x) and tuple(shape[-2:]) != x.shape[-2:]:
         raise Refused("ttnn.reshape: shards are viewed as the same matrices alone")
+    if isinstance(ttnn.memory, Columns) and not is_sharded(x):
+        return into_columns(ttnn, x, shape)
     return ttnn.reshape(x, tuple(shape))
 
 

@@ -4,18 +4,44 @@ Heads lie height sharded in L1, each user's on a core of their own; caches are i
 """
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.decode_products import placed
+from tt_dynamo.lowering.memory import assigned, interleaved, is_in_columns, on_rectangle
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 
 POSITIONS = Need("ROW_MAJOR", "int32")
 
 
-@lower(operators.split_heads_decode)
+@lower(operators.split_heads_decode, sharded=True)
 def split_heads_decode(ttnn, x, num_heads, num_kv_heads):
-    """x [1, 1, batch, (heads + 2 kv heads) head_dim] → query, key, value [1, batch, heads, head_dim]."""
+    """x [1, 1, batch, (heads + 2 kv heads) head_dim] → query, key, value [1, batch, heads, head_dim].
+
+    Of shards, the kernel counts as many tiles on each core of the rectangle around them, which TTNN does not check:
+    nlp_create_qkv_heads_decode/device/kernels/reader_tm_tile_layout_nlp_create_qkv_heads_decode.cpp of tt-metal.
+    """
+    x = on_rectangle(ttnn, x) if is_in_columns(x) else interleaved(ttnn, x)
     return ttnn.experimental.nlp_create_qkv_heads_decode(x, num_heads=num_heads, num_kv_heads=num_kv_heads)
+
+
+def into_columns(ttnn, x, shape):
+    """x in another shape, of one row of tiles, in the width shards that it was assigned.
+
+    Rows of many users' heads change their tiles one by one; where that takes longer, they are merged on their cores.
+    """
+    is_heads = len(x.shape) == 4 and tuple(shape[-2:]) == (x.shape[1], x.shape[2] * x.shape[3])
+
+    def call(candidate):
+        if candidate == "reshape":
+            return ttnn.reshape(x, tuple(shape), **assigned(ttnn))
+        merged = ttnn.experimental.nlp_concat_heads_decode(by_user(ttnn, x), num_heads=x.shape[2])
+        if tuple(merged.shape) != tuple(shape):
+            raise Refused(f"ttnn.experimental.nlp_concat_heads_decode gives {tuple(merged.shape)}")
+        return placed(ttnn, merged)
+
+    ways = ["reshape", *["nlp_concat_heads_decode"] * is_heads]
+    return ttnn.choose(("reshape", x, tuple(shape), ttnn.memory), ways, call, costed=True)
 
 
 @lower(operators.by_user, sharded=True)

@@ -16,8 +16,18 @@ from dataclasses import replace
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.ir.spec import Blocks, tiles
-from tt_dynamo.lowering.memory import assigned, assigned_dtype, blocks_of, divisors, is_sharded
+from tt_dynamo.ir.spec import Blocks, Columns, tiles
+from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.decode_products import is_row_in_shards, multiply_from_banks, placed, ways_from_banks
+from tt_dynamo.lowering.memory import (
+    assigned,
+    assigned_dtype,
+    banks_of,
+    blocks_of,
+    divisors,
+    in_columns,
+    is_sharded,
+)
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 
 # Tiles of a product's inner dimension that a core takes at once, where they do not lie on it already.
@@ -46,6 +56,8 @@ def product_config(ttnn: TTNN):
 @lower(operators.linear)
 def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
     """x [..., in] @ weight [in, out] + bias [out], with the activation on the result."""
+    if is_row_in_shards(ttnn, x, weight):
+        return _linear_of_row(ttnn, x, weight, bias, activation)
     is_in_blocks = isinstance(ttnn.memory, Blocks) or is_sharded(x)
     find = _ways_in_blocks if is_in_blocks else _ways_interleaved
     cores, candidates = find(ttnn, x, weight)
@@ -56,13 +68,46 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
     def multiply(candidate):
         if candidate:
             return ttnn.linear(x, weight, **operands, **_on_cores(ttnn, cores, activation, candidate))
-        fused = {"activation": activation_of(ttnn, activation)} if activation else {}
-        precision = {"compute_kernel_config": ttnn.settings.weight_kernel_config}
-        return ttnn.linear(x, weight, **operands, **fused, core_grid=ttnn.settings.core_grid, **precision)
+        return ttnn.linear(x, weight, **operands, **_as_ttnn_chooses(ttnn, activation))
 
-    return ttnn.choose(
-        ("linear", x, weight, bias, activation, ttnn.memory, ttnn.dtype), candidates, multiply, costed=True
-    )
+    asked = ("linear", x, weight, bias, activation, ttnn.memory, ttnn.dtype)
+    return ttnn.choose(asked, candidates, multiply, costed=True)
+
+
+def _as_ttnn_chooses(ttnn: TTNN, activation):
+    """The keywords of a product on all cores that TTNN shares among them."""
+    fused = {"activation": activation_of(ttnn, activation)} if activation else {}
+    precision = {"compute_kernel_config": ttnn.settings.weight_kernel_config}
+    return {**fused, "core_grid": ttnn.settings.core_grid, **precision}
+
+
+def _linear_of_row(ttnn: TTNN, x: Tensor, weight, bias, activation):
+    """The same of one row of tiles, where it reads or writes width shards or its weight lies in DRAM shards."""
+    operands = {"bias": bias} if bias is not None else {}
+    inner, wide = tiles(tuple(weight.shape))
+    grid, lies = ttnn.settings.grid_size, ttnn.memory if isinstance(ttnn.memory, Columns) else None
+    if banks_of(weight):
+        candidates = ways_from_banks(ttnn, x, weight)
+    else:
+        on = [grid, *([(lies.columns, lies.rows)] if lies else [])]
+        depths = divisors(inner, MOST_READ)[:2]
+        candidates = [{}, *({"in0_block_w": d, "mcast_in0": True, "cores": cores} for cores in on for d in depths)]
+
+    def multiply(candidate):
+        if banks_of(weight):
+            fused = fused_activation(ttnn, activation_of(ttnn, activation))
+            return multiply_from_banks(ttnn, x, weight, fused, candidate, **operands)
+        if not candidate:
+            where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG}
+            return placed(ttnn, ttnn.linear(x, weight, **operands, **where, **_as_ttnn_chooses(ttnn, activation)))
+        *blocks, (_, given) = candidate.items()
+        on_cores = Blocks(given[0], given[1], 1, math.ceil(wide / math.prod(given)))
+        is_placed = lies is not None and (lies.columns, lies.rows) == given
+        where = in_columns(ttnn, lies) if is_placed else ttnn.DRAM_MEMORY_CONFIG
+        fused = _on_cores(ttnn, on_cores, activation, dict(blocks))
+        return placed(ttnn, ttnn.linear(x, weight, **operands, memory_config=where, **fused))
+
+    return ttnn.choose(("linear", x, weight, bias, activation, ttnn.memory), candidates, multiply, costed=True)
 
 
 def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
@@ -70,6 +115,10 @@ def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):
     columns, rows = ttnn.settings.grid_size
     high, (inner, wide) = tiles(x.shape)[0], tiles(weight.shape)
     depths = divisors(inner, MOST_READ)[:2] if inner > MOST_READ else []  # shorter ones gain nothing
+    if banks := banks_of(weight):
+        columns = workarounds.columns_of_cores(columns, banks)
+        cores = Blocks(columns, rows, math.ceil(high / rows), math.ceil(wide / columns))
+        return cores, _depths_and_shares(cores, divisors(inner, MOST_READ)[:3], SHARES)
     if high <= FEW_ROWS:  # all rows on each core, which has columns of its own
         cores = Blocks(columns, rows, high, math.ceil(wide / (columns * rows)))
         return cores, [{}, *({"in0_block_w": depth, "mcast_in0": True} for depth in depths)]
@@ -85,6 +134,8 @@ def _ways_in_blocks(ttnn: TTNN, x: Tensor, weight: Tensor):
     cores = ttnn.memory if writes else given
     if (given.columns, given.rows) != (cores.columns, cores.rows):
         raise Refused("ttnn.linear: reads and writes block shards on the same cores")
+    if banks := banks_of(weight):
+        workarounds.check_columns_of_cores(ttnn.settings.grid_size[0], banks, cores.columns)
     cores = replace(cores, width=math.ceil(wide / cores.columns))
     depths = divisors(given.width, given.width) if reads else divisors(inner, MOST_READ)
     return cores, _depths_and_shares(cores, depths, SHARES[:1] if writes else SHARES)
@@ -115,8 +166,7 @@ def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock_si
 
     activation: as `ttnn.linear` takes it.
     """
-    if isinstance(activation, str):
-        activation = ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, activation.upper())) if activation else None
+    activation = fused_activation(ttnn, activation)
     one_dimension = "mcast_in0" in candidate
     kind = (
         ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig
@@ -133,6 +183,13 @@ def program_config(ttnn: TTNN, cores: Blocks, activation, candidate, subblock_si
         fused_activation=activation,
         fuse_batch=True,
     )
+
+
+def fused_activation(ttnn: TTNN, activation):
+    """An activation as a program config holds it; None where there is none. activation: as `ttnn.linear` takes it."""
+    if isinstance(activation, str):
+        return ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, activation.upper())) if activation else None
+    return activation
 
 
 def subblock(ttnn: TTNN, height, width, operation="ttnn.linear"):

@@ -3,13 +3,24 @@
 import math
 
 from tt_dynamo.ir import meta
-from tt_dynamo.ir.spec import Blocks, on_device
+from tt_dynamo.ir.spec import TILE, Blocks, Columns, on_device, tiles
 
 
 def is_sharded(x):
-    """Whether x is a tensor sharded on the device."""
+    """Whether x is a tensor sharded in L1."""
     tensor = getattr(x, "tensor", x)
-    return on_device(tensor) and tensor.is_sharded()
+    return on_device(tensor) and tensor.is_sharded() and _config(x).buffer_type.name == "L1"
+
+
+def is_in_columns(x):
+    """Whether x is one row of tiles in width shards in L1."""
+    return is_sharded(x) and _config(x).memory_layout.name == "WIDTH_SHARDED" and tiles(tuple(x.shape))[0] == 1
+
+
+def banks_of(weight):
+    """Over how many DRAM banks a weight is sharded, 0 where it is not."""
+    tensor = getattr(weight, "tensor", weight)
+    return 0 if is_sharded(weight) or not (on_device(tensor) and tensor.is_sharded()) else cores(weight)
 
 
 def interleaved(ttnn, value):
@@ -111,9 +122,9 @@ def in_blocks(ttnn, wanted):
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
 
 
-def in_columns(ttnn, columns, rows, width):
-    """The memory configuration of one row of tiles in L1, `width` of them on each of columns x rows of cores."""
-    corners, shape = [(0, 0, columns - 1, rows - 1)], [ttnn.TILE_SIZE, width * ttnn.TILE_SIZE]
+def in_columns(ttnn, wanted):
+    """The memory configuration of width shards in L1, `Columns`."""
+    corners, shape = [(0, 0, wanted.columns - 1, wanted.rows - 1)], [ttnn.TILE_SIZE, wanted.width * ttnn.TILE_SIZE]
     layout = ttnn.TensorMemoryLayout.WIDTH_SHARDED
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
 
@@ -126,6 +137,23 @@ def blocks_of(ttnn, x):
     return Blocks(size.x, size.y, height, width)
 
 
+def shares_columns(x, wanted):
+    """Whether x lies in width shards as wide as `wanted`, on as many cores, be it others."""
+    return is_in_columns(x) and (shard_width(x), cores(x)) == (wanted.width * TILE, wanted.columns * wanted.rows)
+
+
+def on_rectangle(ttnn, x):
+    """A row in width shards that fill a rectangle of cores evenly; moved there where it lies otherwise.
+
+    TTNN puts products on one row of cores after another, of which the last may not be full.
+    """
+    spec = _config(x).shard_spec
+    size = spec.grid.bounding_box().grid_size()
+    if spec.shape[1] * size.x * size.y == tuple(x.shape)[-1]:
+        return x
+    return ttnn.to_memory_config(x, in_columns(ttnn, Columns.over(ttnn.settings.grid_size, tiles(tuple(x.shape))[1])))
+
+
 def divisors(number, most):
     """The divisors of a number up to `most`, the largest first."""
     return [size for size in range(min(number, most), 0, -1) if number % size == 0]
@@ -135,8 +163,10 @@ def assigned(ttnn):
     """The keyword that has a call write its result to where in L1 the compiler assigned it, if anywhere."""
     if ttnn.memory is None:
         return {}
-    is_sharded = isinstance(ttnn.memory, Blocks)
-    return {"memory_config": in_blocks(ttnn, ttnn.memory) if is_sharded else ttnn.L1_MEMORY_CONFIG}
+    if isinstance(ttnn.memory, Columns):
+        return {"memory_config": in_columns(ttnn, ttnn.memory)}
+    is_in_blocks = isinstance(ttnn.memory, Blocks)
+    return {"memory_config": in_blocks(ttnn, ttnn.memory) if is_in_blocks else ttnn.L1_MEMORY_CONFIG}
 
 
 def assigned_dtype(ttnn, x):

@@ -11,8 +11,18 @@ import math
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.ir.spec import tiles
-from tt_dynamo.lowering.memory import assigned, blocks_of, divisors, in_columns, is_sharded, memory_config, moved_beside
+from tt_dynamo.ir.spec import Columns, tiles
+from tt_dynamo.lowering.memory import (
+    assigned,
+    blocks_of,
+    divisors,
+    in_columns,
+    is_in_columns,
+    is_sharded,
+    memory_config,
+    moved_beside,
+    on_rectangle,
+)
 from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
@@ -36,16 +46,19 @@ def _in_shards(ttnn: TTNN, x: Tensor):
 
 def _normalized(ttnn: TTNN, x: Tensor, eps, **operands):
     options = {"epsilon": eps, **operands, **_precision(ttnn)}
+    x = on_rectangle(ttnn, x) if is_in_columns(x) else x
     return _on_cores(ttnn, "layer_norm", x, **options, **(_in_shards(ttnn, x) if is_sharded(x) else assigned(ttnn)))
 
 
 def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     """A norm of x, which TTNN computes a row of tiles on a core, unless x lies in shards.
 
-    A decode step has one such row: it is spread over cores, each with columns of its own, where the estimate says that
-    this is worth the moves.
+    A decode step has one such row: it is spread over cores, each with columns of its own, where its stream lies in
+    width shards, or where the estimate says that this is worth the moves.
     """
     normalize = getattr(ttnn, name)
+    if isinstance(ttnn.memory, Columns) and not is_sharded(x):
+        return _moved_to(ttnn, normalize, in_columns(ttnn, ttnn.memory), x, **options)
     rows, columns = tiles(x.shape)
     if is_sharded(x) or rows != 1 or x.shape[-1] % ttnn.TILE_SIZE or ttnn.memory is not None:
         return normalize(x, **options)
@@ -57,16 +70,21 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     def call(candidate):
         if not candidate:
             return normalize(x, **options)
-        place = in_columns(ttnn, *candidate["cores"], columns // math.prod(candidate["cores"]))
-        given = {
-            key: ttnn.to_memory_config(value, place) if key == "residual_input_tensor" else value
-            for key, value in options.items()
-        }
-        shards = ttnn.to_memory_config(x, place)
-        return ttnn.to_memory_config(normalize(shards, **given, **_in_shards(ttnn, shards)), ttnn.DRAM_MEMORY_CONFIG)
+        across, down = candidate["cores"]
+        lies = Columns(across, down, columns // (across * down))
+        normalized = _moved_to(ttnn, normalize, in_columns(ttnn, lies), x, **options)
+        return ttnn.to_memory_config(normalized, ttnn.DRAM_MEMORY_CONFIG)
 
     operands = {key: value for key, value in options.items() if key != "compute_kernel_config"}
     return ttnn.choose((name, x, operands), [{}, {"cores": grid}], call, costed=True)
+
+
+def _moved_to(ttnn: TTNN, normalize, place, x: Tensor, **options):
+    """A norm of x, and of what is added to it, in shards to which both are moved."""
+    if "residual_input_tensor" in options:
+        options["residual_input_tensor"] = ttnn.to_memory_config(options["residual_input_tensor"], place)
+    shards = ttnn.to_memory_config(x, place)
+    return normalize(shards, **{**options, **_in_shards(ttnn, shards)})
 
 
 def _moments(ttnn: TTNN, rows, shape):
@@ -107,8 +125,13 @@ def native_layer_norm(ttnn: TTNN, x: Tensor, normalized_shape, weight, bias, eps
 
 @lower(operators.add_layer_norm)
 def add_layer_norm(ttnn: TTNN, x: Tensor, residual: Tensor, weight, bias, eps):
-    """Layer norm of x + residual, both [..., width]; where one lies in block shards, the other is moved there."""
-    if is_sharded(x):
+    """Layer norm of x + residual, both [..., width]; where one lies in shards, the other is moved there."""
+    if is_in_columns(residual):
+        residual = on_rectangle(ttnn, residual)
+    if is_in_columns(x) and is_sharded(residual):
+        x = ttnn.to_memory_config(x, memory_config(ttnn, residual))
+    elif is_sharded(x):
+        x = on_rectangle(ttnn, x) if is_in_columns(x) else x
         residual = moved_beside(ttnn, residual, x)
     elif is_sharded(residual):
         x = moved_beside(ttnn, x, residual)
@@ -122,6 +145,9 @@ def rms_norm(ttnn: TTNN, x: Tensor, weight, eps):
     x [..., width], weight [width]. Source: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467
     """
     options = _precision(ttnn)
+    if is_in_columns(x):
+        x = on_rectangle(ttnn, x)
+        return _on_cores(ttnn, "rms_norm", x, weight=weight, epsilon=eps, **options, **_in_shards(ttnn, x))
     if is_sharded(x):  # heads, each user's on a core of their own: TTNN norms no such rows, but leaves them there
         options["memory_config"] = memory_config(ttnn, x)
         x = ttnn.to_memory_config(x, ttnn.L1_MEMORY_CONFIG)

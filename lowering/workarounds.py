@@ -79,6 +79,22 @@ def check_tiles_of_shards(x: Any) -> None:
         raise Refused("only shards that fill tiles change their layout: tt-metal issues 41504 and 44524")
 
 
+def columns_of_cores(columns: int, banks: int) -> int:
+    """Columns of cores of a 2D product whose weight is sharded over DRAM banks, of so many columns and banks.
+
+    TTNN accepts others, but on Blackhole other columns than one for each bank "silently give bad PCC":
+    models/tt_transformers/tt/model_config.py of tt-metal. On Wormhole, which has more banks than columns of cores, its
+    models run all eight columns.
+    """
+    return min(columns, banks)
+
+
+def check_columns_of_cores(columns: int, banks: int, given: int) -> None:
+    """Refuse a 2D product on such a weight that its shards would give another number of columns of cores."""
+    if given != columns_of_cores(columns, banks):
+        raise Refused(f"a product on {given} columns of cores with a weight in {banks} DRAM shards is not trusted")
+
+
 def refuse_integers(ttnn: Any, x: Any) -> None:
     """Permuting 32-bit integers gives wrong ones: https://github.com/tenstorrent/tt-metal/issues/19950"""
     if x.dtype in (ttnn.int32, ttnn.uint32):

@@ -1,4 +1,4 @@
-"""Keep residual streams in L1: assign the block shards that their values lie in.
+"""Keep residual streams in L1: assign the shards that their values lie in, blocks or, of a decode step, columns.
 
 Before   n = layer_norm(x);   h = linear(n, w1, b1, "gelu");   y = linear(h, w2, b2) + x
 After    the same;   meta.memory of all but x: Blocks(columns=8, rows=8, height=12, width=3), of h width=12
@@ -11,6 +11,9 @@ which is a move. A stream is assigned shards if its values are whole tiles over 
 each move at least four linears profit, as many as a layer has. The heads that an attention reads of a stream lie in L1
 as well, interleaved.
 
+A decode step's stream is one row of tiles, of which each core has some columns: Columns(columns=8, rows=4, width=4).
+Heads of tokens are made of such shards, and what a reshape gives goes into them.
+
 Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first the heads
 there go without, after that what lies between linears, after that the stream.
 
@@ -19,16 +22,16 @@ values. Streams that hold or surround a node to which TTNN refused them stay in 
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, dtype_of, is_call, shape_of
-from tt_dynamo.ir.spec import TILE, Blocks, Interleaved, tiles
+from tt_dynamo.ir.spec import TILE, Blocks, Columns, Interleaved, tiles
 
-NORMS = {aten.layer_norm.default: 1, operators.add_layer_norm: 2}
+NORMS = {aten.layer_norm.default: 1, operators.add_layer_norm: 2, operators.rms_norm: 1}
 SUMS = {aten.add.Tensor: 2, aten.mul.Tensor: 2}
 ELEMENTWISE = dict.fromkeys(
     (*(getattr(aten, name).default for name in ("gelu", "relu", "silu", "sigmoid", "tanh")), aten.mul.Scalar), 1
@@ -42,6 +45,8 @@ SLICES = (aten.slice.Tensor, aten.select.int)
 # For each move of a stream's value into DRAM or out of it, so many linears must read or write the stream.
 LINEARS_PER_MOVE = 4
 WIDEST = "bfloat16"
+# Fewer cores share nothing worth sharing.
+FEWEST_CORES = 4
 
 
 def reads_l1(node: Node, operand: Node) -> bool:
@@ -50,7 +55,7 @@ def reads_l1(node: Node, operand: Node) -> bool:
         return True
     if node.target is operators.linear:
         return operand is node.args[0] and operand not in node.args[1:]
-    return is_call(node, operators.to_host, *SLICES) or operand in tied_operands(node)
+    return is_call(node, operators.to_host, operators.split_heads_decode, *SLICES) or operand in tied_operands(node)
 
 
 def assign_memory(
@@ -58,12 +63,14 @@ def assign_memory(
     sides: Sides,
     cores: tuple[int, int],
     times_refused: Callable[[Node], int] = lambda node: 0,
+    is_step: bool = False,
     dtype: str = WIDEST,
     refuses_dtype: Callable[[Node], bool] = lambda node: False,
 ) -> int:
     """Note `meta.memory` of the values of streams and of their heads, and `meta.dtype`; returns of how many.
 
-    cores: columns and rows of worker cores. dtype: of streams.
+    cores: columns and rows of worker cores. is_step: whether it is a graph of decode steps, whose rows lie in columns.
+    dtype: of streams.
     """
     streams = _Streams(graph, sides)
     refused = {node: count for node in graph.nodes if (count := times_refused(node))}
@@ -74,18 +81,21 @@ def assign_memory(
     ]
     of_heads = {node for _, near in heads for node in near}
     of_streams = {node: count - (node in of_heads) for node, count in refused.items()}
-    assigned: dict[Node, Blocks] = {}
+    assigned: dict[Node, Blocks | Columns] = {}
     for stream in streams.all:
         if stream.is_worth_its_moves() and not streams.is_refused(stream, of_streams):
-            blocks = Blocks.over(cores, shape_of(stream.values[0]))
-            if 2 * blocks.columns * blocks.rows >= cores[0] * cores[1]:
-                assigned.update(dict.fromkeys(stream.values, blocks))
+            shards = _shards_over(cores, shape_of(stream.values[0]), is_step)
+            if shards is not None:
+                assigned.update(dict.fromkeys(stream.values, shards))
     for stream in streams.all:
         neighbour = next((value for value in stream.neighbours() if value in assigned), None)
         if neighbour is not None and stream.is_between and not streams.is_refused(stream, of_streams):
             assigned.update(_beside(stream, assigned[neighbour], neighbour))
     asked = [made for made, near in heads if made[0].args[0] in assigned and refused.keys().isdisjoint(near)]
-    places: dict[Node, Blocks | Interleaved] = {**assigned, **{node: Interleaved() for made in asked for node in made}}
+    places: dict[Node, Blocks | Columns | Interleaved] = {
+        **assigned,
+        **{node: Interleaved() for made in asked for node in made},
+    }
     for node, memory in places.items():
         meta.memory.set(node, memory)
     if dtype != WIDEST:
@@ -112,13 +122,25 @@ def _heads(split: Node) -> tuple[list[Node], list[Node]] | None:
     return made, [*made, *readers]
 
 
-def _beside(stream: "Stream", blocks: Blocks, neighbour: Node) -> dict[Node, Blocks]:
+def _shards_over(cores: tuple[int, int], shape: Sequence[int], is_step: bool) -> Blocks | Columns | None:
+    """The shards of a stream of that shape, None where too few cores would share it."""
+    high, wide = tiles(shape)
+    if high == 1:
+        columns = Columns.over(cores, wide)
+        return columns if is_step and columns.columns * columns.rows >= FEWEST_CORES else None
+    blocks = Blocks.over(cores, shape)
+    return blocks if 2 * blocks.columns * blocks.rows >= cores[0] * cores[1] else None
+
+
+def _beside(stream: "Stream", shards: Blocks | Columns, neighbour: Node) -> dict[Node, Blocks | Columns]:
     """The shards of what lies between linears, on the cores of a neighbour whose rows it has; none where it has not."""
     shape = shape_of(stream.values[0])
     high, wide = tiles(shape)
-    if high != tiles(shape_of(neighbour))[0] or wide % blocks.columns or shape[-1] % TILE:
+    is_row = isinstance(shards, Columns)
+    across = shards.columns * shards.rows if is_row else shards.columns
+    if high != tiles(shape_of(neighbour))[0] or wide % across or shape[-1] % TILE or (is_row and stream.has_attention):
         return {}
-    return dict.fromkeys(stream.values, blocks.of_width(shape[-1]))
+    return dict.fromkeys(stream.values, shards.of_width(shape[-1]))
 
 
 class Stream:
@@ -134,6 +156,7 @@ class Stream:
         self._out = [value for value in values if is_call(value, operators.linear)]
         self._moved = strangers | {value for reader, value in readers if not reads_l1(reader, value)}
         self._has_norm = any(value.target in NORMS for value in values)
+        self.has_attention = any(is_call(value, operators.attention) for value in values)
 
     @property
     def is_between(self) -> bool:
@@ -162,7 +185,7 @@ class _Streams:
                 continue
             operands = tied_operands(node)
             tied = [x for x in operands if x in holding]
-            if tied or (node.target in ENTRANCES and _is_of_rows(node)):
+            if tied or (node.target in ENTRANCES and _is_of_rows(node)) or _is_reshaped_row(node):
                 _join(holding, [*tied, node])
                 strangers[node] = [x for x in operands if x not in tied] if tied and node.target in NORMS else []
         unique = {id(values): values for values in holding.values()}
@@ -202,7 +225,14 @@ def tied_operands(node: Node) -> list[Node]:
 
 
 def _is_of_rows(node: Node) -> bool:
+    if node.target is operators.rms_norm:
+        return tiles(shape_of(node))[0] == 1  # TTNN norms those alone in shards of columns
     return node.target is not aten.layer_norm.default or len(node.args[1]) == 1
+
+
+def _is_reshaped_row(node: Node) -> bool:
+    """Whether a reshape that moves data gives one row of tiles, which it may write into shards."""
+    return is_call(node, aten.reshape.default) and tiles(shape_of(node))[0] == 1 and meta.layout.get(node, "") == "TILE"
 
 
 def _is_matrix_of_floats(node: Node) -> bool:

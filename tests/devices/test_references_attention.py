@@ -113,6 +113,17 @@ def test_decode_splits_heads(ttnn: Any, emulated: Any, upload: Upload, random: R
         check(tensor, expected.reshape(1, 3, -1, 64))
 
 
+def test_decode_merges_heads_of_32_users_each_on_a_core(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random
+) -> None:
+    x = random(1, 32, 8, 64)
+    cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(7, 3))])
+    shard = ttnn.ShardSpec(cores, [32, 64], ttnn.ShardOrientation.ROW_MAJOR)
+    place = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shard)
+    by_user = emulated.to_memory_config(upload(x), place)
+    check(emulated.experimental.nlp_concat_heads_decode(by_user, num_heads=8), x.reshape(1, 1, 32, -1))
+
+
 def test_decode_against_a_cache_filled_and_updated_in_place(
     ttnn: Any, emulated: Any, upload: Upload, random: Random
 ) -> None:

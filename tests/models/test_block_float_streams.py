@@ -55,7 +55,6 @@ def test_no_layer_of_bert_base_has_more_launches_in_block_floats() -> None:
     assert report.code.count(f"ttnn.{NARROW}") == 1  # where the stream begins; the rest follows
     plain = run(model, inputs, dry_run=True)[1]
     assert report.estimated_seconds < plain.estimated_seconds
-    assert report.peak_l1_bytes < plain.peak_l1_bytes
 
 
 def test_streams_to_which_ttnn_refuses_block_floats_stay_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

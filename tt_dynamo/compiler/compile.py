@@ -12,6 +12,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 
+from tt_dynamo.compiler.banks import PHASES, Banks
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
 from tt_dynamo.compiler.decisions import WIDEST, Decisions
@@ -82,12 +83,22 @@ class Compiler:
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
         recorder, settings_of = recorder_for(self.ttnn, self.device, self.options, configs)
         self.decisions.configs = configs
+        find = self.device.resource(WeightStore).find
+        is_step = configs.phase in PHASES and self.options.optimize != "off"
+        banks = Banks(recorder, recorder.settings.chip.banks, find) if is_step else None
         while True:
             with self._stage("placement"):
                 graph, sides = self._place()
-            with self._stage("lowering"), explained(graph, self.device, self.ttnn):
-                collect_l1(self.ttnn, self.device.handle)
-                traced = Trace(graph, sides, self.ttnn, self.device, recorder, settings_of).run()
+                in_banks = banks.assign(graph, self.decisions.reads_interleaved) if banks else 0
+            try:
+                with self._stage("lowering"), explained(graph, self.device, self.ttnn):
+                    collect_l1(self.ttnn, self.device.handle)
+                    traced = Trace(graph, sides, self.ttnn, self.device, recorder, settings_of).run()
+            except MemoryError:
+                if banks is None or not in_banks:
+                    raise
+                banks.refused = True
+                continue
             said = traced.refused, traced.wants_block_sharding, traced.left_l1, traced.refused_dtypes
             if not self.decisions.learn(*said):
                 break
@@ -97,7 +108,7 @@ class Compiler:
         placed = GraphModule(self.module, graph)
         self.dump.graph("place_and_assign_layouts", placed)
         self._report_decisions()
-        self.report.notes += configs.notes()
+        self.report.notes += configs.notes() + (banks.notes if banks else [])
         if self.options.tune:
             self.report.notes += _tuning_notes(self.device, self.options)
         self.report.configured_for = f"@{configs.phase}@{configs.board}"
@@ -174,8 +185,9 @@ class Compiler:
         arrange_outputs(graph)
         if self.options.optimize == "latency":
             grid = self.device.handle.compute_with_storage_grid_size()
+            is_step = self.decisions.configs is not None and self.decisions.configs.phase == "decode"
             dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
-            refused = self.decisions.times_l1_refused, dtype, self.decisions.refuses_dtype
+            refused = self.decisions.times_l1_refused, is_step, dtype, self.decisions.refuses_dtype
             assign_memory(graph, sides, (grid.x, grid.y), *refused)
         return graph, sides
 

@@ -39,6 +39,7 @@ class Decisions:
     outcomes: that a node runs in eager torch, or that its parts took its place; placement decides about others.
     configs: those of the option, once the graph's phase is known.
     weights: the dtype in which a product reads its weight, and why that is not the one that was asked for, or "".
+    interleaved: the products that TTNN refused with a weight sharded over the DRAM banks.
     times_refused: in how many attempts TTNN refused the places in L1 that were assigned.
     refused_dtypes: why TTNN refused the block floats that were assigned to a node's result, or to what it reads.
     """
@@ -49,6 +50,7 @@ class Decisions:
         self.weights: dict[Node, tuple[str, str]] = {}
         self.times_refused: Counter[Node] = Counter()
         self.refused_dtypes: dict[Node, str] = {}
+        self.interleaved: set[Node] = set()
         self._options = options
         self._original: dict[Node, Node] = {}
 
@@ -108,7 +110,10 @@ class Decisions:
         for node, (kind, reason) in refused.items():
             if node not in self._original:
                 raise FallbackError(f"{node.name}: {reason}")
-            self._refuse(self._original[node], kind, reason)
+            if any(x in meta.spec and meta.spec(x).banks for x in node.all_input_nodes):
+                self.interleaved.add(self._original[node])
+            else:
+                self._refuse(self._original[node], kind, reason)
         if refused:
             return True
         wanted = [self._original[node] for node in wants_block_sharding if operators.can_be_block_sharded(node)]
@@ -116,6 +121,10 @@ class Decisions:
         for node in changed:
             node.update_kwarg("block_sharded", True)
         return bool(changed)
+
+    def reads_interleaved(self, node: Node) -> bool:
+        """Whether a product of the last copy reads its weight interleaved, since TTNN refused it over the banks."""
+        return self._original.get(node, node) in self.interleaved
 
     def times_l1_refused(self, node: Node) -> int:
         """In how many attempts a node of the last copy could not read or write where in L1 values were assigned."""

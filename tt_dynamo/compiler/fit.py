@@ -98,7 +98,8 @@ def _padded_bytes(spec: Spec) -> int:
         return 0
     *outer, rows, columns = 1, 1, *spec.shape
     unit = TILE if spec.layout == "TILE" else 1
-    padded = (math.ceil(rows / unit) * unit, math.ceil(columns / unit) * unit)
+    across = unit * max(1, spec.banks)
+    padded = (math.ceil(rows / unit) * unit, math.ceil(columns / across) * across)
     return spec_bytes(dataclasses.replace(spec, shape=(*outer, *padded)))
 
 

@@ -27,7 +27,7 @@ from tt_dynamo.configs import CHUNKS
 from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
-from tt_dynamo.ir.spec import Blocks, Interleaved, Value, on_device, spec_of
+from tt_dynamo.ir.spec import Blocks, Columns, Interleaved, Value, on_device, spec_of
 from tt_dynamo.ir.torch_internals import erase, last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import graph_capture, ttnn_reason
 from tt_dynamo.ir.uses import Settings
@@ -57,7 +57,7 @@ class Recorder:
         self._module, self._graph, self._path = module, graph, path
         self._known: dict[int, Expression] = {} if known is None else known
         self.settings = settings
-        self.memory: Blocks | Interleaved | None = None  # where the result of the node being lowered is to lie
+        self.memory: Blocks | Columns | Interleaved | None = None  # where the node's result is to lie
         self.dtype: str | None = None  # the block float that it is to have, None for bfloat16
 
     def into(self, graph: Graph) -> "Recorder":
@@ -353,7 +353,7 @@ def _is_enumeration(cls: Any) -> bool:
 
 def _described(item: Any) -> Any:
     """What tells calls apart: of a tensor its shape, dtype, layout and memory, of a place in memory its text."""
-    if isinstance(item, (Blocks, Interleaved)):
+    if isinstance(item, (Blocks, Columns, Interleaved)):
         return str(item)
     if isinstance(item, Value):
         memory = str(item.tensor.memory_config()) if on_device(item.tensor) else "HOST"

@@ -58,6 +58,7 @@ def recorder_for(
 
     recorder.settings = by_accumulation[matching((), given, True)]
     configs.check_operations(ttnn)
+    configs.ttnn = recorder
     return recorder, settings_of
 
 

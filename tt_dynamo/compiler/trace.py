@@ -38,7 +38,7 @@ from tt_dynamo.ir.graph import (
     values_of,
 )
 from tt_dynamo.ir.helpers import as_bfloat16, checked
-from tt_dynamo.ir.spec import DEVICE_DTYPES, Interleaved, Spec, Value, spec_bytes
+from tt_dynamo.ir.spec import DEVICE_DTYPES, Interleaved, Spec, Value, evaluate, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings, StateUse, WeightUse
@@ -196,7 +196,7 @@ class Trace:
         if spec.memory == "HOST":
             return spec.upload(ttnn, handle, torch.zeros(spec.shape))
         dtype, layout = getattr(ttnn, spec.dtype), getattr(ttnn, f"{spec.layout}_LAYOUT")
-        where = {"device": handle, "memory_config": ttnn.DRAM_MEMORY_CONFIG}
+        where = {"device": handle, "memory_config": evaluate(spec.memory_config, ttnn, handle, None)}
         with dram_or_error():
             return ttnn.empty(spec.shape, dtype=dtype, layout=layout, **where)
 

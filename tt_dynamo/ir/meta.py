@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from torch.fx import Node
 
-from tt_dynamo.ir.spec import Blocks, Interleaved, Spec
+from tt_dynamo.ir.spec import Blocks, Columns, Interleaved, Spec
 from tt_dynamo.ir.uses import StateUse, WeightUse
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Fact(Generic[T]):
 # Of values on the device, in every graph.
 spec = Fact[Spec]("ttnn", "What a tensor is on the device.")
 layout = Fact[str]("layout", "The layout of what a node gives there, of all its results where there are several.")
-memory = Fact[Blocks | Interleaved]("memory", "Where in L1 its result is to lie.")
+memory = Fact[Blocks | Columns | Interleaved]("memory", "Where in L1 its result is to lie.")
 dtype = Fact[str]("dtype", "The block float that its result is to have there, which else is bfloat16.")
 # Of the placeholders of an ATen graph: which input of the model each is.
 parameter = Fact[bool]("parameter", "Whether it is a parameter, or a buffer that the graph does not write.")

@@ -21,6 +21,7 @@ class Spec:
     memory "HOST": a tensor of TTNN that stays on the host. prepare: the TTNN call that lays such a tensor, `weight`,
     out on the device as an operation reads it; empty where it goes up as it is. placement: for each axis of the mesh
     the dimension that is sharded over it, None where every chip holds all of it; () on every mesh is replicated.
+    banks: of DRAM, over which the columns of a matrix are sharded in whole tiles; 0 where it lies interleaved.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +30,12 @@ class Spec:
     memory: str = "DRAM"
     prepare: str = ""
     placement: tuple[int | None, ...] = ()
+    banks: int = 0
+
+    @property
+    def memory_config(self) -> str:
+        """Where on the device it goes up to, as a program writes it."""
+        return shards_over_banks(self.shape, self.banks) if self.banks else "ttnn.DRAM_MEMORY_CONFIG"
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -40,7 +47,8 @@ class Spec:
             raise Unsupported(f"values are replicated, not sharded over a mesh as {self.placement}")
         layout = "ROW_MAJOR" if self.prepare else self.layout
         device = None if self.prepare or self.memory == "HOST" else "device"
-        up = f"ttnn.from_torch(weight, dtype=ttnn.{self.dtype}, layout=ttnn.{layout}_LAYOUT, device={device})"
+        where = f", memory_config={self.memory_config}" if self.banks else ""
+        up = f"ttnn.from_torch(weight, dtype=ttnn.{self.dtype}, layout=ttnn.{layout}_LAYOUT, device={device}{where})"
         return (up, self.prepare) if self.prepare else (up,)
 
     def upload(self, ttnn: Any, device: Any, weight: Any) -> Any:
@@ -56,6 +64,18 @@ def evaluate(call: str, ttnn: Any, device: Any, weight: Any) -> Any:
 
 
 TILE = 32
+
+
+def shards_over_banks(shape: Sequence[int], banks: int) -> str:
+    """The memory configuration of a matrix whose columns are sharded over so many DRAM banks, as a program writes it.
+
+    All shards are as wide as the first, so the last may be padded, or lack columns altogether.
+    """
+    high, wide = tiles(shape)
+    shard = [high * TILE, math.ceil(wide / banks) * TILE]
+    cores = f"ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord({banks - 1}, 0))])"
+    spec = f"ttnn.ShardSpec({cores}, {shard}, ttnn.ShardOrientation.ROW_MAJOR)"
+    return f"ttnn.MemoryConfig(ttnn.TensorMemoryLayout.WIDTH_SHARDED, ttnn.BufferType.DRAM, {spec})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +102,38 @@ class Blocks:
     def of_width(self, size: int) -> "Blocks":
         """Those of a value of as many rows on the same cores, with `size` elements a row."""
         return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / self.columns))
+
+
+@dataclasses.dataclass(frozen=True)
+class Columns:
+    """How one row of tiles lies in L1 in width shards: `width` tiles on each of columns x rows of cores."""
+
+    columns: int
+    rows: int
+    width: int
+
+    @classmethod
+    def over(cls, cores: tuple[int, int], wide: int) -> "Columns":
+        """`wide` tiles, shared evenly by about 32 of cores (columns, rows), as models of tt-metal share them.
+
+        More cores are a longer way for what a product sends around, fewer have more to norm.
+        Source: find_grid of models/tt_transformers/tt/model_config.py.
+        """
+        shapes = [
+            (count // rows, rows)
+            for count in range(1, min(wide, math.prod(cores)) + 1)
+            for rows in range(1, cores[1] + 1)
+            if wide % count == 0 and count % rows == 0 and count // rows <= cores[0]
+        ]
+        columns, rows = min(shapes, key=lambda shape: (abs(math.prod(shape) - USUAL_CORES), shape[1]))
+        return cls(columns, rows, wide // (columns * rows))
+
+    def of_width(self, size: int) -> "Columns":
+        """Those of a row of `size` elements on the same cores."""
+        return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / (self.columns * self.rows)))
+
+
+USUAL_CORES = 32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.ir.spec import Blocks, Interleaved
+from tt_dynamo.ir.spec import Blocks, Columns, Interleaved
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.memory import assign_memory
@@ -65,9 +65,14 @@ def encoder(width: int = 256, inner: int = 512, layers: int = 2, post: bool = Fa
 
 
 def assigned(
-    model: Any, *inputs: torch.Tensor, refused: Any = None, dtype: str = "bfloat16", wide: Any = None
+    model: Any,
+    *inputs: torch.Tensor,
+    refused: Any = None,
+    is_step: bool = False,
+    dtype: str = "bfloat16",
+    wide: Any = None,
 ) -> tuple[Captured, list[Node]]:
-    """The placed graph, and its nodes that were assigned block shards."""
+    """The placed graph, and its nodes that were assigned shards."""
     graph = capture(model, *inputs)
     before = graph.run()
     for transform in PASSES:
@@ -75,7 +80,7 @@ def assigned(
     sides = place(graph.graph, lambda node: True)
     assign_layouts(graph.graph, sides, lambda node: "TILE", lambda user, operand: ("TILE", None))
     refuses = wide or (lambda node: False)
-    count = assign_memory(graph.graph, sides, CORES, refused or (lambda node: 0), dtype, refuses)
+    count = assign_memory(graph.graph, sides, CORES, refused or (lambda node: 0), is_step, dtype, refuses)
     same(graph.run(), before, exact=False)
     nodes = [node for node in graph.graph.nodes if node in meta.memory]
     assert count == len(nodes)
@@ -205,3 +210,49 @@ def test_a_refused_attention_costs_the_heads_first() -> None:
     nodes = assigned(encoder(), *rows(), refused=lambda node: int(node.target is operators.attention))[1]
     assert len(blocks(nodes)) == len(nodes)
     assert operators.attention in [node.target for node in nodes]
+
+
+class GatedLayer(nn.Module):
+    """What a decode step does to a row [1, batch, width] without its attention."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.out, self.gate, self.up = nn.Linear(width, width), nn.Linear(width, inner), nn.Linear(width, inner)
+        self.down, self.norms = nn.Linear(inner, width), nn.ModuleList([nn.RMSNorm(width), nn.RMSNorm(width)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = self.norms
+        x = x + self.out(first(x))
+        rows = second(x)
+        return x + self.down(F.silu(self.gate(rows)) * self.up(rows))
+
+
+STEP = nn.Sequential(GatedLayer(1024, 2048), GatedLayer(1024, 2048))
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def test_a_row_of_a_decode_step_lies_in_columns(batch: int) -> None:
+    nodes = assigned(STEP, random(1, batch, 1024), is_step=True)[1]
+    lies = [meta.memory(node) for node in nodes]
+    assert {*lies} == {Columns(8, 4, 1), Columns(8, 4, 2)}
+    assert sum(node.target is operators.rms_norm for node in nodes) == 4
+    assert lies.count(Columns(8, 4, 2)) == 6, "gate, up and their product"
+
+
+@pytest.mark.parametrize(("batch", "is_step"), [(33, True), (1, False)], ids=["two rows of tiles", "no decode step"])
+def test_no_other_rows_lie_in_columns(batch: int, is_step: bool) -> None:
+    assert not assigned(STEP, random(1, batch, 1024), is_step=is_step)[1]
+
+
+def test_a_refused_norm_costs_a_step_its_stream() -> None:
+    refused = lambda node: int(node.target is operators.rms_norm)  # noqa: E731
+    assert not assigned(STEP, random(1, 1, 1024), refused=refused, is_step=True)[1]
+
+
+@pytest.mark.parametrize(
+    ("wide", "shape"),
+    [(128, (8, 4, 4)), (448, (8, 4, 14)), (28, (7, 4, 1)), (4, (4, 1, 1))],
+    ids=["Llama-8B", "its feedforward", "Qwen2-0.5B", "few"],
+)
+def test_columns_are_shared_evenly_by_about_32_cores(wide: int, shape: tuple[int, int, int]) -> None:
+    assert Columns.over(CORES, wide) == Columns(*shape)

@@ -89,6 +89,13 @@ def _scale(engine: MatrixEngine, x: Tensor, epsilon: float, weight: Tensor | Non
     return output if bias is None else output + bias
 
 
+# TTNN has no golden.
+@reference("ttnn.experimental.nlp_concat_heads_decode")
+def concat_heads_decode(x, *, num_heads):
+    """x [1, batch, heads, head_dim] → [1, 1, batch, heads head_dim]."""
+    return x[:, :, :num_heads].reshape(1, 1, x.shape[1], -1)
+
+
 # TTNN's golden knows no math fidelity.
 @reference("ttnn.softmax")
 def softmax(x, dim=-1, *, engine, **_):
