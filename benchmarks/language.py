@@ -134,13 +134,21 @@ class Calls:
 
 
 def measure_language(
-    name: str, device: Device, *, batch: int, runs: int, layers: int | None, prompt: int, weight_dtype: str | None
+    name: str,
+    device: Device,
+    *,
+    batch: int,
+    runs: int,
+    layers: int | None,
+    preset: str,
+    prompt: int,
+    weight_dtype: str | None,
 ) -> dict[str, Any]:
     """All figures of one case, as written to the JSON file; seconds and bytes, for prefill and for decode."""
     torch.manual_seed(SEED)
     case = LANGUAGE_CASES[name]
     chosen = weight_dtype or case.weight_dtype
-    options: dict[str, Any] = {"weight_dtype": WEIGHT_DTYPES[chosen]}
+    options: dict[str, Any] = {"preset": preset, "weight_dtype": WEIGHT_DTYPES[chosen]}
     say(name, "building the model")
     with torch.device("meta" if case.checked else "cpu"):
         model, ids = case.build(layers)
@@ -165,6 +173,7 @@ def measure_language(
         "layers": layers,
         "tokens": prompt,
         "device": device.description,
+        "preset": preset,
         "emulated": device.emulated,
         "times_are": describe_times(device),
         "weight_dtype": chosen,

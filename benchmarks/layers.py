@@ -20,7 +20,7 @@ from tables import print_table
 
 import tt_dynamo
 from tt_dynamo.estimate.chip import Chip, chip_of
-from tt_dynamo.estimate.published_models import decoder_seconds, encoder_seconds
+from tt_dynamo.estimate.published_models import decoder_seconds, encoder_seconds, prefill_seconds
 from tt_dynamo.options import presets
 
 CONTEXT = 1024  # rows of a cache, or tokens of a prompt
@@ -67,8 +67,12 @@ def expert_decoder(batch: int, layers: int, chip: Chip) -> float:
     return decoder_seconds(chip, batch=batch, context=CONTEXT, layers=layers, **LLAMA_LAYER)
 
 
+def expert_prefill(layers: int, chip: Chip) -> float:
+    return prefill_seconds(chip, seq=CONTEXT, layers=layers, **LLAMA_LAYER)
+
+
 # By name: what ours takes with so many layers on a board in a preset, and the experts' with so many on a chip.
-LAYERS: dict[str, tuple[Callable[[int, str, str], float], Callable[[int, Chip], float] | None]] = {
+LAYERS: dict[str, tuple[Callable[[int, str, str], float], Callable[[int, Chip], float]]] = {
     "bert-base, batch 8 x 384": (
         partial(encoder, "bert-base-384", 8),
         partial(expert_encoder, "sentence_bert", 8, 384),
@@ -76,7 +80,7 @@ LAYERS: dict[str, tuple[Callable[[int, str, str], float], Callable[[int, Chip], 
     "vit-base, batch 8": (partial(encoder, "vit-base", 8), partial(expert_encoder, "vit", 8, 197)),
     "llama-8b, decode, batch 1": (partial(decoder, 1, 1), partial(expert_decoder, 1)),
     "llama-8b, decode, batch 32": (partial(decoder, 32, 1), partial(expert_decoder, 32)),
-    "llama-8b, prefill": (partial(decoder, 1, CONTEXT), None),
+    "llama-8b, prefill of 1,024": (partial(decoder, 1, CONTEXT), expert_prefill),
 }
 
 
@@ -93,11 +97,10 @@ def main() -> None:
     rows = []
     for name in chosen:
         ours, experts = LAYERS[name]
-        theirs = experts(3, chip) - experts(2, chip) if experts else None
+        theirs = experts(3, chip) - experts(2, chip)
         for preset in given.presets:
             seconds = ours(3, given.device, preset) - ours(2, given.device, preset)
-            compared = ["-", "-"] if theirs is None else [f"{theirs * 1e6:,.0f}", f"{seconds / theirs:.2f}"]
-            rows.append([name, preset, f"{seconds * 1e6:,.0f}", *compared])
+            rows.append([name, preset, f"{seconds * 1e6:,.0f}", f"{theirs * 1e6:,.0f}", f"{seconds / theirs:.2f}"])
     print(f"\n{given.device}: estimates, nothing is measured\n")
     print_table(["layer", "preset", "estimated µs", "experts' µs, estimated", "ours / theirs"], rows)
 

@@ -40,25 +40,26 @@ from tables import print_estimates, print_language, print_results
 import tt_dynamo
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.estimate.chip import chip_of
+from tt_dynamo.options import presets
 
 ALL_CASES: dict[str, Case | LanguageCase] = {**CASES, **LANGUAGE_CASES}
 DEFAULT = [case.name for case in ALL_CASES.values() if not case.opt_in]
 DRY_RUNS = 10  # calls without values per call with them: they are that much shorter
 
 
-def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | None) -> dict[str, Any]:
+def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | None, preset: str) -> dict[str, Any]:
     """All figures of one case, as written to the JSON file; seconds and bytes."""
     torch.manual_seed(SEED)
     say(name, "building the model")
     work = CASES[name].build(batch, layers)
     say(name, f"compiling for {device.description}")
-    compiled, reports, first_call = compile_model(work, device, dry_run=False)
+    compiled, reports, first_call = compile_model(work, device, preset, dry_run=False)
     accuracy = correlation(work, compiled)
     say(name, f"compiled in {first_call:.1f} s, PCC {accuracy:.5f}; {runs} runs of each, in turns")
     times = take_turns({"eager": lambda: work.model(**work.inputs), "compiled": lambda: compiled(**work.inputs)}, runs)
     say(name, "dry run")
-    host = host_times(work, device, runs * DRY_RUNS)
-    kept = compile_model(work, device, dry_run=True, disable_passes=["insert_deallocations"])[1]
+    host = host_times(work, device, preset, runs * DRY_RUNS)
+    kept = compile_model(work, device, preset, dry_run=True, disable_passes=["insert_deallocations"])[1]
     return {
         "case": name,
         "about": CASES[name].about,
@@ -66,6 +67,7 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
         "layers": layers,
         "tokens": CASES[name].tokens,
         "device": device.description,
+        "preset": preset,
         "emulated": device.emulated,
         "times_are": describe_times(device),
         "eager_seconds": summary(times["eager"]),
@@ -83,10 +85,11 @@ def measure(name: str, device: Device, *, batch: int, runs: int, layers: int | N
 
 
 def compile_model(
-    work: Work, device: Device, *, dry_run: bool, disable_passes: Sequence[str] = ()
+    work: Work, device: Device, preset: str, *, dry_run: bool, disable_passes: Sequence[str] = ()
 ) -> tuple[Callable[..., Any], list[Any], float]:
     """The compiled model after its first call, the reports of its graphs, and the seconds of that call."""
-    options: dict[str, Any] = {"device": device.board if device.emulated else "hardware", "dry_run": dry_run}
+    board = device.board if device.emulated else "hardware"
+    options: dict[str, Any] = {"device": board, "preset": preset, "dry_run": dry_run}
     options["disable_passes"] = list(disable_passes)
     if dry_run:
         options["fallback"] = "error"  # a call that recovers from a failure is not the one to time
@@ -104,7 +107,7 @@ def correlation(work: Work, compiled: Callable[..., Any]) -> float:
     return min(pcc(getattr(ours, field), getattr(expected, field)) for field in work.outputs)
 
 
-def host_times(work: Work, device: Device, runs: int) -> dict[str, Any] | None:
+def host_times(work: Work, device: Device, preset: str, runs: int) -> dict[str, Any] | None:
     """Seconds of a call without values, compiled and handwritten; None for a case that has no handwritten twin.
 
     With one torch thread: waking a pool costs more than these calls do when other processes use the cores.
@@ -113,7 +116,7 @@ def host_times(work: Work, device: Device, runs: int) -> dict[str, Any] | None:
         return None
     ttnn = device.namespace(dry_run=True)
     handwritten = work.handwritten(ttnn, device.handle)
-    compiled, _, _ = compile_model(work, device, dry_run=True)
+    compiled, _, _ = compile_model(work, device, preset, dry_run=True)
     empty = torch.compile(work.model, backend=nothing)
     inputs = list(work.inputs.values())
     threads = torch.get_num_threads()
@@ -182,6 +185,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--layers", type=positive, help="only so many layers of each model")
     parser.add_argument("--prompt", type=positive, default=PROMPT, help=f"tokens, language models (default: {PROMPT})")
     parser.add_argument("--weight-dtype", choices=WEIGHT_DTYPES, help="of language models (default: the case's own)")
+    parser.add_argument("--preset", choices=presets(), default="accuracy", help="precision (default: accuracy)")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     options = parser.parse_args(arguments)
@@ -201,7 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     device = open_device(options.device)
     results: list[dict[str, Any]] = []
-    common = {"batch": options.batch, "runs": options.runs, "layers": options.layers}
+    given = vars(options)
+    common = {name: given[name] for name in ("batch", "runs", "layers", "preset")}
     with torch.no_grad():
         for name in options.cases or DEFAULT:
             if name in CASES:

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from fresh_process import BOARD, FreshProcess
 
+from tt_dynamo import options
+
 # The longest files, twenty seconds and more each. They come first, so that the last ones to be handed out are short and
 # no worker is left alone with a long one (`make test` has pytest-xdist keep this order).
 LONGEST = (
@@ -53,6 +55,14 @@ def imports_kept() -> None:
         gc.collect()
         gc.freeze()
         _modules_kept = len(sys.modules)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exact_by_default() -> Iterator[None]:
+    """Tests compare with eager torch as closely as bfloat16 allows; those of presets name theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(options, "DEFAULT_PRESET", "accuracy")
+        yield
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from comparison import pcc
 from torch import nn
 
 import tt_dynamo
+from tt_dynamo import options
 from tt_dynamo.options import DEFAULT_PRESET, OptionError, Options, presets
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
@@ -29,17 +30,45 @@ class Gated(nn.Module):
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-def test_without_a_preset_options_are_those_of_accuracy() -> None:
-    assert DEFAULT_PRESET == "accuracy"
-    assert Options.parse({}) == Options.parse({"preset": "accuracy"}) == Options(dump=Options.parse({}).dump)
+@pytest.fixture
+def default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset that users have by default, as it was when this file was imported."""
+    monkeypatch.setattr(options, "DEFAULT_PRESET", DEFAULT_PRESET)
+
+
+@pytest.mark.usefixtures("default")
+def test_without_a_preset_options_are_those_of_balanced() -> None:
+    assert Options.parse({}) == Options.parse({"preset": "balanced"})
+    assert Options.parse({"gelu": "FastLut"}) == Options.parse({"preset": "balanced", "gelu": "FastLut"})
     assert Options.parse({}).notes == []
 
 
+@pytest.mark.usefixtures("default")
+def test_without_a_preset_weights_that_are_trained_keep_their_bits() -> None:
+    accuracy = Options.parse({"preset": "accuracy"})
+    assert Options.parse({}).for_gradients() == accuracy
+    assert Options.parse({"weight_dtype": "bfloat8_b"}).for_gradients().weight_dtype == "bfloat8_b"
+    assert Options.parse({"preset": "balanced"}).for_gradients() == Options.parse({"preset": "balanced"})
+
+
+@pytest.mark.usefixtures("default", "clean_dynamo")
+def test_the_default_narrows_weights_of_inference_alone() -> None:
+    model, x = Gated(), torch.randn(32, 64)
+    with tt_dynamo.record() as reports:
+        compiled = torch.compile(model, backend="ttnn", options={"device": BOARD})
+        compiled(x).sum().backward()
+        with torch.no_grad():
+            compiled(x)
+    forward, *_, inference = reports
+    assert set(forward.weight_dtypes) == {"bfloat16"}
+    assert set(inference.weight_dtypes) == {"bfloat8_b"}
+
+
 def test_single_options_override_a_preset() -> None:
-    options = Options.parse({"preset": "balanced", "math_fidelity": "HiFi4", "weight_dtype": {"head": "bfloat4_b"}})
-    assert (options.math_fidelity, options.cache_dtype) == ("HiFi4", "bfloat8_b")
-    assert options.weight_dtype == (("head", "bfloat4_b"),)
-    assert options.notes == [
+    parsed = Options.parse({"preset": "balanced", "math_fidelity": "HiFi4", "weight_dtype": {"head": "bfloat4_b"}})
+    assert (parsed.math_fidelity, parsed.cache_dtype) == ("HiFi4", "bfloat8_b")
+    assert parsed.weight_dtype == (("head", "bfloat4_b"),)
+    assert parsed.notes == [
         "preset 'balanced': weight_dtype {'head': 'bfloat4_b'}, cache_dtype bfloat8_b, activation_dtype bfloat16, "
         "math_fidelity HiFi4, fp32_accumulation {'*self_attn*': True, '*': False}, gelu Accurate"
     ]

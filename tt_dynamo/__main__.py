@@ -9,7 +9,7 @@ import logging
 import sys
 from pathlib import Path
 
-from tt_dynamo.options import presets
+from tt_dynamo.options import DEFAULT_PRESET, presets
 from tt_dynamo.report.tunings import tuning_table
 from tt_dynamo.tuner.script import run_script
 from tt_dynamo.weight_sensitivity import sensitivity
@@ -24,7 +24,7 @@ def main() -> None:
     one.add_argument("--pcc", type=float, default=0.99, help="to keep, %(default)s by default")
     one.add_argument("--output", metavar="FILE", type=Path, help="JSON of the proposed option weight_dtype")
     one.add_argument("--device", default="auto")
-    one.add_argument("--preset", default="accuracy", choices=presets())
+    one.add_argument("--preset", default=DEFAULT_PRESET, choices=presets())
     other = commands.add_parser("tune", help="run a script, and time the candidates of the calls that it compiles")
     other.add_argument("script", metavar="SCRIPT", type=Path)
     other.add_argument("arguments", metavar="ARGUMENT", nargs=argparse.REMAINDER)

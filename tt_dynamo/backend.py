@@ -15,7 +15,7 @@ from tt_dynamo.capture.decompositions import decompositions
 from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import regularize, trace_through
 from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_input, part_of, source_of
-from tt_dynamo.capture.keep_whole import kept_whole
+from tt_dynamo.capture.keep_whole import asks_for_gradients, kept_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
 from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.devices import Device, open_device
@@ -87,6 +87,8 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
+    if asks_for_gradients(inputs):
+        options = options.for_gradients()
     trace_through(module)
     given = [described_input(node, DeviceTensor) for node in module.graph.find_nodes(op="placeholder")]
     described: dict[str, GraphInput] = {}

@@ -19,7 +19,10 @@ from tt_dynamo.ir.errors import require_one_of
 
 T = TypeVar("T")
 
-DEFAULT_PRESET = "accuracy"
+# By README's rule: PCC >= 0.999 on the benchmarks' encoders and convolutional networks, and the tales' greedy tokens.
+DEFAULT_PRESET = "balanced"
+# Of a graph whose gradients are asked for: weights that are trained keep their bits.
+TRAINING_PRESET = "accuracy"
 
 # torch.compile's modes, and what this backend does instead of what torch's own does.
 MODES = {
@@ -95,8 +98,9 @@ class Options:
     weight_cache_limit: bytes of that folder; the least recently used files go where it has more.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     mode: that of `torch.compile`, of which all give the same program.
-    preset: values of the four options of precision together, as `presets.json` has them; options given by themselves
-        override them.
+    preset: values of the options of precision together, as `presets.json` has them; options given by themselves
+        override them. Without one, graphs whose gradients are asked for take "accuracy", all others "balanced".
+    chosen: the names of the options that were given.
     """
 
     device: Any = "auto"
@@ -118,13 +122,14 @@ class Options:
     weight_cache_limit: int = 1 << 36
     warn_after_shapes: int = 4
     mode: str = _one_of(*MODES)
-    preset: str = DEFAULT_PRESET
+    preset: str = TRAINING_PRESET
+    chosen: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, metadata={"internal": True})
 
     @property
     def notes(self) -> list[str]:
         """What a user may want to know of these options."""
         notes = [f"mode {self.mode!r}: {MODES[self.mode]}"] if MODES[self.mode] else []
-        if self.preset != DEFAULT_PRESET:
+        if "preset" in self.chosen and self.preset != DEFAULT_PRESET:
             values = {name: getattr(self, name) for name in presets()[self.preset]}
             texts = (f"{name} {dict(value) if isinstance(value, tuple) else value}" for name, value in values.items())
             notes.append(f"preset {self.preset!r}: {', '.join(texts)}")
@@ -134,11 +139,13 @@ class Options:
     def parse(cls, given: Mapping[str, Any] | None) -> "Options":
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
         given = dict(given or {})
+        chosen = frozenset(given)
         preset = given.setdefault("preset", DEFAULT_PRESET)
         require_one_of("preset", preset, presets())
         given = {**presets()[preset], **given}
+        known = sorted(field.name for field in dataclasses.fields(cls) if "internal" not in field.metadata)
         for name in given:
-            require_one_of("option", name, sorted(field.name for field in dataclasses.fields(cls)))
+            require_one_of("option", name, known)
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
         for name in ("weight_dtype", "fp32_accumulation"):
@@ -150,7 +157,14 @@ class Options:
             given["dump"] = os.environ.get("TT_DYNAMO_DUMP") or None
         if os.environ.get("TT_DYNAMO_TUNE"):
             given["tune"] = True
-        return cls(**given)
+        return cls(**given, chosen=chosen)
+
+    def for_gradients(self) -> "Options":
+        """These options for a graph whose gradients are asked for: those of `TRAINING_PRESET` but what was chosen."""
+        if "preset" in self.chosen:
+            return self
+        kept = {name: value for name, value in presets()[TRAINING_PRESET].items() if name not in self.chosen}
+        return dataclasses.replace(self, preset=TRAINING_PRESET, **kept)
 
     def __post_init__(self) -> None:
         from tt_dynamo.devices import BOARDS

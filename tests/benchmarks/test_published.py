@@ -81,7 +81,7 @@ def test_a_layer_stands_beside_that_of_experts(
 
     made = {
         "mine, batch 1": (lambda count, board, preset: 4e-6 * count + 1.0, lambda count, chip: 8e-6 * count + 2.0),
-        "alone": (lambda count, board, preset: 3e-6 * count, None),
+        "slow": (lambda count, board, preset: 9e-6 * count, lambda count, chip: 3e-6 * count),
     }
     monkeypatch.setattr(layers, "LAYERS", made)
     monkeypatch.setattr("sys.argv", ["layers.py", "--device", "p150", "--presets", "balanced"])
@@ -89,8 +89,8 @@ def test_a_layer_stands_beside_that_of_experts(
     text = capsys.readouterr().out
     assert "p150: estimates, nothing is measured" in text
     rows = [line.split() for line in text.splitlines() if "balanced" in line]
-    assert [row[-3:] for row in rows] == [["4", "8", "0.50"], ["3", "-", "-"]]
+    assert [row[-3:] for row in rows] == [["4", "8", "0.50"], ["9", "3", "3.00"]]
     monkeypatch.setattr("sys.argv", ["layers.py", "bart"])
     with pytest.raises(SystemExit):
         layers.main()
-    assert "no layer begins with bart; there are: mine, batch 1; alone" in capsys.readouterr().err
+    assert "no layer begins with bart; there are: mine, batch 1; slow" in capsys.readouterr().err

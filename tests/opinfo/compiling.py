@@ -45,7 +45,7 @@ def run_compiled(
     Raises what AOTAutograd raises where it cannot trace the function (DynamicOutputShapeException for shapes that
     depend on values), and RuntimeError where torch leaves no graph to compile.
     """
-    parsed = Options.parse({"device": BOARD, **options})
+    parsed = Options.parse({"device": BOARD, "preset": "accuracy", **options})
     found: list[tuple[GraphModule, GraphReport]] = []
 
     def compiler(module: GraphModule, _: Any) -> Callable[..., Any]:

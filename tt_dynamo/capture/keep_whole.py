@@ -51,6 +51,11 @@ def _without_decompositions() -> Iterator[None]:
             overload._dispatch_cache.clear()
 
 
+def asks_for_gradients(inputs: Sequence[Any]) -> bool:
+    """Whether gradients by any of a graph's inputs, its parameters among them, may be asked for."""
+    return torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in inputs)
+
+
 @contextlib.contextmanager
 def kept_whole(module: GraphModule, inputs: Sequence[Any]) -> Iterator[None]:
     """Trace with `WHOLE` left whole; with inputs of which gradients can be asked, `UPSAMPLINGS`.
@@ -59,7 +64,7 @@ def kept_whole(module: GraphModule, inputs: Sequence[Any]) -> Iterator[None]:
     """
     tensors = [x for x in inputs if isinstance(x, torch.Tensor)]
     tables: AbstractContextManager[Any] = contextlib.nullcontext()
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
+    if asks_for_gradients(tensors):
         tables = _without_decompositions()
     elif not _transforms(module) and not any(map(is_traceable_wrapper_subclass, tensors)):
         tables = _override_composite_implicit_decomp(dict.fromkeys(WHOLE, lambda *args, **kwargs: NotImplemented))
