@@ -52,6 +52,8 @@ def imports_kept() -> None:
     global _modules_kept
     if len(sys.modules) > _modules_kept:
         gc.unfreeze()
+        if dynamo := sys.modules.get("torch._dynamo"):
+            dynamo.reset()  # what was compiled is to be collected, now or when its test ends
         gc.collect()
         gc.freeze()
         _modules_kept = len(sys.modules)

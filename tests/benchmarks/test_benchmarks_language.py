@@ -111,10 +111,11 @@ def language_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[st
 def test_prefill_and_decode_are_counted_beside_the_experts(language_run: Any) -> None:
     for result in language_run[1:]:
         assert list(result["steps"]) == ["prefill", "decode"]
-        for step, experts in (("prefill", 20), ("decode", 22)):
+        # A step of 23 has moves around products on all cores, estimated to be faster than on those of its shards.
+        for step, experts, most in (("prefill", 20, 20), ("decode", 22, 23)):
             figures = result["steps"][step]
             assert figures["experts_launches_per_layer"] == experts
-            assert 10 < figures["kernel_launches_per_layer"] <= experts
+            assert 10 < figures["kernel_launches_per_layer"] <= most
             assert figures["kernel_launches"] > 2 * figures["kernel_launches_per_layer"]
             assert figures["fallbacks"] == []
             assert figures["cache_bytes"] > 0

@@ -53,7 +53,7 @@ import torch, tt_dynamo
 torch.manual_seed(0)
 {build}
 with torch.no_grad(), tt_dynamo.record() as reports:
-    compiled = torch.compile(model, backend="ttnn", options={{"device": {board!r}}})
+    compiled = torch.compile(model, backend="ttnn", options={{"device": {board!r}, "preset": "accuracy"}})
     compiled(x)
     seconds = {{"eager": [], "emulated": []}}
     for _ in range(5):

@@ -170,11 +170,12 @@ def test_a_folder_that_cannot_be_written_is_a_note_and_the_weights_go_up_convert
 
 
 START = f"""
-import json, resource, sys, torch, tt_dynamo
+import json, resource, sys, torch, tt_dynamo, tt_dynamo.options
 torch.manual_seed(0)
 linear = torch.nn.Linear(512, 512)
 if LIMIT:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT))  # what a full disk does to a file
+tt_dynamo.options.DEFAULT_PRESET = "accuracy"
 options = {{"device": {BOARD!r}, "weight_dtype": "bfloat8_b", "weight_cache": "../weights"}}
 with tt_dynamo.record() as reports, torch.no_grad():
     y = torch.compile(linear, backend="ttnn", options=options)(torch.randn(32, 512))

@@ -185,7 +185,7 @@ class Compiler:
         arrange_outputs(graph)
         if self.options.optimize == "latency":
             grid = self.device.handle.compute_with_storage_grid_size()
-            is_step = self.decisions.configs is not None and self.decisions.configs.phase == "decode"
+            is_step = self.decisions.configs is not None and self.decisions.configs.phase in PHASES
             dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
             refused = self.decisions.times_l1_refused, is_step, dtype, self.decisions.refuses_dtype
             assign_memory(graph, sides, (grid.x, grid.y), *refused)
