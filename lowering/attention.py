@@ -91,7 +91,9 @@ def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, sca
     columns, rows = ttnn.settings.grid_size
     chunks = _chunks(sizes, tuple(query.shape), key.shape[2], columns * rows, is_causal, **options)
     asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options, ttnn.memory)
-    precision = {"compute_kernel_config": ttnn.settings.compute_kernel_config}
+    # Heads of block floats are those of encoders, whose experts multiply them in LoFi where they do so elsewhere.
+    narrow, settings = query.dtype == ttnn.bfloat8_b, ttnn.settings
+    precision = {"compute_kernel_config": settings.weight_kernel_config if narrow else settings.compute_kernel_config}
     given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, **options, **assigned(ttnn), **precision}
 
     def attend(chunk):
