@@ -112,14 +112,14 @@ def grain_of(chain: Iterable[Node]) -> int:
     return max(grain, 1)
 
 
-def run_by_grains(node: Node, chain: list[Node], grain: int) -> torch.Tensor:
-    """The number of each grain of `node`, which this chain of moves and repeats makes of a source, in that source."""
+def run_by_grains(chain: list[Node], grain: int) -> torch.Tensor:
+    """The number of each grain of what a chain of moves and repeats, last one first, makes of a source, in that one."""
     source = chain[-1].args[0]
     value: Any = numbered(_in_grains(shape_of(source), grain))
     for move in reversed(chain):
         x, *rest = move.args
         on_last = grain > 1 and move.target in BY_DIM and _dim_of(move) == len(shape_of(x)) - 1
-        if grain > 1 and move.target in (aten.view.default, aten.reshape.default, aten.expand.default):
+        if move.target in (aten.view.default, aten.reshape.default, aten.expand.default):
             rest = [_in_grains(shape_of(move), grain)]
         elif move.target is aten.slice.Tensor and on_last:
             start = _start_of(move) // grain
@@ -156,14 +156,14 @@ def _once(context: Context, key: Any, compute: Callable[[], Any]) -> Any:
 
 def positions(node: Node, context: Context) -> tuple[int, torch.Tensor] | None:
     """A grain, and for each grain of `node` its number in the source; None where the source has too many of them."""
-    chain, source = chain_of(node), source_of(node)
+    chain = chain_of(node)
     if not chain:
         return 1, numbered(shape_of(node))
-    grain = grain_of(chain)
-    if math.prod(shape_of(source)) // grain > LIMIT:
+    grain, shape = grain_of(chain), shape_of(chain[-1].args[0])
+    if math.prod(shape) // grain > LIMIT:
         return None
-    key = ("positions", shape_of(source), tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain))
-    return _once(context, key, lambda: (grain, run_by_grains(node, chain, grain)))
+    key = ("positions", shape, tuple((n.target, str(n.args[1:]), str(n.kwargs)) for n in chain))
+    return _once(context, key, lambda: (grain, run_by_grains(chain, grain)))
 
 
 def head_columns(node: Node, context: Context) -> torch.Tensor | None:

@@ -68,7 +68,7 @@ def _stripped(x: Node) -> Node | None:
         return None
     source = repeat.args[0]
     sizes = (*shape_of(source)[:-1], shape_of(source)[-1] // grain)
-    numbers, read = numbered(sizes), run_by_grains(x, chain, grain)
+    numbers, read = numbered(sizes), run_by_grains(chain, grain)
     times = read.numel() // max(numbers.numel(), 1)
     wanted = read[:, :: max(times, 1)]
     if times < 2 or not torch.equal(read, wanted.repeat_interleave(times, 1)) or wanted.numel() != numbers.numel():
