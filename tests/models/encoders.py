@@ -12,7 +12,11 @@ from typing import Any
 
 import torch
 
+import tt_dynamo
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by the hub's client when it is imported
+
+BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 
 SENTENCES = (
     "The ferry leaves at noon.",
@@ -155,3 +159,13 @@ def enliven(model: torch.nn.Module) -> torch.nn.Module:
             elif parameter.dim() == 1:
                 parameter.copy_(noise * 0.2)
     return model
+
+
+def run(model: torch.nn.Module, inputs: dict[str, torch.Tensor], **options: Any) -> Any:
+    """The outputs of the compiled model and the report of its one graph."""
+    torch._dynamo.reset()
+    with tt_dynamo.record() as reports, torch.no_grad():
+        outputs = torch.compile(model.eval(), backend="ttnn", options={"device": BOARD, **options})(**inputs)
+    (report,) = reports
+    assert report.fallbacks == []
+    return outputs_of(outputs), report

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
 import torch
 from comparison import pcc
-from encoders import bert, enliven, images, outputs_of, tokens, vit
+from encoders import bert, enliven, images, outputs_of, run, tokens, vit
 
 import tt_dynamo
 import tt_dynamo.lowering.matmul
 from tt_dynamo.ir.errors import Refused
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
-BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 NARROW = "bfloat8_b"
-
-
-def run(model: torch.nn.Module, inputs: dict[str, torch.Tensor], **options: Any) -> Any:
-    """The outputs of the compiled model and the report of its one graph."""
-    torch._dynamo.reset()
-    with tt_dynamo.record() as reports, torch.no_grad():
-        outputs = torch.compile(model.eval(), backend="ttnn", options={"device": BOARD, **options})(**inputs)
-    (report,) = reports
-    assert report.fallbacks == []
-    return outputs_of(outputs), report
 
 
 @pytest.mark.parametrize(

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
 import pytest
 import torch
-from encoders import VOCABULARY, bert, enliven, images, outputs_of, tokens, vit
+from encoders import BOARD, VOCABULARY, bert, enliven, images, run, tokens, vit
 
 import tt_dynamo
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
-BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
-
-
-def run(model: torch.nn.Module, inputs: dict[str, torch.Tensor], **options: Any) -> Any:
-    """The outputs of the compiled model and the report of its one graph."""
-    torch._dynamo.reset()
-    with tt_dynamo.record() as reports, torch.no_grad():
-        outputs = torch.compile(model.eval(), backend="ttnn", options={"device": BOARD, **options})(**inputs)
-    (report,) = reports
-    assert report.fallbacks == []
-    return outputs_of(outputs), report
 
 
 def layer(report: tt_dynamo.GraphReport, name: str) -> list[tuple[str, str]]:
