@@ -95,7 +95,7 @@ def _through_dynamo(case: Case, inputs: list[torch.Tensor]) -> tuple[Any, list[t
     for number in range(case.parameters):
         inputs[number] = getattr(model, f"p{number}")
     with tt_dynamo.record() as reports:
-        compiled = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD})
+        compiled = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD, "preset": "accuracy"})
         return compiled(*inputs[case.parameters :]), reports
 
 
