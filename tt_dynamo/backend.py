@@ -11,6 +11,7 @@ import torch
 from functorch.compile import min_cut_rematerialization_partition
 from torch.fx import GraphModule
 
+from tt_dynamo.capture.aliases import misjudged_inputs
 from tt_dynamo.capture.decompositions import decompositions
 from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import regularize, trace_through
@@ -19,6 +20,7 @@ from tt_dynamo.capture.keep_whole import asks_for_gradients, kept_whole
 from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
 from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.devices import Device, open_device
+from tt_dynamo.ir.graph import compute_nodes
 from tt_dynamo.ir.torch_internals import aot_autograd
 from tt_dynamo.options import Options
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
@@ -87,6 +89,13 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
+    shared = misjudged_inputs(inputs)
+    if shared:
+        placeholders = list(module.graph.find_nodes(op="placeholder"))
+        nodes, count = [placeholders[at] for at in shared], len(compute_nodes(module.graph))
+        reason = "it shares elements with another input, and AOTAutograd takes the two for apart"
+        report_eager(nodes, reason, count, f"graph_{next(_names)}", device.description, options)
+        return module.forward
     if asks_for_gradients(inputs):
         options = options.for_gradients()
     trace_through(module)

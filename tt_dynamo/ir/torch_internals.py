@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch._C._dynamo.guards import compute_overlapping_tensors as compute_overlapping_tensors
 from torch._dynamo.backends.common import aot_autograd as aot_autograd
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput as PlainAOTInput
 from torch._functorch._aot_autograd.descriptors import SubclassGetAttrAOTInput as SubclassGetAttrAOTInput
