@@ -8,7 +8,7 @@ from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.matmul import matmul, product_config
-from tt_dynamo.lowering.memory import assigned
+from tt_dynamo.lowering.memory import assigned, is_sharded
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE, compute_kernel_config
 
@@ -144,8 +144,22 @@ def split_heads(ttnn: TTNN, x: Tensor, num_heads, num_kv_heads):
 
     TTNN rounds head_dim up to whole tiles without a word; the compiler compares shapes and takes such a split apart.
     """
+    if is_sharded(x):
+        return _split_shards(ttnn, x, num_heads)
     heads = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
     return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False, **assigned(ttnn))
+
+
+def _split_shards(ttnn: TTNN, x: Tensor, num_heads):
+    """The same of block shards, which TTNN reads for the heads of ViT-base alone (`operators.splits_shards`).
+
+    It counts what pads the rows as rows of the results; they are views of so many less.
+    """
+    where = assigned(ttnn) or {"memory_config": ttnn.DRAM_MEMORY_CONFIG}
+    parts = ttnn.experimental.nlp_create_qkv_heads_vit(x, **where)
+    batch, _, seq, width = x.shape
+    shape = (batch, num_heads, seq, width // (3 * num_heads))
+    return tuple(part if part.shape == shape else ttnn.reshape(part, shape, part.shape) for part in parts)
 
 
 @lower(operators.rotary)

@@ -66,9 +66,11 @@ def linear(ttnn: TTNN, x: Tensor, weight, bias=None, activation=""):
     operands |= assigned(ttnn) or ({"memory_config": ttnn.DRAM_MEMORY_CONFIG} if is_in_blocks else {})
 
     def multiply(candidate):
-        if candidate:
-            return ttnn.linear(x, weight, **operands, **_on_cores(ttnn, cores, activation, candidate))
-        return ttnn.linear(x, weight, **operands, **_as_ttnn_chooses(ttnn, activation))
+        if not candidate:
+            return ttnn.linear(x, weight, **operands, **_as_ttnn_chooses(ttnn, activation))
+        way = {name: value for name, value in candidate.items() if name != "interleaved"}
+        where = {"memory_config": ttnn.L1_MEMORY_CONFIG} if "interleaved" in candidate else {}
+        return ttnn.linear(x, weight, **{**operands, **where}, **_on_cores(ttnn, cores, activation, way))
 
     asked = ("linear", x, weight, bias, activation, ttnn.memory, ttnn.dtype)
     return ttnn.choose(asked, candidates, multiply, costed=True)
@@ -138,7 +140,10 @@ def _ways_in_blocks(ttnn: TTNN, x: Tensor, weight: Tensor):
         workarounds.check_columns_of_cores(ttnn.settings.grid_size[0], banks, cores.columns)
     cores = replace(cores, width=math.ceil(wide / cores.columns))
     depths = divisors(given.width, given.width) if reads else divisors(inner, MOST_READ)
-    return cores, _depths_and_shares(cores, depths, SHARES[:1] if writes else SHARES)
+    ways = _depths_and_shares(cores, depths, SHARES[:1] if writes else SHARES)
+    if writes and ttnn.memory.or_interleaved:  # of which a core need not hold all at once
+        ways += [{**way, "interleaved": True} for way in _depths_and_shares(cores, depths, SHARES[1:])]
+    return cores, ways
 
 
 def _depths_and_shares(cores: Blocks, depths, shares):

@@ -9,18 +9,20 @@ and leave there for nothing. They leave for the host and as slices, too. What li
 inside a feedforward, takes the cores of its neighbours. Whoever else reads a value of a stream is given a copy in DRAM,
 which is a move. A stream is assigned shards if its values are whole tiles over at least half of the cores, and if for
 each move at least four linears profit, as many as a layer has. The heads that an attention reads of a stream lie in L1
-as well, interleaved.
+as well, interleaved; so does what they are split from, or in shards where TTNN can split those.
 
 A decode step's stream is one row of tiles, of which each core has some columns: Columns(columns=8, rows=4, width=4).
 Heads of tokens are made of such shards, and what a reshape gives goes into them.
 
-Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first the heads
-there go without, after that what lies between linears, after that the stream.
+Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first what heads
+are split from leaves its shards, after that the heads there go without, after that what lies between linears, after
+that the stream.
 
 Streams may be block floats, and with them what lies between their linears and their heads: meta.dtype of the same
 values. Streams that hold or surround a node to which TTNN refused them stay in bfloat16.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -55,7 +57,9 @@ def reads_l1(node: Node, operand: Node) -> bool:
         return True
     if node.target is operators.linear:
         return operand is node.args[0] and operand not in node.args[1:]
-    return is_call(node, operators.to_host, operators.split_heads_decode, *SLICES) or operand in tied_operands(node)
+    if is_call(node, operators.to_host, operators.split_heads_decode, *SLICES) or operators.splits_shards(node):
+        return True
+    return operand in tied_operands(node)
 
 
 def assign_memory(
@@ -79,8 +83,9 @@ def assign_memory(
         for split in graph.find_nodes(op="call_function", target=operators.split_heads)
         if (found := _heads(split))
     ]
-    of_heads = {node for _, near in heads for node in near}
-    of_streams = {node: count - (node in of_heads) for node, count in refused.items()}
+    tries = {node: 1 + any(map(operators.splits_shards, made)) for made, near in heads for node in near}
+    of_streams = {node: max(0, count - tries.get(node, 0)) for node, count in refused.items()}
+    out_of_shards = {node for made, near in heads if not refused.keys().isdisjoint(near) for node in made}
     assigned: dict[Node, Blocks | Columns] = {}
     for stream in streams.all:
         if stream.is_worth_its_moves() and not streams.is_refused(stream, of_streams):
@@ -89,12 +94,18 @@ def assign_memory(
                 assigned.update(dict.fromkeys(stream.values, shards))
     for stream in streams.all:
         neighbour = next((value for value in stream.neighbours() if value in assigned), None)
-        if neighbour is not None and stream.is_between and not streams.is_refused(stream, of_streams):
+        if neighbour is None or not stream.is_between or not out_of_shards.isdisjoint(stream.values):
+            continue
+        if not streams.is_refused(stream, of_streams):
             assigned.update(_beside(stream, assigned[neighbour], neighbour))
-    asked = [made for made, near in heads if made[0].args[0] in assigned and refused.keys().isdisjoint(near)]
+    asked = [
+        made
+        for made, near in heads
+        if made[0].args[0] in assigned and all(refused.get(node, 0) < tries[node] for node in near)
+    ]
     places: dict[Node, Blocks | Columns | Interleaved] = {
-        **assigned,
         **{node: Interleaved() for made in asked for node in made},
+        **assigned,
     }
     for node, memory in places.items():
         meta.memory.set(node, memory)
@@ -140,13 +151,17 @@ def _beside(stream: "Stream", shards: Blocks | Columns, neighbour: Node) -> dict
     across = shards.columns * shards.rows if is_row else shards.columns
     if high != tiles(shape_of(neighbour))[0] or wide % across or shape[-1] % TILE or (is_row and stream.has_attention):
         return {}
-    return dict.fromkeys(stream.values, shards.of_width(shape[-1]))
+    place = shards.of_width(shape[-1])
+    if stream.is_split and isinstance(place, Blocks):
+        place = dataclasses.replace(place, or_interleaved=True)
+    return dict.fromkeys(stream.values, place)
 
 
 class Stream:
     """Values that lie in the same shards, or all interleaved.
 
-    moved: those that somebody reads interleaved, and what must be moved to them.
+    moved: those that somebody reads interleaved, and what must be moved to them. is_split: whether heads are split from
+    one, in shards or not.
     """
 
     def __init__(self, values: list[Node], strangers: set[Node]) -> None:
@@ -155,6 +170,7 @@ class Stream:
         self._into = [reader for reader, _ in readers if is_call(reader, operators.linear)]
         self._out = [value for value in values if is_call(value, operators.linear)]
         self._moved = strangers | {value for reader, value in readers if not reads_l1(reader, value)}
+        self.is_split = any(operators.splits_shards(reader) for reader, _ in readers)
         self._has_norm = any(value.target in NORMS for value in values)
         self.has_attention = any(is_call(value, operators.attention) for value in values)
 

@@ -167,6 +167,18 @@ def test_nlp_create_qkv_heads(emulated: Any, upload: Upload, random: Random, tra
         check(tensor, expected.mT if transpose and tensor is found[1] else expected)
 
 
+def test_heads_of_a_vit_keep_what_pads_their_rows_until_a_view_drops_it(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random
+) -> None:
+    x = random(2, 1, 50, 3 * 12 * 64)
+    found = emulated.experimental.nlp_create_qkv_heads_vit(upload(x), memory_config=ttnn.L1_MEMORY_CONFIG)
+    for tensor, part in zip(found, x[:, 0].chunk(3, dim=-1), strict=True):
+        assert tuple(tensor.shape) == (2, 12, 64, 64)
+        view = emulated.reshape(tensor, (2, 12, 50, 64), (2, 12, 64, 64))
+        assert view.buffer_address() == tensor.buffer_address()
+        check(view, heads(part, 12))
+
+
 @pytest.mark.parametrize("transpose", [False, True])
 def test_split_query_key_value_and_split_heads(emulated: Any, upload: Upload, random: Random, transpose: bool) -> None:
     x = random(2, 50, 3 * 128)

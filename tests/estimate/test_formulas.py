@@ -148,6 +148,15 @@ def test_a_split_into_three_writes_each_tile_once() -> None:
     assert nanoseconds(split, chip) == pytest.approx(12 * (10 + 2), rel=1e-3)
 
 
+def test_a_split_that_gathers_rows_of_shards_takes_as_long_as_one_of_interleaved_tiles() -> None:
+    chip = plain(stream_cycles=10.0, stream_operand_cycles=1.0)
+    part, shape = Tensor((1, 12, 512, 64), memory="L1"), (1, 1, 512, 2304)
+    interleaved = Tensor(shape, memory="L1")
+    shards = Tensor(shape, memory="L1", sharding="BLOCK_SHARDED", cores=16)
+    split = [Call("ttnn.experimental.nlp_create_qkv_heads_vit", (x,), (part,) * 3) for x in (interleaved, shards)]
+    assert nanoseconds(split[0], chip) == nanoseconds(split[1], chip) == pytest.approx(72 * (10 + 2), rel=1e-3)
+
+
 def test_a_fused_relu_costs_one_pass_of_the_vector_engine_and_a_silu_two() -> None:
     chip, x = plain(unary_cycles=10.0, binary_cycles=1.0), Tensor((1, 1, 512, 512))
 

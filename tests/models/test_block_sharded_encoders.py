@@ -29,8 +29,8 @@ def layer(report: tt_dynamo.GraphReport, name: str) -> list[tuple[str, str]]:
 
 SHARDED = "BLOCK_SHARDED"
 BERT_LAYER = [
-    ("linear", "L1"),
-    ("nlp_create_qkv_heads", "L1"),
+    ("linear", SHARDED),
+    ("nlp_create_qkv_heads_vit", "L1"),
     ("scaled_dot_product_attention", SHARDED),
     ("linear", SHARDED),
     ("layer_norm", SHARDED),
@@ -40,8 +40,8 @@ BERT_LAYER = [
 ]
 VIT_LAYER = [
     ("layer_norm", SHARDED),
-    ("linear", "L1"),
-    ("nlp_create_qkv_heads", "L1"),
+    ("linear", SHARDED),
+    ("nlp_create_qkv_heads_vit", "L1"),
     ("scaled_dot_product_attention", SHARDED),
     ("linear", SHARDED),
     ("add", SHARDED),

@@ -4,6 +4,7 @@ A kernel that streams takes the longest of three: what each core computes, tiles
 each core, and the bytes of all cores at the bandwidth of DRAM. Shards lie where they are computed and move nothing.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -187,6 +188,12 @@ def change_layout(call: Call, chip: Chip) -> Cost:
 def heads(call: Call, chip: Chip) -> Cost:
     """Splitting and merging heads: every tile is read and written once."""
     return stream(call, chip, "heads")
+
+
+def heads_of_any_cores(call: Call, chip: Chip) -> Cost:
+    """The same by a kernel that reads shards as if they were interleaved: each core gathers rows from several."""
+    x = dataclasses.replace(call.inputs[0], sharding="INTERLEAVED", cores=0)
+    return heads(Call(call.name, (x,), call.outputs), chip)
 
 
 def heads_decode(call: Call, chip: Chip) -> Cost:

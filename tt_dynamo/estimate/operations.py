@@ -46,6 +46,7 @@ _NAMES: dict[Formula, str] = {
         "experimental.nlp_create_qkv_heads experimental.nlp_concat_heads transformer.concatenate_heads "
         "transformer.split_query_key_value_and_split_heads experimental.split_query_key_value_and_split_heads"
     ),
+    kernels.heads_of_any_cores: "experimental.nlp_create_qkv_heads_vit",
     kernels.heads_decode: "experimental.nlp_create_qkv_heads_decode experimental.nlp_concat_heads_decode",
     kernels.rotary: (
         "experimental.rotary_embedding_hf experimental.rotary_embedding_llama experimental.rotary_embedding "

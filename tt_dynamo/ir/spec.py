@@ -83,13 +83,14 @@ class Blocks:
     """How a value lies in L1 in block shards: on columns x rows of cores, height x width tiles on each.
 
     Rows are counted through all dimensions but the last, those of each matrix filled up to whole tiles. Cores at the
-    lower and right ends may hold fewer tiles.
+    lower and right ends may hold fewer tiles. or_interleaved: whether its readers take it interleaved in L1 as well.
     """
 
     columns: int
     rows: int
     height: int
     width: int
+    or_interleaved: bool = False
 
     @classmethod
     def over(cls, cores: tuple[int, int], shape: Sequence[int]) -> "Blocks":

@@ -25,16 +25,16 @@ CORES = (8, 8)
 class Layer(nn.Module):
     """An encoder layer. x [batch, seq, width] -> the same."""
 
-    def __init__(self, width: int, inner: int, post: bool = False) -> None:
+    def __init__(self, width: int, inner: int, post: bool = False, head_dim: int = 32) -> None:
         super().__init__()
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, inner), nn.Linear(inner, width)
         self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
-        self.heads, self.post = width // 32, post
+        self.heads, self.post = width // head_dim, post
 
     def attend(self, x: torch.Tensor) -> torch.Tensor:
         batch, seq, width = x.shape
-        query, key, value = self.qkv(x).view(batch, seq, 3, self.heads, 32).permute(2, 0, 3, 1, 4)
+        query, key, value = self.qkv(x).view(batch, seq, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         return self.out(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).reshape(x.shape))
 
     def feed(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,9 +49,9 @@ class Layer(nn.Module):
         return x + self.feed(second(x))
 
 
-def encoder(width: int = 256, inner: int = 512, layers: int = 2, post: bool = False) -> nn.Module:
+def encoder(width: int = 256, inner: int = 512, layers: int = 2, post: bool = False, head_dim: int = 32) -> nn.Module:
     """Layers between a sum, at which the stream begins, and what pools it."""
-    made = nn.Sequential(*(Layer(width, inner, post) for _ in range(layers)))
+    made = nn.Sequential(*(Layer(width, inner, post, head_dim) for _ in range(layers)))
 
     class Encoder(nn.Module):
         def __init__(self) -> None:
@@ -210,6 +210,27 @@ def test_a_refused_attention_costs_the_heads_first() -> None:
     nodes = assigned(encoder(), *rows(), refused=lambda node: int(node.target is operators.attention))[1]
     assert len(blocks(nodes)) == len(nodes)
     assert operators.attention in [node.target for node in nodes]
+
+
+@pytest.mark.parametrize(
+    ("times", "places"),
+    [(0, {Blocks(8, 8, 1, 9, or_interleaved=True), Interleaved()}), (1, {Interleaved()}), (2, {None})],
+    ids=["never", "once", "twice"],
+)
+def test_twelve_heads_of_64_are_split_from_shards_that_leave_first(times: int, places: set[Any]) -> None:
+    def refused(node: Node) -> int:
+        return times if node.target is operators.split_heads else 0
+
+    graph, nodes = assigned(encoder(768, 768, head_dim=64), *rows(seq=32, width=768), refused=refused)
+    near = [node for split in graph.calls(operators.split_heads) for node in (split, *split.all_input_nodes)]
+    assert {meta.memory.get(node, None) for node in near} == places
+    assert Blocks(8, 8, 1, 3) in blocks(nodes)
+
+
+def test_other_heads_of_as_many_elements_are_split_interleaved() -> None:
+    graph, _ = assigned(encoder(768, 768, head_dim=32), *rows(seq=32, width=768))
+    splits = graph.calls(operators.split_heads)
+    assert splits and {meta.memory(split.args[0]) for split in splits} == {Interleaved()}
 
 
 class GatedLayer(nn.Module):

@@ -7,6 +7,7 @@ engine as the call configures it (`fidelity.py`). Arguments that say how and whe
 that name them. Each says what is amiss with TTNN's golden; `tests/devices` checks each against torch.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -122,7 +123,9 @@ def std(x, *dims, **options):
 # TTNN's golden copies twice, and its own rules resolve the shape (-1, Shape, padded shape) anyway.
 @reference("ttnn.reshape")
 def reshape(x, *_, result, **__):
-    return x.reshape(tuple(result.shape))
+    """With a padded shape, rows and columns of x may become padding."""
+    shape = tuple(result.shape)
+    return x.reshape(shape) if x.numel() == math.prod(shape) else x[tuple(map(slice, shape))]
 
 
 # TTNN's golden knows no reduction.
@@ -140,12 +143,22 @@ def _split_heads(x: Tensor, num_heads: int, num_kv_heads: int | None) -> tuple[T
     return x.unflatten(-1, (num_heads + 2 * kv_heads, -1)).split([num_heads, kv_heads, kv_heads], dim=-2)
 
 
-# TTNN has no golden of this and of the next two.
+# TTNN has no golden of this and of the next three.
 @reference("ttnn.experimental.nlp_create_qkv_heads")
 def nlp_create_qkv_heads(x, *, num_heads, num_kv_heads=None, transpose_k_heads=True):
     """[batch, 1, seq, hidden] → query, key, value [batch, heads, seq, head_dim], key transposed if so."""
     query, key, value = (part.transpose(1, 2) for part in _split_heads(x[:, 0], num_heads, num_kv_heads))
     return query, key.mT if transpose_k_heads else key, value
+
+
+@reference("ttnn.experimental.nlp_create_qkv_heads_vit")
+def nlp_create_qkv_heads_vit(x, *, result):
+    """[batch, 1, seq, 3 * 12 * 64] → query, key, value [batch, 12, seq in whole tiles, 64].
+
+    What pads the rows of x, which is not known here, is in rows of the results.
+    """
+    x = functional.pad(x, (0, 0, 0, result[0].shape[-2] - x.shape[-2]), value=math.nan)
+    return nlp_create_qkv_heads(x, num_heads=12, transpose_k_heads=False)
 
 
 @reference("ttnn.experimental.nlp_create_qkv_heads_decode")

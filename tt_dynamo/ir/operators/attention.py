@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.fx import Node
 
 from tt_dynamo.ir.operators.definition import FUSED, define
 
@@ -18,6 +19,14 @@ def split_heads(x, num_heads, num_kv_heads):
     heads = x.reshape(batch, seq, num_heads + 2 * num_kv_heads, head_dim).permute(0, 2, 1, 3)
     query, key, value = heads.split([num_heads, num_kv_heads, num_kv_heads], 1)
     return query.clone(), key.clone(), value.clone()
+
+
+def splits_shards(node: Node) -> bool:
+    """Whether a node is a split of heads that TTNN has a kernel for which reads block shards: 12 heads of 64."""
+    if node.target is not split_heads:
+        return False
+    x, num_heads, num_kv_heads = node.args
+    return num_heads == num_kv_heads == 12 and x.meta["val"].shape[-1] == 3 * 12 * 64
 
 
 @define("Tensor query, Tensor key, Tensor value, Tensor? mask, bool is_causal, float? scale, int? window=None", FUSED)
