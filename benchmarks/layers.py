@@ -2,9 +2,9 @@
 
     python benchmarks/layers.py [LAYER ...] [--device n150] [--presets balanced performance]
 
-A layer is what a model of three takes longer than one of two, gaps between kernels included. The experts' programs are
-those of `tt_dynamo/estimate/published_models.py`, whose estimates stand beside published times in
-`python -m tt_dynamo.estimate --check`. Nothing is measured here.
+A layer is what a model of three takes longer than one of two, gaps between kernels included; convolutional networks,
+whose layers differ, are estimated whole. The experts' programs are those of `tt_dynamo/estimate/published_models.py`,
+whose estimates stand beside published times in `python -m tt_dynamo.estimate --check`. Nothing is measured here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tables import print_table
 
 import tt_dynamo
 from tt_dynamo.estimate.chip import Chip, chip_of
-from tt_dynamo.estimate.published_models import decoder_seconds, encoder_seconds, prefill_seconds
+from tt_dynamo.estimate.published_models import decoder_seconds, encoder_seconds, prefill_seconds, resnet_seconds
 from tt_dynamo.options import presets
 
 CONTEXT = 1024  # rows of a cache, or tokens of a prompt
@@ -29,8 +29,8 @@ LLAMA_LAYER = {"hidden": 4096, "mlp": 14336, "heads": 32, "kv_heads": 8, "head_d
 BASE_LAYER = {"hidden": 768, "heads": 12, "gaps": "yes"}
 
 
-def encoder(name: str, batch: int, layers: int, board: str, preset: str) -> float:
-    """Estimated seconds of a call of an encoder of `cases.py`."""
+def encoder(name: str, batch: int, layers: int | None, board: str, preset: str, on_device: bool = False) -> float:
+    """Estimated seconds of a call of a model of `cases.py`, or without what crosses to the host."""
     work = CASES[name].build(batch, layers)
     torch.compiler.reset()
     compiled = torch.compile(
@@ -38,7 +38,7 @@ def encoder(name: str, batch: int, layers: int, board: str, preset: str) -> floa
     )
     with tt_dynamo.record() as reports, torch.no_grad():
         compiled(**work.inputs)
-    return sum(report.estimated_seconds for report in reports)
+    return sum(report.estimated_seconds - on_device * report.transfer_seconds for report in reports)
 
 
 def decoder(batch: int, tokens: int, layers: int, board: str, preset: str) -> float:
@@ -57,6 +57,15 @@ def decoder(batch: int, tokens: int, layers: int, board: str, preset: str) -> fl
     if not result.fits:
         raise SystemExit(str(result))
     return sum(report.estimated_seconds for report in result.reports)
+
+
+def image_network(name: str, batch: int, layers: int, board: str, preset: str) -> float:
+    """Estimated seconds of a convolutional network of `cases.py` on the device: all of it, however many layers."""
+    return 0.0 if layers < 3 else encoder(name, batch, None, board, preset, on_device=True)
+
+
+def expert_resnet(batch: int, layers: int, chip: Chip) -> float:
+    return 0.0 if layers < 3 else resnet_seconds(chip, batch=batch)
 
 
 def expert_encoder(variant: str, batch: int, seq: int, layers: int, chip: Chip) -> float:
@@ -81,6 +90,7 @@ LAYERS: dict[str, tuple[Callable[[int, str, str], float], Callable[[int, Chip], 
     "llama-8b, decode, batch 1": (partial(decoder, 1, 1), partial(expert_decoder, 1)),
     "llama-8b, decode, batch 32": (partial(decoder, 32, 1), partial(expert_decoder, 32)),
     "llama-8b, prefill of 1,024": (partial(decoder, 1, CONTEXT), expert_prefill),
+    "resnet-50, batch 16, whole": (partial(image_network, "resnet-50", 16), partial(expert_resnet, 16)),
 }
 
 

@@ -1,17 +1,21 @@
 """Device time of convolutions and pools of images [1, 1, batch * height * width, channels]."""
 
 import math
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
 
 from tt_dynamo.estimate.chip import Chip, Cost
 from tt_dynamo.estimate.kernels import cores_of, moved_bytes, row_after_row
-from tt_dynamo.estimate.products import fidelity_of
-from tt_dynamo.estimate.tensor import TILE, Call, ceil_div
+from tt_dynamo.estimate.products import fidelity_of, product
+from tt_dynamo.estimate.tensor import TILE, Call, Tensor, ceil_div
 
 
 def convolution(call: Call, chip: Chip) -> Cost:
     """A product of gathered pixels [pixels, kernel * in] and weights [kernel * in, out], after a halo of neighbours.
 
-    The rows of the result are shared by cores sharded by height; in blocks the columns are, too.
+    The rows of the result are shared by cores sharded by height; in blocks the columns are, too. One that mixes the
+    channels of each pixel is a matrix product, as TTNN makes it.
     """
     k, (x, weight), out = chip.k, call.inputs[:2], call.outputs[0]
     fidelity, *_ = fidelity_of(call.options)
@@ -22,6 +26,8 @@ def convolution(call: Call, chip: Chip) -> Cost:
     across = min(out.columns, chip.grid[0]) if out.sharding == "BLOCK_SHARDED" else 1
     if out.sharding == "WIDTH_SHARDED":
         across = min(out.columns, cores)
+    elif _mixes_channels(call.options):
+        return _mixed(call, chip, folded, (across, max(1, cores // across)))
     rows = ceil_div(out.rows, max(1, cores // across))
     columns = ceil_div(out.columns, across)
     # The weights come as whole columns from DRAM and are sent to every core.
@@ -39,6 +45,30 @@ def convolution(call: Call, chip: Chip) -> Cost:
         dram_bytes=moved_bytes((x, out)) + weights,
         overlap=1.0,
     )
+
+
+def _mixes_channels(options: Mapping[str, Any]) -> bool:
+    """Whether every pixel of the result reads one pixel, in order.
+
+    Source: use_matmul_for_1x1_conv of tt-metal, ttnn/cpp/ttnn/operations/conv/conv2d/conv2d_utils.cpp.
+    """
+    steps = [options.get(name) for name in ("kernel_size", "stride", "dilation")]
+    is_alone = not any(options.get("padding", (0,))) and options.get("groups") == 1
+    return is_alone and all(step is not None and tuple(step) == (1, 1) for step in steps)
+
+
+def _mixed(call: Call, chip: Chip, channels: int, grid: tuple[int, int]) -> Cost:
+    """A convolution as the product that it is, on so many columns and rows of cores."""
+    (x, weight), out = call.inputs[:2], call.outputs[0]
+    columns, rows = grid
+    config = SimpleNamespace(
+        kind="2d" if columns > 1 else "1d",
+        in0_block_w=max(1, ceil_div(channels, TILE) // columns),
+        compute_with_storage_grid_size=SimpleNamespace(x=columns, y=rows),
+    )
+    given = {"program_config": config, "compute_config": call.options.get("compute_config")}
+    laid_out = Tensor((channels, out.shape[-1]), weight.dtype)
+    return product(Call("ttnn.linear", (x, laid_out), (out,), given), chip)
 
 
 def pool(call: Call, chip: Chip) -> Cost:

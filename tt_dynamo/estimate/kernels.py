@@ -62,14 +62,21 @@ def slow_unary(call: Call, chip: Chip) -> Cost:
 
 
 def binary(call: Call, chip: Chip) -> Cost:
-    """Sums, products, comparisons, choices; an operand that broadcasts is filled in for every tile of the result."""
+    """Sums, products, comparisons, choices; an operand that broadcasts is filled in for every tile of the result.
+
+    ReLU of a result is what the packer writes, unless an operand broadcasts.
+    Source: binary_ng_program_factory.cpp of tt-metal, and its issue 44823.
+    """
     k, out = chip.k, call.outputs[0]
     cycles = k.binary_cycles * max(1, len(call.inputs) - 1)
-    if any(tensor.tiles < out.tiles and tensor.memory != "HOST" for tensor in call.inputs):
+    broadcasts = any(tensor.tiles < out.tiles and tensor.memory != "HOST" for tensor in call.inputs)
+    if broadcasts:
         cycles = k.broadcast_cycles
     start = 0 if len(call.inputs) > 1 else k.scalar_start_cycles  # a tile is filled with the number
     for name in ("activations", "input_tensor_a_activations", "input_tensor_b_activations"):
         for fused in call.options.get(name) or ():
+            if name == "activations" and not broadcasts and str(fused).endswith(("relu", "RELU)")):
+                continue
             cycles += k.unary_cycles * (1 if "relu" in str(fused).lower() else 2)  # others are made of exponentials
     return stream(call, chip, "elementwise", cycles, start=start)
 

@@ -6,13 +6,14 @@ of these figures: embeddings and heads of encoders, the host's work in a step of
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from types import SimpleNamespace
 
 from tt_dynamo.estimate.calls import estimate
 from tt_dynamo.estimate.chip import Chip, chip_of
+from tt_dynamo.estimate.published_resnet import resnet_calls
 from tt_dynamo.estimate.tensor import TILE, Call, Tensor, ceil_div
 
 ENDS = {"wormhole_b0": 400e-6, "blackhole": 200e-6}  # seconds of an encoder beside its layers
@@ -43,9 +44,13 @@ def _estimated(row: dict[str, str]) -> Published:
     for pair in row["parameters"].split():
         name, text = pair.split("=")
         given[name] = int(text) if text.isdigit() else text
-    seconds = {"encoder": encoder_seconds, "decoder": decoder_seconds, "prefill": prefill_seconds}[row["kind"]]
-    estimated = seconds(chip, **given)  # type: ignore[operator]
+    estimated = KINDS[row["kind"]](chip, **given)
     return Published(row["name"], row["board"], float(row["milliseconds"]) * 1e-3, estimated, row["source"])
+
+
+def resnet_seconds(chip: Chip, *, batch: int, gaps: str = "yes") -> float:
+    """ResNet-50 on images of 224 x 224 pixels."""
+    return _sum(list(resnet_calls(chip, batch)), chip, gaps == "yes")
 
 
 def _sum(calls: Sequence[Call], chip: Chip, gaps: bool = True) -> float:
@@ -247,3 +252,11 @@ def _prefill_product(
     config = SimpleNamespace(kind=kind, in0_block_w=block, compute_with_storage_grid_size=PREFILL_GRID)
     options = {"program_config": config, "compute_kernel_config": precision}
     return Call("ttnn.linear", (Tensor((1, 1, m, k), x), Tensor((k, n), weight)), (Tensor((1, 1, m, n)),), options)
+
+
+KINDS: dict[str, Callable[..., float]] = {
+    "encoder": encoder_seconds,
+    "decoder": decoder_seconds,
+    "prefill": prefill_seconds,
+    "resnet": resnet_seconds,
+}
