@@ -6,8 +6,9 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.matmul import matmul, product_config
-from tt_dynamo.lowering.memory import across, is_sharded, shard_width
+from tt_dynamo.lowering.memory import across, first_cores, in_rows, is_sharded, shard_width
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
+from tt_dynamo.passes.images.stem import folding_cores
 
 
 def _geometry(x, image, kernel, stride, padding):
@@ -101,6 +102,26 @@ def _turned(ttnn: TTNN, x: Tensor, weights):
         return ttnn.matmul(x, weights, transpose_a=True, **config)
 
     return ttnn.choose(("matmul", x, weights), ("all cores", "those that TTNN takes"), turn)
+
+
+@lower(operators.space_to_depth, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
+def space_to_depth(ttnn: TTNN, x: Tensor, stride, padding, channels):
+    """x [batch, c, H, W] → [1, 1, batch * h * w, channels * stride²], in height shards in L1.
+
+    Each core folds as many channels of images as another.
+    """
+    batch, c, *size = x.shape
+    count = folding_cores(batch * channels, math.prod(ttnn.settings.grid_size))
+    cores = first_cores(ttnn, count)
+    folded = ttnn.fold(
+        ttnn.to_memory_config(x, in_rows(ttnn, cores, [math.ceil(batch * c * size[0] / count), size[1]])),
+        stride,
+        stride,
+        use_transpose_as_fold=True,
+        padding=[padding[0], padding[0], padding[1], padding[1], 0, channels - c],
+        grid_size=cores,
+    )
+    return _flat(ttnn, folded)
 
 
 @lower(operators.fold_patches, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))

@@ -122,6 +122,20 @@ def in_blocks(ttnn, wanted):
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
 
 
+def first_cores(ttnn, count):
+    """So many cores, row after row."""
+    columns = ttnn.settings.grid_size[0]
+    full, rest = divmod(count, columns)
+    corners = [(0, 0, columns - 1, full - 1)] * (full > 0) + [(0, full, rest - 1, full)] * (rest > 0)
+    return _core_ranges(ttnn, corners)
+
+
+def in_rows(ttnn, cores, shape):
+    """The memory configuration of height shards in L1 of that shape, on these cores."""
+    shards = ttnn.ShardSpec(cores, shape, ttnn.ShardOrientation.ROW_MAJOR)
+    return ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shards)
+
+
 def in_columns(ttnn, wanted):
     """The memory configuration of width shards in L1, `Columns`."""
     corners, shape = [(0, 0, wanted.columns - 1, wanted.rows - 1)], [ttnn.TILE_SIZE, wanted.width * ttnn.TILE_SIZE]
@@ -182,8 +196,11 @@ def assigned_dtype(ttnn, x):
 
 def _sharded(ttnn, layout, buffer_type, corners, shape, orientation):
     """corners: of the rectangles of cores, (left, top, right, bottom)."""
+    return ttnn.MemoryConfig(layout, buffer_type, ttnn.ShardSpec(_core_ranges(ttnn, corners), shape, orientation))
+
+
+def _core_ranges(ttnn, corners):
     ranges = [
         ttnn.CoreRange(ttnn.CoreCoord(left, top), ttnn.CoreCoord(right, bottom)) for left, top, right, bottom in corners
     ]
-    shards = ttnn.ShardSpec(ttnn.CoreRangeSet(ranges), shape, orientation)
-    return ttnn.MemoryConfig(layout, buffer_type, shards)
+    return ttnn.CoreRangeSet(ranges)

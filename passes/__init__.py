@@ -28,6 +28,7 @@ from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_rms_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
@@ -66,11 +67,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
     "images": (
         Step(fold_batch_norm),
         Step(fold_patch_embedding),
+        Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
         Step(
             channels_last,
             {
                 fold_patch_embedding: "it takes the convolution of the patches",
+                fold_stem: "it takes convolutions",
                 split_norm_affine: "it takes group norms without weights only",
             },
             required=True,

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,13 +28,14 @@ from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, copy_graph, is_parameter
+from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, copy_graph, is_call, is_parameter
 from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.options import WEIGHT_DTYPES, Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
+from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
@@ -58,7 +59,8 @@ class Compiler:
     def __init__(
         self, module: GraphModule, device: Device, options: Options, name: str, *, assume: bool = True
     ) -> None:
-        self.context = Context(assume=assume)
+        grid = device.handle.compute_with_storage_grid_size()
+        self.context = Context(assume=assume, cores=grid.x * grid.y)
         self.module = module
         self.device = device
         self.options = options
@@ -98,6 +100,8 @@ class Compiler:
                 if banks is None or not in_banks:
                     raise
                 banks.refused = True
+                continue
+            if self._leaves_out_stem(traced.refused):
                 continue
             said = traced.refused, traced.wants_block_sharding, traced.left_l1, traced.refused_dtypes
             if not self.decisions.learn(*said):
@@ -163,15 +167,29 @@ class Compiler:
 
         None run where the device would compute other values without that one.
         """
-        self.report.notes.append(f"the pass {failed.__name__} was left out: it raised {error}")
-        self.module.graph, _ = copy_graph(self.eager.graph)
-        self.context = Context(assume=self.context.assume)
-        self.passes.remove(failed)
+        self._begin_anew(failed, f"it raised {error}")
         if failed.__name__ in NEEDED_FOR_VALUES:
             self.passes = []
             without = f"the pass {failed.__name__}, without which the device may compute other values"
             for node in compute_nodes(self.module.graph):
                 self.decisions.move_to_host(node, "unsupported", f"{without}, raised {error}")
+
+    def _leaves_out_stem(self, refused: Mapping[Node, tuple[str, str]]) -> bool:
+        """Whether TTNN refused to fold images, whose convolution then is to read them as it would without the fold."""
+        reasons = [reason for node, (_, reason) in refused.items() if is_call(node, operators.space_to_depth)]
+        if reasons:
+            self._begin_anew(fold_stem, f"TTNN refused its fold: {reasons[0]}")
+            self._run_passes()
+            configs, self.decisions = self.decisions.configs, Decisions(self.options)
+            self.decisions.configs = configs
+        return bool(reasons)
+
+    def _begin_anew(self, without: Pass, reason: str) -> None:
+        """Go back to the graph as it was before all passes, and leave one out."""
+        self.report.notes.append(f"the pass {without.__name__} was left out: {reason}")
+        self.module.graph, _ = copy_graph(self.eager.graph)
+        self.context = Context(assume=self.context.assume, cores=self.context.cores)
+        self.passes.remove(without)
 
     def _place(self) -> tuple[Graph, Sides]:
         """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""

@@ -237,11 +237,15 @@ class Assumption:
 
 @dataclasses.dataclass
 class Context:
-    """What a pass may know beside the graph: a memory of one compile, whether it may assume values, and what it did."""
+    """What a pass may know beside the graph: a memory of one compile, whether it may assume values, and what it did.
+
+    cores: worker cores of the device, 0 where that is not known.
+    """
 
     memory: dict[Any, Any] = dataclasses.field(default_factory=dict)
     assume: bool = True
     assumptions: list[Assumption] = dataclasses.field(default_factory=list)
+    cores: int = 0
 
 
 def dead_code(graph: Graph) -> None:

@@ -126,6 +126,13 @@ def _patches(channels: int, patch: Any, *size: int, batch: int = 1, bias: bool =
     )
 
 
+def _stem(kernel: int, stride: int, padding: int) -> Row:
+    """The first convolution of many images, which reads squares of pixels."""
+    layer = rounded(nn.Conv2d(3, 8, kernel, stride, padding))
+    calls = "to_memory_config fold reshape conv2d to_memory_config reshape permute"
+    return convolved(f"of squares of {stride}, kernel {kernel}", layer, random(32, 3, 16, 16), calls)
+
+
 class _Embeddings(nn.Module):
     """A class token before the patches of an image, and their positions."""
 
@@ -177,6 +184,7 @@ ROWS = [
     ),
     *(_patches(3, 16, *size) for size in [(49, 32), (48, 47), (33, 40)]),
     _patches(3, 8, 16, 16, bias=False),
+    *(_stem(*sizes) for sizes in [(7, 2, 3), (3, 2, 1), (5, 4, 2), (4, 2, 1)]),
     Row("convolution: patches as an image", rounded(nn.Conv2d(3, 10, 8, 8)), random(2, 3, 24, 16),
         "permute fold reshape to_layout linear permute"),
     Row("convolution: patches after a class token", rounded(_Embeddings()), random(2, 3, 24, 16),

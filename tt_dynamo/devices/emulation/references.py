@@ -108,6 +108,15 @@ def softmax(x, dim=-1, *, engine, **_):
     return engine.product(inverse, powers, torch.mul).movedim(-1, dim)
 
 
+# TTNN's golden is told by TTNN whether its input is sharded, as it must be for the transposes.
+@reference("ttnn.fold")
+def fold(x, *strides, use_transpose_as_fold=False, **options):
+    import ttnn
+
+    options.update(use_transpose_as_fold=use_transpose_as_fold, _ttnn_input_is_sharded=use_transpose_as_fold)
+    return ttnn.get_golden_function(ttnn.fold)(x, *strides, **options)
+
+
 # TTNN's goldens give back a number of rank 0, whose variance the device knows to be 0, or NaN with the correction.
 @reference("ttnn.var")
 def var(x, dim=None, keepdim=False, *, correction=True):

@@ -119,6 +119,20 @@ def fold_patches(x, height, width):
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
 
 
+@define("Tensor x, int stride, int[] padding, int channels", FUSED)
+def space_to_depth(x, stride, padding, channels):
+    """Images [batch, c, H, W] -> flattened [1, 1, batch * h * w, channels * stride²].
+
+    h = (H + 2 * padding[0]) / stride, and so w. Zeros around the image, and channels of zeros up to `channels`. A pixel
+    has those of a square, in the order row, column, channel.
+    """
+    batch, c, *_ = x.shape
+    x = F.pad(x, (padding[1], padding[1], padding[0], padding[0], 0, channels - c))
+    h, w = (length // stride for length in x.shape[2:])
+    squares = x.reshape(batch, channels, h, stride, w, stride).permute(0, 2, 4, 3, 5, 1)
+    return squares.reshape(1, 1, batch * h * w, channels * stride**2)
+
+
 # What those parts of a fused operation are that are still the whole of it, by its name in ATen.
 WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
 
