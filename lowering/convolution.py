@@ -16,7 +16,7 @@ from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import on_device
 from tt_dynamo.ir.ttnn_internals import lacks_l1_of_all_cores
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.memory import blocks, is_sharded, memory_config
+from tt_dynamo.lowering.memory import assigned_dtype, blocks, is_sharded, memory_config
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
 # TTNN would choose their number by what is free in L1 when it is called, which may be more than its kernels leave it.
@@ -120,7 +120,8 @@ def _convolve(ttnn: TTNN, kind, asked, channels, ways, fused=None, grown=None):
         if bias is not None:
             prepared["bias_tensor"] = getattr(ttnn, f"{kind.prepare}_bias")(bias_tensor=bias, **how, **given)
         where = {"memory_config": ttnn.DRAM_MEMORY_CONFIG} if "slices" in way else {}
-        return getattr(ttnn, kind.call)(input_tensor=x, **prepared, dtype=ttnn.bfloat16, **where, **how, **grown)
+        dtype = getattr(ttnn, ttnn.dtype or "bfloat16")
+        return getattr(ttnn, kind.call)(input_tensor=x, **prepared, dtype=dtype, **where, **how, **grown)
 
     def attempt(way):
         if no_room and "slices" not in way:
@@ -135,7 +136,7 @@ def _convolve(ttnn: TTNN, kind, asked, channels, ways, fused=None, grown=None):
             ttnn.settings.wants_block_sharding.append(x)
         return result
 
-    return ttnn.choose(asked, ways, attempt)
+    return ttnn.choose((*asked, ttnn.dtype, ttnn.weight_dtype), ways, attempt)
 
 
 def _config(ttnn: TTNN, image, way, fused):
@@ -144,7 +145,7 @@ def _config(ttnn: TTNN, image, way, fused):
         layout = getattr(ttnn.TensorMemoryLayout, way["sharding"])
         sharding = {"shard_layout": layout, "reshard_if_not_optimal": True}
     return ttnn.Conv2dConfig(
-        weights_dtype=ttnn.bfloat16,
+        weights_dtype=getattr(ttnn, ttnn.weight_dtype or "bfloat16"),
         act_block_h_override=way["block_height"],
         enable_act_double_buffer=way["double"],
         enable_weights_double_buffer=way["double"],
@@ -177,6 +178,7 @@ def convolution(ttnn: TTNN, x: Tensor, weight, bias, stride, padding, dilation, 
 def add_activation(ttnn: TTNN, x: Tensor, y, activation, block_sharded=False):
     """The activation of x + y, images or vectors of one shape."""
     where = {"memory_config": blocks(ttnn, x.shape)} if block_sharded and is_sharded(x) and is_sharded(y) else {}
+    where.update(assigned_dtype(ttnn, x))
     if activation == "relu6":  # TTNN's golden of a sum knows it by this name alone
         after = ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU_MAX, 6.0)
     else:

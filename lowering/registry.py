@@ -19,7 +19,8 @@ from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.spec import Value
 
 Layout = str | Callable[[Node], str]
-TTNN = Any  # what stands for the module in a lowering: it has `settings`, `choose`, `memory` and `dtype` besides
+# What stands for the module in a lowering: it has `settings`, `choose`, `memory`, `dtype` and `weight_dtype` besides.
+TTNN = Any
 Tensor = Value  # while a graph is compiled; where one is lowered again after a failure, a tensor of TTNN
 
 

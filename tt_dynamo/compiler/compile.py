@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from tt_dynamo.compiler.banks import PHASES, Banks
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
-from tt_dynamo.compiler.decisions import WIDEST, Decisions
+from tt_dynamo.compiler.decisions import CONVOLUTIONS, WIDEST, Decisions
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import collect_l1, explained
 from tt_dynamo.compiler.measure import measure_program
@@ -37,6 +37,7 @@ from tt_dynamo.options import WEIGHT_DTYPES, Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
 from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.normalize.constants import fold_constants
+from tt_dynamo.passes.place.block_floats import assign_image_dtypes
 from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.memory import assign_memory
@@ -198,6 +199,7 @@ class Compiler:
         exact = float_position_math(graph) if may_choose else set()
         sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph), exact=exact), may_choose)
         assign_layouts(graph, sides, gives, self._needs)
+        self._set_weight_dtypes(graph)
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype)
         arrange_outputs(graph)
@@ -207,6 +209,8 @@ class Compiler:
             dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
             refused = self.decisions.times_l1_refused, is_step, dtype, self.decisions.refuses_dtype
             assign_memory(graph, sides, (grid.x, grid.y), *refused)
+            if dtype != WIDEST:
+                assign_image_dtypes(graph, sides, dtype, self.decisions.refuses_dtype)
         return graph, sides
 
     def _can_run(self, node: Node, host_work: HostWork, exact: set[Node]) -> bool:
@@ -228,9 +232,19 @@ class Compiler:
     def _needs(self, node: Node, operand: Node) -> tuple[str, str | None]:
         """What a node needs of an operand: layout and dtype; the weights of products as the options say."""
         layout, dtype = needs(node, operand)
+        if layout == "HOST":
+            return layout, dtype  # TTNN lays it out in its dtype, of bfloat16
         if node.target in operators.CACHE_WRITES and operand is node.args[0]:
             return layout, self.options.cache_dtype
         return layout, self.decisions.weight_dtype(node, operand) or dtype
+
+    def _set_weight_dtypes(self, graph: Graph) -> None:
+        """Note in which dtype TTNN is to lay out the weights of convolutions."""
+        for target in CONVOLUTIONS:
+            for node in graph.find_nodes(op="call_function", target=target):
+                dtype = self.decisions.weight_dtype(node, node.args[1])
+                if dtype is not None:
+                    meta.weight_dtype.set(node, dtype)
 
     def _report_decisions(self) -> None:
         """Put the decisions into the report. Raises FallbackError where one of them is not allowed."""

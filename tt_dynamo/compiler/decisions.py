@@ -18,16 +18,23 @@ from tt_dynamo.compiler.decompose import decompose
 from tt_dynamo.compiler.eligible import HostWork
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import aten, copy_graph, is_call, module_path, mutates, parameters_of
+from tt_dynamo.ir.graph import aten, copy_graph, is_call, module_path, mutates, parameters_of, shape_of
 from tt_dynamo.options import WEIGHT_DTYPES, Options, matching
 from tt_dynamo.report.report import Decomposed, Fallback, GraphReport
 
 log = logging.getLogger("tt_dynamo.lowering")
 
+CONVOLUTIONS = (operators.conv2d, operators.conv_transpose2d)
 # Where each product has its weight. Its first operand is the activation, whose dtype is that of the result.
 WEIGHT_OPERANDS = {
     **dict.fromkeys((operators.linear, aten.matmul.default, aten.bmm.default), 1),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 2),
+    **dict.fromkeys(CONVOLUTIONS, 1),
+}
+OPERATIONS = {
+    operators.linear: "ttnn.linear",
+    operators.conv2d: "ttnn.conv2d",
+    operators.conv_transpose2d: "ttnn.conv_transpose2d",
 }
 
 WIDEST = WEIGHT_DTYPES[0]
@@ -71,11 +78,14 @@ class Decisions:
     def weight_dtype(self, product: Node, operand: Node) -> str | None:
         """The dtype in which `product` reads `operand`; None where that is not its weight."""
         sources = parameters_of(operand)
+        if is_call(product, *CONVOLUTIONS):  # its own weight, not those of a norm that was folded into it
+            sources = [source for source in sources if len(shape_of(source)) > 2]
         if not sources or not is_weight_of(product, operand):
             return None
         also = module_path(product) if len(sources) == 1 else ""  # the last projection, of a table that is tied to it
         names = [meta.parameter_name.get(source, "") or source.name for source in sources]
-        at = module_path(product), "ttnn.linear" if is_call(product, operators.linear) else "ttnn.matmul", product.name
+        operation = OPERATIONS.get(product.target, "ttnn.matmul")
+        at = module_path(product), operation, product.name
         wanted = {}
         for name in names:
             configured = self.configs.weight_dtype((name, name.rpartition(".")[0], also), *at) if self.configs else None
@@ -95,11 +105,12 @@ class Decisions:
     ) -> bool:
         """Decide by what TTNN said of the last copy; whether that asks for another attempt.
 
-        What was assigned a block float or a place in L1 in vain goes without, and all are asked again. Else a refused
-        node gets its weight in bfloat16, else is decomposed if it is fused, else goes to the host. Where none was
-        refused, values become block-sharded that a reader had to shard anew.
+        What was assigned a block float or a place in L1 in vain goes without, and all are asked again; of convolutions
+        the weight goes first. Else a refused node gets its weight in bfloat16, else is decomposed if it is fused, else
+        goes to the host. Where none was refused, values become block-sharded that a reader had to shard anew.
         """
-        narrow = {self._original[node]: reason for node, reason in refused_dtypes.items() if node in self._original}
+        found = {self._original[node]: reason for node, reason in refused_dtypes.items() if node in self._original}
+        narrow = {node: reason for node, reason in found.items() if not self._may_widen_weight(node)}
         if narrow.keys() - self.refused_dtypes.keys():
             self.refused_dtypes.update(narrow)
             return True
@@ -121,6 +132,10 @@ class Decisions:
         for node in changed:
             node.update_kwarg("block_sharded", True)
         return bool(changed)
+
+    def _may_widen_weight(self, node: Node) -> bool:
+        """Whether it is a convolution whose weight is a block float, which TTNN cannot always lay out."""
+        return is_call(node, *CONVOLUTIONS) and self.weights.get(node, (WIDEST, ""))[0] != WIDEST
 
     def reads_interleaved(self, node: Node) -> bool:
         """Whether a product of the last copy reads its weight interleaved, since TTNN refused it over the banks."""

@@ -59,6 +59,7 @@ class Recorder:
         self.settings = settings
         self.memory: Blocks | Columns | Interleaved | None = None  # where the node's result is to lie
         self.dtype: str | None = None  # the block float that it is to have, None for bfloat16
+        self.weight_dtype: str | None = None  # that in which a convolution is to lay out its weight, None for bfloat16
 
     def into(self, graph: Graph) -> "Recorder":
         """One that writes into another graph what it records."""

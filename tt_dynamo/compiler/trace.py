@@ -296,6 +296,7 @@ class Trace:
         before, wanted = last_node(self.graph), self._recorder.settings.wants_block_sharding
         try:
             self._recorder.dtype = meta.dtype.get(node, None)
+            self._recorder.weight_dtype = meta.weight_dtype.get(node, None)
             result = found.function(self._recorder, *args, **kwargs)
             if _has_block_floats(node):
                 result = tree_map_only(Value, self._in_assigned_dtype, result)
@@ -307,7 +308,7 @@ class Trace:
             raise
         finally:
             wanted.clear()
-            self._recorder.dtype = None
+            self._recorder.dtype = self._recorder.weight_dtype = None
 
     def _in_assigned_dtype(self, result: Value) -> Value:
         """A result in the dtype that it is to have; what is made of block floats is bfloat16 unless assigned one."""

@@ -13,6 +13,8 @@ from tt_dynamo.ir.errors import Unsupported
 # Of an element, where that is not 16; 16 elements of a block float share an exponent.
 BITS = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b": 4.5}
 
+BLOCK_FLOATS = ("bfloat8_b", "bfloat4_b")
+
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
@@ -45,10 +47,12 @@ class Spec:
         """
         if any(dimension is not None for dimension in self.placement):
             raise Unsupported(f"values are replicated, not sharded over a mesh as {self.placement}")
-        layout = "ROW_MAJOR" if self.prepare else self.layout
+        layout, dtype = self.layout, self.dtype
+        if self.prepare:  # of rows, which block floats are not; TTNN makes them of bfloat16
+            layout, dtype = "ROW_MAJOR", "bfloat16" if dtype in BLOCK_FLOATS else dtype
         device = None if self.prepare or self.memory == "HOST" else "device"
         where = f", memory_config={self.memory_config}" if self.banks else ""
-        up = f"ttnn.from_torch(weight, dtype=ttnn.{self.dtype}, layout=ttnn.{layout}_LAYOUT, device={device}{where})"
+        up = f"ttnn.from_torch(weight, dtype=ttnn.{dtype}, layout=ttnn.{layout}_LAYOUT, device={device}{where})"
         return (up, self.prepare) if self.prepare else (up,)
 
     def upload(self, ttnn: Any, device: Any, weight: Any) -> Any:

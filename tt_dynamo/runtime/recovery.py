@@ -42,7 +42,7 @@ class LoweringNamespace:
     What lowerings note there for the compiler is not kept: it would be tensors of every call.
     """
 
-    memory = dtype = None  # what is lowered again lies in DRAM, in bfloat16
+    memory = dtype = weight_dtype = None  # what is lowered again lies in DRAM, in bfloat16
 
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
