@@ -46,9 +46,10 @@ STAGES = (
     ("blackhole", "softmax", "softmax_start_cycles"),
     ("blackhole", "embedding", "lookup_ns"),
     ("blackhole", "attention", "attention_softmax_cycles attention_correction_cycles"),
+    ("blackhole", "attention decode", "attention_in_a_corner attention_head_cycles"),
     ("wormhole_b0", "move", "read_gbs place_cycles"),
 )
-SAME_NANOSECONDS = ("block_ns", "batch_ns", "lookup_ns")
+SAME = ("block_ns", "batch_ns", "lookup_ns", "attention_in_a_corner")
 
 
 def error(rows: list[Measured]) -> float:
@@ -98,7 +99,7 @@ def derive(tables: dict[str, dict[str, dict[str, object]]]) -> None:
     for name, row in tables["wormhole_b0"].items():
         if str(row["source"]).startswith(f"{CYCLES} times"):
             wormhole[name] = blackhole[name] * CYCLES
-    for name in SAME_NANOSECONDS:
+    for name in SAME:
         wormhole[name] = blackhole[name]
 
 

@@ -1,6 +1,7 @@
 """Formulas against examples worked by hand, and what must hold of all of them."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -29,7 +30,7 @@ def linear(rows: int, k: int, n: int, *, place: str = "DRAM", weight: str = "bfl
 
 def plain(**constants: float) -> Chip:
     """A chip of 4 x 4 cores at 1 GHz whose constants are round numbers."""
-    k = {**dict.fromkeys(vars(chip_of("n150").k), 0.0), "overlap": 64.0, **constants}
+    k = {**dict.fromkeys(vars(chip_of("n150").k), 0.0), "overlap": 64.0, "attention_in_a_corner": 1.0, **constants}
     for name in k:
         if name.endswith("_gbs") and not k[name]:
             k[name] = 1e12
@@ -167,11 +168,28 @@ def test_a_fused_relu_costs_one_pass_of_the_vector_engine_and_a_silu_two() -> No
     assert [add(), add(relu), add("silu")] == pytest.approx([16, 16 * 11, 16 * 21], rel=1e-3)
 
 
+def decode_attention(batch: int, cores: SimpleNamespace | None = None) -> Call:
+    query, cache = Tensor((1, batch, 32, 128)), Tensor((batch, 8, 1024, 128), "bfloat8_b")
+    options = {} if cores is None else {"program_config": SimpleNamespace(compute_with_storage_grid_size=cores)}
+    return Call("ttnn.transformer.scaled_dot_product_attention_decode", (query, cache, cache), (query,), options)
+
+
 def test_decode_attention_reads_the_cache_once() -> None:
-    chip = plain(matrix_cycles=1e-6, unpack_bytes_per_cycle=1e12, attention_gbs=100.0)
-    query, cache = Tensor((1, 8, 32, 128)), Tensor((8, 8, 1024, 128), "bfloat8_b")
-    call = Call("ttnn.transformer.scaled_dot_product_attention_decode", (query, cache, cache), (query,))
-    assert nanoseconds(call, chip) == pytest.approx(2 * cache.bytes / 100, rel=1e-3)
+    chip = plain(matrix_cycles=1e-6, unpack_bytes_per_cycle=1e12, attention_bank_gbs=10.0, attention_in_a_corner=0.5)
+    cache = Tensor((8, 8, 1024, 128), "bfloat8_b")
+    whole = 2 * cache.bytes / (10 * chip.banks)
+    assert nanoseconds(decode_attention(8), chip) == pytest.approx(whole, rel=1e-3)
+    assert nanoseconds(decode_attention(8, grid(2, 4)), chip) == pytest.approx(2 * whole, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cores", "batch", "heads"),
+    [((4, 4), 16, 8), ((8, 8), 32, 4), ((11, 10), 32, 4), ((13, 10), 32, 2), ((8, 8), 1, 1)],
+)
+def test_heads_of_keys_that_a_core_has_start_one_after_another(cores: tuple[int, int], batch: int, heads: int) -> None:
+    free = {"matrix_cycles": 1e-6, "unpack_bytes_per_cycle": 1e12}
+    chip = replace(plain(**free, attention_head_cycles=1000.0), grid=cores)
+    assert nanoseconds(decode_attention(batch), chip) == pytest.approx(heads * 1000, rel=1e-3)
 
 
 def test_a_collective_sends_what_the_other_chips_lack() -> None:

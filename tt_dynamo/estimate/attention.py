@@ -60,7 +60,7 @@ def attention(call: Call, chip: Chip) -> Cost:
     return chip.cost(
         "attention",
         compute=_chunks_of_busiest(batch * heads, q_chunks, seen, cores, causal) * (products * p + softmax + masked),
-        dram=(traffic + moved_bytes((query, *call.outputs))) / chip.k.attention_gbs,
+        dram=(traffic + moved_bytes((query, *call.outputs))) / chip.attention_gbs,
         dispatch=chip.cycles(chip.k.attention_start_cycles),
         products=batch * heads * q_chunks * seen * products,
         fidelity=fidelity,
@@ -71,24 +71,33 @@ def attention(call: Call, chip: Chip) -> Cost:
 def attention_decode(call: Call, chip: Chip) -> Cost:
     """query [1, batch, heads, d]; key, value [batch, kv heads, length, d]: all of the cache is read once.
 
+    Each user has as many cores, and a head of keys several of them, or a core several heads one after another: as
+    many as divide the heads, https://github.com/tenstorrent/tt-metal/pull/42591. Every head starts anew. Cores that lie
+    all over the chip read faster than a part of it: https://github.com/tenstorrent/tt-metal/pull/56985
+
     Positions are values, so a cache counts as full.
     """
     query, key, value = call.inputs[:3]
     batch, kv_heads, length, width = (1, 1, *key.shape)[-4:]
+    config = call.options.get("program_config")
+    grid = getattr(config, "compute_with_storage_grid_size", None)
+    cores = grid.x * grid.y if grid is not None else chip.cores
+    users_cores = max(1, cores // batch)
+    heads = next(heads for heads in range(1, kv_heads + 1) if kv_heads % heads == 0 and heads * users_cores >= kv_heads)
+    shared = max(1, min(users_cores // kv_heads, getattr(config, "max_cores_per_head_batch", cores)))
     window = call.options.get("sliding_window_size")
     rows = ceil_div(min(length, window or length), TILE)
     d, m = ceil_div(width, TILE), ceil_div(max(1, query.shape[-2] // max(1, kv_heads)), TILE)
     fidelity, *_ = fidelity_of(call.options)
     p = chip.tile_product(fidelity, query.tile_bytes, key.tile_bytes)
-    products = batch * kv_heads * rows * m * 2 * d
-    scores = _softmax(chip, fidelity, batch * kv_heads * rows * m, 0)
+    scores = _softmax(chip, fidelity, m, 0)
     dram_bytes = batch * kv_heads * rows * d * (key.tile_bytes + value.tile_bytes)
     return chip.cost(
         "attention decode",
-        compute=(products * p + scores) / min(chip.cores, max(1, batch * kv_heads * rows)),
-        dram=dram_bytes / chip.k.attention_gbs,
-        dispatch=chip.cycles(chip.k.attention_start_cycles),
-        products=products,
+        compute=heads * ceil_div(rows, shared) * (m * 2 * d * p + scores),
+        dram=dram_bytes / chip.attention_gbs / (chip.k.attention_in_a_corner if cores < chip.cores else 1),
+        dispatch=chip.cycles(heads * chip.k.attention_head_cycles),
+        products=batch * kv_heads * rows * m * 2 * d,
         fidelity=fidelity,
         dram_bytes=dram_bytes,
     )

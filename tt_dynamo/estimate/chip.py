@@ -66,6 +66,11 @@ class Chip:
         return float(self.k.launch_gap_ns) * 1e-9
 
     @property
+    def attention_gbs(self) -> float:
+        """At which attention reads keys and values."""
+        return self.banks * float(self.k.attention_bank_gbs)
+
+    @property
     def host_bytes_per_second(self) -> float:
         """That cross between host and device."""
         return float(self.k.host_gbs) * 1e9
@@ -110,14 +115,17 @@ class Chip:
         return Cost(total * 1e-9, bound, min(1.0, ideal / total) if total else 0.0, family)
 
 
-def chip_of(board: str | Board, grid: tuple[int, int] | None = None, clock: float | None = None) -> Chip:
+def chip_of(
+    board: str | Board, grid: tuple[int, int] | None = None, clock: float | None = None, banks: int | None = None
+) -> Chip:
     """The chip of a board, by its name in `tt_dynamo.devices.boards`; an unknown one counts as an N150.
 
-    grid, clock (GHz): where they are not the board's usual ones.
+    grid, clock (GHz), banks of DRAM: where they are not the board's usual ones.
     """
     if isinstance(board, str):
         board = BOARD_DESCRIPTIONS.get(board, BOARD_DESCRIPTIONS["n150"])
     known = constants(board.arch)
-    banks, usual = int(known["dram_banks"]), known["clock_ghz"]
-    k = SimpleNamespace(**known)
-    return Chip(board.arch, grid or board.grid, banks, clock or usual, board.dram_bandwidth / 1e9, k)
+    usual = int(known["dram_banks"])
+    banks = banks or usual
+    dram = board.dram_bandwidth / 1e9 * banks / usual
+    return Chip(board.arch, grid or board.grid, banks, clock or known["clock_ghz"], dram, SimpleNamespace(**known))

@@ -1,7 +1,8 @@
 """Published measurements of single operations, as calls that the formulas take.
 
 `measured/operations.csv`: one a line, with its source. A tensor is "shape dtype layout memory sharding cores". What is
-held out was given to no fit, and whole sources are: rows of one report share board, clock and method.
+held out was given to no fit, and whole sources are: rows of one report share board, clock and method. `banks` are those
+of DRAM where the formula counts them and the board was no N150 or P150.
 """
 
 import csv
@@ -32,6 +33,7 @@ class Measured:
     architecture: str
     grid: tuple[int, int]
     clock: float
+    banks: int | None
     call: Call
     seconds: float
     in_loop: bool
@@ -39,7 +41,7 @@ class Measured:
 
     @property
     def chip(self) -> Chip:
-        return chip_of(ARCHITECTURE_BOARD[self.architecture], self.grid, self.clock)
+        return chip_of(ARCHITECTURE_BOARD[self.architecture], self.grid, self.clock, self.banks)
 
     def estimated_seconds(self) -> float:
         chip = self.chip
@@ -56,7 +58,7 @@ def _rows(text: str) -> Iterator[Measured]:
         inputs, outputs = (tuple(map(_tensor, row[side].split("; "))) for side in ("inputs", "outputs"))
         call = Call(row["operation"], inputs, outputs, _options(row["options"]))
         grid, clock = _grid(row["grid"]), float(row["clock_ghz"])
-        place = row["split"], row["architecture"], (grid.x, grid.y), clock
+        place = row["split"], row["architecture"], (grid.x, grid.y), clock, int(row["banks"] or 0) or None
         seconds, in_loop = float(row["microseconds"]) * 1e-6, row["in_loop"] == "yes"
         yield Measured(row["id"], *place, call, seconds, in_loop, row["source"])
 
@@ -91,9 +93,10 @@ def _options(text: str) -> dict[str, Any]:
         program["kind"] = given["program"]
     if "block" in given:
         program["in0_block_w"] = int(given["block"])
+    if "grid" in given:
+        program["compute_with_storage_grid_size"] = _grid(given["grid"])
     if "q_chunk" in given:
-        chunks = {f"{side}_chunk_size": int(given[f"{side}_chunk"]) for side in "qk"}
-        program = {"compute_with_storage_grid_size": _grid(given["grid"]), **chunks}
+        program |= {f"{side}_chunk_size": int(given[f"{side}_chunk"]) for side in "qk"}
     if program:
         options["program_config"] = SimpleNamespace(**program)
     return options

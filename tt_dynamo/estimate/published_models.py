@@ -19,7 +19,8 @@ from tt_dynamo.estimate.tensor import TILE, Call, Tensor, ceil_div
 ENDS = {"wormhole_b0": 400e-6, "blackhole": 200e-6}  # seconds of an encoder beside its layers
 HOST = {"wormhole_b0": 3e-3, "blackhole": 2e-3}  # seconds of a decoder's step
 
-PREFILL_GRID = SimpleNamespace(x=8, y=8)
+# On all boards, for attention in decode steps as well: https://github.com/tenstorrent/tt-metal/issues/56694
+GRID = SimpleNamespace(x=8, y=8)
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def decoder_seconds(
 
     cache = Tensor((batch, kv_heads, context, head_dim), "bfloat8_b")
     table = Tensor((1, batch, 1, head_dim), "bfloat16", "TILE", "L1", "HEIGHT_SHARDED", batch)
+    attend = {"program_config": SimpleNamespace(compute_with_storage_grid_size=GRID)}
     norm = Call("ttnn.rms_norm", (row(hidden),), (row(hidden),))
     add = Call("ttnn.add", (row(hidden), row(hidden)), (row(hidden),))
     moved = Call("ttnn.reshard", (row(hidden),), (row(hidden),))
@@ -163,7 +165,12 @@ def decoder_seconds(
         Call("ttnn.experimental.nlp_create_qkv_heads_decode", (row(qkv),), (users(heads),)),
         *(Call("ttnn.experimental.rotary_embedding_llama", (users(h), table, table), (users(h),)) for h in (heads, 8)),
         *(Call("ttnn.experimental.paged_update_cache", (cache, users(kv_heads)), (cache,)),) * 2,
-        Call("ttnn.transformer.scaled_dot_product_attention_decode", (users(heads), cache, cache), (users(heads),)),
+        Call(
+            "ttnn.transformer.scaled_dot_product_attention_decode",
+            (users(heads), cache, cache),
+            (users(heads),),
+            attend,
+        ),
         Call("ttnn.experimental.nlp_concat_heads_decode", (row(q),), (row(q),)),
         product(q, hidden, attention_fidelity),
         add,
@@ -209,7 +216,7 @@ def prefill_layer(hidden: int, mlp: int, heads: int, kv_heads: int, head_dim: in
     q, kv, table = of(heads), of(kv_heads), of(1)
     narrow_q, narrow_kv = of(heads, "bfloat8_b"), of(kv_heads, "bfloat8_b")
     chunk = 64 if seq < 2048 else 256
-    chunks = {"q_chunk_size": chunk, "k_chunk_size": chunk, "compute_with_storage_grid_size": PREFILL_GRID}
+    chunks = {"q_chunk_size": chunk, "k_chunk_size": chunk, "compute_with_storage_grid_size": GRID}
     attend = {"program_config": SimpleNamespace(**chunks), "compute_kernel_config": _precision("HiFi4")}
     norm = Call("ttnn.rms_norm", (rows(hidden),), (rows(hidden),))
     add = Call("ttnn.add", (rows(hidden), rows(hidden)), (rows(hidden),))
@@ -249,7 +256,7 @@ def _prefill_product(
     m, k, n = sizes
     precision = SimpleNamespace(math_fidelity=fidelity, fp32_dest_acc_en=float32, packer_l1_acc=True)
     kind = "1d" if m <= TILE else "2d"
-    config = SimpleNamespace(kind=kind, in0_block_w=block, compute_with_storage_grid_size=PREFILL_GRID)
+    config = SimpleNamespace(kind=kind, in0_block_w=block, compute_with_storage_grid_size=GRID)
     options = {"program_config": config, "compute_kernel_config": precision}
     return Call("ttnn.linear", (Tensor((1, 1, m, k), x), Tensor((k, n), weight)), (Tensor((1, 1, m, n)),), options)
 
