@@ -196,16 +196,36 @@ def test_what_garbage_holds_of_l1_has_no_candidate_asked_again(
         gc.enable()
 
 
-def test_boards_and_lowerings_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_boards_and_versions_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(board: str = "n150", emulated: bool = True) -> str:
         return choices_path(SimpleNamespace(board=board, emulated=emulated)).name  # type: ignore[arg-type]
 
     names = [named(), named("p150"), named(emulated=False)]
     monkeypatch.setattr(choices_module, "version", lambda package: "0.82")
     names.append(named())
-    monkeypatch.setattr(choices_module, "_lowerings", lambda: "changed")
+    monkeypatch.setattr(choices_module, "_sources", lambda: "changed")
     names.append(named())
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "changed", ["tt_dynamo/compiler/banks.py", "tt_dynamo/default.json", "tt_dynamo.lowering/memory.py"]
+)
+def test_whatever_changes_of_our_code_begins_another_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    for name in (
+        "tt_dynamo/compiler/banks.py",
+        "tt_dynamo/default.json",
+        "tt_dynamo.lowering/memory.py",
+        "tt_dynamo.passes/a.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(choices_module, "files", tmp_path.joinpath)
+    before = choices_module._sources.__wrapped__()
+    (tmp_path / changed).write_text("changed")
+    assert choices_module._sources.__wrapped__() != before
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Which of several TTNN calls TTNN accepted, kept on disk: a second process asks only what no first one asked.
 
-One file for each board, TTNN version, and text of our lowerings and estimate. A line is JSON: the question (operation,
+One file for each board, TTNN version, and text of our own code. A line is JSON: the question (operation,
 arguments, what the device has free, a digest of the candidates), the candidate, and how many were refused before. Lines
 are appended whole, so processes may write at once.
 
@@ -46,15 +46,20 @@ def tunings_path(device: Device) -> Path:
 
 def _path(device: Device, what: str) -> Path:
     kind = "emulated" if device.emulated else "hardware"
-    return cache_root() / "choices" / f"{device.board}-{kind}-ttnn-{version('ttnn')}-{_lowerings()}{what}.jsonl"
+    return cache_root() / "choices" / f"{device.board}-{kind}-ttnn-{version('ttnn')}-{_sources()}{what}.jsonl"
 
 
 @functools.cache
-def _lowerings() -> str:
-    """A digest of the lowerings and of the estimate, so that what a changed one chooses is asked anew."""
-    found = [file for name in ("lowering", "estimate") for file in files(f"tt_dynamo.{name}").iterdir()]
-    texts = sorted(file.read_bytes() for file in found if file.name.endswith((".py", ".json")))
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:12]
+def _sources() -> str:
+    """A digest of all our code and its data, any of which may say what is asked or what an answer costs."""
+    found, texts = [files(f"tt_dynamo{package}") for package in ("", ".lowering", ".passes")], set()
+    while found:
+        file = found.pop()
+        if file.is_dir():
+            found += file.iterdir()
+        elif file.name.endswith((".py", ".json")):
+            texts.add(file.read_bytes())
+    return hashlib.sha256(b"".join(sorted(texts))).hexdigest()[:12]
 
 
 LIMIT = 1 << 24  # bytes of a file; a question with its answer takes about 500
