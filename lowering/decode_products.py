@@ -45,10 +45,11 @@ def multiply_from_banks(ttnn: TTNN, x: Tensor, weight: Tensor, activation, candi
     """x times a weight in DRAM shards; x is moved into width shards that share the inner dimension evenly."""
     if not _is_shared(x, weight):
         x = ttnn.to_memory_config(x, in_columns(ttnn, _usual(ttnn, weight)))
+    lies = ttnn.memory if isinstance(ttnn.memory, Columns) else None
     program = ttnn.MatmulMultiCoreReuseMultiCastDRAMShardedProgramConfig(
         **candidate,
         per_core_M=1,
-        per_core_N=math.ceil(tiles(tuple(weight.shape))[1] / cores(x)),
+        per_core_N=lies.width if lies else math.ceil(tiles(tuple(weight.shape))[1] / cores(x)),
         fused_activation=activation,
     )
     precision = {"compute_kernel_config": ttnn.settings.weight_kernel_config}

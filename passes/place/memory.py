@@ -97,7 +97,7 @@ def assign_memory(
         if neighbour is None or not stream.is_between or not out_of_shards.isdisjoint(stream.values):
             continue
         if not streams.is_refused(stream, of_streams):
-            assigned.update(_beside(stream, assigned[neighbour], neighbour))
+            assigned.update(_beside(stream, assigned[neighbour], neighbour, cores))
     asked = [
         made
         for made, near in heads
@@ -143,8 +143,13 @@ def _shards_over(cores: tuple[int, int], shape: Sequence[int], is_step: bool) ->
     return blocks if 2 * blocks.columns * blocks.rows >= cores[0] * cores[1] else None
 
 
-def _beside(stream: "Stream", shards: Blocks | Columns, neighbour: Node) -> dict[Node, Blocks | Columns]:
-    """The shards of what lies between linears, on the cores of a neighbour whose rows it has; none where it has not."""
+def _beside(
+    stream: "Stream", shards: Blocks | Columns, neighbour: Node, cores: tuple[int, int]
+) -> dict[Node, Blocks | Columns]:
+    """The shards of what lies between linears, on the cores of a neighbour whose rows it has; none where it has not.
+
+    What heads are made of fills a rectangle of cores where TTNN puts a product.
+    """
     shape = shape_of(stream.values[0])
     high, wide = tiles(shape)
     is_row = isinstance(shards, Columns)
@@ -152,8 +157,10 @@ def _beside(stream: "Stream", shards: Blocks | Columns, neighbour: Node) -> dict
     if high != tiles(shape_of(neighbour))[0] or wide % across or shape[-1] % TILE or (is_row and stream.has_attention):
         return {}
     place = shards.of_width(shape[-1])
-    if stream.is_split and isinstance(place, Blocks):
-        place = dataclasses.replace(place, or_interleaved=True)
+    if isinstance(place, Blocks):
+        place = dataclasses.replace(place, or_interleaved=stream.is_split)
+    elif stream.becomes_heads:
+        place = place.on_rectangle(cores[0])
     return dict.fromkeys(stream.values, place)
 
 
@@ -172,6 +179,7 @@ class Stream:
         self._moved = strangers | {value for reader, value in readers if not reads_l1(reader, value)}
         self.is_split = any(operators.splits_shards(reader) for reader, _ in readers)
         self._has_norm = any(value.target in NORMS for value in values)
+        self.becomes_heads = any(is_call(reader, operators.split_heads_decode) for reader, _ in readers)
         self.has_attention = any(is_call(value, operators.attention) for value in values)
 
     @property

@@ -137,6 +137,17 @@ class Columns:
         """Those of a row of `size` elements on the same cores."""
         return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / (self.columns * self.rows)))
 
+    def on_rectangle(self, most: int) -> "Columns":
+        """The same columns on cores that are a rectangle where whole rows of `most` cores fill up one after another.
+
+        One row of cores has them where several would leave the last half empty.
+        """
+        count, wide = self.columns * self.rows, self.columns * self.rows * self.width
+        if count <= most or count % most == 0:
+            return self
+        count = max(size for size in range(1, most + 1) if wide % size == 0)
+        return Columns(count, 1, wide // count)
+
 
 USUAL_CORES = 32
 

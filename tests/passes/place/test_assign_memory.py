@@ -277,3 +277,12 @@ def test_a_refused_norm_costs_a_step_its_stream() -> None:
 )
 def test_columns_are_shared_evenly_by_about_32_cores(wide: int, shape: tuple[int, int, int]) -> None:
     assert Columns.over(CORES, wide) == Columns(*shape)
+
+
+@pytest.mark.parametrize(
+    ("most", "shape"),
+    [(8, (8, 4, 6)), (11, (8, 1, 24)), (13, (12, 1, 16)), (32, (8, 4, 6))],
+    ids=["full rows", "11 columns", "13 columns", "one row"],
+)
+def test_columns_of_which_heads_are_made_fill_a_rectangle_row_by_row(most: int, shape: tuple[int, int, int]) -> None:
+    assert Columns(8, 4, 6).on_rectangle(most) == Columns(*shape)
