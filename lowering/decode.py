@@ -7,7 +7,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.decode_products import placed
-from tt_dynamo.lowering.memory import assigned, interleaved, is_in_columns, on_rectangle
+from tt_dynamo.lowering.memory import assigned, divisors, interleaved, is_in_columns, on_rectangle
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 
@@ -35,7 +35,7 @@ def into_columns(ttnn, x, shape):
     def call(candidate):
         if candidate == "reshape":
             return ttnn.reshape(x, tuple(shape), **assigned(ttnn))
-        merged = ttnn.experimental.nlp_concat_heads_decode(by_user(ttnn, x), num_heads=x.shape[2])
+        merged = ttnn.experimental.nlp_concat_heads_decode(_on_rectangle(ttnn, x), num_heads=x.shape[2])
         if tuple(merged.shape) != tuple(shape):
             raise Refused(f"ttnn.experimental.nlp_concat_heads_decode gives {tuple(merged.shape)}")
         return placed(ttnn, merged)
@@ -47,8 +47,19 @@ def into_columns(ttnn, x, shape):
 @lower(operators.by_user, sharded=True)
 def by_user(ttnn, x):
     """x [1, batch, rows, width], each user's rows on a core of their own."""
+    return _by_user(ttnn, x, ttnn.settings.grid_size[0])
+
+
+def _on_rectangle(ttnn, x):
+    """The same on a rectangle of cores, where there is one of as many as users."""
+    batch, (columns, rows) = x.shape[1], ttnn.settings.grid_size
+    wide = [size for size in divisors(batch, columns) if batch // size <= rows]
+    return _by_user(ttnn, x, wide[0] if wide else columns)
+
+
+def _by_user(ttnn, x, columns):
+    """x with each user's rows on a core of their own, `columns` users in a row of cores."""
     _, batch, rows, width = x.shape
-    columns, _ = ttnn.settings.grid_size
     whole, rest = divmod(batch, columns)
     corners = [((0, 0), (columns - 1, whole - 1))] * bool(whole) + [((0, whole), (rest - 1, whole))] * bool(rest)
     cores = [ttnn.CoreRange(ttnn.CoreCoord(*first), ttnn.CoreCoord(*end)) for first, end in corners]

@@ -158,6 +158,16 @@ def test_a_split_that_gathers_rows_of_shards_takes_as_long_as_one_of_interleaved
     assert nanoseconds(split[0], chip) == nanoseconds(split[1], chip) == pytest.approx(72 * (10 + 2), rel=1e-3)
 
 
+def test_heads_of_a_step_are_moved_row_by_row_within_tiles_by_two_data_movers() -> None:
+    chip = plain(page_cycles=2.0)
+    users, row = Tensor((1, 8, 32, 128), memory="L1", cores=8), Tensor((1, 1, 8, 4096), memory="L1", cores=16)
+    merge = Call("ttnn.experimental.nlp_concat_heads_decode", (users,), (row,))
+    split = Call("ttnn.experimental.nlp_create_qkv_heads_decode", (row,), (users,) * 3)
+    # 8 users' 32 heads of 4 tiles on 16 cores, and on one core for each user.
+    assert nanoseconds(merge, chip) == pytest.approx(8 * 32 * 4 / 16, rel=1e-3)
+    assert nanoseconds(split, chip) == pytest.approx(8 * 32 * 4 / 8, rel=1e-3)
+
+
 def test_a_fused_relu_costs_one_pass_of_the_vector_engine_and_a_silu_two() -> None:
     chip, x = plain(unary_cycles=10.0, binary_cycles=1.0), Tensor((1, 1, 512, 512))
 

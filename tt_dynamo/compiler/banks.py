@@ -1,7 +1,8 @@
 """Which weights of language models go up sharded over the DRAM banks: the same in prefill and decode, that share them.
 
 A decode step reads each weight once, and that is what takes its time. So what is asked is a step's product, whichever
-graph is compiled: TTNN, whether it takes the weight in such shards, and the estimate, whether that is faster. A graph
+graph is compiled: TTNN, whether it takes the weight in such shards, and the estimate, whether that is faster, or so
+nearly as fast that the estimate cannot tell: programs in tt-metal lay weights so then as well. A graph
 that finds a weight on the device in shards reads it there. A weight that a product cannot read so is interleaved in
 its graph: a second copy, of which the report says so. Where DRAM has no room for both, all lie interleaved.
 """
@@ -82,7 +83,7 @@ def pointers_of(crossing: Node) -> list[int]:
 
 
 def pays_over_banks(recorder: Recorder, spec: Spec, banks: int) -> bool:
-    """Whether a product of one row of tiles takes a weight [in, out] sharded over the banks, and so is faster.
+    """Whether a product of one row of tiles takes a weight [in, out] sharded over the banks, and is about as fast so.
 
     The row lies in width shards, as the stream of a decode step does; the result too, where cores share it evenly.
     """
@@ -108,5 +109,5 @@ def pays_over_banks(recorder: Recorder, spec: Spec, banks: int) -> bool:
 
     with contextlib.suppress(Refused):
         asked = "weight of linear", spec.shape, spec.dtype, lies, gives
-        return bool(ttnn.choose(asked, [0, banks], multiply, costed=True))
+        return bool(ttnn.choose(asked, [banks, 0], multiply, costed=True))
     return False

@@ -205,9 +205,8 @@ def heads_of_any_cores(call: Call, chip: Chip) -> Cost:
 
 def heads_decode(call: Call, chip: Chip) -> Cost:
     """Heads of one token of each user: rows within a tile change their cores, half of them by each data mover."""
-    x = call.inputs[0]
-    users = max(1, x.shape[-2])
-    rows = ceil_div(users * x.columns, min(chip.cores, users)) * chip.k.page_cycles / 2
+    x, cores = call.inputs[0], max(1, call.outputs[0].cores)
+    rows = ceil_div(math.prod(x.shape[:-1]) * x.columns, min(chip.cores, cores)) * chip.k.page_cycles / 2
     return chip.cost("heads", noc=chip.cycles(rows), dispatch=chip.cycles(chip.k.start_cycles))
 
 

@@ -138,7 +138,7 @@ def decoder_seconds(
     """One step of all users: seconds until each has a further token."""
 
     def row(columns: int, cores: int = 32) -> Tensor:
-        return Tensor((1, 1, TILE, columns), "bfloat16", "TILE", "L1", "WIDTH_SHARDED", cores)
+        return Tensor((1, 1, batch, columns), "bfloat16", "TILE", "L1", "WIDTH_SHARDED", cores)
 
     def product(k: int, n: int, fidelity: str, dtype: str = "bfloat8_b") -> Call:
         cores = min((c for c in range(1, 65) if (k // TILE) % c == 0), key=lambda c: abs(c - 32))
@@ -171,7 +171,7 @@ def decoder_seconds(
             (users(heads),),
             attend,
         ),
-        Call("ttnn.experimental.nlp_concat_heads_decode", (row(q),), (row(q),)),
+        Call("ttnn.experimental.nlp_concat_heads_decode", (users(heads),), (row(q),)),
         product(q, hidden, attention_fidelity),
         add,
         norm,
