@@ -168,14 +168,23 @@ def test_heads_of_a_step_are_moved_row_by_row_within_tiles_by_two_data_movers() 
     assert nanoseconds(split, chip) == pytest.approx(8 * 32 * 4 / 8, rel=1e-3)
 
 
-def test_a_fused_relu_costs_one_pass_of_the_vector_engine_and_a_silu_two() -> None:
+def test_a_relu_of_the_result_costs_nothing_one_before_a_pass_of_the_vector_engine_and_a_silu_two() -> None:
     chip, x = plain(unary_cycles=10.0, binary_cycles=1.0), Tensor((1, 1, 512, 512))
 
-    def add(*activations: str) -> float:
-        return nanoseconds(Call("ttnn.add", (x, x), (x,), {"activations": activations}), chip)
+    def add(*activations: str, name: str = "activations") -> float:
+        return nanoseconds(Call("ttnn.add", (x, x), (x,), {name: activations}), chip)
 
     relu = "UnaryWithParam(op_type=UnaryOpType::RELU)"  # 16 x 16 tiles are 16 a core
-    assert [add(), add(relu), add("silu")] == pytest.approx([16, 16 * 11, 16 * 21], rel=1e-3)
+    assert [add(), add(relu), add("silu")] == pytest.approx([16, 16, 16 * 21], rel=1e-3)
+    assert add(relu, name="input_tensor_a_activations") == pytest.approx(16 * 11, rel=1e-3)
+    assert add("UnaryWithParam(op_type=UnaryOpType::RELU_MAX, params=[6])") == pytest.approx(16 * 11, rel=1e-3)
+
+
+def test_a_relu_of_a_sum_that_broadcasts_is_a_pass_of_the_vector_engine() -> None:
+    chip = plain(unary_cycles=10.0, broadcast_cycles=3.0)
+    x, row = Tensor((1, 1, 512, 512)), Tensor((1, 1, 32, 512))
+    add = Call("ttnn.add", (x, row), (x,), {"activations": ["UnaryWithParam(op_type=UnaryOpType::RELU)"]})
+    assert nanoseconds(add, chip) == pytest.approx(16 * 13, rel=1e-3)
 
 
 def decode_attention(batch: int, cores: SimpleNamespace | None = None) -> Call:
@@ -263,3 +272,28 @@ def test_an_unknown_operation_is_costed_by_its_bytes() -> None:
 
 def test_an_unknown_board_counts_as_an_n150() -> None:
     assert chip_of("no_such_board").grid == chip_of("n150").grid
+
+
+def test_a_convolution_that_mixes_channels_is_a_product_and_others_gather_pixels() -> None:
+    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12, gather_pixels_cycles=100.0)
+    x, out = (
+        Tensor((1, 1, 512, size), "bfloat8_b", memory="L1", sharding="HEIGHT_SHARDED", cores=16) for size in (64, 96)
+    )
+    one = {"kernel_size": (1, 1), "stride": (1, 1), "dilation": (1, 1), "padding": (0, 0, 0, 0), "groups": 1}
+    weight = Tensor((1, 1, 64, 96), "bfloat8_b")
+
+    def convolution(**changed: object) -> float:
+        return nanoseconds(Call("ttnn.conv2d", (x, weight), (out,), {**one, **changed}), chip)
+
+    config = SimpleNamespace(kind="1d", in0_block_w=2, compute_with_storage_grid_size=SimpleNamespace(x=1, y=16))
+    product = Call("ttnn.linear", (x, Tensor((64, 96), "bfloat8_b")), (out,), {"program_config": config})
+    assert convolution() == pytest.approx(nanoseconds(product, chip), rel=1e-6)
+    for other in ({"stride": (2, 2)}, {"groups": 2}, {"padding": (0, 0, 1, 1)}, {"kernel_size": (1, 3)}):
+        assert convolution(**other) > convolution() + 100
+
+
+def test_shards_change_their_layout_where_they_lie() -> None:
+    chip = plain(layout_cycles=10.0, padded_tile_cycles=1000.0)
+    shards = {"memory": "L1", "sharding": "WIDTH_SHARDED", "cores": 4}
+    tiles, rows = Tensor((16, 1, 49, 512), **shards), Tensor((16, 1, 49, 512), layout="ROW_MAJOR", **shards)
+    assert nanoseconds(Call("ttnn.to_layout", (rows,), (tiles,)), chip) == pytest.approx(16 * 2 * 4 * 10, rel=1e-3)

@@ -177,7 +177,10 @@ def place(call: Call, chip: Chip) -> Cost:
 
 
 def change_layout(call: Call, chip: Chip) -> Cost:
-    """`to_layout`: rows become tiles, or tiles rows; where either does not fill its tiles, row by row."""
+    """`to_layout`: rows become tiles, or tiles rows; where either does not fill its tiles, row by row.
+
+    Each core changes those of its own shards, where both lie in shards.
+    """
     k, source, out = chip.k, call.inputs[0], call.outputs[0]
     if source.layout == out.layout:
         return copy(call, chip)
@@ -185,7 +188,8 @@ def change_layout(call: Call, chip: Chip) -> Cost:
     cores = max(source.cores, out.cores) or min(chip.cores, max(1, tiled.rows))
     per_core, pages = ceil_div(tiled.tiles, cores), 0 if source.cores else ceil_div(rows.pages, cores)
     noc = max(per_core * k.layout_cycles, pages * k.page_cycles)
-    if any(size % TILE for size in (1, *rows.shape)[-2:]):
+    is_moved = not (source.sharded_in_l1 and out.sharded_in_l1)
+    if is_moved and any(size % TILE for size in (1, *rows.shape)[-2:]):
         noc = max(ceil_div(tiled.rows, cores) * TILE * k.padded_row_cycles, per_core * k.padded_tile_cycles)
         if tiled.rows == 1 and tiled.columns >= TILE:  # shared by columns
             noc = ceil_div(tiled.columns, chip.cores) * TILE * k.page_cycles
