@@ -132,6 +132,14 @@ def fold_patches(ttnn: TTNN, x: Tensor, height, width):
     return ttnn.reshape(patches, (batch, (rows // height) * (columns // width), height * width * channels))
 
 
+@lower(operators.gather_patches, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
+def gather_patches(ttnn: TTNN, x: Tensor):
+    """x [batch, channels, rows, height, columns, width] → [batch, rows columns, channels height width]."""
+    batch, channels, rows, height, columns, width = x.shape
+    patches = ttnn.permute(x, (0, 2, 4, 1, 3, 5))
+    return ttnn.reshape(patches, (batch, rows * columns, channels * height * width))
+
+
 @lower(operators.rearrange, gives="ROW_MAJOR", sharded=True, x=Need("any"))
 def rearrange(ttnn: TTNN, x: Tensor, sizes, order, shape):
     """x [1, 1, pixels, channels] → shape, with parts of these sizes in this order. As rows: parts fill no tiles."""

@@ -1,11 +1,16 @@
-"""Rewrite the convolution of a patch embedding as a fold and one linear.
+"""Rewrite the convolution of a patch embedding as a move of patches and one linear.
 
 Before   y = convolution(x, w, b, stride=kernel, padding=0)
-After    y = reshape(permute(linear(fold_patches(x), w as [height width channels, out], b)))
+After    y = reshape(permute(linear(gather_patches(x as rows of patches), w as [channels height width, out], b)))
+         y = reshape(permute(linear(fold_patches(x), w as [height width channels, out], b)))
 
 Every patch size; rows and columns that fill no patch are cut off, as the convolution does. Overlapping, padded,
-dilated, grouped and transposed convolutions stay convolutions. Channels are not padded: TTNN's fold of an interleaved
-tensor reads every pixel into an aligned slot and compacts (its kernel writer_dfb2dram_for_rm_input.cpp, ttnn 0.81.1).
+dilated, grouped and transposed convolutions stay convolutions.
+
+Such moves take as long as there are pieces to move: rows of patches where those are longer than the channels are many,
+which images of colours have, else pixels. An input is split into rows of patches on the host, where that is a view.
+Channels are not padded: TTNN's fold of an interleaved tensor reads every pixel into an aligned slot and compacts (its
+kernel writer_dfb2dram_for_rm_input.cpp, ttnn 0.81.1).
 """
 
 from torch.fx import Graph, Node
@@ -37,8 +42,12 @@ def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | Non
     _, channels, height, width = shape_of(weight)
     x = emit(node, aten.slice.Tensor, x, 2, 0, rows * height)
     x = emit(node, aten.slice.Tensor, x, 3, 0, columns * width)
-    patches = emit(node, operators.fold_patches, x, height, width)
-    weight = emit(node, aten.permute.default, weight, [2, 3, 1, 0])
+    if channels < width:
+        x = emit(node, aten.reshape.default, x, [batch, channels, rows, height, columns, width])
+        patches, order = emit(node, operators.gather_patches, x), [1, 2, 3, 0]
+    else:
+        patches, order = emit(node, operators.fold_patches, x, height, width), [2, 3, 1, 0]
+    weight = emit(node, aten.permute.default, weight, order)
     weight = emit(node, aten.reshape.default, weight, [height * width * channels, out])
     y = emit(node, operators.linear, patches, weight, bias)
     y = emit(node, aten.permute.default, y, [0, 2, 1])

@@ -111,7 +111,7 @@ def test_what_is_left_is_what_one_would_write_by_hand(model, inputs):
     fused = [n.target for n in graph.calls(*vars(operators).values())]
     assert fused.count(operators.linear) == 5 and fused.count(operators.add_layer_norm) == 2
     assert fused.count(operators.split_heads) == fused.count(operators.attention) == 1
-    assert fused.count(operators.fold_patches) == fused.count(operators.attention_mask) == 1
+    assert fused.count(operators.gather_patches) == fused.count(operators.attention_mask) == 1
     assert not graph.calls(aten.permute.default, aten.softmax.int, aten.convolution.default, aten.layer_norm.default)
 
 

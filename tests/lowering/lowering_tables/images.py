@@ -115,14 +115,15 @@ def resized(name: str, calls: str, x: torch.Tensor = IMAGE, roundings: int = 0, 
 
 
 def _patches(channels: int, patch: Any, *size: int, batch: int = 1, bias: bool = True) -> Row:
-    """A patch embedding: a fold and one linear."""
+    """A patch embedding: a move of patches and one linear."""
     layer = rounded(nn.Conv2d(channels, 10, patch, patch, bias=bias))
+    moves = "permute reshape" if channels < layer.kernel_size[1] else "permute fold reshape"
     name = f"convolution: patches of {patch}, {channels} channels, {size}, bias={bias}"
     return Row(
         name,
         lambda x: layer(x).flatten(2).transpose(1, 2),
         random(batch, channels, *size),
-        "permute fold reshape to_layout linear",
+        f"{moves} to_layout linear",
     )
 
 
@@ -186,9 +187,9 @@ ROWS = [
     _patches(3, 8, 16, 16, bias=False),
     *(_stem(*sizes) for sizes in [(7, 2, 3), (3, 2, 1), (5, 4, 2), (4, 2, 1)]),
     Row("convolution: patches as an image", rounded(nn.Conv2d(3, 10, 8, 8)), random(2, 3, 24, 16),
-        "permute fold reshape to_layout linear permute"),
+        "permute reshape to_layout linear permute"),
     Row("convolution: patches after a class token", rounded(_Embeddings()), random(2, 3, 24, 16),
-        "permute fold reshape to_layout linear to_layout concat to_layout add", roundings=2, cancels=True),
+        "permute reshape to_layout linear to_layout concat to_layout add", roundings=2, cancels=True),
     *(Row(f"max_pool2d: {name}", pool, IMAGE, calls, roundings=0) for name, (pool, calls) in MAXIMA.items()),
     *(Row(f"avg_pool2d: {name}", pool, IMAGE, calls, cancels=True) for name, (pool, calls) in MEANS.items()),
     *(

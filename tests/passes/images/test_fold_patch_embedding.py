@@ -27,21 +27,31 @@ def test_patches_of_every_size_are_folded(patch):
     graph, changed = embedded(patch)
     assert changed == 1
     assert not graph.calls(aten.convolution.default)
-    assert graph.only(operators.linear).args[0] is graph.only(operators.fold_patches)
+    width = patch[1] if isinstance(patch, tuple) else patch
+    moved = operators.gather_patches if width > 3 else operators.fold_patches
+    assert graph.only(operators.linear).args[0] is graph.only(moved)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 8, 12])
 def test_images_of_any_channels_are_folded_without_padding_them(channels):
     graph, changed = embedded(8, channels)
     assert changed == 1
-    assert graph.only(operators.fold_patches).meta["val"].shape == (2, 6, 8 * 8 * channels)
+    moved = operators.gather_patches if channels < 8 else operators.fold_patches
+    assert graph.only(moved).meta["val"].shape == (2, 6, 8 * 8 * channels)
+
+
+def test_an_input_is_split_into_rows_of_patches_before_it_goes_up():
+    graph, _ = embedded(16)
+    rows = graph.only(operators.gather_patches).args[0]
+    assert rows.target is aten.reshape.default and rows.args[0].op == "placeholder"
 
 
 @pytest.mark.parametrize("size", [(49, 32), (48, 47), (33, 40), (16, 31)])
 def test_rows_and_columns_that_fill_no_patch_are_cut_off(size):
     graph, changed = embedded(16, size=size)
     assert changed == 1
-    assert graph.only(operators.fold_patches).args[0].meta["val"].shape[2:] == (size[0] // 16 * 16, size[1] // 16 * 16)
+    rows, height, columns, width = graph.only(operators.gather_patches).args[0].meta["val"].shape[2:]
+    assert (rows * height, columns * width) == (size[0] // 16 * 16, size[1] // 16 * 16)
 
 
 def test_an_image_of_whole_patches_is_not_sliced():

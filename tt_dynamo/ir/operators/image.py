@@ -119,6 +119,16 @@ def fold_patches(x, height, width):
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
 
 
+@define("Tensor x", FUSED)
+def gather_patches(x):
+    """Images as [batch, channels, rows, height, columns, width] -> patches [batch, rows * columns, those of a patch].
+
+    Within a patch the order is channel, row, column.
+    """
+    batch, channels, rows, height, columns, width = x.shape
+    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * height * width)
+
+
 @define("Tensor x, int stride, int[] padding, int channels", FUSED)
 def space_to_depth(x, stride, padding, channels):
     """Images [batch, c, H, W] -> flattened [1, 1, batch * h * w, channels * stride²].
