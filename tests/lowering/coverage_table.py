@@ -3,10 +3,16 @@
 The summary of the tables, which `test_core_operations.py` holds against what the compiler makes of each call.
 """
 
-from lowering_tables import CORE
-from lowering_tables.core import DTYPES, Core, Host, Outcome
+import sys
+from pathlib import Path
 
-from tt_dynamo.lowering.on_host import IMPOSSIBLE
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS), str(TESTS / "opinfo")]
+
+from lowering_tables import CORE  # noqa: E402
+from lowering_tables.core import DTYPES, Core, Host, Outcome  # noqa: E402
+
+from tt_dynamo.lowering.on_host import IMPOSSIBLE  # noqa: E402
 
 HEAD = """# Core ATen operations
 
