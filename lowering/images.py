@@ -4,6 +4,7 @@ import math
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
+from tt_dynamo.ir.operators.image import patch_order
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.matmul import matmul, product_config
 from tt_dynamo.lowering.memory import across, first_cores, in_rows, is_sharded, shard_width
@@ -134,10 +135,11 @@ def fold_patches(ttnn: TTNN, x: Tensor, height, width):
 
 @lower(operators.gather_patches, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
 def gather_patches(ttnn: TTNN, x: Tensor):
-    """x [batch, channels, rows, height, columns, width] → [batch, rows columns, channels height width]."""
-    batch, channels, rows, height, columns, width = x.shape
-    patches = ttnn.permute(x, (0, 2, 4, 1, 3, 5))
-    return ttnn.reshape(patches, (batch, rows * columns, channels * height * width))
+    """x [batch, channels, rows, height, columns, width] → [batch, rows columns, channels height width]; volumes too."""
+    sizes = tuple(x.shape)
+    order = patch_order(len(sizes))
+    counts = math.prod(sizes[dim] for dim in order[1 : len(order) // 2])
+    return ttnn.reshape(ttnn.permute(x, tuple(order)), (sizes[0], counts, math.prod(sizes[1:]) // counts))
 
 
 @lower(operators.rearrange, gives="ROW_MAJOR", sharded=True, x=Need("any"))

@@ -4,8 +4,8 @@ Before   y = convolution(x, w, b, stride=kernel, padding=0)
 After    y = reshape(permute(linear(gather_patches(x as rows of patches), w as [channels height width, out], b)))
          y = reshape(permute(linear(fold_patches(x), w as [height width channels, out], b)))
 
-Every patch size; rows and columns that fill no patch are cut off, as the convolution does. Overlapping, padded,
-dilated, grouped and transposed convolutions stay convolutions.
+Every patch size, of images and of volumes; what fills no patch is cut off, as the convolution does. Overlapping,
+padded, dilated, grouped and transposed convolutions stay convolutions. Where the patch is all of it, nothing moves.
 
 Such moves take as long as there are pieces to move: rows of patches where those are longer than the channels are many,
 which images of colours have, else pixels. An input is split into rows of patches on the host, where that is a view.
@@ -13,11 +13,13 @@ Channels are not padded: TTNN's fold of an interleaved tensor reads every pixel 
 kernel writer_dfb2dram_for_rm_input.cpp, ttnn 0.81.1).
 """
 
+import itertools
+import math
+
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
-from tt_dynamo.passes.images.writer import pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import ANY, Rules, call, emit, is_constant, variable
 
@@ -33,25 +35,29 @@ def fold_patch_embedding(graph: Graph, context: Context) -> int:
 
 
 def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | None:
-    stride, padding, dilation = map(pair, node.args[3:6])
-    kernel = list(shape_of(weight)[2:])
-    is_whole = stride == kernel != [1, 1] and (padding, dilation) == ([0, 0], [1, 1])
-    if not is_whole or not dtype_of(node).is_floating_point:
+    out, channels, *kernel = shape_of(weight)
+    stride, padding, dilation = ([*values] * (len(kernel) // len(values)) for values in node.args[3:6])
+    is_whole = stride == kernel and max(kernel) > 1 and not any(padding) and set(dilation) == {1}
+    if len(kernel) not in (2, 3) or not is_whole or not dtype_of(node).is_floating_point:
         return None
-    batch, out, rows, columns = shape_of(node)
-    _, channels, height, width = shape_of(weight)
-    x = emit(node, aten.slice.Tensor, x, 2, 0, rows * height)
-    x = emit(node, aten.slice.Tensor, x, 3, 0, columns * width)
-    if channels < width:
-        x = emit(node, aten.reshape.default, x, [batch, channels, rows, height, columns, width])
-        patches, order = emit(node, operators.gather_patches, x), [1, 2, 3, 0]
+    batch, _, *counts = shape_of(node)
+    for dim, (count, length) in enumerate(zip(counts, kernel, strict=True), start=2):
+        x = emit(node, aten.slice.Tensor, x, dim, 0, count * length)
+    elements = channels * math.prod(kernel)
+    order = [*range(1, len(kernel) + 2), 0]  # of the weight: as patches have their elements
+    if math.prod(counts) == 1:
+        patches = emit(node, aten.reshape.default, x, [batch, 1, elements])
+    elif len(kernel) == 3 or channels < kernel[-1]:
+        sizes = itertools.chain(*zip(counts, kernel, strict=True))
+        patches = emit(node, aten.reshape.default, x, [batch, channels, *sizes])
+        patches = emit(node, operators.gather_patches, patches)
     else:
-        patches, order = emit(node, operators.fold_patches, x, height, width), [2, 3, 1, 0]
+        patches, order = emit(node, operators.fold_patches, x, *kernel), [2, 3, 1, 0]
     weight = emit(node, aten.permute.default, weight, order)
-    weight = emit(node, aten.reshape.default, weight, [height * width * channels, out])
+    weight = emit(node, aten.reshape.default, weight, [elements, out])
     y = emit(node, operators.linear, patches, weight, bias)
     y = emit(node, aten.permute.default, y, [0, 2, 1])
-    return emit(node, aten.reshape.default, y, [batch, out, rows, columns])
+    return emit(node, aten.reshape.default, y, [batch, out, *counts])
 
 
 WEIGHTS = variable("weight", is_constant), variable("bias", is_constant)

@@ -134,6 +134,10 @@ def _stem(kernel: int, stride: int, padding: int) -> Row:
     return convolved(f"of squares of {stride}, kernel {kernel}", layer, random(32, 3, 16, 16), calls)
 
 
+def _volumes(x: torch.Tensor, layer: nn.Module) -> torch.Tensor:
+    return layer(x).flatten(2).transpose(1, 2)
+
+
 class _Embeddings(nn.Module):
     """A class token before the patches of an image, and their positions."""
 
@@ -185,6 +189,18 @@ ROWS = [
     ),
     *(_patches(3, 16, *size) for size in [(49, 32), (48, 47), (33, 40)]),
     _patches(3, 8, 16, 16, bias=False),
+    *(
+        Row(
+            f"convolution: patches of volumes, {kernel}, {channels} channels",
+            bind(_volumes, rounded(nn.Conv3d(channels, 10, kernel, kernel))),
+            random(2, channels, *(2 * length for length in kernel)),
+            "permute reshape to_layout linear",
+        )
+        for kernel in [(2, 4, 8), (2, 14, 14), (1, 2, 2)]
+        for channels in (3, 16)
+    ),
+    Row("convolution: patches that are whole volumes", bind(_volumes, rounded(nn.Conv3d(3, 10, (2, 6, 6), (2, 6, 6)))),
+        random(40, 3, 2, 6, 6), "linear"),
     *(_stem(*sizes) for sizes in [(7, 2, 3), (3, 2, 1), (5, 4, 2), (4, 2, 1)]),
     Row("convolution: patches as an image", rounded(nn.Conv2d(3, 10, 8, 8)), random(2, 3, 24, 16),
         "permute reshape to_layout linear permute"),

@@ -96,12 +96,27 @@ def test_a_convolution_that_embeds_no_patches_stays(name):
     assert graph.calls(aten.convolution.default)
 
 
-@pytest.mark.parametrize("dims", [1, 3])
-def test_a_convolution_of_other_than_two_dimensions_stays(dims):
-    convolution = (nn.Conv1d, None, nn.Conv3d)[dims - 1](4, 8, 4, 4)
-    graph = capture(convolution, random(2, 4, *[8] * dims))
+def test_a_convolution_of_signals_stays():
+    graph = capture(nn.Conv1d(4, 8, 4, 4), random(2, 4, 8))
     graph.apply(canonicalize)
     assert graph.apply(fold_patch_embedding) == 0
+
+
+@pytest.mark.parametrize("kernel", [(2, 4, 4), (1, 2, 2), (2, 1, 1), (3, 5, 7)])
+@pytest.mark.parametrize("channels", [1, 3, 8])
+def test_patches_of_volumes_are_gathered(kernel, channels):
+    size = [2 * length + 1 for length in kernel]
+    graph = capture(nn.Conv3d(channels, 6, kernel, kernel), random(2, channels, *size))
+    assert graph.apply(canonicalize, fold_patch_embedding, exact=False) == 1
+    assert graph.only(operators.linear).args[0] is graph.only(operators.gather_patches)
+    assert not graph.calls(aten.convolution.default)
+
+
+@pytest.mark.parametrize("convolution", [nn.Conv2d(3, 6, 8, 8), nn.Conv3d(3, 6, (2, 8, 8), (2, 8, 8))])
+def test_a_patch_that_is_the_whole_image_is_not_moved(convolution):
+    graph = capture(lambda x: convolution(x).flatten(1), random(5, 3, *convolution.kernel_size))
+    assert graph.apply(canonicalize, fold_patch_embedding, exact=False) == 1
+    assert not graph.calls(operators.gather_patches, operators.fold_patches, aten.permute.default)
 
 
 def test_a_convolution_with_a_computed_weight_stays():

@@ -123,10 +123,14 @@ def fold_patches(x, height, width):
 def gather_patches(x):
     """Images as [batch, channels, rows, height, columns, width] -> patches [batch, rows * columns, those of a patch].
 
-    Within a patch the order is channel, row, column.
+    Within a patch the order is channel, row, column. Volumes have two dimensions more.
     """
-    batch, channels, rows, height, columns, width = x.shape
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * height * width)
+    return x.permute(patch_order(x.ndim)).flatten(x.ndim // 2).flatten(1, -2)
+
+
+def patch_order(rank):
+    """The dimensions of such images, what counts patches first."""
+    return [0, *range(2, rank, 2), *range(1, rank, 2)]
 
 
 @define("Tensor x, int stride, int[] padding, int channels", FUSED)
