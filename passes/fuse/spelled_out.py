@@ -6,10 +6,11 @@ After    y = rms_norm(x, weight, eps)
 Before   y = x * 0.5 * (1 + erf(x / sqrt(2)))      y = 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))
 After    y = gelu(x)                               y = gelu(x, approximate="tanh")
 
-Models write the square as a power or a product, the root as rsqrt or as a division by sqrt, and cast to float32 and
-back around a norm; its weight may be any vector of x's width, such as Gemma's 1 + weight. Trailing dimensions are one
-when flattened. What of the chain something else reads (training saves the root) stays for that reader. A norm of heads
-comes after the move that brings them to the front, so that the projection before it still sees where they go.
+Models write the square as a power or a product, the root as rsqrt, as pow(..., -0.5) (Gemma 3n, Gemma 4) or as a
+division by sqrt. They cast to float32 and back around a norm, or around the root alone (T5, DeepSeek-V4). The weight
+may be any vector of x's width, such as Gemma's 1 + weight, and be multiplied first or last. Trailing dimensions are
+one when flattened. What of the chain something else reads (training saves the root) stays for that reader. A norm of
+heads comes after the move that brings them to the front, so that the projection before it still sees where they go.
 
 Source of gelu: Hendrycks & Gimpel 2016, https://arxiv.org/abs/1606.08415
 """
@@ -28,9 +29,10 @@ from tt_dynamo.passes.rewrite import ADD, ANY, MUL, Rules, call, cast, emit, onc
 
 NORMS, GELUS = Rules(last_first=True), Rules()
 x, weight, eps = variable("x"), variable("weight"), variable("eps", rewrite.is_number)
-SQUARE = call(aten.pow.Tensor_Scalar, x, 2) | call(aten.mul.Tensor, x, x)
+SQUARE = call(aten.pow.Tensor_Scalar, cast(x), 2) | call(aten.mul.Tensor, cast(x), cast(x))
 TOTAL = call(ADD, call(aten.mean.dim, SQUARE, variable("dims", rewrite.is_anything), True), eps)
-NORM = call(MUL, x, call(aten.rsqrt.default, TOTAL)) | call(aten.div.Tensor, x, call(aten.sqrt.default, TOTAL))
+ROOT = call(aten.rsqrt.default, TOTAL) | call(aten.pow.Tensor_Scalar, TOTAL, -0.5)
+NORM = call(MUL, x, cast(ROOT)) | call(aten.div.Tensor, x, cast(call(aten.sqrt.default, TOTAL)))
 RMS_NORM = call(operators.rms_norm, x, variable("weight", rewrite.is_anything), eps)
 CUBIC = call(ADD, x, scaled(call(aten.pow.Tensor_Scalar, x, 3), 0.044715))
 EXACT = call(aten.erf.default, scaled(x, math.sqrt(0.5)))
@@ -66,7 +68,12 @@ def _gelu(node: Node, x: Node, approximate: str) -> Node | None:
     return emit(node, aten.gelu.default, x, approximate=approximate) if dtype_of(x) == dtype_of(node) else None
 
 
-NORMS.add("rms_norm", call(MUL, once(cast(once(NORM))), weight) | cast(once(NORM)) | NORM, _rms_norm)
+WEIGHTED = (
+    call(MUL, once(cast(once(NORM))), weight)
+    | call(MUL, once(call(MUL, weight, x)), cast(ROOT))
+    | call(MUL, x, once(call(MUL, cast(ROOT), weight)))
+)
+NORMS.add("rms_norm", WEIGHTED | cast(once(NORM)) | NORM, _rms_norm)
 NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), once(RMS_NORM), ANY), _move_down)
 for name, gate in (("none", EXACT), ("tanh", TANH)):
     GELUS.add(f"gelu_{name}", call(MUL, scaled(x, 0.5), call(ADD, gate, 1)), partial(_gelu, approximate=name))

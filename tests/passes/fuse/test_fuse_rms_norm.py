@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from captured import Module, capture, parameter, random
+from captured import Module, capture, parameter, random, same
 from torch import nn
 from torch.nn import functional
 
@@ -31,6 +31,11 @@ NORMS = {
     "gemma": lambda w, x: x * root(x) * (1.0 + w),
     "product": lambda w, x: w * (torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * x),
     "division": lambda w, x: x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * w,
+    "pow": lambda w, x: x * torch.pow(x.pow(2).mean(-1, keepdim=True) + 1e-5, -0.5) * (1 + w),
+    "T5, Idefics": lambda w, x: w * (x * root(x.to(torch.float32))).to(x.dtype),
+    "root cast alone": lambda w, x: x * root(x.float()).to(x.dtype) * w,
+    "weight first": lambda w, x: w * x * root(x),
+    "weight of the root": lambda w, x: x * (w * root(x)),
     "positive dimension": lambda w, x: x * torch.rsqrt(x.pow(2).mean(x.ndim - 1, keepdim=True) + 1e-5) * w,
 }
 
@@ -44,11 +49,43 @@ def test_every_spelling_becomes_one_operation(name, dtype):
     if dtype == torch.float32:
         assert graph.apply(fuse_rms_norm, exact=False) == 1
     else:
+        before = graph.run()
         assert fuse_rms_norm(graph.graph, graph.context) == 1
+        same(graph.run(), before, exact=False)
     norm = graph.only(operators.rms_norm)
     assert norm.meta["val"].dtype == dtype
     assert (norm.args[1] is None) == (name == "without weight")
-    assert not graph.calls(aten.rsqrt.default, aten.sqrt.default, aten.mean.dim)
+    assert not graph.calls(aten.rsqrt.default, aten.sqrt.default, aten.pow.Tensor_Scalar, aten.mean.dim)
+
+
+FAMILIES = {
+    "gemma3n": "Gemma3nRMSNorm",
+    "gemma4": "Gemma4RMSNorm",
+    "embedding_gemma2": "EmbeddingGemma2RMSNorm",
+    "muse_spark": "MuseSparkRMSNorm",
+    "gemma3": "Gemma3RMSNorm",
+    "llama4": "Llama4TextRMSNorm",
+    "t5": "T5LayerNorm",
+    "idefics": "IdeficsRMSNorm",
+    "deepseek_v4": "DeepseekV4UnweightedRMSNorm",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_norms_of_transformers_are_one_operation(family):
+    name = f"transformers.models.{family}.modeling_{family}"
+    found = pytest.importorskip(name, reason=f"transformers 5.23 has {family}")
+    kind = getattr(found, FAMILIES[family])
+    norm = kind() if "Unweighted" in kind.__name__ else kind(64)
+    for weight in norm.parameters():
+        weight.data = random(64)
+    graph = capture(norm.to(torch.bfloat16), random(2, 5, 64).to(torch.bfloat16))
+    graph.apply(canonicalize)
+    before = graph.run()
+    assert fuse_rms_norm(graph.graph, graph.context) == 1
+    same(graph.run(), before, exact=False)
+    assert graph.only(operators.rms_norm).args[0].op == "placeholder"
+    assert not graph.calls(aten.rsqrt.default, aten.pow.Tensor_Scalar, aten.mean.dim)
 
 
 def test_several_dimensions_are_one():
@@ -69,8 +106,21 @@ def test_several_dimensions_are_one():
         lambda m, x: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + 1e-5),
         lambda m, x: x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)),
         lambda m, x: torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) / x,
+        lambda m, x: x * torch.pow(x.pow(2).mean(-1, keepdim=True) + 1e-5, -0.25),
+        lambda m, x: (m.p0 * x) * torch.rsqrt((m.p0 * x[:1]).pow(2).mean(-1, keepdim=True) + 1e-5),
     ],
-    ids=["rows", "not trailing", "cube", "other factor", "other numerator", "sum", "no eps", "reciprocal"],
+    ids=[
+        "rows",
+        "not trailing",
+        "cube",
+        "other factor",
+        "other numerator",
+        "sum",
+        "no eps",
+        "reciprocal",
+        "fourth root",
+        "other rows",
+    ],  # fmt: skip
 )
 def test_what_is_no_rms_norm_stays(forward):
     graph = capture(Module(parameter(33), forward=forward), random(2, 33, 33).abs() + 0.1)
