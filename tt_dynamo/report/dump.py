@@ -79,7 +79,7 @@ class Dump:
     def report(self, report: GraphReport) -> None:
         """Write `report.json` with every field, and `report.txt` for people: the table, TTNN calls, what was chosen."""
         self._write_text("report.json", lambda: json.dumps(report.to_dict(), indent=2) + "\n")
-        tables = (report.operation_table, report.estimate_table, report.choice_table)
+        tables = (report.operation_table, report.movement.__str__, report.estimate_table, report.choice_table)
         self._write_text("report.txt", lambda: "\n\n".join([str(report), *(table() for table in tables)]) + "\n")
 
     def drawing(self, graph: torch.fx.Graph) -> None:

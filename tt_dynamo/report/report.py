@@ -7,7 +7,6 @@ What must hold: nothing is kept here between compilations. The only state is a `
 now, so that a report of one thread or task never lands in the list of another.
 """
 
-import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tt_dynamo.report.configs import ChosenConfigs
+from tt_dynamo.report.modules import layer_launches
+from tt_dynamo.report.movement import Movement
 from tt_dynamo.report.table import table
 from tt_dynamo.report.tunings import Tuned, tuning_table
 
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 WIDTH, LABEL = 100, 18  # columns of a printed report, and of its labels
-
-# Of a layer: `encoder.layer.3`, or torchvision's `encoder_layer_3`. "conv2" and "layer4" name parts, not repetitions.
-_NUMBER = re.compile(r"(?<![^._])\d+(?![^.])")
+MOVING_MODULES = 5  # that a printed report names
 
 
 @dataclass(frozen=True)
@@ -206,6 +205,16 @@ class GraphReport:
         return dict(counts.most_common())
 
     @property
+    def movement(self) -> Movement:
+        """Kernel launches in one run that compute nothing, by operation and by module."""
+        return Movement.of(self.operations)
+
+    @property
+    def movement_share(self) -> float:
+        """Share of the kernel launches that compute nothing, 0.0 to 1.0; 0.0 of a graph without launches."""
+        return self.movement.share
+
+    @property
     def transfer_bytes(self) -> int:
         """Bytes that cross in one call, both directions together."""
         return sum(transfer.bytes for transfer in self.transfers)
@@ -222,17 +231,7 @@ class GraphReport:
         `encoder.layer.1`, or `encoder.layers.encoder_layer_0`. Of stages that hold blocks (`stages.0.blocks.3`) the
         stage is the layer; `prefix="stages.0"` looks at its blocks instead. What launches no kernel doesn't count.
         """
-        under = f"{prefix}." if prefix else ""
-        launching = [op for op in self.operations if op.programs and f"{op.module}.".startswith(under)]
-        numbers = {(op.module[: n.start()], n[0]) for op in launching for n in _NUMBER.finditer(op.module, len(under))}
-        siblings = Counter(stem for stem, _ in numbers)
-        launches: Counter[str] = Counter()
-        for op in launching:
-            for number in _NUMBER.finditer(op.module, len(under)):
-                if siblings[op.module[: number.start()]] > 1:
-                    launches[op.module[: number.end()]] += op.programs
-                    break
-        return dict(launches)
+        return layer_launches(self.operations, prefix)
 
     def launches_per_layer(self, prefix: str | None = None) -> int | None:
         """Most kernel launches of any layer (see `layers`), None for a model without repeated layers."""
@@ -249,8 +248,9 @@ class GraphReport:
     def to_dict(self) -> dict[str, object]:
         """All fields and the derived numbers, of types that `json.dumps` takes."""
         names = ("weight_bytes", "launches", "transfer_bytes", "device_share", "estimated_seconds", "phase")
-        derived = {name: getattr(self, name) for name in names}
-        return {**asdict(self), **derived, "launches_per_layer": self.launches_per_layer()}
+        derived = {name: getattr(self, name) for name in (*names, "movement_share")}
+        per_layer, movement = self.launches_per_layer(), asdict(self.movement)
+        return {**asdict(self), **derived, "launches_per_layer": per_layer, "movement": movement}
 
     def operation_table(self) -> str:
         """One line per TTNN call: kernel launches, operation, node, module."""
@@ -318,6 +318,7 @@ class GraphReport:
             ("nodes", f"{self.nodes}: {placed}"),
             ("TTNN calls", f"{self.calls} per run"),
             ("kernel launches", f"{self.device_programs} per run{in_layer}"),
+            *self.movement.facts(most=MOVING_MODULES),
             ("estimate", self._estimate_text()),
             ("transfers", f"{len(self.transfers)} per run, {size_text(self.transfer_bytes)}"),
             *((f"  {t.direction.replace('_', ' ')}", f"{size_text(t.bytes):>10}  {t.name}") for t in self.transfers),
