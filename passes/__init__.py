@@ -24,7 +24,7 @@ from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_scales
-from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_rms_norm
+from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
@@ -84,6 +84,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_rotary),
         Step(rotary_tables, {cache_writes_in_place: "caches say how long tables are"}, required=True, for_values=True),
         Step(fuse_rms_norm),
+        Step(fuse_layer_norm, {fuse_rms_norm: "a layer norm is an rms_norm of what is centered"}),
         Step(fuse_attention),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(fuse_grouped_query, {fuse_attention: "it reads attention", fuse_rotary: "it looks through rotary"}),

@@ -3,6 +3,10 @@
 Before   y = x * rsqrt(mean(x ** 2, -1, keepdim) + eps) * weight
 After    y = rms_norm(x, weight, eps)
 
+Before   y = (x - mean(x, -1, keepdim)) * rsqrt(var(x, -1, keepdim) + eps) * weight + bias
+         y = rms_norm(x - mean(x, -1, keepdim), weight, eps) + bias
+After    y = layer_norm(x, weight, bias, eps)
+
 Before   y = x * 0.5 * (1 + erf(x / sqrt(2)))      y = 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))
 After    y = gelu(x)                               y = gelu(x, approximate="tanh")
 
@@ -16,6 +20,7 @@ Source of gelu: Hendrycks & Gimpel 2016, https://arxiv.org/abs/1606.08415
 """
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -27,13 +32,21 @@ from tt_dynamo.passes import rewrite
 from tt_dynamo.passes.movement import is_move, moves_leading
 from tt_dynamo.passes.rewrite import ADD, ANY, MUL, Rules, call, cast, emit, once, scaled, variable
 
-NORMS, GELUS = Rules(last_first=True), Rules()
+NORMS, LAYER_NORMS, GELUS = Rules(last_first=True), Rules(last_first=True), Rules()
 x, weight, eps = variable("x"), variable("weight"), variable("eps", rewrite.is_number)
 SQUARE = call(aten.pow.Tensor_Scalar, cast(x), 2) | call(aten.mul.Tensor, cast(x), cast(x))
 TOTAL = call(ADD, call(aten.mean.dim, SQUARE, variable("dims", rewrite.is_anything), True), eps)
 ROOT = call(aten.rsqrt.default, TOTAL) | call(aten.pow.Tensor_Scalar, TOTAL, -0.5)
 NORM = call(MUL, x, cast(ROOT)) | call(aten.div.Tensor, x, cast(call(aten.sqrt.default, TOTAL)))
 RMS_NORM = call(operators.rms_norm, x, variable("weight", rewrite.is_anything), eps)
+CENTERED = call(aten.sub.Tensor, x, call(aten.mean.dim, x, variable("dims", rewrite.is_anything), True))
+VARIANCE = call(aten.var.correction, x, variable("spread", rewrite.is_anything), correction=0, keepdim=True)
+DEVIATION = call(aten.rsqrt.default, call(ADD, VARIANCE, eps))
+LAYER_NORM = (
+    call(operators.rms_norm, once(CENTERED), variable("weight", rewrite.is_anything), eps)
+    | call(MUL, CENTERED, DEVIATION)
+    | call(aten.div.Tensor, CENTERED, call(aten.sqrt.default, call(ADD, VARIANCE, eps)))
+)
 CUBIC = call(ADD, x, scaled(call(aten.pow.Tensor_Scalar, x, 3), 0.044715))
 EXACT = call(aten.erf.default, scaled(x, math.sqrt(0.5)))
 TANH = call(aten.tanh.default, scaled(CUBIC, math.sqrt(2 / math.pi)))
@@ -57,6 +70,37 @@ def _rms_norm(node: Node, x: Node, dims: list[int], eps: float, weight: Node | N
     return y if dtype_of(y) == dtype_of(node) else emit(node, aten._to_copy.default, y, dtype=dtype_of(node))
 
 
+def _layer_norm(
+    node: Node, x: Node, dims: list[int], eps: float, weight: Node | None = None, spread: Sequence[int] | None = (-1,)
+) -> Node | None:
+    shape = shape_of(x)
+    if any([d % len(shape) for d in over or ()] != [len(shape) - 1] for over in (dims, spread)):
+        return None
+    if weight is not None and shape_of(weight) != shape[-1:]:
+        return None
+    operands = [value and _before_cast(value, dtype_of(node)) for value in (x, weight)]
+    if len({dtype_of(value) for value in operands if value}) > 1:
+        return None  # a weight of more digits than x
+    x, weight = operands
+    y = emit(node, aten.layer_norm.default, x, [shape[-1]], weight, None, float(eps))
+    return rewrite.as_dtype(y, dtype_of(node), node)
+
+
+def _before_cast(value: Node, dtype: torch.dtype) -> Node:
+    """What a cast to float32 reads, where it is of `dtype`."""
+    is_cast = is_call(value, aten._to_copy.default) and dtype_of(value) == torch.float32
+    return value.args[0] if is_cast and dtype_of(value.args[0]) == dtype else value
+
+
+def _affine_layer_norm(
+    node: Node, x: Node, normalized: list[int], weight: Node | None, eps: float, bias: Node | None = None
+) -> Node | None:
+    for vector in filter(None, (weight, bias)):
+        if shape_of(vector) != tuple(normalized) or dtype_of(vector) != dtype_of(x):
+            return None
+    return emit(node, aten.layer_norm.default, x, normalized, weight, bias, eps)
+
+
 def _move_down(node: Node, x: Node, weight: Node | None, eps: float) -> Node | None:
     """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole."""
     if not is_move(x) or not moves_leading(node):
@@ -75,6 +119,12 @@ WEIGHTED = (
 )
 NORMS.add("rms_norm", WEIGHTED | cast(once(NORM)) | NORM, _rms_norm)
 NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), once(RMS_NORM), ANY), _move_down)
+LAYER_NORMS.add("layer_norm", cast(once(LAYER_NORM)) | LAYER_NORM, _layer_norm)
+normalized, some_weight = variable("normalized", rewrite.is_anything), variable("weight", rewrite.is_anything)
+plain = once(call(aten.layer_norm.default, x, normalized, None, None, eps, ANY))
+weighted = once(call(aten.layer_norm.default, x, normalized, some_weight, None, eps, ANY))
+LAYER_NORMS.add("layer_norm_weight", call(MUL, plain, weight), _affine_layer_norm)
+LAYER_NORMS.add("layer_norm_bias", call(ADD, weighted, variable("bias")), _affine_layer_norm)
 for name, gate in (("none", EXACT), ("tanh", TANH)):
     GELUS.add(f"gelu_{name}", call(MUL, scaled(x, 0.5), call(ADD, gate, 1)), partial(_gelu, approximate=name))
 
@@ -82,6 +132,11 @@ for name, gate in (("none", EXACT), ("tanh", TANH)):
 def fuse_rms_norm(graph: Graph, context: Context) -> int:
     """Fuse every norm that matches; returns how many places changed."""
     return NORMS.apply(graph)
+
+
+def fuse_layer_norm(graph: Graph, context: Context) -> int:
+    """Fuse every layer norm that matches; returns how many places changed."""
+    return LAYER_NORMS.apply(graph)
 
 
 def fuse_gelu(graph: Graph, context: Context) -> int:
