@@ -7,6 +7,9 @@ Before   y = (x - mean(x, -1, keepdim)) * rsqrt(var(x, -1, keepdim) + eps) * wei
          y = rms_norm(x - mean(x, -1, keepdim), weight, eps) + bias
 After    y = layer_norm(x, weight, bias, eps)
 
+Before   y = layer_norm(x) * (1 + scale) + shift
+After    y = layer_norm(x, 1 + scale, shift)      where scale and shift [1, 1, width] are the same for all rows
+
 Before   y = x * 0.5 * (1 + erf(x / sqrt(2)))      y = 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))
 After    y = gelu(x)                               y = gelu(x, approximate="tanh")
 
@@ -95,10 +98,25 @@ def _before_cast(value: Node, dtype: torch.dtype) -> Node:
 def _affine_layer_norm(
     node: Node, x: Node, normalized: list[int], weight: Node | None, eps: float, bias: Node | None = None
 ) -> Node | None:
-    for vector in filter(None, (weight, bias)):
-        if shape_of(vector) != tuple(normalized) or dtype_of(vector) != dtype_of(x):
-            return None
+    if not all(_is_vector(value, normalized, x) for value in (weight, bias) if value is not None):
+        return None
+    weight, bias = (value and _vector(node, value) for value in (weight, bias))
     return emit(node, aten.layer_norm.default, x, normalized, weight, bias, eps)
+
+
+def _weighted_rms_norm(node: Node, x: Node, eps: float, weight: Node) -> Node | None:
+    is_vector = _is_vector(weight, [shape_of(x)[-1]], x)
+    return emit(node, operators.rms_norm, x, _vector(node, weight), eps) if is_vector else None
+
+
+def _is_vector(value: Node, normalized: list[int], x: Node) -> bool:
+    """Whether `value` has x's dtype and one number for each place along the last dimension, the same for all rows."""
+    shape, alike = shape_of(value), dtype_of(value) == dtype_of(x)
+    return alike and len(shape) <= len(shape_of(x)) and shape == (*[1] * (len(shape) - 1), *normalized)
+
+
+def _vector(node: Node, value: Node) -> Node:
+    return value if len(shape_of(value)) == 1 else emit(node, aten.reshape.default, value, [shape_of(value)[-1]])
 
 
 def _move_down(node: Node, x: Node, weight: Node | None, eps: float) -> Node | None:
@@ -118,6 +136,8 @@ WEIGHTED = (
     | call(MUL, x, once(call(MUL, cast(ROOT), weight)))
 )
 NORMS.add("rms_norm", WEIGHTED | cast(once(NORM)) | NORM, _rms_norm)
+unweighted = once(call(operators.rms_norm, x, None, eps))
+NORMS.add("rms_norm_weight", call(MUL, unweighted, weight), _weighted_rms_norm)
 NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), once(RMS_NORM), ANY), _move_down)
 LAYER_NORMS.add("layer_norm", cast(once(LAYER_NORM)) | LAYER_NORM, _layer_norm)
 normalized, some_weight = variable("normalized", rewrite.is_anything), variable("weight", rewrite.is_anything)

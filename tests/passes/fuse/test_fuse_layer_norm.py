@@ -93,3 +93,22 @@ def test_what_is_no_layer_norm_stays(forward):
     graph = capture(Module(parameter(33), forward=forward), random(2, 33, 33))
     graph.apply(canonicalize)
     assert graph.apply(fuse_rms_norm, fuse_layer_norm) == 0
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("norm", [functional.layer_norm, functional.rms_norm])
+def test_a_scale_and_shift_of_all_rows_are_weight_and_bias(norm, batch):
+    def adaptive(x, scale, shift):
+        return norm(x, [33], eps=1e-6) * (1 + scale[:, None]) + shift[:, None]
+
+    graph = capture(adaptive, random(batch, 3, 33), random(batch, 33), random(batch, 33).flip(0))
+    graph.apply(canonicalize)
+    changed = graph.apply(fuse_rms_norm, fuse_layer_norm, exact=False)
+    multiplied, added = len(graph.calls(aten.mul.Tensor)), len(graph.calls(aten.add.Tensor))
+    if norm is functional.rms_norm:
+        weight = graph.only(operators.rms_norm).args[1]
+        assert (weight is None) == (batch == 2)
+        assert (multiplied, added) == ((1, 2) if batch == 2 else (0, 2))
+    else:
+        assert changed == (2 if batch == 1 else 0)
+        assert (multiplied, added) == ((1, 2) if batch == 2 else (0, 1))
