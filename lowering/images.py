@@ -4,12 +4,11 @@ import math
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
-from tt_dynamo.ir.operators.image import patch_order
+from tt_dynamo.ir.operators.image import folding_cores, patch_order
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.matmul import matmul, product_config
 from tt_dynamo.lowering.memory import across, first_cores, in_rows, is_sharded, shard_width
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
-from tt_dynamo.passes.images.stem import folding_cores
 
 
 def _geometry(x, image, kernel, stride, padding):

@@ -15,6 +15,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, is_parameter, shape_of
+from tt_dynamo.ir.operators.image import folding_cores
 from tt_dynamo.passes.images.writer import TO_NCHW, pair
 from tt_dynamo.passes.rewrite import FLOATS, emit, is_constant
 
@@ -27,11 +28,6 @@ def fold_stem(graph: Graph, context: Context) -> int:
     """Rewrite the convolutions of images that come from outside; returns how many."""
     found = graph.find_nodes(op="call_function", target=aten.convolution.default)
     return sum(_fold(node, context.cores) for node in found)
-
-
-def folding_cores(planes: int, cores: int) -> int:
-    """On how many of the worker cores TTNN folds so many channels of images: each takes as many as another."""
-    return max(count for count in range(1, min(planes, cores) + 1) if planes % count == 0)
 
 
 def _fold(node: Node, cores: int) -> bool:

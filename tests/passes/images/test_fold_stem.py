@@ -7,8 +7,9 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
+from tt_dynamo.ir.operators.image import folding_cores
 from tt_dynamo.passes.images.channels_last import channels_last
-from tt_dynamo.passes.images.stem import fold_stem, folding_cores
+from tt_dynamo.passes.images.stem import fold_stem
 
 CORES = 8  # two images of four channels
 

@@ -147,6 +147,11 @@ def space_to_depth(x, stride, padding, channels):
     return squares.reshape(1, 1, batch * h * w, channels * stride**2)
 
 
+def folding_cores(planes: int, cores: int) -> int:
+    """On how many of the worker cores TTNN folds so many channels of images: each takes as many as another."""
+    return max(count for count in range(1, min(planes, cores) + 1) if planes % count == 0)
+
+
 # What those parts of a fused operation are that are still the whole of it, by its name in ATen.
 WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
 
