@@ -22,6 +22,7 @@ from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
 from tt_dynamo.compiler.settings import recorder_for
 from tt_dynamo.compiler.states import keep_outputs, keep_states
+from tt_dynamo.compiler.stream_costs import StreamCosts
 from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.devices import Device
@@ -86,12 +87,13 @@ class Compiler:
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
         recorder, settings_of = recorder_for(self.ttnn, self.device, self.options, configs)
         self.decisions.configs = configs
+        stream_costs = StreamCosts(recorder.settings)
         find = self.device.resource(WeightStore).find
         is_step = configs.phase in PHASES and self.options.optimize != "off"
         banks = Banks(recorder, recorder.settings.chip.banks, find) if is_step else None
         while True:
             with self._stage("placement"):
-                graph, sides = self._place()
+                graph, sides = self._place(stream_costs)
                 in_banks = banks.assign(graph, self.decisions.reads_interleaved) if banks else 0
             try:
                 with self._stage("lowering"), explained(graph, self.device, self.ttnn):
@@ -192,7 +194,7 @@ class Compiler:
         self.context = Context(assume=self.context.assume, cores=self.context.cores)
         self.passes.remove(without)
 
-    def _place(self) -> tuple[Graph, Sides]:
+    def _place(self, stream_costs: StreamCosts) -> tuple[Graph, Sides]:
         """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""
         graph = self.decisions.copied(self.module.graph)
         may_choose = self.options.placement != "device"
@@ -208,7 +210,7 @@ class Compiler:
             is_step = self.decisions.configs is not None and self.decisions.configs.phase in PHASES
             dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
             refused = self.decisions.times_l1_refused, is_step, dtype, self.decisions.refuses_dtype
-            assign_memory(graph, sides, (grid.x, grid.y), *refused)
+            assign_memory(graph, sides, (grid.x, grid.y), stream_costs, *refused)
             if dtype != WIDEST:
                 assign_image_dtypes(graph, sides, dtype, self.decisions.refuses_dtype)
         return graph, sides

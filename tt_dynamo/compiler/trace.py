@@ -47,7 +47,7 @@ from tt_dynamo.lowering.memory import assigned_dtype, in_dram, is_sharded, lies_
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.options import OptionError
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
-from tt_dynamo.passes.place.memory import SLICES, reads_l1
+from tt_dynamo.passes.place.streams import SLICES, reads_l1
 from tt_dynamo.runtime.transfer import INT32
 from tt_dynamo.runtime.weights import WeightStore
 

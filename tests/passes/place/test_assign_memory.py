@@ -11,13 +11,17 @@ from captured import Captured, capture, random, same
 from torch import nn
 from torch.fx import Node
 
+from tt_dynamo.compiler.stream_costs import StreamCosts
+from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Blocks, Columns, Interleaved
+from tt_dynamo.ir.uses import Settings
 from tt_dynamo.passes import PASSES
 from tt_dynamo.passes.place.layouts import assign_layouts
-from tt_dynamo.passes.place.memory import assign_memory
+from tt_dynamo.passes.place.memory import COSTED, assign_memory
 from tt_dynamo.passes.place.place import place
+from tt_dynamo.passes.place.streams import reads_l1
 
 CORES = (8, 8)
 
@@ -64,6 +68,13 @@ def encoder(width: int = 256, inner: int = 512, layers: int = 2, post: bool = Fa
     return Encoder()
 
 
+SETTINGS = Settings(None, None, CORES, chip=chip_of("n150", CORES))
+
+
+def on_n150() -> StreamCosts:
+    return StreamCosts(SETTINGS)
+
+
 def assigned(
     model: Any,
     *inputs: torch.Tensor,
@@ -71,6 +82,7 @@ def assigned(
     is_step: bool = False,
     dtype: str = "bfloat16",
     wide: Any = None,
+    costs: Any = None,
 ) -> tuple[Captured, list[Node]]:
     """The placed graph, and its nodes that were assigned shards."""
     graph = capture(model, *inputs)
@@ -80,7 +92,8 @@ def assigned(
     sides = place(graph.graph, lambda node: True)
     assign_layouts(graph.graph, sides, lambda node: "TILE", lambda user, operand: ("TILE", None))
     refuses = wide or (lambda node: False)
-    count = assign_memory(graph.graph, sides, CORES, refused or (lambda node: 0), is_step, dtype, refuses)
+    never = lambda node: 0  # noqa: E731
+    count = assign_memory(graph.graph, sides, CORES, costs or on_n150(), refused or never, is_step, dtype, refuses)
     same(graph.run(), before, exact=False)
     nodes = [node for node in graph.graph.nodes if node in meta.memory]
     assert count == len(nodes)
@@ -159,21 +172,62 @@ def test_cores_without_rows_are_left_out() -> None:
     assert {(place.columns, place.rows, place.height) for place in blocks(nodes)} == {(8, 5, 2)}
 
 
-@pytest.mark.parametrize(
-    ("batch", "width", "why"),
-    [(1, 256, "two rows of tiles"), (8, 288, "nine tiles on three columns"), (8, 224 + 16, "half a tile")],
-)
-def test_what_few_cores_would_share_stays_interleaved(batch: int, width: int, why: str) -> None:
-    layer = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 512), nn.Linear(512, width), nn.LayerNorm(width))
-    _, nodes = assigned(layer, random(batch, 64, width))
-    assert not nodes, why
+def test_what_cores_cannot_share_in_whole_tiles_stays_interleaved() -> None:
+    layer = nn.Sequential(nn.LayerNorm(240), nn.Linear(240, 512), nn.Linear(512, 240), nn.LayerNorm(240))
+    assert not assigned(layer, random(8, 64, 240))[1]
 
 
-def test_a_norm_between_moves_is_not_worth_them() -> None:
-    def model(x: torch.Tensor) -> torch.Tensor:
-        return torch.cumsum(F.layer_norm(torch.cumsum(x, 1), (256,)), 1)
+class Everywhere(StreamCosts):
+    """Costs by which shards are free, so that streams lie in them wherever they can."""
 
-    assert not assigned(model, random(8, 64, 256))[1]
+    def __call__(self, node: Node, lies: Any, is_copied: bool = False) -> float:
+        return float(lies(node)[0] is None)
+
+
+def seconds(nodes: Any, is_interleaved: bool) -> float:
+    """What nodes cost as they were assigned, or all interleaved."""
+
+    def lies(node: Node) -> tuple[Any, str]:
+        return (None if is_interleaved else meta.memory.get(node, None)), "bfloat16"
+
+    def is_copied(node: Node) -> bool:
+        return node in meta.memory and any(not reads_l1(user, node) for user in node.users)
+
+    costs = on_n150()
+    return sum(costs(node, lies, is_copied(node)) for node in nodes if node.target in COSTED)
+
+
+@pytest.mark.parametrize(("layers", "is_in_shards"), [(0, False), (1, True)])
+def test_a_stream_that_leaves_for_others_is_in_shards_where_that_is_cheaper(layers: int, is_in_shards: bool) -> None:
+    class Model(nn.Module):
+        """Feedforwards beside a stream of which as many sums along its rows are taken, which TTNN reads in DRAM."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(256)
+            self.layers = nn.ModuleList(
+                [nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 256)) for _ in range(layers)]
+            )
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.norm(torch.cumsum(x, 1))
+            for layer in self.layers:
+                x = x + layer(x)
+            return torch.cumsum(x, 1)
+
+    model, rows = Model(), random(8, 64, 256)
+    graph, nodes = assigned(model, rows)
+    assert bool(nodes) == is_in_shards
+    everywhere, _ = assigned(model, rows, costs=Everywhere(SETTINGS))
+    in_shards, interleaved = (seconds(everywhere.graph.nodes, each) for each in (False, True))
+    assert (in_shards < interleaved) == is_in_shards
+
+
+def test_each_distinct_operation_of_equal_layers_is_estimated_once() -> None:
+    few, many = on_n150(), on_n150()
+    assigned(encoder(64, 128, layers=2), *rows(batch=4, seq=32, width=64), costs=few)
+    nodes = assigned(encoder(64, 128, layers=200), *rows(batch=4, seq=32, width=64), costs=many)[1]
+    assert len(nodes) > 2000 and few.known.keys() == many.known.keys()
 
 
 def test_single_numbers_and_vectors_are_no_streams() -> None:
