@@ -49,7 +49,15 @@ STAGES = (
     ("blackhole", "attention decode", "attention_in_a_corner attention_head_cycles"),
     ("wormhole_b0", "move", "read_gbs place_cycles"),
 )
-SAME = ("block_ns", "batch_ns", "lookup_ns", "attention_in_a_corner")
+SAME = (
+    "block_ns",
+    "batch_ns",
+    "lookup_ns",
+    "attention_in_a_corner",
+    "gather_pixels_cycles",
+    "pool_cycles",
+    "convolution_start_cycles",
+)
 
 
 def error(rows: list[Measured]) -> float:
