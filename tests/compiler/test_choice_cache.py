@@ -37,13 +37,15 @@ class Asking:
         self.recorder = Recorder(device.namespace(dry_run=True), Graph(), settings)
         self.asked: list[Any] = []
 
-    def choose(self, *candidates: Any, key: tuple[Any, ...] = ("slice", 1), largest: int = 64) -> Any:
+    def choose(
+        self, *candidates: Any, key: tuple[Any, ...] = ("slice", 1), largest: int = 64, words: str = "too large"
+    ) -> Any:
         self.asked.clear()
 
         def call(candidate: Any) -> Any:
             self.asked.append(candidate)
             if candidate["size"] > largest:
-                raise Refused("too large")
+                raise Refused(words)
             return candidate["size"]
 
         return self.recorder.choose(key, [{"size": candidate} for candidate in candidates], call)
@@ -59,6 +61,25 @@ def test_a_second_process_asks_only_what_was_accepted(board_device: Any, path: P
     assert second.choose(256, 128, 64, 32) == 64 and second.sizes() == [64]
     assert list(second.choices.values()) == [("size=64", 2)]
     assert other.choose(256, 128, 64, 32) == 64 and other.sizes() == [256, 128, 64], "another board's or version's file"
+
+
+def test_of_what_ttnn_refused_whole_the_first_is_asked_for_its_words(board_device: Any, path: Path) -> None:
+    for expected in ([256, 128], [256]):
+        asking = Asking(board_device, path)
+        with pytest.raises(Refused, match="too large"):
+            asking.choose(256, 128)
+        assert asking.sizes() == expected
+    later = Asking(board_device, path)
+    assert later.choose(256, 128, largest=256) == 256, "it is taken where TTNN takes it now"
+    assert Asking(board_device, path).choose(256, 128, largest=256) == 256
+
+
+def test_what_found_no_room_is_asked_whole_again(board_device: Any, path: Path) -> None:
+    for _ in range(2):
+        asking = Asking(board_device, path)
+        with pytest.raises(Refused):
+            asking.choose(256, 128, words="Out of Memory: Not enough space to allocate")
+        assert asking.sizes() == [256, 128]
 
 
 @pytest.mark.parametrize("what", ["key", "candidates", "precision", "grid"])
@@ -234,18 +255,21 @@ SEARCH = f"""
 import json, torch, tt_dynamo
 from tt_dynamo.compiler import recorder
 
-asked, first_accepted = [], recorder.first_accepted
+asked = []
 
-def counted(candidates, call, *rest):
-    def asking(candidate):
-        asked.append(candidate)
-        return call(candidate)
-    return first_accepted(candidates, asking, *rest)
+def counted(search):
+    def searching(candidates, call, *rest):
+        def asking(candidate):
+            asked.append(candidate)
+            return call(candidate)
+        return search(candidates, asking, *rest)
+    return searching
 
-recorder.first_accepted = counted
+recorder.first_accepted = counted(recorder.first_accepted)
+recorder.search_cheapest = counted(recorder.search_cheapest)
 torch.manual_seed(0)
 model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 7, 2, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(3, 2, 1))
-options = {{"device": {BOARD!r}, "dry_run": True}}
+options = {{"device": {BOARD!r}, "dry_run": True, "preset": "accuracy"}}
 with tt_dynamo.record() as reports, torch.no_grad():
     torch.compile(model, backend="ttnn", options=options)(torch.randn(2, 3, 512, 512))
 found = {{"asked": len(asked), "choices": [(c.operation, c.candidate, c.refused) for c in reports[0].choices]}}

@@ -8,7 +8,8 @@ What was chosen longest ago is left out of a file of more than `LIMIT` bytes, an
 the folder has more than `FOLDER_LIMIT`: those of other versions, for the most part.
 
 An answer says which candidate is asked first, no more. TTNN still judges the call, and one that it refuses has all
-candidates asked: a wrong line costs time, never a value.
+candidates asked; where it refused all for another reason than room, the first is asked. A wrong line costs time, never
+a value.
 """
 
 import contextlib

@@ -29,10 +29,13 @@ from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import TTNN_ERRORS, Refused
 from tt_dynamo.ir.spec import Blocks, Columns, Interleaved, Value, on_device, spec_of
 from tt_dynamo.ir.torch_internals import erase, last_node, nodes_after
-from tt_dynamo.ir.ttnn_internals import graph_capture, ttnn_reason
+from tt_dynamo.ir.ttnn_internals import graph_capture, lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.choose import cheapest, first_accepted, search_cheapest
 from tt_dynamo.tuner.tuner import Candidate
+
+# In place of a candidate where TTNN refused all: the first alone is asked again, for its words.
+NONE = "none of them"
 
 C = TypeVar("C")
 R = TypeVar("R")
@@ -148,9 +151,9 @@ class Recorder:
         compared: Callable[[C], Hashable] | None,
     ) -> R:
         """What `choose` gives, whose `key` names the operation at `path`, as the config says it."""
-        own = None
-        if self.settings.configs is not None:
-            candidates, own = self.settings.configs.preferred(path, candidates)
+        own, configs = None, self.settings.configs
+        if configs is not None:
+            candidates, own = configs.preferred(path, candidates)
         asked, names = self._question(path, key, candidates), list(map(_text, candidates))
         chosen, count = self.settings.choices.get(asked, ("", 0))
         before = last_node(self._graph)
@@ -159,6 +162,8 @@ class Recorder:
             tuning = self._tuning(path, asked, key, candidates, call)
             chosen = chosen if tuning is None else tuning.winner
         ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
+        if chosen == NONE:
+            ordered, names = candidates[:1], [*names, NONE]
         attempt: Callable[[C], R] = call
         is_sought = chosen not in names and own is None
         has_chunks = any(isinstance(each, dict) and not each.keys().isdisjoint(CHUNKS) for each in candidates)
@@ -171,8 +176,10 @@ class Recorder:
         except Refused as error:
             if own is not None:
                 self.settings.configs.refuse_chunks(path, own, error)
+            elif not lacks_room(error) and (configs is None or not configs.asks_for_cores(path)):
+                self.settings.choices[asked] = NONE, len(candidates)
             raise
-        if refused or chosen not in names:
+        if refused or chosen not in names or chosen == NONE:
             chosen = _text(accepted)
             count = refused if costed or compared else names.index(chosen)
             self.settings.choices[asked] = chosen, count
