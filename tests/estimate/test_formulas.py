@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tt_dynamo.estimate.calls import estimate
-from tt_dynamo.estimate.chip import BOUNDS, Chip, Cost, chip_of
+from tt_dynamo.estimate.chip import BOUNDS, Chip, chip_of
 from tt_dynamo.estimate.operations import OPERATIONS
 from tt_dynamo.estimate.tensor import Call, Tensor
 
@@ -290,22 +290,6 @@ def test_a_convolution_that_mixes_channels_is_a_product_and_others_gather_pixels
     assert convolution() == pytest.approx(nanoseconds(product, chip), rel=1e-6)
     for other in ({"stride": (2, 2)}, {"groups": 2}, {"padding": (0, 0, 1, 1)}, {"kernel_size": (1, 3)}):
         assert convolution(**other) > convolution() + 100
-
-
-def test_a_convolution_that_shards_its_image_anew_makes_a_move_as_well() -> None:
-    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12, shard_copy_cycles=100.0)
-    weight, out = Tensor((1, 1, 64, 96)), Tensor((1, 1, 512, 96), memory="L1", sharding="BLOCK_SHARDED", cores=8)
-
-    def cost(sharding: str, **config: bool) -> Cost:
-        x = Tensor((1, 1, 512, 64), memory="L1", sharding=sharding, cores=8)
-        options = {"kernel_size": (3, 3), "groups": 1, "conv_config": SimpleNamespace(**config)}
-        return estimate(Call("ttnn.conv2d", (x, weight), (out,), options), chip)
-
-    plainly = cost("HEIGHT_SHARDED", reshard_if_not_optimal=False)
-    assert cost("BLOCK_SHARDED", reshard_if_not_optimal=True) == plainly and plainly.launches == 1
-    anew = cost("HEIGHT_SHARDED", reshard_if_not_optimal=True)
-    assert (anew.seconds - plainly.seconds) * 1e9 == pytest.approx(16 * 2 / 8 * 100, rel=1e-3)
-    assert anew.launches == 2 and anew.family == plainly.family
 
 
 def test_shards_change_their_layout_where_they_lie() -> None:

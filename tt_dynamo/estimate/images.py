@@ -1,31 +1,17 @@
 """Device time of convolutions and pools of images [1, 1, batch * height * width, channels]."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from tt_dynamo.estimate.chip import Chip, Cost
-from tt_dynamo.estimate.kernels import cores_of, moved_bytes, place, row_after_row
+from tt_dynamo.estimate.kernels import cores_of, moved_bytes, row_after_row
 from tt_dynamo.estimate.products import fidelity_of, product
 from tt_dynamo.estimate.tensor import TILE, Call, Tensor, ceil_div
 
 
 def convolution(call: Call, chip: Chip) -> Cost:
-    """What it computes, and before that the move of an image that it shards, in a launch of its own."""
-    x, out, config = call.inputs[0], call.outputs[0], call.options.get("conv_config")
-    # TTNN shards the image by the rows of the result.
-    lies_so = (x.sharding, x.cores) == (out.sharding, out.cores)
-    may_stay = x.sharded_in_l1 and not getattr(config, "reshard_if_not_optimal", False)
-    if config is None or not out.sharded_in_l1 or lies_so or may_stay:
-        return _convolved(call, chip)
-    moved = dataclasses.replace(x, memory="L1", sharding=out.sharding, cores=out.cores)
-    move = place(Call("ttnn.to_memory_config", (x,), (moved,)), chip)
-    return _convolved(dataclasses.replace(call, inputs=(moved, *call.inputs[1:])), chip).following(move)
-
-
-def _convolved(call: Call, chip: Chip) -> Cost:
     """A product of gathered pixels [pixels, kernel * in] and weights [kernel * in, out], after a halo of neighbours.
 
     The rows of the result are shared by cores sharded by height; in blocks the columns are, too. One that mixes the

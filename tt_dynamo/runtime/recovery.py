@@ -48,7 +48,7 @@ class LoweringNamespace:
         self._namespace = namespace
         self.settings = dataclasses.replace(settings, wants_block_sharding=collections.deque(maxlen=0), configs=None)
 
-    def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any], **_: Any) -> Any:
+    def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any], costed=False) -> Any:
         """The result of the first candidate that TTNN accepts; see `Recorder.choose`."""
         return first_accepted(candidates, call, (Refused, *TTNN_ERRORS))[1]
 

@@ -46,7 +46,7 @@ def test_an_input_is_split_into_rows_of_patches_before_it_goes_up():
     assert rows.target is aten.reshape.default and rows.args[0].op == "placeholder"
 
 
-@pytest.mark.parametrize("size", [(49, 32), (48, 47), (33, 40), (16, 31)])
+@pytest.mark.parametrize("size", [(49, 32), (48, 47), (33, 40), (16, 47)])
 def test_rows_and_columns_that_fill_no_patch_are_cut_off(size):
     graph, changed = embedded(16, size=size)
     assert changed == 1
@@ -116,7 +116,8 @@ def test_patches_of_volumes_are_gathered(kernel, channels):
 def test_a_patch_that_is_the_whole_image_is_not_moved(convolution):
     graph = capture(lambda x: convolution(x).flatten(1), random(5, 3, *convolution.kernel_size))
     assert graph.apply(canonicalize, fold_patch_embedding, exact=False) == 1
-    assert not graph.calls(operators.gather_patches, operators.fold_patches, aten.permute.default)
+    assert not graph.calls(operators.gather_patches, operators.fold_patches)
+    assert graph.only(operators.linear).args[0].target is aten.reshape.default
 
 
 def test_a_convolution_with_a_computed_weight_stays():
