@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from compiled import BOARD, compiled, random
 from torch.fx import Graph
 
-from tt_dynamo.compiler.recorder import Recorder
+from tt_dynamo.compiler.recorder import NONE, Recorder
 from tt_dynamo.devices import open_device
 from tt_dynamo.estimate.chip import chip_of
 from tt_dynamo.ir.errors import Refused
@@ -154,7 +154,7 @@ def test_where_all_are_refused_the_first_refusal_is_raised(recorder: Any, tiles:
 
     with pytest.raises(Refused, match="no 2"):
         recorder.choose(("slice", tiles(32, 32)), (2, 1), call)
-    assert not recorder.settings.choices
+    assert list(recorder.settings.choices.values()) == [(NONE, 2)]
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyError, AssertionError])
