@@ -108,11 +108,14 @@ def _turned(ttnn: TTNN, x: Tensor, weights):
 def space_to_depth(ttnn: TTNN, x: Tensor, stride, padding, channels):
     """x [batch, c, H, W] → [1, 1, batch * h * w, channels * stride²], in height shards in L1.
 
-    Each core folds as many channels of images as another.
+    Each core folds as many channels of images as another; all of them share the result.
     """
     batch, c, *size = x.shape
-    count = folding_cores(batch * channels, math.prod(ttnn.settings.grid_size))
+    most = math.prod(ttnn.settings.grid_size)
+    count = folding_cores(batch * channels, most)
     cores = first_cores(ttnn, count)
+    squares = batch * math.prod((length + 2 * zeros) // stride for length, zeros in zip(size, padding, strict=True))
+    shared = in_rows(ttnn, first_cores(ttnn, most), [math.ceil(squares / most), channels * stride**2])
     folded = ttnn.fold(
         ttnn.to_memory_config(x, in_rows(ttnn, cores, [math.ceil(batch * c * size[0] / count), size[1]])),
         stride,
@@ -120,6 +123,7 @@ def space_to_depth(ttnn: TTNN, x: Tensor, stride, padding, channels):
         use_transpose_as_fold=True,
         padding=[padding[0], padding[0], padding[1], padding[1], 0, channels - c],
         grid_size=cores,
+        override_memory_config=shared,
     )
     return _flat(ttnn, folded)
 
