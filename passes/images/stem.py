@@ -32,7 +32,7 @@ def fold_stem(graph: Graph, context: Context) -> int:
 
 def _fold(node: Node, cores: int) -> bool:
     x, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
-    if transposed or groups != 1 or len(shape_of(x)) != 4 or not cores or not _comes_from_outside(x):
+    if transposed or groups != 1 or len(shape_of(x)) != 4 or not cores * shape_of(x)[0] or not _comes_from_outside(x):
         return False
     (step, *others), padding = pair(stride), pair(padding)
     batch, channels, *size = shape_of(x)

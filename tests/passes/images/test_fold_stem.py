@@ -69,6 +69,10 @@ def test_few_images_stay_on_many_cores():
     assert folded(nn.Conv2d(3, 6, 3, 2, 1), 1, 3, 16, 16, cores=2 * CORES)[1] == 0
 
 
+def test_no_images_stay():
+    assert folded(nn.Conv2d(3, 6, 3, 2, 1), 0, 3, 16, 16)[1] == 0
+
+
 def test_what_the_model_computed_stays_and_so_does_all_where_the_cores_are_not_known():
     behind = nn.Sequential(nn.Sigmoid(), nn.Conv2d(3, 6, 3, 2, 1))
     assert folded(behind, 2, 3, 16, 16)[1] == 0
