@@ -7,7 +7,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.decode_products import placed
-from tt_dynamo.lowering.memory import assigned, divisors, interleaved, is_in_columns, on_rectangle
+from tt_dynamo.lowering.memory import assigned, divisors, first_cores, in_rows, interleaved, is_in_columns, on_rectangle
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 
@@ -47,26 +47,21 @@ def into_columns(ttnn, x, shape):
 @lower(operators.by_user, sharded=True)
 def by_user(ttnn, x):
     """x [1, batch, rows, width], each user's rows on a core of their own."""
-    return _by_user(ttnn, x, ttnn.settings.grid_size[0])
+    return _by_user(ttnn, x)
 
 
 def _on_rectangle(ttnn, x):
     """The same on a rectangle of cores, where there is one of as many as users."""
     batch, (columns, rows) = x.shape[1], ttnn.settings.grid_size
     wide = [size for size in divisors(batch, columns) if batch // size <= rows]
-    return _by_user(ttnn, x, wide[0] if wide else columns)
+    return _by_user(ttnn, x, wide[0] if wide else None)
 
 
-def _by_user(ttnn, x, columns):
+def _by_user(ttnn, x, columns=None):
     """x with each user's rows on a core of their own, `columns` users in a row of cores."""
     _, batch, rows, width = x.shape
-    whole, rest = divmod(batch, columns)
-    corners = [((0, 0), (columns - 1, whole - 1))] * bool(whole) + [((0, whole), (rest - 1, whole))] * bool(rest)
-    cores = [ttnn.CoreRange(ttnn.CoreCoord(*first), ttnn.CoreCoord(*end)) for first, end in corners]
     shape = [rows + -rows % TILE, width + -width % TILE]
-    shard = ttnn.ShardSpec(ttnn.CoreRangeSet(cores), shape, ttnn.ShardOrientation.ROW_MAJOR)
-    config = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1, shard)
-    return ttnn.to_memory_config(x, config)
+    return ttnn.to_memory_config(x, in_rows(ttnn, first_cores(ttnn, batch, columns), shape))
 
 
 @lower(operators.rotary_decode, sharded=True)

@@ -122,9 +122,9 @@ def in_blocks(ttnn, wanted):
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
 
 
-def first_cores(ttnn, count):
-    """So many cores, row after row."""
-    columns = ttnn.settings.grid_size[0]
+def first_cores(ttnn, count, columns=None):
+    """So many cores, row after row; columns: in each row, all unless told otherwise."""
+    columns = columns or ttnn.settings.grid_size[0]
     full, rest = divmod(count, columns)
     corners = [(0, 0, columns - 1, full - 1)] * (full > 0) + [(0, full, rest - 1, full)] * (rest > 0)
     return _core_ranges(ttnn, corners)
