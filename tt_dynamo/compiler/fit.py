@@ -19,7 +19,7 @@ from tt_dynamo.compiler.decisions import is_weight_of
 from tt_dynamo.compiler.traced_weights import is_weight
 from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.spec import BITS, Spec, spec_bytes
+from tt_dynamo.ir.spec import BITS, BLOCK_FLOATS, Spec, spec_bytes
 from tt_dynamo.ir.ttnn_internals import lacks_dram, ttnn_reason
 from tt_dynamo.report.report import size_text
 
@@ -123,7 +123,7 @@ def _explained(graph: Graph, has: Memory, board_name: str, words: str) -> DoesNo
     needed = _needed(graph)
     total = needed.total()
     sizes = ", ".join(f"{size_text(size)} {kind}" for kind, size in needed.items())
-    narrowed = {dtype: _needed(graph, dtype).total() for dtype in ("bfloat8_b", "bfloat4_b")}
+    narrowed = {dtype: _needed(graph, dtype).total() for dtype in BLOCK_FLOATS}
     fitting = [dtype for dtype, size in narrowed.items() if size < min(total, has.free)]
     ways = [f'weight_dtype="{dtype}" ({size_text(narrowed[dtype])})' for dtype in fitting[:1]]
     ways.append("a smaller batch or a shorter cache")

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from tt_dynamo.ir.errors import TTNN_ERRORS
-from tt_dynamo.ir.spec import Spec
+from tt_dynamo.ir.spec import BLOCK_FLOATS, Spec
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.report.report import GraphReport
 from tt_dynamo.runtime.folder import mark_used, remove_least_recent
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SUFFIX = ".tensorbin"  # TTNN takes no other
-BLOCK_FLOATS = ("bfloat8_b", "bfloat4_b")
 LEAST = 1 << 16  # elements; fewer are converted faster than a file is read
 CHUNK = 1 << 22  # bytes that one thread digests at a time
 
