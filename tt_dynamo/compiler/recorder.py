@@ -151,9 +151,9 @@ class Recorder:
             chosen = chosen if tuning is None else tuning.winner
         ordered = [candidates[names.index(chosen)], *candidates] if chosen in names else candidates
         if chosen == NONE:
-            ordered, names = candidates[:1], [*names, NONE]
+            ordered = candidates[:1]
         attempt: Callable[[C], R] = call
-        is_sought = chosen not in names and own is None
+        is_sought = chosen not in (*names, NONE) and own is None
         has_chunks = any(isinstance(each, dict) and not each.keys().isdisjoint(CHUNKS) for each in candidates)
         if is_sought and self.settings.saves_memory and (costed or has_chunks):
             ordered = self._by_bytes(candidates, call)
@@ -167,7 +167,7 @@ class Recorder:
             elif not lacks_room(error) and (configs is None or not configs.asks_for_cores(path)):
                 self.settings.choices[asked] = NONE, len(candidates)
             raise
-        if refused or chosen not in names or chosen == NONE:
+        if refused or chosen not in names:
             chosen = _text(accepted)
             count = refused if costed else names.index(chosen)
             self.settings.choices[asked] = chosen, count
