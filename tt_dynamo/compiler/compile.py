@@ -62,6 +62,7 @@ class Compiler:
         self, module: GraphModule, device: Device, options: Options, name: str, *, assume: bool = True
     ) -> None:
         grid = device.handle.compute_with_storage_grid_size()
+        self.cores = grid.x, grid.y
         self.context = Context(assume=assume, cores=grid.x * grid.y)
         self.module = module
         self.device = device
@@ -206,11 +207,10 @@ class Compiler:
         keep_outputs(graph, self.options.cache_dtype)
         arrange_outputs(graph)
         if self.options.optimize == "latency":
-            grid = self.device.handle.compute_with_storage_grid_size()
             is_step = self.decisions.configs is not None and self.decisions.configs.phase in PHASES
             dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
             refused = self.decisions.times_l1_refused, is_step, dtype, self.decisions.refuses_dtype
-            assign_memory(graph, sides, (grid.x, grid.y), stream_costs, *refused)
+            assign_memory(graph, sides, self.cores, stream_costs, *refused)
             if dtype != WIDEST:
                 assign_image_dtypes(graph, sides, dtype, self.decisions.refuses_dtype)
         return graph, sides
