@@ -59,15 +59,6 @@ def decoder(batch: int, tokens: int, layers: int, board: str, preset: str) -> fl
     return sum(report.estimated_seconds for report in result.reports)
 
 
-def image_network(name: str, batch: int, layers: int, board: str, preset: str) -> float:
-    """Estimated seconds of a convolutional network of `cases.py` on the device: all of it, however many layers."""
-    return 0.0 if layers < 3 else encoder(name, batch, None, board, preset, on_device=True)
-
-
-def expert_resnet(batch: int, layers: int, chip: Chip) -> float:
-    return 0.0 if layers < 3 else resnet_seconds(chip, batch=batch)
-
-
 def expert_encoder(variant: str, batch: int, seq: int, layers: int, chip: Chip) -> float:
     return encoder_seconds(chip, batch=batch, seq=seq, layers=layers, variant=variant, **BASE_LAYER)
 
@@ -90,26 +81,38 @@ LAYERS: dict[str, tuple[Callable[[int, str, str], float], Callable[[int, Chip], 
     "llama-8b, decode, batch 1": (partial(decoder, 1, 1), partial(expert_decoder, 1)),
     "llama-8b, decode, batch 32": (partial(decoder, 32, 1), partial(expert_decoder, 32)),
     "llama-8b, prefill of 1,024": (partial(decoder, 1, CONTEXT), expert_prefill),
-    "resnet-50, batch 16, whole": (partial(image_network, "resnet-50", 16), partial(expert_resnet, 16)),
 }
+# By name: what ours takes as a whole on a board in a preset, without what crosses, and the experts' on a chip.
+NETWORKS: dict[str, tuple[Callable[[str, str], float], Callable[[Chip], float]]] = {
+    "resnet-50, batch 16, whole": (
+        partial(encoder, "resnet-50", 16, None, on_device=True),
+        partial(resnet_seconds, batch=16),
+    ),
+}
+
+
+def one_layer(of_layers: Callable[..., float]) -> Callable[..., float]:
+    """What a model of three layers takes longer than one of two."""
+    return lambda *where: of_layers(3, *where) - of_layers(2, *where)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"the beginning of: {'; '.join(LAYERS)}")
+    compared = {**{name: tuple(map(one_layer, both)) for name, both in LAYERS.items()}, **NETWORKS}
+    parser.add_argument("layers", nargs="*", metavar="LAYER", help=f"the beginning of: {'; '.join(compared)}")
     parser.add_argument("--device", default="n150")
     parser.add_argument("--presets", nargs="+", choices=presets(), default=list(presets()))
     given = parser.parse_args()
-    chosen = [name for name in LAYERS if not given.layers or name.startswith(tuple(given.layers))]
+    chosen = [name for name in compared if not given.layers or name.startswith(tuple(given.layers))]
     if not chosen:
-        parser.error(f"no layer begins with {' or '.join(given.layers)}; there are: {'; '.join(LAYERS)}")
+        parser.error(f"no layer begins with {' or '.join(given.layers)}; there are: {'; '.join(compared)}")
     chip = chip_of(given.device)
     rows = []
     for name in chosen:
-        ours, experts = LAYERS[name]
-        theirs = experts(3, chip) - experts(2, chip)
+        ours, experts = compared[name]
+        theirs = experts(chip)
         for preset in given.presets:
-            seconds = ours(3, given.device, preset) - ours(2, given.device, preset)
+            seconds = ours(given.device, preset)
             rows.append([name, preset, f"{seconds * 1e6:,.0f}", f"{theirs * 1e6:,.0f}", f"{seconds / theirs:.2f}"])
     print(f"\n{given.device}: estimates, nothing is measured\n")
     print_table(["layer", "preset", "estimated µs", "experts' µs, estimated", "ours / theirs"], rows)

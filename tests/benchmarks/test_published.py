@@ -84,12 +84,13 @@ def test_a_layer_stands_beside_that_of_experts(
         "slow": (lambda count, board, preset: 9e-6 * count, lambda count, chip: 3e-6 * count),
     }
     monkeypatch.setattr(layers, "LAYERS", made)
+    monkeypatch.setattr(layers, "NETWORKS", {"whole": (lambda board, preset: 6e-6, lambda chip: 3e-6)})
     monkeypatch.setattr("sys.argv", ["layers.py", "--device", "p150", "--presets", "balanced"])
     layers.main()
     text = capsys.readouterr().out
     assert "p150: estimates, nothing is measured" in text
     rows = [line.split() for line in text.splitlines() if "balanced" in line]
-    assert [row[-3:] for row in rows] == [["4", "8", "0.50"], ["9", "3", "3.00"]]
+    assert [row[-3:] for row in rows] == [["4", "8", "0.50"], ["9", "3", "3.00"], ["6", "3", "2.00"]]
     monkeypatch.setattr("sys.argv", ["layers.py", "bart"])
     with pytest.raises(SystemExit):
         layers.main()
