@@ -7,5 +7,5 @@ from tt_dynamo.lowering.registry import Lowering, Need, find, lower, operand_nam
 
 __all__ = ["Lowering", "Need", "find", "lower", "operand_name", "registered"]
 
-for _family in pkgutil.iter_modules(__path__, f"{__name__}."):
-    importlib.import_module(_family.name)  # which registers its lowerings
+for _module in pkgutil.walk_packages(__path__, f"{__name__}."):
+    importlib.import_module(_module.name)  # which registers its lowerings

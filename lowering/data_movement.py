@@ -16,7 +16,7 @@ from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.ir.spec import Columns
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.decode import into_columns
+from tt_dynamo.lowering.language.decode import into_columns
 from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, left_its_shards, lies_beside
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE

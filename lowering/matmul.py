@@ -18,7 +18,7 @@ from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Blocks, Columns, tiles
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.decode_products import is_row_in_shards, multiply_from_banks, placed, ways_from_banks
+from tt_dynamo.lowering.language.decode_products import is_row_in_shards, multiply_from_banks, placed, ways_from_banks
 from tt_dynamo.lowering.memory import (
     assigned,
     assigned_dtype,

@@ -8,7 +8,7 @@ from comparison import pcc
 from image_networks import short_resnet
 
 import tt_dynamo
-import tt_dynamo.lowering.images
+import tt_dynamo.lowering.images.pixels
 from tt_dynamo.ir.errors import Refused
 
 BATCH = 16  # images whose channels all cores fold
@@ -59,7 +59,7 @@ def test_images_whose_fold_ttnn_refuses_are_moved(monkeypatch: pytest.MonkeyPatc
     def no_cores(*_):
         raise Refused("no cores for it")
 
-    monkeypatch.setattr(tt_dynamo.lowering.images, "first_cores", no_cores)
+    monkeypatch.setattr(tt_dynamo.lowering.images.pixels, "first_cores", no_cores)
     report, reached = run("accuracy")
     assert "the pass fold_stem was left out: TTNN refused its fold: no cores for it" in report.notes
     assert not report.fallbacks and not report.decomposed

@@ -19,7 +19,7 @@ from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, values_of
 from tt_dynamo.ir.spec import Blocks, Columns, tiles
 from tt_dynamo.ir.uses import Settings
-from tt_dynamo.lowering.decode_products import MOST_SENT, READERS
+from tt_dynamo.lowering.language.decode_products import MOST_SENT, READERS
 from tt_dynamo.lowering.matmul import MOST_READ
 from tt_dynamo.lowering.memory import divisors
 from tt_dynamo.passes.place.memory import Lies, Place

@@ -11,8 +11,8 @@ from torch import nn
 import tt_dynamo
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
-from tt_dynamo.lowering import convolution as lowering
 from tt_dynamo.lowering import registry
+from tt_dynamo.lowering.images import convolution as lowering
 from tt_dynamo.runtime.program import Program
 
 MOVED = ["permute", "reshape"]

@@ -9,7 +9,7 @@ from compiled import check, compiled, random, rounded
 from lowering_tables.products import operands
 from torch import nn
 
-from tt_dynamo.lowering.attention import _chunks
+from tt_dynamo.lowering.language.attention import _chunks
 
 
 def test_an_encoder_layer():

@@ -15,7 +15,7 @@ import tt_dynamo
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.lowering import images as pooling
+from tt_dynamo.lowering.images import pools as pooling
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
@@ -107,14 +107,14 @@ def test_a_result_that_nothing_reads_is_not_computed(model: Any, call: str) -> N
 
 
 def test_what_was_called_before_a_refused_step_is_not_in_the_program() -> None:
-    flat, refusals = pooling._flat, [Refused("ttnn.reshape: no")]
+    flat, refusals = pooling.flat_pixels, [Refused("ttnn.reshape: no")]
 
     def flat_once_refused(ttnn: Any, pooled: Any) -> Any:
         if refusals:
             raise refusals.pop()
         return flat(ttnn, pooled)
 
-    with mock.patch.object(pooling, "_flat", flat_once_refused):
+    with mock.patch.object(pooling, "flat_pixels", flat_once_refused):
         got, report = compiled(lambda x: F.max_pool2d(x, 2), x := torch.randn(1, 32, 16, 16))
     assert not refusals and report.code.count("ttnn.max_pool2d(") == 1
     torch.testing.assert_close(got, F.max_pool2d(x, 2), rtol=0.02, atol=0.02)

@@ -6,7 +6,7 @@ Heads lie height sharded in L1, each user's on a core of their own; caches are i
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.lowering import workarounds
-from tt_dynamo.lowering.decode_products import placed
+from tt_dynamo.lowering.language.decode_products import placed
 from tt_dynamo.lowering.memory import assigned, divisors, first_cores, in_rows, interleaved, is_in_columns, on_rectangle
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE

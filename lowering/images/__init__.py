@@ -1,0 +1,1 @@
+"""Lowerings of images: convolutions, pools, and pixels that are moved."""
