@@ -70,6 +70,7 @@ class Options:
         device or mesh, which stays the user's to close.
     dry_run: an emulated device computes no values; outputs have undefined contents. Measures dispatch and memory.
     dump: folder for graphs, programs, weights, reports and drawings; the environment's TT_DYNAMO_DUMP by default.
+    program: folder of a dump whose programs, which may have been edited, run in place of those generated.
     fallback: "torch" runs what TTNN refuses in eager torch; "error" raises FallbackError instead.
     placement: where moves of data, casts and integers run: "fewest_bytes" where the fewest cross, "device" there.
     disable_passes: names of optional passes (`tt_dynamo.passes.OPTIONAL`) to leave out.
@@ -106,6 +107,7 @@ class Options:
     device: Any = "auto"
     dry_run: bool = False
     dump: str | os.PathLike[str] | None = None
+    program: str | os.PathLike[str] | None = None
     fallback: str = _one_of("torch", "error")
     placement: str = _one_of("fewest_bytes", "device")
     disable_passes: tuple[str, ...] = ()
@@ -185,6 +187,7 @@ class Options:
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
             ("weight_cache_limit", _is_count(self.weight_cache_limit), "a positive int, of bytes"),
             ("dump", _may_be_folder(self.dump), "the path of a folder"),
+            ("program", _may_be_folder(self.program), "the path of a folder"),
             ("weight_cache", _may_be_folder(self.weight_cache), "the path of a folder"),
             ("disable_passes", isinstance(self.disable_passes, tuple), "a list of pass names"),
         ):

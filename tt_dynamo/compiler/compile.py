@@ -6,6 +6,7 @@ import functools
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from tt_dynamo.compiler.banks import PHASES, Banks
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
 from tt_dynamo.compiler.decisions import CONVOLUTIONS, WIDEST, Decisions
+from tt_dynamo.compiler.edited import Interface, edited_program, interface_of
 from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import collect_l1, explained
 from tt_dynamo.compiler.measure import measure_program
@@ -131,13 +133,23 @@ class Compiler:
         self._publish(program, traced)
         return program
 
+    def _interface(self, traced: Trace) -> Interface:
+        """What the program computes and is given."""
+        names = [node.name for node in traced.graph.find_nodes(op="placeholder")]
+        values = [node.meta["val"] for node in traced.inputs]
+        inputs = [InputSpec(name, tuple(x.shape), x.dtype) for name, x in zip(names, values, strict=False)]
+        specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
+        calls = [spec.calls if spec else () for spec in specs]
+        return interface_of(self.eager, inputs, list(map(WeightSpec, names[len(values) :], calls)))
+
     def _publish(self, program: Program, traced: Trace) -> None:
         """Dump what the compilation ended in, hand out its report, and log it in a line."""
         report, dump = self.report, self.dump
         if dump.path is not None:
             dump.drawing(traced.graph)
             dump.report(report)
-            program.on_first_weights = functools.partial(_dump_program, dump, program.source, traced)
+            given = traced, program_source(traced.graph), self._interface(traced)
+            program.on_first_weights = functools.partial(_dump_program, dump, *given)
         emit(report)
         placed = f"{report.nodes} nodes, {report.device_share:.1%} on the device, {len(report.fallbacks)} fallbacks"
         run = f"{report.device_programs} kernel launches, compiled in {sum(report.seconds.values()):.2f} s"
@@ -261,13 +273,17 @@ class Compiler:
         if "insert_deallocations" not in self.options.disable_passes:
             insert_deallocations(traced.graph)
         bind_weights(traced.weights, placed)
-        self.report.code = program_source(traced.graph)
+        self.report.code, edited = program_source(traced.graph), None
         position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
         results = placed.graph.output_node().args[0]
         strict = self.options.fallback == "error"
         folder = None if self.options.dry_run else self.options.weight_cache  # a dry run has no contents to keep
         cache = None if folder is None else WeightCache(folder, self.report, self.options.weight_cache_limit)
         border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run, cache)
+        if self.options.program is not None:
+            edited = edited_program(Path(self.options.program), self._interface(traced), border.namespace)
+            self.report.code = edited.read_text(encoding="utf-8")
+            self.report.notes.append(f"{edited} runs; launches, memory and estimates are of the generated program")
         return Program(
             source=self.report.code,
             device=self.device,
@@ -282,6 +298,7 @@ class Compiler:
             recovery=Recovery(placed, self.eager, sides, border, LoweringNamespace(border.namespace, settings), strict),
             report=self.report,
             store=self.device.resource(WeightStore),
+            edited=edited,
         )
 
 
@@ -345,12 +362,8 @@ def _config_of(call: Node) -> dict[str, Any]:
     return config if spec is None or spec.dtype not in WEIGHT_DTYPES else {**config, "weight_dtype": spec.dtype}
 
 
-def _dump_program(dump: Dump, source: str, traced: Trace, tensors: list[torch.Tensor]) -> None:
+def _dump_program(dump: Dump, traced: Trace, source: str, given: Interface, tensors: list[torch.Tensor]) -> None:
     """Dump a program that runs alone, with the tensors of its weights."""
-    names = [node.name for node in traced.graph.find_nodes(op="placeholder")]
-    values = [node.meta["val"] for node in traced.inputs]
-    inputs = [InputSpec(name, tuple(x.shape), x.dtype) for name, x in zip(names, values, strict=False)]
     empty = [torch.zeros(state.spec.shape) for state in traced.states]  # caches, as they begin
-    specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
-    weights = [WeightSpec(n, spec.calls if spec else ()) for n, spec in zip(names[len(values) :], specs, strict=True)]
-    dump.program(source, inputs, weights, dict(zip(names[len(values) :], [*empty, *tensors], strict=True)))
+    names = [weight.name for weight in given.weights]
+    dump.program(source, given.inputs, given.weights, dict(zip(names, [*empty, *tensors], strict=True)), given.digest)

@@ -1,7 +1,8 @@
 """What a compilation leaves in a folder: its graph after each pass, the program that runs alone, the report, a drawing.
 
     DIR/graph_0/00_aten.py, 01_canonicalize.py, ...   the graph as Python, one file for each stage that changed it
-    DIR/graph_0/program.py, weights.pt                `python program.py` runs it with TTNN, without tt_dynamo
+    DIR/graph_0/program.py, weights.pt                `python program.py` runs it with TTNN, without tt_dynamo;
+                                                      options={"program": DIR} runs it in place of the generated one
     DIR/graph_0/report.json, report.txt, graph.svg
 
 Each graph has a folder of its own: nothing writes over what another graph or process left. What must hold: a dump
@@ -62,18 +63,18 @@ class Dump:
     def graph(self, stage: str, graph_module: torch.fx.GraphModule) -> None:
         """Write the graph as `stage` left it to `NN_stage.py`. `stage`: the name of a pass, "aten", "ttnn"."""
         name = f"{next(self._stages):02d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', stage)}.py"
-
-        def text() -> str:
-            code = graph_module.print_readable(print_output=False, expanded_def=True)
-            return f"# The graph after: {stage}\n{code}\n".replace("class <lambda>", "class Graph")  # AOTAutograd's
-
-        self._write_text(name, text)
+        self._write_text(name, lambda: f"# The graph after: {stage}\n{graph_text(graph_module)}\n")
 
     def program(
-        self, source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec], tensors: dict[str, torch.Tensor]
+        self,
+        source: str,
+        inputs: Sequence[InputSpec],
+        weights: Sequence[WeightSpec],
+        tensors: dict[str, torch.Tensor],
+        digest: str = "",
     ) -> None:
         """Write `program.py` (see `standalone_program`) and beside it `weights.pt` with the tensor of each weight."""
-        self._write_text("program.py", lambda: standalone_program(source, inputs, weights))
+        self._write_text("program.py", lambda: standalone_program(source, inputs, weights, digest))
         self._write("weights.pt", lambda path: torch.save({w.name: _compact(tensors[w.name]) for w in weights}, path))
 
     def report(self, report: GraphReport) -> None:
@@ -113,6 +114,12 @@ class Dump:
             log.debug("dump: traceback", exc_info=True)
 
 
+def graph_text(graph_module: torch.fx.GraphModule) -> str:
+    """A graph as Python, with shapes."""
+    code: str = graph_module.print_readable(print_output=False, expanded_def=True)
+    return code.replace("class <lambda>", "class Graph")  # AOTAutograd's
+
+
 def _claim_folder(directory: Path) -> Path:
     """Create the next free `graph_N` in `directory`; creating it is what claims it from other processes."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -128,17 +135,20 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def standalone_program(source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec]) -> str:
+def standalone_program(
+    source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec], digest: str = ""
+) -> str:
     """A Python file that runs `source` alone: it imports torch and ttnn, and nothing of ours.
 
     source: code that defines `forward(device, *inputs, *weights)`, from torch tensors and uploaded weights in the order
     of the two lists to one tensor or a tuple. It may use `torch`, `ttnn` and `math`.
+    digest: of the graph and of what the program is given, by which the option `program` knows whose it is.
     """
     source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE).strip("\n")
     input_lines = "".join(f"    ({name!r}, {shape!r}, {dtype}),\n" for name, shape, dtype in inputs)
     functions = {name: ", ".join(f"lambda weight, device: {call}" for call in calls) for name, calls in weights}
     weight_lines = "".join(f"    ({name!r}, [{calls}]),\n" for name, calls in functions.items())
-    return Template(_PROGRAM).substitute(source=source, inputs=input_lines, weights=weight_lines)
+    return Template(_PROGRAM).substitute(source=source, inputs=input_lines, weights=weight_lines, digest=digest)
 
 
 _PROGRAM = '''\
@@ -147,6 +157,7 @@ _PROGRAM = '''\
     python program.py [--save]
 
 runs `forward` once on device 0 with made-up inputs. To run it on others, call `run` with a list of torch tensors.
+options={"program": FOLDER} of torch.compile runs `forward`, as it stands here, in place of what would be generated.
 """
 
 import argparse
@@ -157,7 +168,7 @@ import torch
 import ttnn
 
 FOLDER = Path(__file__).resolve().parent
-
+GRAPH = "$digest"  # what it was compiled for
 
 $source
 

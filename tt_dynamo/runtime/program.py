@@ -8,9 +8,11 @@ import dataclasses
 import itertools
 import linecache
 import logging
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,14 +32,19 @@ log = logging.getLogger(__name__)
 _serial = itertools.count()
 
 
-def load(source: str, namespace: Any) -> Callable[..., tuple[Any, ...]]:
-    """The `forward` of a program's text, bound to a TTNN namespace; tracebacks show its lines while it lives."""
-    name = f"<tt_dynamo program {next(_serial)}>"
-    linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-    scope: dict[str, Any] = {"ttnn": namespace}
-    exec(compile(source.replace("import ttnn\n", "\n", 1), name, "exec"), scope)
-    weakref.finalize(scope["forward"], linecache.cache.pop, name, None)
-    return scope["forward"]
+def load(source: str, namespace: Any, path: Path | None = None) -> Callable[..., tuple[Any, ...]]:
+    """The `forward` of a program's text, bound to a TTNN namespace; tracebacks show its lines while it lives.
+
+    path: the file that it was read from. Raises SyntaxError, KeyError without a `forward`, and what its text raises.
+    """
+    name = f"<tt_dynamo program {next(_serial)}>" if path is None else str(path)
+    scope: dict[str, Any] = {"ttnn": namespace, "__name__": "program", "__file__": name}
+    exec(compile(re.sub(r"^import ttnn\n", "\n", source, count=1, flags=re.MULTILINE), name, "exec"), scope)
+    forward: Callable[..., tuple[Any, ...]] = scope["forward"]
+    if path is None:
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+        weakref.finalize(forward, linecache.cache.pop, name, None)
+    return forward
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +70,8 @@ class Program:
     """A lowered graph on an open device.
 
     input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
-    parameters. weights: what the program reads of them. held_positions: which are the host's side of a DeviceTensor.
+    parameters. edited: the file that `source` was read from, if a user gave one, whose faults are the user's to see.
+    weights: what the program reads of them. held_positions: which are the host's side of a DeviceTensor.
     state_positions: which stay on the device, by `states`. kept: which of the `results` do, with a fake tensor of each.
     """
 
@@ -80,11 +88,12 @@ class Program:
     report: GraphReport
     store: WeightStore
     results: int
+    edited: Path | None = None
     on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
 
     def __post_init__(self) -> None:
         self._border = self.recovery.border
-        self._forward = load(self.source, self._border.namespace)
+        self._forward = load(self.source, self._border.namespace, self.edited)
         self._uploaded: Uploaded | None = None  # replaced as a whole: other threads may be calling
         # Dynamo runs all modules of one class and structure through one program: what the others of them uploaded.
         self._others: list[Uploaded] = []
@@ -115,6 +124,8 @@ class Program:
             results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
             return self._settle(list(results), copies) if copies or self.kept else results
         except Exception as error:
+            if self.edited is not None:
+                raise
             reason = ttnn_reason(error)
         self.device.check_open()
         return self._recover(args, reason)
