@@ -27,7 +27,7 @@ UNARY = namesakes(
 )  # fmt: skip
 UNARY[aten.sgn.default] = "sign"
 BINARY = namesakes(aten.atan2, aten.hypot, aten.logaddexp, aten.logaddexp2, aten.maximum, aten.minimum)
-TERNARY = {aten.lerp.Scalar: "lerp", aten.lerp.Tensor: "lerp", **namesakes(aten.addcmul, aten.addcdiv)}
+TERNARY = {aten.lerp.Scalar: "lerp", aten.lerp.Tensor: "lerp", **namesakes(aten.addcdiv)}
 
 # TTNN takes a number as the first operand of few functions; of the others these are the mirror images.
 ARITHMETIC = {
@@ -74,6 +74,12 @@ def _arithmetic(name: str, mirrored: str) -> Callable[..., Any]:
 lower_calls({**UNARY, **BINARY, **TERNARY, aten.round.decimals: "round"})
 for _packet, _names in ARITHMETIC.items():
     lower(_packet.Tensor, _packet.Scalar, sharded=True, floats=True)(_arithmetic(*_names))
+
+
+@lower(aten.addcmul.default, sharded=True, floats=True)
+def addcmul(ttnn: TTNN, x: Tensor, a: Tensor, b: Tensor, value=1):
+    """x + value * a * b of broadcast operands; float."""
+    return ttnn.addcmul(x, a, b, value=float(value), **assigned(ttnn))
 
 
 @lower(aten.pow.Tensor_Scalar, floats=True)

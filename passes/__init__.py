@@ -17,13 +17,15 @@ from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
+from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.linears import split_linears
+from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
-from tt_dynamo.passes.fuse.scales import fold_scales
+from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
@@ -81,6 +83,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_image_activation, {channels_last: "it reads conv2d"}),
     ),
     "fuse": (
+        Step(split_modulations),
         Step(fuse_rotary),
         Step(rotary_tables, {cache_writes_in_place: "caches say how long tables are"}, required=True, for_values=True),
         Step(fuse_rms_norm),
@@ -100,9 +103,11 @@ PHASES: dict[str, tuple[Step, ...]] = {
         ),
         Step(fuse_merge_heads, dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are apart")),
         Step(split_linears, {fuse_qkv: "it divides the projection of the heads too"}),
+        Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),
         Step(fuse_residual_norm),
+        Step(fuse_gates, {fuse_residual_norm: "it reads sums"}),
     ),
     "caches": (
         Step(decode_rows, {cache_writes_in_place: "it reads update_cache", fuse_qkv: "it reads split_heads"}),

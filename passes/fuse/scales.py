@@ -1,38 +1,81 @@
-"""Let a linear's weights take the number that its result is multiplied by.
+"""Let a linear's weights take what its result is multiplied by, and its bias what is added to it.
 
-Before   q = heads(linear(x, w, b) * 0.125)
-After    q = heads(linear(x, w * 0.125, b * 0.125))
+Before   q = heads(linear(x, w, b) * 0.125)             scale = 1 + linear(x, w, b)      y = linear(x, w, b) * gamma
+After    q = heads(linear(x, w * 0.125, b * 0.125))     scale = linear(x, w, b + 1)      y = linear(x, w gamma, b gamma)
 
 Whisper and OPT scale their queries before the heads are split, which is a kernel in every layer and keeps the query's
-projection apart from those of key and value. Moves of data may stand between the two; nothing else may read them.
+projection apart from those of key and value. Diffusion transformers make the weight of a norm as one plus a linear,
+and image models scale what a block adds (LayerScale). Moves of data may stand between a linear and a number, a vector
+(gamma, of parameters) lies along the linear's columns; nothing else may read what is between.
 """
 
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.fuse.attention import split_scale
-from tt_dynamo.passes.movement import is_move
-from tt_dynamo.passes.rewrite import DIV, MUL, Rules, emit, is_constant
+from tt_dynamo.passes.movement import chain_of, is_move, moves_leading
+from tt_dynamo.passes.rewrite import ADD, DIV, MUL, Rules, call, emit, is_constant, is_number, variable
 
-RULES = Rules()
+SCALES, OFFSETS = Rules(), Rules()
 
 
 def fold_scales(graph: Graph, context: Context) -> int:
-    """Fold every number that multiplies what a linear with constant weights gives; returns how many."""
-    return RULES.apply(graph)
+    """Fold every number and vector that multiplies what a linear with constant weights gives; returns how many."""
+    return SCALES.apply(graph)
 
 
-@RULES.on(*MUL, *DIV)
-def _fold(node: Node) -> Node | None:
-    x, scale = split_scale(node)
+def fold_offsets(graph: Graph, context: Context) -> int:
+    """Fold every number that is added to what a linear with constant weights gives; returns how many."""
+    return OFFSETS.apply(graph)
+
+
+def _linear_before(x: Node, node: Node) -> Node | None:
+    """The linear of constant weights that moves alone bring to x, which `node` alone reads."""
     linear = x
     while is_move(linear) and len(linear.users) == 1:
         linear = linear.args[0]
     is_plain = is_call(linear, operators.linear) and len(linear.users) == 1 and len(linear.args) <= 3
     if x is node or not is_plain or dtype_of(x) != dtype_of(node) or not all(map(is_constant, linear.args[1:])):
         return None
+    return linear
+
+
+@SCALES.on(*MUL, *DIV)
+def _fold(node: Node) -> Node | None:
+    x, scale = split_scale(node)
+    linear = _linear_before(x, node)
+    if linear is None:
+        return None
     with node.graph.inserting_before(linear):
         weights = [weight and emit(linear, aten.mul.Tensor, weight, scale) for weight in linear.args[1:]]
     linear.args = (linear.args[0], *weights)
     return x
+
+
+def _add_to_bias(node: Node, y: Node, number: float) -> Node | None:
+    linear = _linear_before(y, node)
+    if linear is None or linear.args[2:] in ((), (None,)):
+        return None
+    with node.graph.inserting_before(linear):
+        linear.args = (*linear.args[:2], emit(linear, aten.add.Tensor, linear.args[2], number))
+    return y
+
+
+def _scale_columns(node: Node, y: Node, gamma: Node) -> Node | None:
+    """A vector times a linear, whose weight [in, out] and bias [out] have its columns."""
+    columns = shape_of(y)[-1:]
+    is_vector = is_constant(gamma) and shape_of(gamma) == (*[1] * (len(shape_of(gamma)) - 1), *columns)
+    linear = _linear_before(y, node) if is_vector and dtype_of(gamma) == dtype_of(y) else None
+    if linear is None or shape_of(node) != shape_of(y) or not all(map(moves_leading, chain_of(y))):
+        return None
+    vector = gamma if len(shape_of(gamma)) == 1 else emit(node, aten.reshape.default, gamma, [*columns])
+    weights = [weight and emit(linear, aten.mul.Tensor, weight, vector) for weight in linear.args[1:]]
+    scaled = emit(linear, operators.linear, linear.args[0], *weights)  # here, as the vector may be made behind it
+    for move in reversed(chain_of(y)):
+        scaled = emit(move, move.target, scaled, *move.args[1:], **move.kwargs)
+    return scaled
+
+
+OFFSETS.add("add_to_bias", call(ADD, variable("y"), variable("number", is_number)), _add_to_bias)
+SCALES.add("scale_columns", call(aten.mul.Tensor, variable("y"), variable("gamma")), _scale_columns)
