@@ -106,7 +106,8 @@ CORE = [
     Core("scatter_add.default", lambda make: (make(8, 40), 1, index(8, 40, rows=40), make(8, 40)), "scatter", PICKING),
     Core("scatter_reduce.two", lambda make: (make(8, 40), 1, index(8, 40, rows=40), make(8, 40), "sum"), "scatter",
         PICKING),
-    Core("masked_scatter.default", lambda make: (make(3, 40), make(3, 40) > 1, make(3, 40)), NO_LOWERING),
+    Core("masked_scatter.default", lambda make: (make(3, 40), make(3, 40) > 1, make(3, 40)), "reshape reshape reshape "
+        "gather reshape to_layout where", NO_LOWERING),
     Core("embedding.default", lambda make: (make(16, 64), index(2, 5, rows=16)), "embedding",
         Host(("ttnn.embedding: Weights tensor must have BFLOAT16 dtype",))),
     Core("embedding_dense_backward.default", lambda make: (make(2, 32, 64), index(2, 32, rows=16), 16, -1, False),

@@ -28,7 +28,6 @@ STAYING = {
     "logcumsumexp": (lambda x: torch.relu(x).logcumsumexp(1), X, "relu", "has no lowering"),
     "binary_cross_entropy: near 1": (F.binary_cross_entropy, (torch.tensor([0.999, 0.5]), torch.tensor([0.0, 1.0])), "",
         "binary_cross_entropy_with_logits"),
-    "masked_scatter": (lambda x: torch.masked_scatter(torch.relu(x), x > 0, x), X, "relu", "masked_scatter"),
 }  # fmt: skip
 
 ROWS = [Row(name, function, x, calls, (reason,), roundings=2) for name, (function, x, calls, reason) in STAYING.items()]

@@ -190,6 +190,25 @@ PUT = {
     "index_put: an item": (_set, "relu reshape to_layout concat reshape embedding reshape relu"),
 }
 
+MASK = torch.rand(SHAPE[:3], generator=torch.Generator().manual_seed(1)) < 0.4
+PLACES = int(MASK.sum())
+MASKED = {
+    "masked_scatter": (
+        lambda x, m: x.masked_scatter(m[..., None], x[:, 1:]),
+        "relu slice reshape to_layout reshape embedding reshape where relu",
+    ),
+    "masked_scatter: elements": (
+        lambda x, m: x[..., 0].masked_scatter(m, x[0, 0]),
+        "relu slice reshape slice reshape slice reshape reshape to_layout reshape reshape gather reshape to_layout "
+        "where relu",
+    ),
+    "index_put: by a mask": (
+        lambda x, m: x.index_put((m,), x.flatten(0, 2)[:PLACES]),
+        "relu reshape slice to_layout reshape embedding reshape where relu",
+    ),
+    "index_put: a number, by a mask": (lambda x, m: x.index_put((m,), torch.tensor(2.5)), "relu where relu"),
+}
+
 
 def _ids(name: str, size: int) -> torch.Tensor:
     """The first and the last place, and the same counted from the end where torch does."""
@@ -229,6 +248,7 @@ ROWS = [
     Row("index_put: two writes to one place", lambda x, i, v: torch.relu(x).index_put((i,), torch.relu(v)) * 1,
     (random(3, 33), torch.tensor([1, 1, -2]), random(4, 33)[:3]), "relu to_layout relu to_layout concat reshape "
         "embedding reshape multiply", roundings=0),
+    *(Row(name, wrap(write), (X, MASK), calls, roundings=0) for name, (write, calls) in MASKED.items()),
     *(Row(name, wrap(pick), (X, IDS), calls, roundings=0) for name, (pick, calls) in GATHERED.items()),
     *(Row(name, wrap(add), (X, IDS), calls, roundings=2) for name, (add, calls) in SUMS.items()),
     Row("index: by what the device computes", lambda x: torch.relu(x)[:, torch.relu(x).argmax(1)[0, 0]] * 1, X,

@@ -33,6 +33,19 @@ def put_numbers(indices, sizes, shape, dropped=None):
     return numbers if dropped is None else numbers.squeeze(dropped)
 
 
+@define("Tensor mask, int count, bool exact", HOST)
+def masked_numbers(mask, count, exact):
+    """For each place [...] where mask is true the number of the value that is written there, counted in order; else 0.
+
+    Raises as masked_scatter does where there are fewer than that in `count`; where `exact`, as index_put does where
+    there are not as many.
+    """
+    numbers, values = torch.zeros(mask.shape, dtype=torch.int64), torch.arange(count)
+    if exact:
+        return torch.ops.aten.index_put.default(numbers, [mask], values)
+    return torch.ops.aten.masked_scatter.default(numbers, mask, values)
+
+
 @define("Tensor index, int size", HOST)
 def bounded(index, size):
     """Index as it is; raises as gather does where a number is not in [0, size)."""
