@@ -1,7 +1,7 @@
 """Rows and elements by number: fused or ATen node → TTNN calls.
 
 Nothing on the device checks a number: those that arrive here are constants, or were checked on the host as eager torch
-checks them (`bounded`, `index_numbers`).
+checks them (`bounded`, `index_numbers`), or are places among as many that the device found itself (`found`).
 """
 
 import math
@@ -18,11 +18,17 @@ REDUCTIONS = {"add": "add", "sum": "add", "multiply": "multiply", "prod": "multi
 
 
 def _require(ttnn: TTNN, index: Tensor, *values):
-    """Numbers that came up from the host, and floats: TTNN looks up no others."""
+    """Numbers that came up from the host or that the device found, and floats: TTNN looks up no others."""
     if index.dtype != ttnn.uint32:
         raise Unsupported("an index that the device computes is not checked against its bounds")
     if any(x.dtype != ttnn.bfloat16 for x in values):
         raise Unsupported("picking integers stays on the host")
+
+
+@lower(operators.found, gives="ROW_MAJOR", index=Need("ROW_MAJOR"))
+def found(ttnn: TTNN, index: Tensor):
+    """Places that the device found, as numbers that it looks up."""
+    return ttnn.typecast(index, ttnn.uint32)
 
 
 @lower(aten.embedding.default, weight=ROWS, indices=NUMBERS)

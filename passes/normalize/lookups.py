@@ -24,6 +24,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call, literal_value, only_user, shape_of
 from tt_dynamo.passes.movement import VIEWS, numbered, numbered_memory, run
 from tt_dynamo.passes.normalize.canonicalize import RESHAPES
+from tt_dynamo.passes.normalize.found_rows import as_found
 from tt_dynamo.passes.rewrite import Rules, argument, emit
 from tt_dynamo.passes.rows import BY_DIMENSION, LIMIT, among, indices_of, literal, movable, rows_of
 
@@ -158,6 +159,29 @@ def _scatter(node: Node) -> Node | None:
     if rows is None:
         return among(node, x, values, literal(node, numbers))
     return among(node, x, values, literal(node, rows), width)
+
+
+@READS.on(aten.embedding.default)
+def _embedding(node: Node) -> Node | None:
+    """Rows of a table that the device itself found."""
+    table, index, *rest = node.args
+    places = None if is_call(index, operators.found) else as_found(node, index, shape_of(table)[0])
+    return None if places is None else emit(node, node.target, table, places, *rest, **node.kwargs)
+
+
+@READS.on(aten.index.Tensor, aten.index_select.default)
+def _found_rows(node: Node) -> Node | None:
+    """The same for one index of a value that has no other rows."""
+    given = [(dim, index) for dim, index in enumerate(indices_of(node) or ()) if index is not None]
+    if len(given) != 1 or not movable(node):
+        return None
+    dim, index = given[0]
+    x, shape = node.args[0], shape_of(node.args[0])
+    if len(shape) < 2 or dim == len(shape) - 1 or math.prod(shape[:-1]) != shape[dim]:
+        return None
+    places = as_found(node, index, shape[dim])
+    found = places and emit(node, operators.look_up, x, places)
+    return found and emit(node, aten.reshape.default, found, list(shape_of(node)))
 
 
 @READS.on(*INDEXING)

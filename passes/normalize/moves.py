@@ -26,6 +26,7 @@ from tt_dynamo.ir.graph import Context, aten, constant_nodes, dtype_of, is_call,
 from tt_dynamo.ir.strides import extent_of, shares_memory
 from tt_dynamo.ir.torch_internals import storage_of
 from tt_dynamo.passes.movement import numbered, numbered_memory, run
+from tt_dynamo.passes.normalize.found_rows import as_found
 from tt_dynamo.passes.rewrite import Rules, argument, arguments, as_dtype, emit
 from tt_dynamo.passes.rows import LIMIT, among, indices_of, literal, movable
 
@@ -212,9 +213,11 @@ def _on_a_line(node: Node) -> Node | None:
 def _check_bounds(node: Node) -> Node | None:
     x, dim, index, *rest = node.args
     on_device = dtype_of(x).is_floating_point or dtype_of(x) == torch.bool
-    if not on_device or is_call(index, operators.bounded, operators.bounded_along) or not math.prod(shape_of(index)):
+    is_checked = is_call(index, operators.bounded, operators.bounded_along, operators.found)
+    if not on_device or is_checked or not math.prod(shape_of(index)):
         return None
-    checked = emit(node, operators.bounded, index, shape_of(x)[dim])
+    size = shape_of(x)[dim]
+    checked = as_found(node, index, size) or emit(node, operators.bounded, index, size)
     return emit(node, node.target, x, dim, checked, *rest, **node.kwargs)
 
 

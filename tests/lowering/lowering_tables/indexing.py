@@ -208,6 +208,22 @@ MASKED = {
     ),
     "index_put: a number, by a mask": (lambda x, m: x.index_put((m,), torch.tensor(2.5)), "relu where relu"),
 }
+# Rows of distinct numbers, whose order is one: 4 rows of 40 places.
+PLACES_IN_ROWS = torch.stack([torch.randperm(40, generator=torch.Generator().manual_seed(i)) for i in range(4)]).float()
+FOUND = {
+    "embedding: by what the device found": (
+        lambda x, t: F.embedding(torch.relu(x).argmax(-1), t) * 1,
+        "relu to_layout argmax typecast typecast reshape embedding reshape multiply",
+    ),
+    "index: rows that the device found": (
+        lambda x, t: torch.relu(t)[torch.relu(x).argmin(-1)] * 1,
+        "relu to_layout relu neg to_layout argmax typecast typecast reshape embedding reshape multiply",
+    ),
+    "gather: what the device found": (
+        lambda x, t: torch.relu(x).gather(1, torch.relu(x).topk(5)[1]) * 1,
+        "relu to_layout typecast topk typecast to_layout typecast gather to_layout multiply",
+    ),
+}
 
 
 def _ids(name: str, size: int) -> torch.Tensor:
@@ -254,6 +270,8 @@ ROWS = [
     Row("index: by what the device computes", lambda x: torch.relu(x)[:, torch.relu(x).argmax(1)[0, 0]] * 1, X,
         "relu to_layout permute argmax typecast slice reshape slice reshape reshape reshape embedding reshape multiply",
         roundings=0),
+    *(Row(name, look_up, (PLACES_IN_ROWS, X[0, 0, :, :WIDTH].repeat(10, 1)), calls, roundings=0)
+      for name, (look_up, calls) in FOUND.items()),
     Row("index: integers", lambda t, i: t[i], (torch.tensor([2**24 + 1, -(2**24) - 1, 2**40]), torch.tensor([2, 0, 1])),
         "", roundings=0),
     *(

@@ -46,6 +46,12 @@ def masked_numbers(mask, count, exact):
     return torch.ops.aten.masked_scatter.default(numbers, mask, values)
 
 
+@define("Tensor index", FUSED)
+def found(index):
+    """An index [...] whose numbers are in bounds where it is read: places among as many, that the device found."""
+    return index.clone()
+
+
 @define("Tensor index, int size", HOST)
 def bounded(index, size):
     """Index as it is; raises as gather does where a number is not in [0, size)."""
