@@ -65,8 +65,21 @@ def indices(x: Tensor) -> Tensor:
     return torch.nn.functional.embedding((x * 100).long(), WEIGHT) @ WEIGHT.t()
 
 
+def neighbouring_indices(x: Tensor) -> Tensor:
+    return torch.nn.functional.embedding(((x * 100).long()[:, None] + torch.arange(3)) % 128, WEIGHT) @ WEIGHT.t()
+
+
 def rounded(x: Tensor) -> Tensor:
     return (x * 1000).round() % 7 @ WEIGHT[:32]
+
+
+def places_in_a_grid(row: Tensor, height: Tensor) -> Tensor:
+    """What Qwen3-VL and Pix2Struct look up: a learned grid of 8, read between its rows at rows of an image."""
+    place = (row % height + 0.5) * 8 / height - 0.5
+    step, two = place.floor(), torch.arange(2)
+    rows = (step.long()[:, None] + two).clamp(0, 7)
+    weights = (1 - (place[:, None] - step[:, None] - two).abs()).clamp(min=0)
+    return (torch.nn.functional.embedding(rows * 16 + 3, WEIGHT) * weights[..., None]).sum(1) @ WEIGHT.t()
 
 
 def decay(t: Tensor) -> Tensor:
@@ -89,7 +102,9 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = 
     "buckets": (buckets, lambda: (torch.rand(32),)),
     "searched": (searched, lambda: (torch.rand(32),)),
     "indices": (indices, lambda: (torch.rand(32),)),
+    "neighbouring indices": (neighbouring_indices, lambda: (torch.rand(32),)),
     "rounded": (rounded, lambda: (torch.rand(8, 32),)),
+    "places in a grid": (places_in_a_grid, lambda: (torch.arange(90), torch.full((90,), 45))),
     "decay": (decay, lambda: (torch.rand(16) * 10 + 20,)),
     "power": (power, lambda: (torch.rand(16) * 1000,)),
 }

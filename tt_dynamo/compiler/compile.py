@@ -18,7 +18,7 @@ from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
 from tt_dynamo.compiler.decisions import CONVOLUTIONS, WIDEST, Decisions
 from tt_dynamo.compiler.edited import Interface, edited_program, interface_of
-from tt_dynamo.compiler.eligible import HostWork, float_position_math, gives, impossible, is_read_on_host, needs
+from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import collect_l1, explained
 from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
@@ -211,8 +211,7 @@ class Compiler:
         """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""
         graph = self.decisions.copied(self.module.graph)
         may_choose = self.options.placement != "device"
-        exact = float_position_math(graph) if may_choose else set()
-        sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph), exact=exact), may_choose)
+        sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph)), may_choose)
         assign_layouts(graph, sides, gives, self._needs)
         self._set_weight_dtypes(graph)
         keep_states(graph, sides)
@@ -227,13 +226,13 @@ class Compiler:
                 assign_image_dtypes(graph, sides, dtype, self.decisions.refuses_dtype)
         return graph, sides
 
-    def _can_run(self, node: Node, host_work: HostWork, exact: set[Node]) -> bool:
-        """Whether the device may be asked about a node, which `exact` nodes are not; notes why not."""
-        if self.decisions.is_on_host(node) or node in exact:
+    def _can_run(self, node: Node, host_work: HostWork) -> bool:
+        """Whether the device may be asked about a node; notes why not."""
+        if self.decisions.is_on_host(node):
             return False
         is_integer_math = node in host_work.integer_math and node.meta["val"].dtype != torch.bool
-        if is_integer_math and self.options.placement != "device":
-            return False  # a few bytes stay on the host, in the dtype that the reader wants
+        if (is_integer_math or node in host_work.positions) and self.options.placement != "device":
+            return False  # a few bytes stay on the host, in the dtype that the reader wants, and positions exact
         reason = impossible(node)
         if not reason and is_read_on_host(node):
             if node.target in MOVES:

@@ -3,7 +3,8 @@
 Small arithmetic of integers stays on the host by choice, which is no fallback, and so does that of positions in
 float32, as timesteps of diffusion: in bfloat16, position 1001 is 1000 and 0.9999 is 1. What turns on such digits is
 computed on the host, and only its result goes up: angles and exponents, comparisons, integers that are made of floats.
-What a network computes is rounded before, and stays on the device.
+Integers that are made of them, as positions in a grid, stay with them. What a network computes is rounded before, and
+stays on the device.
 """
 
 import torch
@@ -31,7 +32,8 @@ ARITHMETIC = SCALINGS | MOVES | {aten.neg.default, aten.abs.default, aten.sqrt.d
 SENSITIVE = frozenset(
     {aten.sin, aten.cos, aten.tan, aten.exp, aten.exp2, aten.expm1, aten.bucketize, aten.searchsorted}
 )
-SENSITIVE |= {aten.floor, aten.ceil, aten.round, aten.trunc, aten.frac, aten.fmod, aten.remainder}
+STEPS = frozenset({aten.floor, aten.ceil, aten.round, aten.trunc})
+SENSITIVE |= STEPS | {aten.frac, aten.fmod, aten.remainder}
 COMPARISONS = frozenset({aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge})
 
 
@@ -79,10 +81,12 @@ class HostWork:
 
     integer_math: arithmetic of small integers that come from the host. Floats on the way from integers to integers
     count as well: T5 puts distances into buckets by their logarithm, and bfloat16 would round them into others.
+    positions: floats that are computed where they are exact, see `float_position_math`; they count as well.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self.integer_math = _host_integer_math(graph)
+        self.positions = float_position_math(graph)
+        self.integer_math = _host_integer_math(graph, self.positions)
         self._serving: set[Node] = set()
         for node in reversed(graph.nodes):
             if any(self._serves(user) for user in node.users):
@@ -107,9 +111,9 @@ class HostWork:
         return is_number or reads_nothing or not any(value.numel() for value in results)
 
 
-def _host_integer_math(graph: Graph) -> set[Node]:
-    ending = _ending_in_integers(graph)
-    found: set[Node] = set()
+def _host_integer_math(graph: Graph, positions: set[Node]) -> set[Node]:
+    ending = _ending_in_integers(graph) | positions
+    found = set(positions)
     for node in graph.nodes:
         if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
             continue  # several results are no arithmetic, and a Python number never goes up
@@ -154,9 +158,9 @@ def float_position_math(graph: Graph) -> set[Node]:
         elif varying:
             is_scaled = any(scaled[n] for n in varying)
             is_layer = node.target in PRODUCTS and values_of(node.args[0])[0].shape[-1] > COORDINATES
-            if _is_sensitive(node, is_scaled):
+            if _is_sensitive(node, is_scaled) or (is_scaled and _is_fraction(node, found)):
                 found.add(node)
-            elif is_layer or node.target not in ARITHMETIC:
+            elif is_layer or not (node.target in ARITHMETIC or _is_integer(node)):
                 continue
             scaled[node] = is_scaled or node in found or node.target in SCALINGS
     for node in reversed(scaled):
@@ -169,6 +173,22 @@ def _is_small(node: Node) -> bool:
     values = values_of(node)
     kinds = (*FLOATS, torch.int64, torch.int32, torch.bool)
     return len(values) == 1 and values[0].numel() <= LARGEST and values[0].dtype in kinds
+
+
+def _is_integer(node: Node) -> bool:
+    """Whether it makes integers of integers."""
+    return not any(value.is_floating_point() for n in (node, *node.all_input_nodes) for value in values_of(n))
+
+
+def _is_fraction(node: Node, found: set[Node]) -> bool:
+    """Whether it is a position less the place next to it, of which bfloat16 would leave no digits."""
+
+    def is_step(value: Node) -> bool:
+        while is_call(value, *MOVES) and value.args and isinstance(value.args[0], Node):
+            value = value.args[0]
+        return value in found and getattr(value.target, "overloadpacket", None) in STEPS
+
+    return is_call(node, aten.sub.Tensor) and any(map(is_step, node.all_input_nodes))
 
 
 def _is_sensitive(node: Node, is_scaled: bool) -> bool:
