@@ -34,6 +34,7 @@ from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
+from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
@@ -62,6 +63,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(cache_writes_in_place),
         Step(keep_strides, required=True, for_values=True),
         Step(normalize_moves, {keep_strides: "copies lose their strides"}, required=True, for_values=True),
+        Step(embedding_bags_to_lookups, required=True),
         Step(index_to_embedding, {cache_writes_in_place: "rolls of caches become lookups"}, required=True),
         Step(index_put_to_embedding, {cache_writes_in_place: "writes into a cache become lookups"}, required=True),
         Step(masked_writes_to_where, required=True),

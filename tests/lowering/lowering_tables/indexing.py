@@ -249,6 +249,8 @@ def _buckets() -> Any:
     return model
 
 
+BAG, STARTS = torch.tensor([3, 0, 9, 9, 1, 2, 7, 5]), torch.tensor([0, 3, 3, 5])
+
 ROWS = [
     *(Row(name, wrap(move), X, calls, roundings=0) for name, (move, calls) in KNOWN.items()),
     *(
@@ -283,6 +285,12 @@ ROWS = [
     ),
     Row("embedding: two-dimensional ids", table(), torch.tensor([[0, ROWS_OF_TABLE - 1, 7]]), "embedding", roundings=0),
     Row("embedding: tiles", table(width=64), torch.arange(32)[None], "embedding", roundings=0, programs=1),
+    Row("embedding_bag: bags of one size", lambda t, i: F.embedding_bag(i, t, mode="sum"), (X[0, 0].repeat(4, 1),
+        BAG.view(4, 2)), "reshape embedding reshape reshape sum", roundings=2),
+    Row("embedding_bag: any bags", lambda t, i, o: F.embedding_bag(i, t, o), (X[0, 0].repeat(4, 1), BAG, STARTS),
+        "reshape embedding reshape linear", roundings=3),
+    Row("embedding_bag: with the last offset", lambda t, i, o: F.embedding_bag(i, t, o, include_last_offset=True),
+        (X[0, 0].repeat(4, 1), BAG, STARTS), "reshape embedding reshape linear", roundings=3),
     Row("embedding: the padding row", table(3), torch.tensor([[3, 0, 3]]), "embedding", roundings=0),
     *(
         Row(f"embedding: T5's buckets at {position}", _buckets(), torch.tensor(position), "embedding", roundings=0,

@@ -65,3 +65,15 @@ def bounded_along(index, size, dim, shape):
     torch.arange(size).gather(0, index)
     line = index.view([-1 if d == dim else 1 for d in range(len(shape))])
     return line.repeat([1 if d == dim else length for d, length in enumerate(shape)])
+
+
+@define("Tensor ids, Tensor offsets, bool mean, bool includes_last, int padding_idx", HOST)
+def bag_weights(ids, offsets, mean, includes_last, padding_idx):
+    """What each id [n] weighs in each bag, as embedding_bag sums or averages: float32 [bags, n]; raises as it does."""
+    count = ids.shape[0]
+    each = torch.cat([torch.eye(count), torch.zeros(1, count)])
+    places = torch.where(ids == padding_idx, count, torch.arange(count))
+    padding = count if padding_idx >= 0 else -1
+    offsets = offsets.to(torch.int64)
+    arguments = each, places, offsets, False, int(mean), False, None, includes_last, padding
+    return torch.ops.aten._embedding_bag_forward_only.default(*arguments)[0]
