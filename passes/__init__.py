@@ -17,6 +17,7 @@ from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
+from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.linears import split_linears
@@ -38,6 +39,7 @@ from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
+from tt_dynamo.passes.normalize.rankings import index_by_rankings
 from tt_dynamo.passes.rows import sink_rank3_reshapes
 
 Pass = Callable[[Graph, Context], int]
@@ -60,11 +62,17 @@ class Step:
 
 PHASES: dict[str, tuple[Step, ...]] = {
     "normalize": (
+        Step(fuse_experts),
+        Step(index_by_rankings),
         Step(cache_writes_in_place),
         Step(keep_strides, required=True, for_values=True),
         Step(normalize_moves, {keep_strides: "copies lose their strides"}, required=True, for_values=True),
         Step(embedding_bags_to_lookups, required=True),
-        Step(index_to_embedding, {cache_writes_in_place: "rolls of caches become lookups"}, required=True),
+        Step(
+            index_to_embedding,
+            {cache_writes_in_place: "rolls of caches become lookups", fuse_experts: "it reads rows of experts"},
+            required=True,
+        ),
         Step(index_put_to_embedding, {cache_writes_in_place: "writes into a cache become lookups"}, required=True),
         Step(masked_writes_to_where, required=True),
         Step(promote_operands, required=True, for_values=True),

@@ -140,3 +140,21 @@ def test_softmax(emulated: Any, upload: Upload, random: Random) -> None:
     x = random(2, 50, 96)
     check(emulated.softmax(upload(x), dim=-1), x.softmax(-1))
     check(emulated.softmax(upload(x), dim=1), x.softmax(1))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_sparse_matmul_multiplies_by_the_groups_of_its_list(
+    ttnn: Any, emulated: Any, upload: Upload, random: Random, shared: bool
+) -> None:
+    a, b, bias = random(3, 64) if shared else random(2, 3, 64), random(5, 64, 96), random(5, 1, 96)
+    indices = torch.tensor([4, 1])
+    row_major = ttnn.ROW_MAJOR_LAYOUT
+    config = ttnn.MatmulMultiCoreReuseMultiCast1DProgramConfig(
+        compute_with_storage_grid_size=ttnn.CoreCoord(3, 1), in0_block_w=2, out_subblock_h=1, out_subblock_w=1,
+        per_core_M=1, per_core_N=1, fuse_batch=True, fused_activation=None, mcast_in0=True,
+    )  # fmt: skip
+    found = emulated.sparse_matmul(
+        upload(a), upload(b), sparsity=upload(torch.ones(5), layout=row_major), program_config=config,
+        indices=upload(indices, ttnn.uint16, layout=row_major), is_input_a_sparse=not shared, bias=upload(bias),
+    )  # fmt: skip
+    check(found, a @ b[indices] + bias[indices])

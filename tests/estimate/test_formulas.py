@@ -78,6 +78,19 @@ def test_a_product_from_dram_shards_is_bound_by_the_bytes_of_the_weights() -> No
     assert (found.bound, found.family) == ("DRAM", "DRAM-sharded product")
 
 
+def test_a_product_by_chosen_groups_reads_these_alone() -> None:
+    chip = plain(matrix_cycles=1e-3, unpack_bytes_per_cycle=1e12, interleaved_gbs=100.0)
+    weight, config = Tensor((64, 256, 512)), SimpleNamespace(kind="1d", in0_block_w=8)
+
+    def multiply(groups: int) -> float:
+        out = Tensor((groups, 1, 512))
+        return nanoseconds(
+            Call("ttnn.sparse_matmul", (Tensor((1, 256)), weight), (out,), {"program_config": config}), chip
+        )
+
+    assert [multiply(groups) for groups in (1, 3)] == pytest.approx([n * 256 * 512 * 2 / 100 for n in (1, 3)], rel=1e-3)
+
+
 def test_an_interleaved_norm_of_one_row_of_tiles_runs_on_one_core() -> None:
     chip = plain(norm_cycles=1000.0, norm_start_cycles=10.0)
     x = Tensor((32, 1024))

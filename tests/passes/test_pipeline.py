@@ -100,6 +100,8 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "rotary_tables",
             "split_linears",
             "decode_rows",
+            "fuse_experts",
+            "index_by_rankings",
         )
         spelled = ("keep_strides", "promote_operands")
         nothing_to_do = transform.__name__ in (*spelled, *absent, *language, *moves)

@@ -31,7 +31,16 @@ from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import Context, Sides, compute_nodes, constant_nodes, copy_graph, is_call, is_parameter
+from tt_dynamo.ir.graph import (
+    Context,
+    Sides,
+    compute_nodes,
+    constant_nodes,
+    copy_graph,
+    is_call,
+    is_parameter,
+    shape_of,
+)
 from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
@@ -335,10 +344,22 @@ def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace,
     report.tuned = [_tuned(node) for node in chosen if node in meta.tuning]
     for spec in (use.spec for use in traced.weights if use.spec is not None):
         report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
+    _fill_expert_bytes(report, graph, sides)
     states = sum(spec_bytes(state.spec) for state in traced.states)
     report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
     report.peak_dram_bytes += report.weight_bytes + states
     report.held_results = len(traced.kept)
+
+
+def _fill_expert_bytes(report: GraphReport, graph: Graph, sides: Sides) -> None:
+    """Note how many bytes the experts' weights take, and how many of them one run reads."""
+    for target in (operators.expert_linear, operators.mix_experts):
+        for node in graph.find_nodes(op="call_function", target=target):
+            if sides.get(node) == "device":
+                weight, chosen = node.args[1], node.args[3] if target is operators.expert_linear else None
+                share = shape_of(chosen)[0] / shape_of(weight)[0] if chosen else 1
+                report.expert_bytes += spec_bytes(meta.spec(weight))
+                report.expert_bytes_read += round(share * spec_bytes(meta.spec(weight)))
 
 
 def _tuning_notes(device: Device, options: Options) -> list[str]:

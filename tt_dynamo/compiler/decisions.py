@@ -28,6 +28,7 @@ CONVOLUTIONS = (operators.conv2d, operators.conv_transpose2d)
 # Where each product has its weight. Its first operand is the activation, whose dtype is that of the result.
 WEIGHT_OPERANDS = {
     **dict.fromkeys((operators.linear, aten.matmul.default, aten.bmm.default), 1),
+    **dict.fromkeys((operators.expert_linear, operators.mix_experts), 1),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 2),
     **dict.fromkeys(CONVOLUTIONS, 1),
 }

@@ -10,6 +10,7 @@ Formula = Callable[[Call, Chip], Cost]
 
 _NAMES: dict[Formula, str] = {
     products.product: "linear matmul experimental.minimal_matmul",
+    products.chosen_groups: "sparse_matmul",
     attention.attention: "transformer.scaled_dot_product_attention",
     attention.attention_decode: (
         "transformer.scaled_dot_product_attention_decode transformer.paged_scaled_dot_product_attention_decode"

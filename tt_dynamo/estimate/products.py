@@ -4,9 +4,13 @@ Which cores compute what follows from the program configuration, or, where there
 choose. A block is `in0_block_w` columns of in0 at once; p is the time of one tile product.
 """
 
+import math
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 from tt_dynamo.estimate.chip import Chip, Cost
+from tt_dynamo.estimate.kernels import stream
 from tt_dynamo.estimate.tensor import Call, Tensor, ceil_div
 
 NARROW = 8  # TTNN's default multiplies in one dimension where rows and columns of tiles differ by more than that
@@ -83,6 +87,24 @@ def product(call: Call, chip: Chip) -> Cost:
     """Device time of `ttnn.linear`, `ttnn.matmul` and `ttnn.experimental.minimal_matmul`."""
     found = Product(call, chip)
     return KINDS[found.kind](found, chip)
+
+
+def chosen_groups(call: Call, chip: Chip) -> Cost:
+    """Device time of `ttnn.sparse_matmul` by a list of groups: one product after another, each of the group it reads.
+
+    The result is filled with zeros before.
+    """
+    in0, in1, out = call.inputs[0], call.inputs[1], call.outputs[0]
+    count = math.prod(out.shape[:-2])
+    options = {"program_config": SimpleNamespace(kind="1d"), **call.options}  # it multiplies in no other way
+    one = Call("ttnn.linear", (_matrix(in0), _matrix(in1)), (_matrix(out),), options)
+    cost, filled = _wide(Product(one, chip), chip), stream(Call("ttnn.zeros_like", (), (out,)), chip, "elementwise", 0)
+    seconds = cost.seconds + (count - 1) * (cost.seconds - chip.k.product_start_ns * 1e-9) + filled.seconds
+    return Cost(seconds, cost.bound, cost.utilization, "sparse product")
+
+
+def _matrix(tensor: Tensor) -> Tensor:
+    return replace(tensor, shape=tensor.shape[-2:])
 
 
 def _compute(product: Product, chip: Chip, rows: int, columns: int) -> float:

@@ -123,8 +123,9 @@ class GraphReport:
     torch. `calls` are TTNN calls per run; `device_programs` are kernel launches per run as TTNN's own graph capture
     counts them. Peaks, `weight_dtypes` (the weights by TTNN's dtype) and `cache_bytes` (what else stays on the device
     between calls) are bytes on the device; `transfers` are per call. `weights_read` came from files of the weight
-    cache since the first call, `weights_written` went there. `notes` say what else a user may want to know, `seconds`
-    the compile time of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
+    cache since the first call, `weights_written` went there. `expert_bytes` are the weights of mixtures' experts, of
+    which one run reads `expert_bytes_read`. `notes` say what else a user may want to know, `seconds` the compile time
+    of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
     `host_bytes_per_second` cross to or from the host: both are of the estimate. `configured_for` is the phase and board
     as a key of the option `configs` has them, "@decode@n150".
 
@@ -155,6 +156,8 @@ class GraphReport:
     held_results: int = 0
     weight_dtypes: dict[str, int] = field(default_factory=dict)
     cache_bytes: int = 0
+    expert_bytes: int = 0
+    expert_bytes_read: int = 0
     weights_read: int = 0
     weights_written: int = 0
     notes: list[str] = field(default_factory=list)
@@ -312,6 +315,7 @@ class GraphReport:
         dtypes = ", ".join(f"{size_text(size)} {dtype}" for dtype, size in self.weight_dtypes.items())
         several = f": {dtypes}" if self.weight_dtypes.keys() - {"bfloat16"} else ""
         stages = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in self.seconds.items())
+        experts = size_text(self.expert_bytes)
         cached = f"{self.weights_read} weights read, {self.weights_written} written"
         placed = f"{self.device_nodes} on the device ({self.device_share:.1%}), {self.host_nodes} on the host"
         facts = [
@@ -326,6 +330,7 @@ class GraphReport:
             ("peak L1 a core", size_text(self.peak_l1_bytes)),
             ("addresses", self._address_text()),
             ("weights", f"{size_text(self.weight_bytes)}{several}"),
+            ("experts", f"{size_text(self.expert_bytes_read)} of {experts} read per run" if self.expert_bytes else ""),
             ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
             ("weight cache", cached if self.weights_read or self.weights_written else ""),
             ("compile time", stages or "not measured"),

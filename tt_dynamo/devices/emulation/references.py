@@ -54,6 +54,15 @@ def linear(
     return output.reshape((1,) * (rank - output.ndim) + output.shape[-rank:])
 
 
+# TTNN's golden knows neither math fidelity nor the bias.
+@reference("ttnn.sparse_matmul")
+def sparse_matmul(a, b, *, sparsity, indices, bias=None, is_input_a_sparse=False, result, engine):
+    """a [m, k] or [n, m, k] by the groups of b [E, k, out] that `indices` [n] names, plus their bias [E, 1, out]."""
+    groups = indices.flatten()
+    output = engine.product(a, b[groups])
+    return (output if bias is None else output + bias[groups]).reshape(tuple(result.shape))
+
+
 # TTNN's golden adds the residual to its input in place.
 @reference("ttnn.layer_norm")
 def layer_norm(x, *, epsilon=1e-12, weight=None, bias=None, residual_input_tensor=None, engine):
