@@ -6,6 +6,9 @@ After    few tokens     y = expert_linear(x, weight, bias, experts)     gate    
                         y = routing [tokens, 1, k] @ y [tokens, k, width]
          many tokens    y = expert_linear(x, weight, bias) [E, tokens, width]     gate     mix_experts(y, ..., routing)
 
+Before   all tokens for every expert, times sigmoid(scores), -inf where it was not chosen; products, summed over experts
+After    few tokens     the same as above, of x * sigmoid(scores) for the experts that were chosen
+
 Few tokens choose fewer experts than there are: the weights of those alone are read. Otherwise every expert takes every
 token, and the routing [tokens, E] is zero where a token did not choose it; so experts without tokens are right. A gate
 may be any elementwise operations on the halves of a product, or on its even and odd columns: some columns of a product
@@ -40,6 +43,11 @@ def _index(of: Pattern, index: Pattern, target: Any = aten.index.Tensor, *values
         return index.matches(given[0], found) if alone else iter(())
 
     return call(target, of, Pattern(matches), *values)
+
+
+def _copied(of: Pattern) -> Pattern:
+    """A value, or a copy of it in an order of memory."""
+    return of | call(aten.clone.default, of, memory_format=ANY)
 
 
 def _mixed(weighted: Pattern) -> Pattern:
@@ -84,11 +92,25 @@ def _in_order_of_tokens() -> Spelling:
     before = call(aten.squeeze.dim, call(aten.bmm.default, transposed, call(aten.unsqueeze.default, rows, -1)), -1)
     after = call(aten.squeeze.dim, call(aten.bmm.default, call(aten.unsqueeze.default, rows, 1), chosen), 1)
     weights = call(aten.unsqueeze.default, call(VIEWS, routing, ANY), -1)
-    entering = call(VIEWS, repeated | call(aten.clone.default, repeated, memory_format=ANY), ANY)
+    entering = call(VIEWS, _copied(repeated), ANY)
     return Spelling(entering, before | after, chosen, _mixed(call(MUL, y, weights)))
 
 
+def _scored() -> Spelling:
+    """All tokens for each expert [E, tokens, width], times their scores: zero where they chose others (Llama 4)."""
+    lowest = call(aten.full_like.default, ANY, float("-inf"), pin_memory=ANY)
+    scores = call(aten.sigmoid.default, call(aten.scatter.src, lowest, 1, experts, routing))
+    by_expert = call(VIEWS, _copied(call(aten.transpose.int, scores, 0, 1)), ANY)
+    entering = call(
+        VIEWS, call(MUL, call(aten.repeat.default, x, variable("repeats", rewrite.is_anything)), by_expert), ANY
+    )
+    products, nothing = call(aten.bmm.default, rows, weight), Pattern(lambda value, found: iter(()))
+    end = call(aten.sum.dim_IntList, call(VIEWS, call(VIEWS, y, ANY), ANY), [0])
+    return Spelling(entering, products, nothing, end)
+
+
 SPELLINGS = (_sorted(), _in_order_of_tokens())
+SCORED = _scored()
 RULES = Rules()
 
 
@@ -104,6 +126,13 @@ def _mixture(node: Node) -> Node | None:
             mixed = _Mixture(node, spelling, found).mix()
             if mixed is not None:
                 return as_dtype(mixed, dtype_of(node), node)
+    return None
+
+
+@RULES.on(aten.sum.dim_IntList)
+def _scored_mixture(node: Node) -> Node | None:
+    for found in SCORED.end.matches(node, {}):
+        return _ScoredMixture(node, SCORED, found).mix()
     return None
 
 
@@ -239,18 +268,66 @@ class _Mixture:
         return self._emit(node.target, *args, **kwargs)
 
 
+class _ScoredMixture(_Mixture):
+    """One that scores tokens before their experts; the rows of score zero, of experts not chosen, come out as zero."""
+
+    def mix(self) -> Node | None:
+        for last in self.spelling.products.matches(self.found["y"], {}):
+            entered = self._entered(last["rows"], shape_of(last["weight"])[0]) if _is_gated(last["rows"]) else None
+            if entered is None:
+                return None
+            self.found = {**self.found, **entered}
+            tokens, k = shape_of(entered["experts"])
+            self.pairs = (tokens, k, shape_of(self.node)[-1])
+            is_few = self._choose({**entered, "weight": last["weight"]}) and self.numbers
+            mixed = self._converted(self.found["y"]) if is_few else None
+            return mixed and self._emit(
+                aten.sum.dim_IntList, self._emit(aten.reshape.default, mixed, [*self.pairs]), [1]
+            )
+        return None
+
+    def _entered(self, gated: Node, count: int) -> Found | None:
+        """What the tokens of the mixture match where they become those of its experts."""
+        tokens = shape_of(self.node)[0]
+        reached = [gated]
+        for node in reached:
+            for found in self.spelling.entering.matches(node, {}):
+                is_whole = shape_of(found["x"])[0] == tokens and list(found["repeats"]) == [count, 1]
+                return found if is_whole and shape_of(found["experts"]) == shape_of(found["routing"]) else None
+            reached += [n for n in node.all_input_nodes if n not in reached and n.op == "call_function"]
+        return None
+
+    def _enter(self, tokens: Node) -> Node:
+        count, k, _ = self.pairs
+        scores = self._emit(aten.sigmoid.default, self.found["routing"])
+        scored = self._emit(
+            MUL[0], self._emit(aten.unsqueeze.default, tokens, 1), self._emit(aten.unsqueeze.default, scores, 2)
+        )
+        return self._emit(aten.reshape.default, scored, [count * k, 1, shape_of(tokens)[1]])
+
+
+def _is_gated(rows: Node) -> bool:
+    """Whether rows are a product of something and columns of a product, and so zero where these are."""
+    parts = [_columns(operand) for operand in rows.all_input_nodes] if is_call(rows, aten.mul.Tensor) else []
+    return any(part is not None and is_call(part[0], aten.bmm.default) for part in parts)
+
+
 def _counts_to(line: Node, count: int) -> bool:
     known = literal_value(line)
     return known is not None and known.tolist() == [*range(count)]
 
 
 def _columns(node: Node) -> tuple[Any, ...] | None:
-    """x, start, end and step of a node that is some columns of pairs."""
-    if is_call(node, aten.slice.Tensor) and argument(node, 1, 0) % 2 == 1:
-        x, end = node.args[0], argument(node, 3, None)
-        start, step = argument(node, 2, None) or 0, argument(node, 4, 1)
-        return x, start, shape_of(x)[1] if end is None else min(end, shape_of(x)[1]), step
+    """x, start, end and step of a node that is some columns of x."""
+    if is_call(node, aten.slice.Tensor) and _is_last(argument(node, 1, 0), node.args[0]):
+        x, end, width = node.args[0], argument(node, 3, None), shape_of(node.args[0])[-1]
+        return x, argument(node, 2, None) or 0, width if end is None else min(end, width), argument(node, 4, 1)
     if is_call(node, operator.getitem) and is_call(node.args[0], aten.split.Tensor):
         x, size = node.args[0].args[:2]
-        return (x, node.args[1] * size, (node.args[1] + 1) * size, 1) if argument(node.args[0], 2, 0) % 2 == 1 else None
+        is_last = _is_last(argument(node.args[0], 2, 0), x)
+        return (x, node.args[1] * size, (node.args[1] + 1) * size, 1) if is_last else None
     return None
+
+
+def _is_last(dim: int, x: Node) -> bool:
+    return dim in (-1, len(shape_of(x)) - 1)

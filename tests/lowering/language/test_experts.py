@@ -48,6 +48,11 @@ def test_experts_with_biases_and_a_gate_of_their_own() -> None:
     assert report.expert_bytes_read == report.expert_bytes / 2
 
 
+def test_experts_of_tokens_that_are_scored_first() -> None:
+    report = run(block("llama4"), hidden(1))
+    assert report.expert_bytes_read == report.expert_bytes / 4
+
+
 def test_few_tokens_read_their_experts_weights_alone() -> None:
     report = run(block("qwen3"), hidden(3))
     assert report.expert_bytes_read == report.expert_bytes * 6 / 8

@@ -45,6 +45,18 @@ def test_few_tokens_are_read_once_for_each_of_their_experts() -> None:
     assert first.meta["val"].shape[:2] == (6, 1)
 
 
+@pytest.mark.parametrize("tokens", [1, 3])
+def test_few_tokens_that_are_scored_first_are_multiplied_by_their_experts_alone(tokens: int) -> None:
+    products = fused("llama4", tokens).calls(operators.expert_linear)
+    assert [node.meta["val"].shape[:2] for node in products] == [(tokens, 1)] * 3
+
+
+def test_many_tokens_that_are_scored_first_are_products_already() -> None:
+    graph = capture(block("llama4"), hidden(9))
+    assert fuse_experts(graph.graph, graph.context) == 0
+    assert len(graph.calls(aten.bmm.default)) == 2
+
+
 def test_bfloat16_has_its_own_grouped_product() -> None:
     graph = capture(block("mixtral").bfloat16(), hidden(9).bfloat16())
     assert graph.calls(aten._grouped_mm.default)
