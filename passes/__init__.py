@@ -24,6 +24,7 @@ from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
+from tt_dynamo.passes.fuse.recurrences import fuse_recurrences
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
@@ -61,6 +62,7 @@ class Step:
 
 
 PHASES: dict[str, tuple[Step, ...]] = {
+    "loops": (Step(fuse_recurrences),),  # first: what is left is as short as a layer, however many its tokens
     "normalize": (
         Step(fuse_experts),
         Step(index_by_rankings),

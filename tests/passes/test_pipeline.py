@@ -98,6 +98,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "fuse_rotary",
             "fuse_grouped_query",
             "rotary_tables",
+            "fuse_recurrences",
             "split_linears",
             "decode_rows",
             "fuse_experts",

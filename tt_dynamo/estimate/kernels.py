@@ -329,6 +329,17 @@ def rank(call: Call, chip: Chip) -> Cost:
     return row_after_row(call, chip, "top-k and sampling", compute=chip.cycles(cycles))
 
 
+def prefix_scan(call: Call, chip: Chip) -> Cost:
+    """A recurrence along rows in width shards: of each 32 columns of tiles, every row by itself.
+
+    Seven passes over each tile: three change between rows and tiles, four multiply, add and keep the state.
+    Source: ssm_prefix_scan.cpp of tt-metal.
+    """
+    out = call.outputs[0]
+    columns = ceil_div(ceil_div(out.columns, out.cores), TILE) * TILE
+    return stream(call, chip, "scan", 7 * chip.k.binary_cycles * columns * out.cores / out.columns)
+
+
 def scan_rows(call: Call, chip: Chip) -> Cost:
     """Where the largest element is, and elements by number: row after row, element by element on each core."""
     x = call.inputs[0]

@@ -58,6 +58,7 @@ _NAMES: dict[Formula, str] = {
     kernels.embedding: "embedding",
     kernels.reduce: "mean sum max min var std prod experimental.fast_reduce_nc",
     kernels.rank: "sort topk cumsum cumprod sampling",
+    kernels.prefix_scan: "experimental.prefix_scan",
     kernels.scan_rows: "argmax gather scatter",
     images.convolution: "conv2d conv1d conv_transpose2d",
     images.pool: "max_pool2d avg_pool2d",

@@ -373,3 +373,14 @@ def _pool(pool, input_tensor, batch_size, input_h, input_w, channels, *windows, 
 # TTNN's goldens import a module of TTNN's tests, which its wheel doesn't ship.
 reference("ttnn.max_pool2d")(partial(_pool, functional.max_pool2d))
 reference("ttnn.avg_pool2d")(partial(_pool, functional.avg_pool2d))
+
+
+# TTNN has no golden. The kernel keeps the state in bfloat16, and leaves the last one where the initial one lay.
+@reference("ttnn.experimental.prefix_scan")
+def prefix_scan(a, bx, h_prev):
+    """h[t] = a[t] h[t - 1] + bx[t] along the rows of a, bx [1, 1, tokens, width], from h_prev [1, 1, 1, width]."""
+    state, states = to_bfloat16(h_prev[..., 0, :]), []
+    for factor, term in zip(to_bfloat16(a).unbind(-2), to_bfloat16(bx).unbind(-2), strict=True):
+        state = to_bfloat16(to_bfloat16(factor * state) + term)
+        states.append(state)
+    return torch.stack(states, -2)

@@ -12,3 +12,4 @@ from tt_dynamo.ir.operators.host import *
 from tt_dynamo.ir.operators.image import *
 from tt_dynamo.ir.operators.index import *
 from tt_dynamo.ir.operators.linear import *
+from tt_dynamo.ir.operators.recurrence import *

@@ -1,0 +1,54 @@
+"""Recurrences along time: ATen node → TTNN calls."""
+
+import math
+
+from tt_dynamo.ir import operators
+from tt_dynamo.lowering.memory import first_cores
+from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
+
+MOST_PARTS = 64
+
+
+@lower(operators.linear_recurrence, initial=Need("ROW_MAJOR"))
+def linear_recurrence(ttnn: TTNN, a: Tensor, b: Tensor, initial: Tensor):
+    """h[t] = a[t] h[t - 1] + b[t] for a, b [tokens, ...], in width shards: each core has all tokens of some columns.
+
+    As many columns at once as fit the cores' L1. The kernel leaves the last state where the initial one lay, so that
+    goes into shards anew at every call. Source: Gu & Dao 2023, https://arxiv.org/abs/2312.00752
+    """
+    tokens, *state = b.shape
+    width = math.prod(state)
+    a, b = (ttnn.reshape(x, (1, 1, tokens, width)) for x in (a, b))
+    initial = ttnn.reshape(initial, (1, 1, 1, width))
+    wide = math.ceil(width / ttnn.TILE_SIZE)
+    candidates = [parts for parts in (1, 2, 4, 8, 16, 32, MOST_PARTS) if parts == 1 or wide % parts == 0]
+    key = ("experimental.prefix_scan", a, b, initial)
+    states = ttnn.choose(key, candidates, lambda parts: _in_parts(ttnn, parts, a, b, initial))
+    return ttnn.reshape(states, (tokens, *state))
+
+
+def _in_parts(ttnn: TTNN, parts, a: Tensor, b: Tensor, initial: Tensor):
+    if parts == 1:
+        return _scan(ttnn, a, b, initial)
+    size = a.shape[-1] // parts
+    columns = [((0, 0, 0, part * size), (part + 1) * size) for part in range(parts)]
+    scanned = [
+        _scan(ttnn, *(ttnn.slice(x, start, (*x.shape[:-1], end)) for x in (a, b, initial))) for start, end in columns
+    ]
+    return ttnn.concat(scanned, -1)
+
+
+def _scan(ttnn: TTNN, a: Tensor, b: Tensor, initial: Tensor):
+    *_, tokens, width = a.shape
+    cores, tile = math.prod(ttnn.settings.grid_size), ttnn.TILE_SIZE
+    shard = math.ceil(math.ceil(width / tile) / cores) * tile
+    grid = first_cores(ttnn, math.ceil(width / shard))
+
+    def in_shards(x: Tensor, rows):
+        shards = ttnn.ShardSpec(grid, [rows, shard], ttnn.ShardOrientation.ROW_MAJOR)
+        layout = ttnn.TensorMemoryLayout.WIDTH_SHARDED
+        return ttnn.to_memory_config(x, ttnn.MemoryConfig(layout, ttnn.BufferType.L1, shards))
+
+    rows = math.ceil(tokens / tile) * tile
+    states = ttnn.experimental.prefix_scan(in_shards(a, rows), in_shards(b, rows), in_shards(initial, 1))
+    return ttnn.to_memory_config(states, ttnn.DRAM_MEMORY_CONFIG)

@@ -1,0 +1,49 @@
+"""Models that carry a state from token to token: whole on the device, in calls that do not grow with the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from comparison import pcc
+from decoders import enliven
+
+import tt_dynamo
+
+pytestmark = pytest.mark.usefixtures("board_device", "clean_dynamo")
+
+SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 256}
+TOKENS = 24
+
+
+def recurrent_gemma() -> Any:
+    config = transformers.RecurrentGemmaConfig(
+        **{**SIZES, "num_hidden_layers": 3}, intermediate_size=192, num_attention_heads=2, num_key_value_heads=1,
+        lru_width=64, attention_window_size=16,
+    )  # fmt: skip
+    return transformers.RecurrentGemmaForCausalLM(config)
+
+
+def rwkv() -> Any:
+    return transformers.RwkvForCausalLM(transformers.RwkvConfig(**SIZES, attention_hidden_size=64, context_length=128))
+
+
+LAUNCHES = {recurrent_gemma: 48, rwkv: 116}  # a layer
+
+
+@pytest.mark.parametrize("build", LAUNCHES, ids=lambda build: build.__name__)
+@torch.no_grad()
+def test_a_prompt_runs_whole_in_few_launches_a_layer(build: Callable[[], Any]) -> None:
+    torch.manual_seed(0)
+    model = enliven(build().eval())
+    ids = torch.randint(0, 256, (1, TOKENS))
+    expected = model(ids, use_cache=False).logits
+    with tt_dynamo.record() as reports:
+        logits = torch.compile(model, backend="ttnn")(ids, use_cache=False).logits
+    (report,) = reports
+    assert not report.fallbacks
+    assert report.device_programs <= LAUNCHES[build] * model.config.num_hidden_layers
+    assert pcc(logits, expected) >= 0.99

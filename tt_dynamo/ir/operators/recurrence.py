@@ -1,0 +1,21 @@
+"""Recurrences along time, which models write as a loop over tokens or as an associative scan."""
+
+import torch
+
+from tt_dynamo.ir.operators.definition import FUSED, define
+
+
+@define("Tensor a, Tensor b, Tensor initial", FUSED)
+def linear_recurrence(a, b, initial):
+    """h[t] = a[t] h[t - 1] + b[t]: a and b [tokens, ...] of one shape, initial [...] is h[-1].
+
+    Doubles the span of (a, b) log2(tokens) times: the pair of a span is the product of its a and what its b leave
+    behind. Source: Hillis & Steele 1986, https://doi.org/10.1145/7902.7903
+    """
+    b = torch.cat([torch.addcmul(b[:1], a[:1], initial[None]), b[1:]])
+    span = 1
+    while span < len(b):
+        b = torch.cat([b[:span], torch.addcmul(b[span:], a[span:], b[:-span])])
+        a = torch.cat([a[:span], a[span:] * a[:-span]])
+        span *= 2
+    return b
