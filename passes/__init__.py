@@ -28,6 +28,7 @@ from tt_dynamo.passes.fuse.recurrences import fuse_recurrences
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
+from tt_dynamo.passes.fuse.scans import fuse_scans
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
@@ -62,7 +63,7 @@ class Step:
 
 
 PHASES: dict[str, tuple[Step, ...]] = {
-    "loops": (Step(fuse_recurrences),),  # first: what is left is as short as a layer, however many its tokens
+    "loops": (Step(fuse_scans), Step(fuse_recurrences)),  # first: what is left is as short as a layer
     "normalize": (
         Step(fuse_experts),
         Step(index_by_rankings),

@@ -99,6 +99,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "fuse_grouped_query",
             "rotary_tables",
             "fuse_recurrences",
+            "fuse_scans",
             "split_linears",
             "decode_rows",
             "fuse_experts",

@@ -31,7 +31,15 @@ def rwkv() -> Any:
     return transformers.RwkvForCausalLM(transformers.RwkvConfig(**SIZES, attention_hidden_size=64, context_length=128))
 
 
-LAUNCHES = {recurrent_gemma: 48, rwkv: 116}  # a layer
+def mamba() -> Any:
+    return transformers.MambaForCausalLM(transformers.MambaConfig(**SIZES, state_size=16))
+
+
+def falcon_mamba() -> Any:
+    return transformers.FalconMambaForCausalLM(transformers.FalconMambaConfig(**SIZES, state_size=16))
+
+
+LAUNCHES = {mamba: 58, falcon_mamba: 66, recurrent_gemma: 48, rwkv: 116}  # a layer
 
 
 @pytest.mark.parametrize("build", LAUNCHES, ids=lambda build: build.__name__)
