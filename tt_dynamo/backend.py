@@ -17,6 +17,7 @@ from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import regularize, trace_through
 from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_input, part_of, source_of
 from tt_dynamo.capture.keep_whole import asks_for_gradients, kept_whole
+from tt_dynamo.capture.skipped import warn_of_skipped_rnns
 from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
 from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.devices import Device, open_device
@@ -89,6 +90,7 @@ def compile_graph(
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
 ) -> Callable[..., Any]:
     """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
+    warn_of_skipped_rnns()
     shared = misjudged_inputs(inputs)
     if shared:
         placeholders = list(module.graph.find_nodes(op="placeholder"))

@@ -120,6 +120,33 @@ def pdist(x: Tensor, p: float = 2.0) -> Any:
     return torch.linalg.vector_norm(x[first] - x[second], p, -1)
 
 
+LSTM = 2  # the number of that kind of layer
+
+
+@composite(aten.mkldnn_rnn_layer.default)
+def lstm_layer(
+    x: Tensor, input_weight: Tensor, state_weight: Tensor, input_bias: Tensor, state_bias: Tensor, state: Tensor,
+    cell: Tensor, reverse: bool, batch_sizes: list[int], mode: int, hidden_size: int, num_layers: int, has_biases: bool,
+    bidirectional: bool, batch_first: bool, train: bool,
+) -> Any:  # fmt: skip
+    """One layer of nn.LSTM in one direction: x [tokens, batch, in], state and cell [1, batch, hidden].
+
+    What inputs give is one product for all tokens; each token then takes a product of the state and what gates it.
+    Source: Hochreiter & Schmidhuber 1997, with the forget gates of Gers et al. 2000.
+    """
+    if mode != LSTM or num_layers != 1 or bidirectional or batch_first or batch_sizes or train:
+        return NotImplemented
+    inputs = F.linear(x, input_weight, input_bias + state_bias if has_biases else None)
+    h, c = state[0], cell[0]
+    states: list[Tensor] = []
+    for given in reversed(inputs.unbind(0)) if reverse else inputs.unbind(0):
+        keep, forget, new, out = (F.linear(h, state_weight) + given).chunk(4, -1)
+        c = forget.sigmoid() * c + keep.sigmoid() * new.tanh()
+        h = out.sigmoid() * c.tanh()
+        states.append(h)
+    return torch.stack(states[::-1] if reverse else states), h[None], c[None], x.new_empty(0)
+
+
 # A window of an image is a product of an interval of rows and one of columns. So a gradient of windows is the product
 # rows x gradient x columnsᵀ; each matrix is what windows of one dimension give of the identity, and is constant.
 
