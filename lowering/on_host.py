@@ -20,11 +20,9 @@ _REASONS: dict[str, tuple[Any, ...]] = {
     "is a Fourier transform, which TTNN has not": (aten._fft_r2c.default, aten._fft_c2r.default),
     "has indices or windows that TTNN's has not: windows are of one size there, and which of several equal maxima an "
     "index names is torch's own choice": (aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default),
-    "pools over three dimensions, which TTNN does not": (
-        aten.avg_pool3d.default, aten._adaptive_avg_pool3d.default, aten.adaptive_max_pool3d.default,
-        aten.max_pool3d_with_indices.default,
+    "has windows that differ, or indices, which TTNN's pools have not": (
+        aten.adaptive_max_pool3d.default, aten.max_pool3d_with_indices.default,
     ),
-    "resizes volumes, which TTNN does not by linear interpolation": (aten.upsample_trilinear3d.default,),
     "stays on the host: bfloat16 holds positions in an image to 8 bits only": (
         aten.grid_sampler_2d.default, aten.grid_sampler_3d.default,
     ),

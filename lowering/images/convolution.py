@@ -10,9 +10,11 @@ import dataclasses
 import math
 from typing import Any
 
+from torch.fx import Node
+
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
-from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.graph import aten, is_call
 from tt_dynamo.ir.spec import on_device
 from tt_dynamo.ir.ttnn_internals import lacks_l1_of_all_cores
 from tt_dynamo.lowering import workarounds
@@ -174,7 +176,20 @@ def convolution(ttnn: TTNN, x: Tensor, weight, bias, stride, padding, dilation, 
     raise Unsupported(f"a convolution over {len(weight.shape) - 2} dimensions stays on the host")
 
 
-@lower(operators.add_activation, sharded=True)
+def _layout_of_sum(node: Node) -> str:
+    """Volumes lie in rows, and so does their sum."""
+    return "ROW_MAJOR" if all(map(_lies_in_rows, node.args[:2])) else "TILE"
+
+
+def _lies_in_rows(x: Node) -> bool:
+    x = x.args[0] if is_call(x, operators.to_layout) else x
+    return is_call(x, operators.conv3d) or (is_call(x, operators.add_activation) and _layout_of_sum(x) == "ROW_MAJOR")
+
+
+SUMMAND = Need(_layout_of_sum)
+
+
+@lower(operators.add_activation, gives=_layout_of_sum, sharded=True, x=SUMMAND, y=SUMMAND)
 def add_activation(ttnn: TTNN, x: Tensor, y, activation, block_sharded=False):
     """The activation of x + y, images or vectors of one shape."""
     where = {"memory_config": blocks(ttnn, x.shape)} if block_sharded and is_sharded(x) and is_sharded(y) else {}

@@ -49,6 +49,7 @@ def _are_alike(x: Node, y: Node) -> bool:
 TABLE = (
     (LINEARS, operators.linear, call(operators.linear, *anything[:3]), (*PLAIN, "gelu", "gelu_tanh")),
     (IMAGES, operators.conv2d, call(operators.conv2d, *anything), (*PLAIN, "relu6")),
+    (IMAGES, operators.conv3d, call(operators.conv3d, *anything), ("relu", "silu")),
     (IMAGES, operators.add_activation, SUM, (*PLAIN, "relu6")),
 )
 for rules, target, first, names in TABLE:

@@ -5,7 +5,8 @@ After    y = permute(reshape(conv2d(reshape(permute(x, NHWC), [1, 1, n h w, c]),
 
 What follows takes the flattened image where it can, be it another of these or an operation on each element
 (`passes/images/pointwise.py`), so nothing moves in between. Zeros around the image of a convolution become its padding.
-A convolution of one pixel is a linear. Three dimensions, and indices of maxima that something reads, stay as they are.
+A convolution of one pixel is a linear. Transposed convolutions of volumes, and indices of maxima that something reads,
+stay as they are; what else there is of volumes: `passes/images/volumes.py`.
 
 Before   y = upsample_nearest2d(x, …)
 After    y = repeat_pixels(x, 2, 2)              nearest, by whole numbers
@@ -16,6 +17,7 @@ The pixels and the weights are torch's own: its operation is applied to the plac
 matrix. A sum with weights of 0 is no pick: an infinity spreads over its row and column as NaN.
 """
 
+import itertools
 import math
 import operator
 from collections.abc import Callable
@@ -28,7 +30,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.images import pointwise
+from tt_dynamo.passes.images import pointwise, volumes
 from tt_dynamo.passes.images.writer import Flat, ImageWriter, pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import FLOATS, arguments
@@ -66,6 +68,9 @@ def result_of(node: Node) -> Node | None:
 
 def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
     rank = len(write.shape)
+    if rank == 5 and not transposed:
+        x, sides = _zero_padding(x, 3)
+        return volumes.convolution(write, x, weight, bias, stride, padding, sides, dilation, groups)
     if rank not in (3, 4):
         return None
     x, sides = (x, [0, 0, 0, 0]) if transposed else _zero_padding(x)
@@ -90,14 +95,14 @@ def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, 
     return write.value(flat, [image[0], height, width])
 
 
-def _zero_padding(x: Node) -> tuple[Node, list[int]]:
-    """x without the zeros around its rows and columns, and how many (top, bottom, left, right)."""
+def _zero_padding(x: Node, dims: int = 2) -> tuple[Node, list[int]]:
+    """x without the zeros around its last `dims` dimensions, and how many: before and after rows, then columns."""
     if is_call(x, aten.constant_pad_nd.default) and len(x.users) == 1:
         source, sides, *value = x.args
         if len(sides) <= 2 * (len(shape_of(x)) - 2) and not any(value) and min(sides) >= 0:
-            left, right, top, bottom = [*sides, 0, 0][:4]
-            return source, [top, bottom, left, right]
-    return x, [0, 0, 0, 0]
+            pairs = [*itertools.batched(sides, 2), *[(0, 0)] * (dims - len(sides) // 2)]
+            return source, [*itertools.chain(*reversed(pairs))]
+    return x, [0, 0] * dims
 
 
 def _pool(write: ImageWriter, x: Node, kernel, stride, *options: Any, pool: Any) -> Node:
@@ -174,6 +179,12 @@ RULES: dict[Any, Callable[..., Node | None]] = {
     aten.avg_pool2d.default: partial(_pool, pool=operators.avg_pool2d),
     aten._adaptive_avg_pool2d.default: partial(_adaptive_pool, pool=operators.avg_pool2d),
     aten.adaptive_max_pool2d.default: partial(_adaptive_pool, pool=operators.max_pool2d),
+    aten.max_pool3d_with_indices.default: partial(volumes.pool, of=operators.max_pool2d),
+    aten.avg_pool3d.default: partial(volumes.pool, of=operators.avg_pool2d),
+    aten._adaptive_avg_pool3d.default: partial(volumes.adaptive_pool, of=operators.avg_pool2d),
+    aten.adaptive_max_pool3d.default: partial(volumes.adaptive_pool, of=operators.max_pool2d),
+    aten.upsample_trilinear3d.vec: volumes.weighted,
+    aten.upsample_trilinear3d.default: volumes.weighted,
     **{overload: rule for packet, rule in RESIZED.items() for overload in (packet.vec, packet.default)},
     **pointwise.RULES,
 }

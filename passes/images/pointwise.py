@@ -82,7 +82,8 @@ def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
 def _cat(write: ImageWriter, parts: list[Node], dim: int) -> Node | None:
     """Channels of several images."""
     first = next(filter(None, [write.find(part, 1) for part in parts]), None)
-    if first is None or len(write.shape) != 4 or dim % 4 != 1:
+    rank = len(write.shape)
+    if first is None or rank not in (4, 5) or dim % rank != 1:
         return None
     return write.value(write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3), first.image)
 
@@ -105,8 +106,9 @@ def _part(write: ImageWriter, split: Node, index: int) -> Node | None:
 def _mean(write: ImageWriter, x: Node, dims: list[int] | None, keep: bool, dtype: torch.dtype | None) -> Node | None:
     """The mean of each channel of each image."""
     flat = write.find(x)
-    kept = {*range(4)} - {dim % 4 for dim in dims or ()}
-    if flat is None or len(shape_of(x)) != 4 or dtype is not None or kept != {0, flat.dim}:
+    rank = len(shape_of(x))
+    kept = {*range(rank)} - {dim % rank for dim in dims or ()}
+    if flat is None or rank not in (4, 5) or dtype is not None or kept != {0, flat.dim}:
         return None
     batch, *whole = flat.image
     pooled = write.emit(operators.avg_pool2d, flat.node, flat.image, whole, whole, [0, 0], False, True, None)

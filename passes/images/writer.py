@@ -1,7 +1,7 @@
 """Which values of a graph are known channels last and flattened, and how the nodes of such images are written.
 
-An image is [batch, channels, height, width]; a signal [batch, channels, length] is one of height 1. Flattened it is
-[1, 1, batch * height * width, channels].
+An image is [batch, channels, height, width]; a signal [batch, channels, length] is one of height 1, a volume [batch,
+channels, frames, height, width] one of frames * height rows. Flattened it is [1, 1, batch * height * width, channels].
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ class ImageWriter:
         """An image or signal flattened to [1, 1, pixels, channels], and its batch, height and width."""
         if self.find(x, 1) is None:
             batch, channels, *lines, width = shape_of(x)
-            image = [batch, *(lines or [1]), width]
+            image = [batch, math.prod(lines), width]
             moved = self.emit(aten.permute.default, self.reshape(x, batch, channels, *image[1:]), TO_NHWC)
             self.known[x] = Flat(self.reshape(moved, 1, 1, math.prod(image), channels), image, 1)
         return self.known[x].node, self.known[x].image

@@ -305,6 +305,20 @@ def test_a_convolution_that_mixes_channels_is_a_product_and_others_gather_pixels
         assert convolution(**other) > convolution() + 100
 
 
+def test_a_convolution_of_volumes_takes_as_long_as_the_busiest_core_multiplies() -> None:
+    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12, gather_pixels_cycles=0.0)
+    x, out = Tensor((1, 4, 16, 16, 64), layout="ROW_MAJOR"), Tensor((1, 4, 16, 16, 96), layout="ROW_MAJOR")
+
+    weight = Tensor((27 * 64, 96))
+
+    def convolution(columns: int, rows: int) -> float:
+        config = SimpleNamespace(C_in_block=64, C_out_block=columns, T_out_block=1, H_out_block=rows, W_out_block=8)
+        return nanoseconds(Call("ttnn.experimental.conv3d", (x, weight), (out,), {"config": config}), chip)
+
+    assert convolution(96, 4) < convolution(32, 1)  # a quarter of each tile's rows
+    assert convolution(96, 4) < convolution(96, 16)  # 8 blocks for 64 cores
+
+
 def test_shards_change_their_layout_where_they_lie() -> None:
     chip = plain(layout_cycles=10.0, padded_tile_cycles=1000.0)
     shards = {"memory": "L1", "sharding": "WIDTH_SHARDED", "cores": 4}

@@ -16,13 +16,13 @@ from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.compiler.codegen import call_text
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import aten, is_call, is_parameter
+from tt_dynamo.ir.graph import aten, is_call, is_parameter, only_user
 from tt_dynamo.ir.spec import Spec, Value, evaluate
 from tt_dynamo.ir.uses import WeightUse
 
 ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)
 FOLDED = ("call_module", "get_attr")  # what was computed of parameters and literals
-PREPARATIONS = ("ttnn.prepare_", "ttnn.fill_implicit_tile_padding")
+PREPARATIONS = ("ttnn.prepare_", "ttnn.experimental.prepare_", "ttnn.fill_implicit_tile_padding")
 ON_DEVICE = "ttnn.to_device(ttnn.to_layout(weight, ttnn.TILE_LAYOUT), device)"
 
 
@@ -42,6 +42,11 @@ def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: 
             continue
         on_host = source not in meta.spec
         call = call_text(node, {source: "weight" if on_host else ON_DEVICE})
+        laid_out = only_user(node)
+        if laid_out is not None and meta.path.get(laid_out, "") == "ttnn.to_layout":  # is part of how it is prepared
+            call = call_text(laid_out, {node: call})
+            laid_out.replace_all_uses_with(node, propagate_meta=False)
+            graph.erase_node(laid_out)
         if (source, call) not in made:
             raw = values[source].tensor
             tensor = evaluate(call, ttnn, handle, raw) if on_host else raw  # which was filled in place

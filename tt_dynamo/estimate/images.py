@@ -1,4 +1,4 @@
-"""Device time of convolutions and pools of images [1, 1, batch * height * width, channels]."""
+"""Device time of convolutions and pools of images [1, 1, batch * height * width, channels], and of volumes."""
 
 import math
 from collections.abc import Mapping
@@ -43,6 +43,41 @@ def convolution(call: Call, chip: Chip) -> Cost:
         products=out.rows * out.columns * depth,
         fidelity=fidelity,
         dram_bytes=moved_bytes((x, out)) + weights,
+        overlap=1.0,
+    )
+
+
+def convolution_of_volumes(call: Call, chip: Chip) -> Cost:
+    """A product of gathered voxels and weights [kernel * in, out], rows in and out.
+
+    Cores share the blocks that `Conv3dConfig` tells: of channels in, whose sums are added up, of channels out, and of
+    voxels, which fill up whole tiles. Not calibrated.
+    """
+    k, (x, weight), out = chip.k, call.inputs[:2], call.outputs[0]
+    fidelity, *_ = fidelity_of(call.options)
+    names = ("C_in_block", "C_out_block", "T_out_block", "H_out_block", "W_out_block")
+    channels, columns, *box = (getattr(call.options.get("config"), name, 0) for name in names)
+    box = [part or 1 for part in box]
+    of_input = max(1, x.shape[-1] // (channels or x.shape[-1]))
+    columns = ceil_div(columns or out.shape[-1], TILE)
+    *batch, frames, height, width, _ = (1, *out.shape)
+    boxes = math.prod(batch) * math.prod(map(ceil_div, (frames, height, width), box))
+    blocks = boxes * of_input * ceil_div(out.columns, columns)
+    rows, depth = ceil_div(math.prod(box), TILE), ceil_div(weight.shape[0], TILE * of_input)
+    per_core = ceil_div(blocks, chip.cores) * rows * depth
+    cores = min(chip.cores, blocks)
+    weights = depth * columns * weight.tile_bytes * cores  # each core reads its own
+    p = chip.tile_product(fidelity, x.tile_bytes, weight.tile_bytes)
+    dram_bytes = moved_bytes((x, out)) + weights
+    return chip.cost(
+        "convolution",
+        compute=per_core * columns * p,
+        l1=chip.cycles(per_core * k.gather_pixels_cycles),
+        dram=dram_bytes / k.row_gbs,
+        dispatch=chip.cycles(k.convolution_start_cycles),
+        products=out.columns * ceil_div(math.prod(out.shape[:-1]), TILE) * depth * of_input,
+        fidelity=fidelity,
+        dram_bytes=dram_bytes,
         overlap=1.0,
     )
 

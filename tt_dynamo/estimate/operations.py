@@ -61,6 +61,7 @@ _NAMES: dict[Formula, str] = {
     kernels.prefix_scan: "experimental.prefix_scan",
     kernels.scan_rows: "argmax gather scatter",
     images.convolution: "conv2d conv1d conv_transpose2d",
+    images.convolution_of_volumes: "experimental.conv3d",
     images.pool: "max_pool2d avg_pool2d",
     images.upsample: "upsample",
     kernels.collective: (
@@ -70,7 +71,7 @@ _NAMES: dict[Formula, str] = {
     # Transfers are counted by their bytes; weights are prepared once, and empty tensors hold nothing.
     kernels.nothing: (
         "from_torch to_torch to_device from_device deallocate empty prepare_conv_weights prepare_conv_bias "
-        "prepare_conv_transpose2d_weights prepare_conv_transpose2d_bias"
+        "prepare_conv_transpose2d_weights prepare_conv_transpose2d_bias experimental.prepare_conv3d_weights"
     ),
 }
 

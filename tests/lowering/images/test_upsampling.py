@@ -61,7 +61,6 @@ def test_sizes_may_change_between_calls():
 
 
 STAYING = {
-    "upsample_trilinear3d": (resized(size=(7, 3, 5), mode="trilinear"), IMAGE[None]),
     "upsample_bilinear2d": (resized(scale_factor=2, mode="bilinear"), IMAGE.double()),
     "upsample_nearest2d": (resized(scale_factor=2), IMAGE.double()),
 }

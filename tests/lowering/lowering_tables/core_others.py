@@ -35,6 +35,7 @@ BILINEAR = (
     "reshape subtract reshape permute multiply permute reshape add subtract reshape permute multiply permute reshape "
     "add reshape permute"
 )
+POOLED_VOLUME = "reshape permute reshape avg_pool2d avg_pool2d to_memory_config reshape permute reshape"
 
 CORE = [
     Core("div.Tensor_mode", lambda make: (*two(make), {"rounding_mode": "floor"}), "divide floor typecast subtract add",
@@ -151,15 +152,15 @@ CORE = [
         True, None), "reshape to_layout matmul linear reshape", None, None, others={torch.int64:
         Host((*NO_PRODUCT.reasons, "torch.ops.aten.mm.default has no lowering to TTNN"),
         calls="reshape reshape reshape reshape")}),
-    Core("avg_pool3d.default", lambda make: (make(1, 2, 4, 4, 4), [2, 2, 2]), IMPOSSIBLE, None, None,
-        others={torch.bfloat16: None, torch.int64: IMPOSSIBLE}),
+    Core("avg_pool3d.default", lambda make: (make(1, 2, 4, 4, 4), [2, 2, 2]), POOLED_VOLUME, None, None,
+        others={torch.bfloat16: None, torch.int64: NO_LOWERING}),
     Core("adaptive_avg_pool1d.default", lambda make: (make(1, 32, 8), [2]), "reshape permute avg_pool2d "
         "to_memory_config permute reshape", None, None),
     Core("_adaptive_avg_pool2d.default", lambda make: (image(make), [2, 2]), "permute reshape avg_pool2d "
         "to_memory_config reshape permute", None, None),
     Core("_adaptive_avg_pool2d_backward.default", lambda make: (make(1, 32, 2, 2), image(make)),
         "reshape to_layout matmul linear reshape", None, None),
-    Core("_adaptive_avg_pool3d.default", lambda make: (make(1, 2, 4, 4, 4), [2, 2, 2]), IMPOSSIBLE, None, None),
+    Core("_adaptive_avg_pool3d.default", lambda make: (make(1, 2, 4, 4, 4), [2, 2, 2]), POOLED_VOLUME, None, None),
     Core("max_pool2d_with_indices.default", lambda make: (image(make), [2, 2]), IMPOSSIBLE, IMPOSSIBLE, None),
     Core("max_pool2d_with_indices_backward.default", lambda make: (make(1, 32, 4, 4), image(make), [2, 2], [2, 2], [0,
         0], [1, 1], False, index(1, 32, 4, 4, rows=64)), NO_LOWERING, None, None),

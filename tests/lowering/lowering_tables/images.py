@@ -79,12 +79,6 @@ INDEXED = {
     "alone": lambda x: F.max_pool2d(x, 2, return_indices=True)[1],
     "of an adaptive pool": lambda x: F.adaptive_max_pool2d(x, (3, 11), return_indices=True),
 }
-VOLUMES = {
-    "avg_pool3d": lambda x: F.avg_pool3d(x, 2, padding=1),
-    "max_pool3d_with_indices": lambda x: F.max_pool3d(x, 2),
-    "_adaptive_avg_pool3d": lambda x: F.adaptive_avg_pool3d(x, (1, 3, 5)),
-    "adaptive_max_pool3d": lambda x: F.adaptive_max_pool3d(x, (1, 3, 5)),
-}
 PICKED = [
     {"size": (5, 20)}, {"size": (4, 4)}, {"scale_factor": 1.5}, {"scale_factor": 0.4},
     {"scale_factor": 1.7, "recompute_scale_factor": True}, {"size": (18, 20)},
@@ -175,7 +169,6 @@ ROWS = [
     Row("convolution: weights that are moved", lambda x, w, b: F.conv1d(x, w.mT, b),
         (SIGNAL, random(10, 3, 6), random(10)), "permute reshape prepare_conv_weights prepare_conv_bias conv2d "
         "to_memory_config reshape permute", cancels=True),
-    convolved("of a volume", nn.Conv3d(3, 4, 2), random(2, 3, 4, 5, 6), "", reasons=("3 dimensions",), roundings=2),
     convolved("of float64", nn.Conv2d(6, 10, 3).double(), IMAGE.double(), "", reasons=("float64",), roundings=2),
     convolved("of many groups", nn.Conv2d(4160, 4160, 1, groups=4160), random(2, 4160, 2, 2), "",
         reasons=("49793",), roundings=2),
@@ -229,7 +222,6 @@ ROWS = [
         Row(f"max_pool2d_with_indices: {name}", pool, IMAGE.round(), "", ("equal maxima",), roundings=2)
         for name, pool in INDEXED.items()
     ),
-    *(Row(name, pool, IMAGE, "", ("three dimensions",), roundings=2) for name, pool in VOLUMES.items()),
     Row("adaptive_max_pool2d: windows of different sizes", bind(F.adaptive_max_pool2d, (2, 7)), IMAGE, "",
         ("equal maxima",), roundings=2),
     Row("max_pool2d: integers", bind(F.max_pool2d, 2), (IMAGE * 1e7).long(), "", ("equal maxima",)),

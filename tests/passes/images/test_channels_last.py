@@ -83,8 +83,8 @@ def test_a_padded_image_that_something_else_reads_stays():
 
 
 STAYING = {
-    "volumes": (nn.Conv3d(2, 3, 2), random(1, 2, 3, 4, 5)),
-    "pools of volumes": (nn.MaxPool3d(2), random(1, 2, 4, 4, 4)),
+    "transposed convolutions of volumes": (nn.ConvTranspose3d(2, 3, 2), random(1, 2, 3, 4, 5)),
+    "windows of volumes that differ": (nn.AdaptiveMaxPool3d(2), random(1, 2, 3, 4, 4)),
     "indices": (lambda x: F.max_pool2d(x, 2, return_indices=True), IMAGE),
     "indices alone": (lambda x: F.max_pool2d(x, 2, return_indices=True)[1], IMAGE),
     "windows of different sizes": (nn.AdaptiveMaxPool2d((2, 7)), IMAGE),

@@ -80,7 +80,6 @@ def test_pools_of_windows_of_different_sizes_are_weighed():
 @pytest.mark.parametrize(
     "model, x, target",
     [
-        (resized(size=(4, 4, 4), mode="trilinear"), IMAGE[None], aten.upsample_trilinear3d.vec),
         (resized(scale_factor=2, mode="bilinear"), IMAGE.double(), aten.upsample_bilinear2d.vec),
         (resized(scale_factor=2), IMAGE.double(), aten.upsample_nearest2d.vec),
     ],

@@ -13,3 +13,4 @@ from tt_dynamo.ir.operators.image import *
 from tt_dynamo.ir.operators.index import *
 from tt_dynamo.ir.operators.linear import *
 from tt_dynamo.ir.operators.recurrence import *
+from tt_dynamo.ir.operators.volume import *

@@ -1,0 +1,70 @@
+"""Convolutions, pools and resizing of volumes."""
+
+import torch.nn.functional as F
+from compiled import random, rounded
+from torch import nn
+
+from .row import Row
+
+VOLUME = random(2, 6, 4, 5, 7)
+CONV3D, CONV2D, MAX_POOL2D, AVG_POOL2D = (
+    "permute reshape reshape pad experimental.conv3d reshape slice reshape permute",
+    *(f"permute reshape {call} to_memory_config reshape permute" for call in ("conv2d", "max_pool2d", "avg_pool2d")),
+)
+TWO = {
+    calls: calls.replace(name, f"{name} {name}")
+    for calls, name in ((MAX_POOL2D, "max_pool2d"), (AVG_POOL2D, "avg_pool2d"))
+}
+
+CONVOLUTIONS = {
+    "of all dimensions": (nn.Conv3d(6, 10, 3, padding=1), CONV3D),
+    "of dimensions apart": (nn.Conv3d(6, 10, (2, 3, 1), (2, 1, 2), (1, 0, 2), (1, 2, 1)), CONV3D),
+    "of whole tiles of channels": (nn.Conv3d(6, 32, 2, bias=False), CONV3D.replace("slice ", "")),
+    "in groups": (nn.Conv3d(6, 32, 2, groups=2), CONV3D.replace("slice ", "")),
+    "of each frame": (nn.Conv3d(6, 10, (1, 3, 3), (1, 2, 1), (0, 1, 2)), CONV2D),
+    "of frames alone": (nn.Conv3d(6, 10, (3, 1, 1), (2, 1, 1), (1, 0, 0)), CONV2D),
+    "of each voxel": (nn.Conv3d(6, 10, 1), "permute reshape conv2d reshape permute"),
+    "of frames before, as of video": (
+        nn.Sequential(nn.ZeroPad3d((1, 1, 1, 1, 2, 0)), nn.Conv3d(6, 10, 3)),
+        CONV3D,
+    ),
+    "of frames alone before": (nn.Sequential(nn.ZeroPad3d((0, 0, 0, 0, 2, 0)), nn.Conv3d(6, 10, (3, 1, 1))), CONV2D),
+}
+POOLS = {
+    "max_pool3d_with_indices: touching windows": (nn.MaxPool3d(2), TWO[MAX_POOL2D]),
+    "max_pool3d_with_indices: windows that leave": (nn.MaxPool3d((2, 3, 2), 2, 1, ceil_mode=True), TWO[MAX_POOL2D]),
+    "max_pool3d_with_indices: dilation": (nn.MaxPool3d(2, 1, dilation=(3, 2, 1)), TWO[MAX_POOL2D]),
+    "max_pool3d_with_indices: of each frame": (nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)), MAX_POOL2D),
+    "max_pool3d_with_indices: of frames": (nn.MaxPool3d((2, 1, 1)), MAX_POOL2D),
+    "max_pool3d_with_indices: no batch": (lambda x: F.max_pool3d(x[0], 2), TWO[MAX_POOL2D]),
+    "adaptive_max_pool3d": (nn.AdaptiveMaxPool3d((2, 5, 1)), TWO[MAX_POOL2D]),
+    "avg_pool3d: touching windows": (nn.AvgPool3d(2), TWO[AVG_POOL2D]),
+    "avg_pool3d: padding not counted": (nn.AvgPool3d(3, 2, 1, True, False), TWO[AVG_POOL2D]),
+    "avg_pool3d: a divisor of its own": (nn.AvgPool3d(2, divisor_override=3), TWO[AVG_POOL2D]),
+    "_adaptive_avg_pool3d": (nn.AdaptiveAvgPool3d((2, 5, 1)), TWO[AVG_POOL2D]),
+    "_adaptive_avg_pool3d: all": (nn.AdaptiveAvgPool3d(1), "mean"),
+    "_adaptive_avg_pool3d: windows that differ": (
+        nn.AdaptiveAvgPool3d((3, 2, 7)),
+        "matmul transpose reshape matmul transpose",
+    ),
+}
+STAYING = {
+    "max_pool3d_with_indices: and where": (nn.MaxPool3d(2, return_indices=True), "indices"),
+    "adaptive_max_pool3d: windows that differ": (nn.AdaptiveMaxPool3d((3, 2, 7)), "windows that differ"),
+    "convolution: of a volume in groups that fill no tiles": (rounded(nn.Conv3d(6, 10, 2, groups=2)), "3 dimensions"),
+    "convolution: of a volume, transposed": (rounded(nn.ConvTranspose3d(6, 10, 2)), "3 dimensions"),
+}
+
+ROWS = [
+    *(
+        Row(f"convolution: of a volume, {name}", rounded(layer), VOLUME, calls, cancels=True)
+        for name, (layer, calls) in CONVOLUTIONS.items()
+    ),
+    *(
+        Row(name, pool, VOLUME, calls, roundings=0 if "max" in name else 3, cancels="avg" in name)
+        for name, (pool, calls) in POOLS.items()
+    ),
+    *(Row(name, layer, VOLUME.round(), reasons=(reason,), roundings=2) for name, (layer, reason) in STAYING.items()),
+    Row("upsample_trilinear3d", nn.Upsample(scale_factor=2, mode="trilinear"), VOLUME,
+        "matmul matmul reshape matmul transpose", roundings=3, cancels=True),
+]  # fmt: skip
