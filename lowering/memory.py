@@ -186,9 +186,9 @@ def assigned(ttnn):
 def assigned_dtype(ttnn, x):
     """The keyword for the dtype of a call's result, where that of x, which it would have, is another.
 
-    A result is bfloat16 unless it was assigned a block float.
+    A result is bfloat16 unless it was assigned a block float, or float32.
     """
-    if ttnn.dtype is None and x.dtype != ttnn.bfloat8_b:
+    if ttnn.dtype is None and x.dtype not in (ttnn.bfloat8_b, ttnn.float32):
         return {}
     wanted = getattr(ttnn, ttnn.dtype or "bfloat16")
     return {} if x.dtype == wanted else {"dtype": wanted}

@@ -17,13 +17,13 @@ _REASONS: dict[str, tuple[Any, ...]] = {
         aten._local_scalar_dense.default, aten.sym_size.int, aten.sym_stride.int, aten.sym_storage_offset.default,
         aten.sym_numel.default, aten.sym_is_contiguous.default,
     ),
-    "is a Fourier transform, which TTNN has not": (aten._fft_r2c.default, aten._fft_c2r.default),
+    "is a Fourier transform of complex numbers, which TTNN has not": (aten._fft_r2c.default, aten._fft_c2r.default),
     "has indices or windows that TTNN's has not: windows are of one size there, and which of several equal maxima an "
     "index names is torch's own choice": (aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default),
     "has windows that differ, or indices, which TTNN's pools have not": (
         aten.adaptive_max_pool3d.default, aten.max_pool3d_with_indices.default,
     ),
-    "stays on the host: bfloat16 holds positions in an image to 8 bits only": (
+    "interpolates, or continues an image, in ways that TTNN's grid_sample has not: it is bilinear, with zeros around": (
         aten.grid_sampler_2d.default, aten.grid_sampler_3d.default,
     ),
     "stays on the host: bfloat16 takes a probability of 0.999 for 1, whose logarithm is infinite; use "

@@ -18,6 +18,7 @@ from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.experts import fuse_experts
+from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.linears import split_linears
@@ -99,6 +100,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
     ),
     "fuse": (
         Step(split_modulations),
+        Step(fuse_fourier),
         Step(fuse_rotary),
         Step(rotary_tables, {cache_writes_in_place: "caches say how long tables are"}, required=True, for_values=True),
         Step(fuse_rms_norm),

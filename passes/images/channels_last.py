@@ -30,7 +30,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.images import pointwise, volumes
+from tt_dynamo.passes.images import pointwise, sampling, volumes
 from tt_dynamo.passes.images.writer import Flat, ImageWriter, pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import FLOATS, arguments
@@ -185,6 +185,7 @@ RULES: dict[Any, Callable[..., Node | None]] = {
     aten.adaptive_max_pool3d.default: partial(volumes.adaptive_pool, of=operators.max_pool2d),
     aten.upsample_trilinear3d.vec: volumes.weighted,
     aten.upsample_trilinear3d.default: volumes.weighted,
+    aten.grid_sampler_2d.default: sampling.grid_sampler,
     **{overload: rule for packet, rule in RESIZED.items() for overload in (packet.vec, packet.default)},
     **pointwise.RULES,
 }

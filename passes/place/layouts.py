@@ -86,6 +86,8 @@ def _convert(node: Node, sides: Sides, needs: Needs) -> bool:
         with node.graph.inserting_after(node):
             converted = emit(node, operators.to_layout, node, other)
         _note(converted, sides, spec.dtype, other)
+        if node in meta.dtype:
+            meta.dtype.set(converted, meta.dtype(node))
         for user in readers:
             user.replace_input_with(node, converted)
     return bool(readers)

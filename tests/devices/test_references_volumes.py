@@ -1,4 +1,4 @@
-"""Operations on volumes, against torch: shape, dtype and values."""
+"""Operations on volumes and on images between their pixels, against torch: shape, dtype and values."""
 
 from typing import Any
 
@@ -42,3 +42,17 @@ def test_prepared_weights_fill_up_their_channels_with_zeros(ttnn: Any, emulated:
     )
     rows = prepared.value.reshape(2, 16, 32)
     assert torch.equal(rows[:, :3], weight[:, :, 0, :, 0].permute(2, 1, 0)) and not rows[:, 3:].any()
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_grid_sample_at_positions_of_float32(
+    ttnn: Any, emulated: Any, upload: Any, random: Any, align_corners: bool
+) -> None:
+    image, grid = random(2, 32, 4, 300), torch.rand(2, 3, 5, 2) * 2.2 - 1.1
+    found = emulated.grid_sample(
+        upload(image.permute(0, 2, 3, 1), layout=ttnn.ROW_MAJOR_LAYOUT),
+        upload(grid, dtype=ttnn.float32, layout=ttnn.ROW_MAJOR_LAYOUT),
+        align_corners=align_corners,
+    )
+    expected = functional.grid_sample(image, grid, align_corners=align_corners).permute(0, 2, 3, 1)
+    torch.testing.assert_close(found.value, expected, rtol=1 / 256, atol=1e-5)

@@ -37,6 +37,7 @@ from tt_dynamo.ir.graph import (
     compute_nodes,
     constant_nodes,
     copy_graph,
+    dtype_of,
     is_call,
     is_parameter,
     shape_of,
@@ -54,6 +55,7 @@ from tt_dynamo.passes.place.deallocations import insert_deallocations
 from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.memory import assign_memory
 from tt_dynamo.passes.place.place import MOVES, place
+from tt_dynamo.passes.place.positions import FLOAT32, keep_positions, reads_exactly
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
 from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
 from tt_dynamo.report.tunings import Tuned
@@ -221,6 +223,7 @@ class Compiler:
         graph = self.decisions.copied(self.module.graph)
         may_choose = self.options.placement != "device"
         sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph)), may_choose)
+        keep_positions(graph, sides, self.decisions.refuses_dtype)
         assign_layouts(graph, sides, gives, self._needs)
         self._set_weight_dtypes(graph)
         keep_states(graph, sides)
@@ -258,6 +261,8 @@ class Compiler:
             return layout, dtype  # TTNN lays it out in its dtype, of bfloat16
         if node.target in operators.CACHE_WRITES and operand is node.args[0]:
             return layout, self.options.cache_dtype
+        if dtype is None and reads_exactly(node) and dtype_of(operand).is_floating_point:
+            return layout, FLOAT32
         return layout, self.decisions.weight_dtype(node, operand) or dtype
 
     def _set_weight_dtypes(self, graph: Graph) -> None:

@@ -63,7 +63,7 @@ _NAMES: dict[Formula, str] = {
     images.convolution: "conv2d conv1d conv_transpose2d",
     images.convolution_of_volumes: "experimental.conv3d",
     images.pool: "max_pool2d avg_pool2d",
-    images.upsample: "upsample",
+    images.upsample: "upsample grid_sample",
     kernels.collective: (
         "all_gather all_reduce reduce_scatter experimental.all_gather_async experimental.all_reduce_async "
         "experimental.reduce_scatter_minimal_async mesh_partition"

@@ -40,7 +40,7 @@ class Fact(Generic[T]):
 spec = Fact[Spec]("ttnn", "What a tensor is on the device.")
 layout = Fact[str]("layout", "The layout of what a node gives there, of all its results where there are several.")
 memory = Fact[Blocks | Columns | Interleaved]("memory", "Where in L1 its result is to lie.")
-dtype = Fact[str]("dtype", "The block float that its result is to have there, which else is bfloat16.")
+dtype = Fact[str]("dtype", "The block float, or float32, that its result is to have there, which else is bfloat16.")
 weight_dtype = Fact[str]("weight_dtype", "Of a convolution: the dtype in which TTNN lays out its weight.")
 # Of the placeholders of an ATen graph: which input of the model each is.
 parameter = Fact[bool]("parameter", "Whether it is a parameter, or a buffer that the graph does not write.")

@@ -257,6 +257,4 @@ ROWS = [
     Row("upsample: the module", nn.Upsample(scale_factor=2), IMAGE, REPEATED, roundings=0),
     Row("upsample: the name of the operand", lambda x: F.interpolate(input=x, scale_factor=2), IMAGE, REPEATED,
         roundings=0),
-    Row("grid_sampler_2d", lambda x, grid: F.grid_sample(x, grid, align_corners=False),
-        (IMAGE, random(2, 4, 5, 2).clamp(-1, 1)), "", ("bfloat16",), roundings=2),
 ]  # fmt: skip

@@ -1,10 +1,11 @@
-"""Convolutions, pools and resizing of volumes."""
+"""Convolutions, pools and resizing of volumes, images read between their pixels, and transforms that are products."""
 
+import torch
 import torch.nn.functional as F
 from compiled import random, rounded
 from torch import nn
 
-from .row import Row
+from .row import Row, bind
 
 VOLUME = random(2, 6, 4, 5, 7)
 CONV3D, CONV2D, MAX_POOL2D, AVG_POOL2D = (
@@ -54,6 +55,27 @@ STAYING = {
     "convolution: of a volume in groups that fill no tiles": (rounded(nn.Conv3d(6, 10, 2, groups=2)), "3 dimensions"),
     "convolution: of a volume, transposed": (rounded(nn.ConvTranspose3d(6, 10, 2)), "3 dimensions"),
 }
+IMAGE, GRID = random(2, 32, 9, 11), random(2, 4, 5, 2).float().clamp(-1.2, 1.2)
+WIDE, POSITIONS = random(1, 32, 4, 500), torch.rand(1, 3, 40, 2, generator=torch.Generator().manual_seed(0))
+SHIFTS = random(1, 3, 40, 2)
+ONE_CHANNEL = (
+    "reshape permute slice to_layout multiply add subtract abs rsub relu typecast slice to_layout multiply add "
+    "subtract abs rsub relu typecast reshape to_layout matmul multiply sum to_layout reshape"
+)
+SAMPLED = "permute reshape reshape grid_sample reshape reshape permute"
+PADDED = SAMPLED.replace("grid_sample", "pad grid_sample slice")
+OTHERS = {
+    "the nearest pixel": {"mode": "nearest"},
+    "cubic": {"mode": "bicubic"},
+    "a border that goes on": {"padding_mode": "border"},
+    "a border that mirrors": {"padding_mode": "reflection"},
+}
+
+
+def shifted(image: torch.Tensor, positions: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:
+    """As deformable attention moves its references by offsets in pixels."""
+    return F.grid_sample(image, (positions + shifts * 2 / torch.tensor([500.0, 4.0])) * 2 - 1, align_corners=False)
+
 
 ROWS = [
     *(
@@ -67,4 +89,23 @@ ROWS = [
     *(Row(name, layer, VOLUME.round(), reasons=(reason,), roundings=2) for name, (layer, reason) in STAYING.items()),
     Row("upsample_trilinear3d", nn.Upsample(scale_factor=2, mode="trilinear"), VOLUME,
         "matmul matmul reshape matmul transpose", roundings=3, cancels=True),
+    *(
+        Row(f"grid_sampler_2d: {channels} channels, corners {corners}", bind(F.grid_sample, align_corners=corners),
+            (IMAGE[:, :channels].contiguous(), GRID), calls, roundings=3, cancels=True)
+        for corners in (False, True)
+        for channels, calls in {32: SAMPLED, 20: PADDED, 1: ONE_CHANNEL}.items()
+    ),
+    Row("grid_sampler_2d: positions of float32 on the device", shifted, (WIDE, POSITIONS, SHIFTS),
+        f"multiply divide add multiply subtract to_layout {SAMPLED}", cancels=True),
+    *(
+        Row(f"grid_sampler_2d: {name}", bind(F.grid_sample, align_corners=True, **options), (IMAGE, GRID), "",
+            ("bilinear, with zeros around",), roundings=2)
+        for name, options in OTHERS.items()
+    ),
+    Row("_fft_c2c: the real part", lambda x: torch.fft.fftn(x.relu(), dim=(1, 2)).real, random(2, 5, 6),
+        "relu matmul matmul matmul matmul subtract", roundings=4, cancels=True),
+    Row("_fft_c2c: the imaginary part", lambda x: torch.fft.fftn(x.relu(), dim=(1, 2), norm="ortho").imag,
+        random(2, 5, 6), "relu matmul matmul matmul matmul add neg", roundings=4, cancels=True),
+    Row("_fft_r2c", lambda x: torch.view_as_real(torch.fft.rfft(x.relu())), random(2, 5, 6),
+        "relu matmul matmul neg reshape reshape concat", roundings=3, cancels=True),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Values of TTNN's operations on volumes; see `references.py`."""
+"""Values of TTNN's operations on volumes, and on images read between their pixels; see `references.py`."""
 
 from functools import partial
 
@@ -35,3 +35,11 @@ def conv3d(
     convolve = partial(functional.conv3d, stride=stride, padding=padding, dilation=dilation)
     output = engine.product(input_tensor.permute(0, 4, 1, 2, 3), weight, convolve).permute(0, 2, 3, 4, 1)
     return output if bias_tensor is None else output + bias_tensor.reshape(-1)
+
+
+# TTNN's golden rounds positions to bfloat16.
+@reference("ttnn.grid_sample")
+def grid_sample(x, grid, *, align_corners=False):
+    """x [batch, height, width, channels] at grid [batch, new height, new width, (column, row)], from -1 to 1."""
+    sampled = functional.grid_sample(x.permute(0, 3, 1, 2), grid, "bilinear", "zeros", align_corners)
+    return sampled.permute(0, 2, 3, 1)

@@ -97,6 +97,15 @@ def group_norm(x, image, groups, eps):
     return to_flat(F.group_norm(to_nchw(x, image), groups, eps=eps))
 
 
+@define("Tensor x, Tensor grid, Tensor rows, Tensor columns, int[] image, bool align_corners", FUSED)
+def grid_sample(x, grid, rows, columns, image, align_corners):
+    """x between its pixels at grid [batch, height, width, (column, row)], from -1 to 1, with zeros around the image.
+
+    rows [height, 1], columns [width, 1]: the numbers of the image's rows and columns.
+    """
+    return to_flat(F.grid_sample(to_nchw(x, image), grid, "bilinear", "zeros", align_corners))
+
+
 @define("Tensor x, Tensor? rows, Tensor? columns", FUSED)
 def resample(x, rows, columns):
     """x [..., height, width] -> rowsᵀ x columns, with rows [height, new height] and columns [width, new width].
@@ -153,7 +162,14 @@ def folding_cores(planes: int, cores: int) -> int:
 
 
 # What those parts of a fused operation are that are still the whole of it, by its name in ATen.
-WHOLE = frozenset({aten.convolution.default, aten.max_pool2d_with_indices.default, aten.avg_pool2d.default})
+WHOLE = frozenset(
+    {
+        aten.grid_sampler_2d.default,
+        aten.convolution.default,
+        aten.max_pool2d_with_indices.default,
+        aten.avg_pool2d.default,
+    }
+)
 
 
 def can_be_block_sharded(node: Node) -> bool:
