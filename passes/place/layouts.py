@@ -63,9 +63,9 @@ def _specialize(crossing: Node, sides: Sides, needs: Needs) -> None:
     for user in _device_readers(crossing, sides):
         layout, dtype = needs(user, crossing)
         wanted.setdefault((dtype or usual, layout), []).append(user)
-    if (usual, "any") in wanted:
-        users = wanted.pop((usual, "any"))
-        settled = next((key for key in wanted if key[0] == usual), (usual, "ROW_MAJOR"))
+    for dtype in [dtype for dtype, layout in wanted if layout == "any"]:
+        users = wanted.pop((dtype, "any"))
+        settled = next((key for key in wanted if key[0] == dtype), (dtype, "ROW_MAJOR"))
         wanted.setdefault(settled, []).extend(users)
     for (dtype, layout), users in wanted.items():
         with crossing.graph.inserting_before(crossing):

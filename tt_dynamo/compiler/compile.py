@@ -41,6 +41,7 @@ from tt_dynamo.ir.graph import (
     is_call,
     is_parameter,
     shape_of,
+    values_of,
 )
 from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
@@ -242,7 +243,7 @@ class Compiler:
         """Whether the device may be asked about a node; notes why not."""
         if self.decisions.is_on_host(node):
             return False
-        is_integer_math = node in host_work.integer_math and node.meta["val"].dtype != torch.bool
+        is_integer_math = node in host_work.integer_math and values_of(node)[0].dtype != torch.bool
         if (is_integer_math or node in host_work.positions) and self.options.placement != "device":
             return False  # a few bytes stay on the host, in the dtype that the reader wants, and positions exact
         reason = impossible(node)

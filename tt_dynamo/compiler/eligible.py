@@ -115,8 +115,10 @@ def _host_integer_math(graph: Graph, positions: set[Node]) -> set[Node]:
     ending = _ending_in_integers(graph) | positions
     found = set(positions)
     for node in graph.nodes:
-        if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
-            continue  # several results are no arithmetic, and a Python number never goes up
+        if node.op != "call_function" or not values_of(node):
+            continue  # a Python number never goes up
+        if not isinstance(node.meta["val"], torch.Tensor) and find_lowering(node.target) is not None:
+            continue  # several results are no arithmetic, unless the host alone has them, as running extremes
         operands = node.all_input_nodes
         if not all(n in found or n.op in ("placeholder", "get_attr", "call_module") for n in operands):
             continue

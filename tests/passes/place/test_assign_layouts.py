@@ -22,6 +22,7 @@ NEEDS = {
     aten.permute.default: ("any", None),
     aten.split.Tensor: ("any", None),
     aten.embedding.default: ("ROW_MAJOR", None),
+    aten.sigmoid.default: ("any", "float32"),
 }
 
 
@@ -91,6 +92,11 @@ def test_ids_that_are_looked_up_and_compared_arrive_in_both_dtypes_once():
 
     graph, _ = assigned(Module(parameter(10, 8), forward=forward), torch.tensor([1, 2]))
     assert {("uint32", "ROW_MAJOR"), ("int32", "TILE")} <= set(arrivals(graph))
+
+
+def test_a_reader_of_another_dtype_and_any_layout_has_rows_of_that_dtype():
+    graph, _ = assigned(lambda x: torch.sigmoid(x) + torch.relu(x), random(4, 8))
+    assert sorted(arrivals(graph)) == [("bfloat16", "TILE"), ("float32", "ROW_MAJOR")]
 
 
 def test_a_reader_of_any_layout_takes_the_one_that_another_needs():
