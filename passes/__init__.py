@@ -43,6 +43,7 @@ from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
 from tt_dynamo.passes.normalize.rankings import index_by_rankings
+from tt_dynamo.passes.row_orders import order_rows
 from tt_dynamo.passes.rows import sink_rank3_reshapes
 
 Pass = Callable[[Graph, Context], int]
@@ -81,6 +82,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(masked_writes_to_where, required=True),
         Step(promote_operands, required=True, for_values=True),
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
+        Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
     ),
     "images": (
         Step(fold_batch_norm),

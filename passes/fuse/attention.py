@@ -27,6 +27,7 @@ from tt_dynamo.passes.fuse.additive_masks import share_masks
 from tt_dynamo.passes.fuse.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
 from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_number, variable
+from tt_dynamo.passes.rows import LIMIT
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
 SOFTMAXES = (aten.softmax.int, aten._safe_softmax.default)
@@ -208,7 +209,27 @@ def _masked(scores: Scores, node: Node, mask: Node) -> Scores | None:
     have, rank = shape_of(mask), len(shape_of(node))
     if not 2 <= len(have) <= rank:
         return None
+    if rank > 4:
+        folded = _folded(node, mask, scores.leading)
+        return folded and scores._replace(masks=(*scores.masks, folded))
     return scores._replace(masks=(*scores.masks, _reshaped(mask, [*[1] * (rank - len(have)), *have])))
+
+
+def _folded(node: Node, mask: Node, leading: tuple[int, ...] | None) -> Node | None:
+    """A mask of scores [batch, windows, heads, m, n] as one of [batch * windows, heads, m, n], as attention has them.
+
+    Windows have masks of their own, so that one for every window of the batch is written; None of too many numbers.
+    """
+    parts = shape_of(node)[:-2]
+    if leading is None or math.prod(parts[:-1]) != leading[0] or parts[-1] != leading[1]:
+        return None
+    have = [1] * (len(parts) - len(shape_of(mask)[:-2])) + list(shape_of(mask))
+    if set(have[:-3]) == {1}:
+        return _reshaped(mask, have[-4:])
+    if leading[0] * math.prod(have[-3:]) > LIMIT:
+        return None
+    whole = emit(node, aten.expand.default, _reshaped(mask, have), [*parts[:-1], *have[-3:]])
+    return emit(node, aten.reshape.default, whole, [leading[0], *have[-3:]])
 
 
 def _filled(scores: Scores, node: Node, condition: Node, number: Node) -> Scores | None:

@@ -14,6 +14,7 @@ negative ones and decides between writes to one place. A write is a lookup in th
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +33,10 @@ PADS = [f"{kind}_pad{rank}d" for kind in ("reflection", "replication") for rank 
 # What moves elements to positions that its arguments alone say, and is worth a lookup.
 ROW_MOVES = tuple(getattr(aten, name).default for name in (*PADS, "roll", "flip", "unfold", "diagonal", "im2col"))
 # What may come before or after them in the same lookup.
-ALONGSIDE = (*ROW_MOVES, *RESHAPES, *VIEWS, aten.transpose.int, aten.clone.default)
+COPIES = (aten.clone.default, aten.alias.default)
+ALONGSIDE = (*ROW_MOVES, *RESHAPES, *VIEWS, aten.transpose.int, *COPIES)
 INDEXING = (aten.index.Tensor, aten._unsafe_index.Tensor, aten.index_select.default, aten.take.default)
+PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.scaled_dot_product_attention.default, operator.getitem)
 
 READS, WRITES = Rules(), Rules()
 
@@ -56,6 +59,35 @@ def _join(node: Node) -> Node | None:
         return None
     rows, moved = literal_value(found.args[1]), _row_numbers(node)
     return None if rows is None or moved is None else _looked_up(node, found.args[0], rows.reshape(-1)[moved])
+
+
+@READS.on(aten.permute.default, aten.transpose.int)
+def _window(node: Node) -> Node | None:
+    """Rows of an image that become those of its windows, or of windows those of an image: parts of height and width.
+
+    Not heads, which are parts of a row in a reshape before, or come out of a product and become parts of one.
+    """
+    shape = shape_of(node)
+    if len(shape) < 5 or not movable(node):
+        return None
+    source = _behind_copies(node.args[0])
+    before = _behind_copies(source.args[0]) if is_call(source, *RESHAPES) else source
+    is_split = before is not source and shape_of(before)[-1] > shape[-1]
+    behind = [user for user in node.users if is_call(user, *COPIES)] or [node]
+    readers = [user for at in behind for user in at.users if is_call(user, *RESHAPES)]
+    is_merged = any(shape_of(user)[-1:] != shape[-1:] for user in readers)
+    if is_split or (is_merged and (before is source or is_call(before, *PRODUCTS))):
+        return None
+    rows = _row_numbers(node)
+    if rows is None or torch.equal(rows.reshape(-1), torch.arange(rows.numel())):
+        return None
+    return _looked_up(node, node.args[0], rows)
+
+
+def _behind_copies(node: Node) -> Node:
+    while is_call(node, *COPIES):
+        node = node.args[0]
+    return node
 
 
 @READS.on(aten.index.Tensor, aten.index_select.default)
