@@ -6,7 +6,7 @@ After    out = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 Only where the softmax runs over the keys and nothing else reads the scores. The scale may stand before the product as
 well, on either side: matmul(q * scale, ...). Between product and softmax scores may go through, in this order:
 
-    scale     scores * s   scores / s   baddbmm(mask, q, k, alpha=s)
+    scale     scores * s   scores / s   baddbmm(mask, q, k, alpha=s)   scores * scale [heads, 1, 1], which q takes
     cap       cap * tanh(scores / cap), which gives capped_attention
     mask      scores + mask   where(allowed, scores, -inf)   where(forbidden, -inf, scores), several times
     nothing   a cast between floats, a reshape of the leading dimensions
@@ -26,7 +26,7 @@ from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, repl
 from tt_dynamo.passes.fuse.additive_masks import share_masks
 from tt_dynamo.passes.fuse.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
-from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_number, variable
+from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_node, is_number, variable
 from tt_dynamo.passes.rows import LIMIT
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
@@ -200,6 +200,16 @@ def _scaled(scores: Scores, node: Node, number: float) -> Scores | None:
     return scores._replace(scale=scores.scale * number, cap=cap)
 
 
+def _scaled_by_head(scores: Scores, node: Node, factor: Node) -> Scores | None:
+    """Scores times a number for each head, [heads, 1, 1], as cosine attention has them: the queries are multiplied."""
+    rank, shape = len(shape_of(node)), shape_of(factor)
+    if scores.masks or scores.cap is not None or len(shape_of(scores.query)) != rank or len(shape) > rank:
+        return None
+    if dtype_of(factor) != dtype_of(scores.query):
+        return None
+    return scores._replace(query=emit(node, aten.mul.Tensor, scores.query, factor))
+
+
 def _capped(scores: Scores, node: Node) -> Scores | None:
     """tanh(scores): capped at 1; what is multiplied later scales both."""
     return None if scores.masks or scores.cap is not None else scores._replace(cap=1.0)
@@ -243,12 +253,14 @@ def _filled(scores: Scores, node: Node, condition: Node, number: Node) -> Scores
 
 QUERY, KEYS, SCORES, MASK, CONDITION = (variable(name) for name in ("query", "keys", "scores", "mask", "condition"))
 NODE, NUMBER = variable("number"), variable("number", is_number)
+FACTOR = variable("factor", lambda value: is_node(value) and shape_of(value)[-2:] == (1, 1))
 TIMES = call(MUL, SCORES, NUMBER)
 OVER = call(DIV, SCORES, variable("number", lambda value: is_number(value) and value != 0))
 PRODUCT = call(PRODUCTS, QUERY, KEYS) | call(aten.baddbmm.default, MASK, QUERY, KEYS, alpha=NUMBER)
 STEPS: tuple[tuple[Pattern, Callable[..., Scores | None]], ...] = (
     (TIMES, _scaled),
     (OVER, lambda scores, node, number: _scaled(scores, node, 1.0 / number)),
+    (call(MUL, SCORES, FACTOR), _scaled_by_head),
     (call(aten.tanh.default, SCORES), _capped),
     (call(aten.add.Tensor, SCORES, MASK), _masked),
     (call(aten.where.self, CONDITION, NODE, SCORES) | call(aten.where.self, CONDITION, SCORES, NODE), _filled),

@@ -10,6 +10,9 @@ After    y = layer_norm(x, weight, bias, eps)
 Before   y = layer_norm(x) * (1 + scale) + shift
 After    y = layer_norm(x, 1 + scale, shift)      where scale and shift [1, 1, width] are the same for all rows
 
+Before   y = x / clamp_min(vector_norm(x, 2, -1, keepdim), eps)            that is, F.normalize
+After    y = rms_norm(x, 1 / sqrt(width), eps² / width)       the same but where the norm is about eps, within sqrt(2)
+
 Before   y = x * 0.5 * (1 + erf(x / sqrt(2)))      y = 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x ** 3)))
 After    y = gelu(x)                               y = gelu(x, approximate="tanh")
 
@@ -50,6 +53,9 @@ LAYER_NORM = (
     | call(MUL, CENTERED, DEVIATION)
     | call(aten.div.Tensor, CENTERED, call(aten.sqrt.default, call(ADD, VARIANCE, eps)))
 )
+LENGTH = call(aten.linalg_vector_norm.default, x, 2, variable("dims", rewrite.is_anything), True)
+LONGER = call((aten.clamp_min.default, aten.clamp.default), LENGTH, eps)
+NORMALIZED = call(aten.div.Tensor, x, call(aten.expand.default, LONGER, ANY) | LONGER)
 CUBIC = call(ADD, x, scaled(call(aten.pow.Tensor_Scalar, x, 3), 0.044715))
 EXACT = call(aten.erf.default, scaled(x, math.sqrt(0.5)))
 TANH = call(aten.tanh.default, scaled(CUBIC, math.sqrt(2 / math.pi)))
@@ -71,6 +77,15 @@ def _rms_norm(node: Node, x: Node, dims: list[int], eps: float, weight: Node | N
     y = emit(node, operators.rms_norm, flat(x), weight and flat(weight), float(eps))
     y = y if count == 1 else emit(node, aten.reshape.default, y, list(shape))
     return y if dtype_of(y) == dtype_of(node) else emit(node, aten._to_copy.default, y, dtype=dtype_of(node))
+
+
+def _normalize(node: Node, x: Node, dims: list[int], eps: float) -> Node | None:
+    if [dim % len(shape_of(x)) for dim in dims] != [len(shape_of(x)) - 1] or dtype_of(x) != dtype_of(node) or eps <= 0:
+        return None
+    width = shape_of(x)[-1]
+    options = {"dtype": dtype_of(x), "device": torch.device("cpu")}
+    weight = emit(node, aten.full.default, [width], width**-0.5, **options)
+    return emit(node, operators.rms_norm, x, weight, eps * eps / width)
 
 
 def _layer_norm(
@@ -136,6 +151,7 @@ WEIGHTED = (
     | call(MUL, x, once(call(MUL, cast(ROOT), weight)))
 )
 NORMS.add("rms_norm", WEIGHTED | cast(once(NORM)) | NORM, _rms_norm)
+NORMS.add("normalize", NORMALIZED, _normalize)
 unweighted = once(call(operators.rms_norm, x, None, eps))
 NORMS.add("rms_norm_weight", call(MUL, unweighted, weight), _weighted_rms_norm)
 NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), once(RMS_NORM), ANY), _move_down)

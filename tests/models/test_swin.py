@@ -22,7 +22,14 @@ def timm_swin():
     return SwinTransformer(img_size=56, embed_dim=32, depths=(2,), num_heads=(1,), num_classes=10)
 
 
-@pytest.mark.parametrize("build", [torchvision_swin, timm_swin])
+def timm_swin_v2():
+    from timm.models.swin_transformer_v2 import SwinTransformerV2
+
+    options = {"embed_dim": 32, "depths": (2,), "num_heads": (1,), "num_classes": 10}
+    return SwinTransformerV2(img_size=56, window_size=7, **options)
+
+
+@pytest.mark.parametrize("build", [torchvision_swin, timm_swin, timm_swin_v2])
 def test_swin_runs_on_the_device_whole(build):
     torch.manual_seed(0)
     model, image = build().eval(), torch.randn(2, 3, 56, 56)
