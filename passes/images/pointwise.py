@@ -19,6 +19,7 @@ from torch.fx import Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, dtype_of, is_call, shape_of
+from tt_dynamo.passes.images.crops import crop
 from tt_dynamo.passes.images.writer import TO_NHWC, Flat, ImageWriter
 from tt_dynamo.passes.rewrite import FLOATS, arguments
 from tt_dynamo.passes.rows import literal
@@ -94,6 +95,20 @@ def _channels(write: ImageWriter, x: Node, dim: int, *which: Any) -> Node | None
     return flat and write.pixelwise(aten.slice.Tensor, flat, 3, *which)
 
 
+def _slice(write: ImageWriter, x: Node, dim: int, *which: Any) -> Node | None:
+    """Some of an image's channels, rows or columns."""
+    return _channels(write, x, dim, *which) or crop(write, x, dim, *which)
+
+
+def _select(write: ImageWriter, x: Node, dim: int, index: int) -> Node | None:
+    """One step of one signal."""
+    flat, shape = write.find(x, 1), shape_of(x)
+    if flat is None or len(shape) != 3 or shape[0] != 1 or dim % 3 != 2:
+        return None
+    step = index % shape[2]
+    return write.reshape(write.emit(aten.slice.Tensor, flat.node, 2, step, step + 1), *write.shape)
+
+
 def _part(write: ImageWriter, split: Node, index: int) -> Node | None:
     """One of the parts into which an image's channels are split."""
     if not is_call(split, aten.split_with_sizes.default, aten.split.Tensor):
@@ -149,8 +164,25 @@ def _group_norm(write: ImageWriter, x: Node, groups: int, weight: Node | None, b
     flat = write.find(x, 1)
     if flat is None or (weight, bias) != (None, None):
         return None
+    if groups == shape_of(flat.node)[-1]:
+        return _instance_norm(write, flat, eps)
     fills_tiles = shape_of(flat.node)[-1] % TILE == math.prod(flat.image[1:]) % TILE == 0
     return write.pixelwise(operators.group_norm, flat, flat.image, groups, eps) if fills_tiles else None
+
+
+def _instance_norm(write: ImageWriter, flat: Flat, eps: float) -> Node:
+    """Each channel of each image by itself: TTNN's group norm has no such groups, and sums over pixels move nothing.
+
+    Source: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022
+    """
+    channels, (batch, *size) = shape_of(flat.node)[-1], flat.image
+    images = write.reshape(flat.node, batch, 1, math.prod(size), channels)
+    mean = write.emit(aten.mean.dim, images, [2], True)
+    centered = write.emit(aten.sub.Tensor, images, mean)
+    variance = write.emit(aten.mean.dim, write.emit(aten.mul.Tensor, centered, centered), [2], True)
+    factor = write.emit(aten.rsqrt.default, write.emit(aten.add.Tensor, variance, eps))
+    normalized = write.emit(aten.mul.Tensor, centered, factor)
+    return write.value(write.reshape(normalized, *shape_of(flat.node)), flat.image)
 
 
 def _rearrange(write: ImageWriter, moved: Node, _) -> Node | None:
@@ -188,7 +220,8 @@ def _channels_last(sizes: tuple[int, ...], shape: tuple[int, ...]) -> list[int] 
 RULES: dict[Any, Callable[..., Node | None]] = {
     aten.cat.default: _cat,
     aten.group_norm.default: _group_norm,
-    aten.slice.Tensor: _channels,
+    aten.slice.Tensor: _slice,
+    aten.select.int: _select,
     operator.getitem: _part,
     aten.layer_norm.default: _layer_norm,
     aten.mean.dim: _mean,

@@ -134,3 +134,12 @@ def test_signals_flow_as_images_do():
     graph.apply(canonicalize, channels_last, exact=False)
     assert moves(graph) == 2
     assert graph.calls(operators.conv2d)[1].args[0] is graph.only(aten.gelu.default)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_instance_norm_is_sums_over_pixels(batch, affine):
+    norm = nn.GroupNorm(8, 8, affine=affine)
+    graph = between(lambda m, y: torch.relu(m.p2(y)), norm, image=random(batch, 6, 9, 11))
+    assert moves(graph) == 2 and not graph.calls(operators.group_norm, aten.group_norm.default)
+    assert [node.args[1:] for node in graph.calls(aten.mean.dim)] == [([2], True)] * 2
