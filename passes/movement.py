@@ -70,6 +70,17 @@ def source_of(node: Node) -> Node:
     return chain[-1].args[0] if chain else node
 
 
+def cut_of(node: Node, dim: int) -> tuple[Node, int] | None:
+    """What `node` is a part of along a dimension, counted from the end, and where in it the part begins, or None."""
+    split = node.args[0] if is_call(node, operator.getitem) else node
+    if not is_call(split, aten.slice.Tensor, *SPLITS[1:3]) or _dim_of(split) != len(shape_of(split.args[0])) + dim:
+        return None
+    if split is node:
+        return (node.args[0], _start_of(node)) if (*node.args[4:5], 1)[0] == 1 else None
+    sizes = [part.shape[dim] for part in values_of(split)]
+    return split.args[0], sum(sizes[: node.args[1]])
+
+
 def numbered(shape: tuple[int, ...], dtype: torch.dtype = torch.int32) -> torch.Tensor:
     """The numbers 0 … n-1 in that shape."""
     return torch.arange(torch.Size(shape).numel(), dtype=dtype).view(shape)
