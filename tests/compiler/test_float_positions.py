@@ -69,6 +69,11 @@ def neighbouring_indices(x: Tensor) -> Tensor:
     return torch.nn.functional.embedding(((x * 100).long()[:, None] + torch.arange(3)) % 128, WEIGHT) @ WEIGHT.t()
 
 
+def places_among_pixels(x: Tensor) -> Tensor:
+    """What Pix2Struct's patches begin with."""
+    return torch.nn.functional.embedding(x[:, 0].long(), torch.relu(WEIGHT.repeat(3, 1))) + x[:, 1:] @ WEIGHT[:31]
+
+
 def rounded(x: Tensor) -> Tensor:
     return (x * 1000).round() % 7 @ WEIGHT[:32]
 
@@ -103,6 +108,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = 
     "searched": (searched, lambda: (torch.rand(32),)),
     "indices": (indices, lambda: (torch.rand(32),)),
     "neighbouring indices": (neighbouring_indices, lambda: (torch.rand(32),)),
+    "places among pixels": (
+        places_among_pixels,
+        lambda: (torch.cat([torch.arange(255.0, 263.0)[:, None], torch.randn(8, 31)], 1),),
+    ),
     "rounded": (rounded, lambda: (torch.rand(8, 32),)),
     "places in a grid": (places_in_a_grid, lambda: (torch.arange(90), torch.full((90,), 45))),
     "decay": (decay, lambda: (torch.rand(16) * 10 + 20,)),

@@ -201,5 +201,6 @@ def _is_sensitive(node: Node, is_scaled: bool) -> bool:
     if operation in COMPARISONS:
         number = node.args[1]
         return is_scaled or (isinstance(number, float) and float(torch.tensor(number).bfloat16()) != number)
-    makes_integers = operation is aten._to_copy and not node.meta["val"].dtype.is_floating_point
-    return is_scaled and (makes_integers or operation in SENSITIVE or node.target is aten.pow.Scalar)
+    if operation is aten._to_copy and not node.meta["val"].dtype.is_floating_point:
+        return is_scaled or node.meta["val"].dtype != torch.bool
+    return is_scaled and (operation in SENSITIVE or node.target is aten.pow.Scalar)
