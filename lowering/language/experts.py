@@ -7,6 +7,7 @@ experts are one batched product. Nothing on the device checks a number: those th
 import math
 
 from tt_dynamo.ir import operators
+from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.spec import Blocks, tiles
 from tt_dynamo.lowering.matmul import product_config, program_config, subblock
 from tt_dynamo.lowering.memory import divisors
@@ -83,13 +84,20 @@ def expert_numbers(ttnn: TTNN, experts: Tensor):
     return ttnn.to_layout(line, ttnn.ROW_MAJOR_LAYOUT)
 
 
+def _require_floats(ttnn: TTNN, *values: Tensor):
+    if any(x.dtype != ttnn.bfloat16 for x in values):
+        raise Unsupported("picking integers stays on the host")
+
+
 @lower(operators.gather_ranked, gives="ROW_MAJOR", x=ROWS, index=ROWS)
 def gather_ranked(ttnn: TTNN, x: Tensor, dim, index: Tensor):
     """x at the positions `index` along `dim`."""
+    _require_floats(ttnn, x)
     return ttnn.gather(x, dim, ttnn.typecast(index, ttnn.uint32))
 
 
 @lower(operators.scatter_ranked, gives="ROW_MAJOR", x=ROWS, index=ROWS, values=ROWS)
 def scatter_ranked(ttnn: TTNN, x: Tensor, dim, index: Tensor, values: Tensor):
     """x with values at the positions `index` along `dim`."""
+    _require_floats(ttnn, x, values)
     return ttnn.scatter(x, dim % len(x.shape), index, values)

@@ -32,6 +32,7 @@ MOVES = frozenset(
         *(VIEWS | movement.MOVES - {operator.getitem}),
         *(aten.expand.default, aten.cat.default, aten._to_copy.default, aten.repeat.default),
         *(aten.constant_pad_nd.default, aten.gather.default, aten.scatter.src, operators.look_up, operators.pick),
+        *(operators.gather_ranked, operators.scatter_ranked),
     }
 )
 # Values and their places: as exact as the operand is, so they are looked for where it lies.
