@@ -13,7 +13,7 @@ HIDDEN = 64
 SPELLINGS = ("grouped_mm", "batched_mm")
 
 
-def block(name: str, spelling: str = "grouped_mm") -> Any:
+def block(name: str, spelling: str = "grouped_mm", **other_sizes: int) -> Any:
     """The router and the experts of one layer; hidden states [batch, seq, 64] are its input."""
     import transformers
     from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3MoE
@@ -36,7 +36,7 @@ def block(name: str, spelling: str = "grouped_mm") -> Any:
         "llama4": (Llama4TextMoe, transformers.Llama4TextConfig, {**wide, "num_local_experts": 4}),
     }
     kind, configure, sizes = made[name]
-    config = configure(hidden_size=HIDDEN, **sizes)
+    config = configure(hidden_size=HIDDEN, **{**sizes, **other_sizes})
     config._experts_implementation = spelling
     model = kind(config).eval()
     generator = torch.Generator().manual_seed(0)

@@ -64,13 +64,21 @@ def _grids(ttnn: TTNN, wide):
 
 @lower(operators.mix_experts)
 def mix_experts(ttnn: TTNN, x: Tensor, weight: Tensor, bias, routing: Tensor):
-    """x [E, rows, in], weighted by routing [rows, E], by weight [E, in, out] and summed over experts → [rows, out]."""
+    """x [E, rows, in], weighted by routing [rows, E], by weight [E, in, out] and summed over experts → [rows, out].
+
+    The rows of all experts side by side make one product, which sums, where cores have room to bring them there.
+    """
     count, rows, inner = x.shape
     weighted = ttnn.multiply(x, ttnn.reshape(ttnn.permute(routing, (1, 0)), (count, rows, 1)))
-    line = ttnn.transformer.concatenate_heads(ttnn.reshape(weighted, (1, count, rows, inner)))
-    line = ttnn.reshape(line, (rows, count * inner))
-    table = ttnn.reshape(weight, (count * inner, weight.shape[-1]))
-    out = ttnn.linear(line, table, **product_config(ttnn))
+
+    def multiply(way):
+        if way == "each":
+            return ttnn.sum(ttnn.matmul(weighted, weight, **product_config(ttnn)), dim=0)
+        line = ttnn.transformer.concatenate_heads(ttnn.reshape(weighted, (1, count, rows, inner)))
+        table = ttnn.reshape(weight, (count * inner, weight.shape[-1]))
+        return ttnn.linear(ttnn.reshape(line, (rows, count * inner)), table, **product_config(ttnn))
+
+    out = ttnn.choose(("mix_experts", weighted, weight), ["all at once", "each"], multiply, costed=True)
     if bias is None:
         return out
     biases = ttnn.linear(routing, ttnn.reshape(bias, (count, bias.shape[-1])), **product_config(ttnn))

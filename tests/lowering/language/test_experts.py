@@ -64,6 +64,12 @@ def test_many_tokens(name: str) -> None:
     assert "ttnn.sparse_matmul" not in report.launches
 
 
+def test_experts_too_wide_to_lie_side_by_side_are_summed_after_their_products() -> None:
+    report = run(block("qwen3", num_experts=16, moe_intermediate_size=2048), hidden(40))
+    assert not report.decomposed
+    assert [choice.candidate for choice in report.choices if choice.operation == "mix_experts"] == ["each"]
+
+
 @pytest.mark.parametrize("tokens", [1, 40])
 def test_experts_without_tokens(tokens: int) -> None:
     """All tokens choose the same two of eight experts."""
