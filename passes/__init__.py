@@ -16,6 +16,7 @@ from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.fuse.conditions import rows_of_images
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
@@ -121,7 +122,11 @@ PHASES: dict[str, tuple[Step, ...]] = {
             },
         ),
         Step(fuse_merge_heads, dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are apart")),
-        Step(split_linears, {fuse_qkv: "it divides the projection of the heads too"}),
+        Step(rows_of_images, {fuse_qkv: "it reads projections in place"}),
+        Step(
+            split_linears,
+            {fuse_qkv: "it divides the projection of the heads too", rows_of_images: "rows of images are its columns"},
+        ),
         Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),

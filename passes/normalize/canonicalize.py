@@ -178,10 +178,13 @@ def _batched_product(node: Node) -> Node | None:
 
 @RULES.on(operators.linear)
 def _multiply_before_move(node: Node) -> Node | None:
-    """linear(move(x)) → move(linear(x)), unless heads are being merged."""
+    """linear(move(x)) → move(linear(x)), unless heads are being merged, or several read rows of images."""
     x, *rest = node.args
     if not moves_leading(x) or is_move(_behind_moves_of_rows(x)):
         return None
+    batch, *ones = shape_of(x)[:-1]
+    if ones == [1] and batch > 1 and len(x.users) > 1:
+        return None  # a row of each image, as all of its scales and shifts read it (`passes/fuse/conditions.py`)
     return _moved(x, emit(node, operators.linear, x.args[0], *rest, **node.kwargs), node)
 
 
