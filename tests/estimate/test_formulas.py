@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tt_dynamo.estimate.calls import estimate
-from tt_dynamo.estimate.chip import BOUNDS, Chip, chip_of
+from tt_dynamo.estimate.chip import BOUNDS, Chip, Cost, chip_of
 from tt_dynamo.estimate.operations import OPERATIONS
 from tt_dynamo.estimate.tensor import Call, Tensor
 
@@ -317,6 +317,38 @@ def test_a_convolution_of_volumes_takes_as_long_as_the_busiest_core_multiplies()
 
     assert convolution(96, 4) < convolution(32, 1)  # a quarter of each tile's rows
     assert convolution(96, 4) < convolution(96, 16)  # 8 blocks for 64 cores
+
+
+def test_a_convolution_that_shards_its_image_anew_makes_a_move_as_well() -> None:
+    chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12, shard_copy_cycles=100.0)
+    weight, out = Tensor((1, 1, 64, 96)), Tensor((1, 1, 512, 96), memory="L1", sharding="BLOCK_SHARDED", cores=8)
+
+    def cost(sharding: str, **config: bool) -> Cost:
+        x = Tensor((1, 1, 512, 64), memory="L1", sharding=sharding, cores=8)
+        options = {"kernel_size": (3, 3), "groups": 1, "conv_config": SimpleNamespace(**config)}
+        return estimate(Call("ttnn.conv2d", (x, weight), (out,), options), chip)
+
+    plainly = cost("HEIGHT_SHARDED", reshard_if_not_optimal=False)
+    assert cost("BLOCK_SHARDED", reshard_if_not_optimal=True) == plainly and plainly.launches == 1
+    anew = cost("HEIGHT_SHARDED", reshard_if_not_optimal=True)
+    assert (anew.seconds - plainly.seconds) * 1e9 == pytest.approx(16 * 2 / 8 * 100, rel=1e-3)
+    assert anew.launches == 2 and anew.family == plainly.family
+
+
+def test_the_width_of_block_shards_says_how_many_cores_share_the_columns() -> None:
+    shards = {"memory": "L1", "sharding": "BLOCK_SHARDED", "cores": 16}
+    assert Tensor((1, 1, 512, 384), **shards, shard_width=192).across(8) == 2
+    assert Tensor((1, 1, 512, 384), **shards).across(8) == 8 and Tensor((1, 1, 512, 384)).across(8) == 1
+    weight, x = Tensor((1, 1, 64, 384)), Tensor((1, 1, 512, 64), **shards)
+    options = {"kernel_size": (3, 3), "groups": 1}
+    chip = plain(matrix_cycles=1000.0, unpack_bytes_per_cycle=1e12)
+
+    def seconds(width: int) -> float:
+        out = Tensor((1, 1, 512, 384), **shards, shard_width=width)
+        return estimate(Call("ttnn.conv2d", (x, weight), (out,), options), chip).seconds
+
+    assert seconds(192) == pytest.approx(seconds(96), rel=0.01), "as many tiles on each of 16 cores"
+    assert seconds(32) > 1.25 * seconds(96), "12 cores have all, and 4 cores none"
 
 
 def test_shards_change_their_layout_where_they_lie() -> None:

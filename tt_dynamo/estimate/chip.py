@@ -34,12 +34,21 @@ class Cost:
     seconds: of its kernels. bound: the part that takes the longest, "compute", "DRAM", "L1", "NoC", "dispatch" (the
     start of the kernels), or "unknown". utilization: the share of those seconds, 0 to 1, that an ideal chip would
     need, at the peak of its matrix engine or of its DRAM bandwidth, whichever takes longer. family: of formulas.
+    launches: those of its kernels that not every such call makes count as well.
     """
 
     seconds: float
     bound: str
     utilization: float
     family: str
+    launches: int = 1
+
+    def following(self, move: "Cost") -> "Cost":
+        """The same after a move that the call makes by itself, in a launch of its own."""
+        seconds = self.seconds + move.seconds
+        bound = max(self, move, key=lambda part: part.seconds).bound
+        utilization = self.utilization * self.seconds / seconds if seconds else 0.0
+        return Cost(seconds, bound, utilization, self.family, self.launches + move.launches)
 
 
 NOTHING = Cost(0.0, "dispatch", 0.0, "view")

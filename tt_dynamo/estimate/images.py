@@ -1,17 +1,30 @@
 """Device time of convolutions and pools of images [1, 1, batch * height * width, channels], and of volumes."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 from tt_dynamo.estimate.chip import Chip, Cost
-from tt_dynamo.estimate.kernels import cores_of, moved_bytes, row_after_row
+from tt_dynamo.estimate.kernels import cores_of, moved_bytes, place, row_after_row
 from tt_dynamo.estimate.products import fidelity_of, product
 from tt_dynamo.estimate.tensor import TILE, Call, Tensor, ceil_div
 
 
 def convolution(call: Call, chip: Chip) -> Cost:
+    """What it computes, and before that the move of an image that it shards anew, in a launch of its own."""
+    x, out, config = call.inputs[0], call.outputs[0], call.options.get("conv_config")
+    lies_so = (x.sharding, x.cores) == (out.sharding, out.cores)  # TTNN shards the image by the rows of the result
+    shards_anew = x.sharded_in_l1 and out.sharded_in_l1 and getattr(config, "reshard_if_not_optimal", False)
+    if lies_so or not shards_anew:
+        return _convolved(call, chip)
+    moved = dataclasses.replace(x, sharding=out.sharding, cores=out.cores, shard_width=0)
+    move = place(Call("ttnn.to_memory_config", (x,), (moved,)), chip)
+    return _convolved(dataclasses.replace(call, inputs=(moved, *call.inputs[1:])), chip).following(move)
+
+
+def _convolved(call: Call, chip: Chip) -> Cost:
     """A product of gathered pixels [pixels, kernel * in] and weights [kernel * in, out], after a halo of neighbours.
 
     The rows of the result are shared by cores sharded by height; in blocks the columns are, too. One that mixes the
@@ -23,10 +36,8 @@ def convolution(call: Call, chip: Chip) -> Cost:
     # TTNN lays the weights out as [1, 1, kernel * in, out]; on the host they are [out, in, *kernel].
     folded = weight.shape[-2] if weight.shape[:-2] in ((), (1,), (1, 1)) else math.prod(weight.shape[1:])
     depth = ceil_div(folded, TILE)
-    across = min(out.columns, chip.grid[0]) if out.sharding == "BLOCK_SHARDED" else 1
-    if out.sharding == "WIDTH_SHARDED":
-        across = min(out.columns, cores)
-    elif _mixes_channels(call.options):
+    across = out.across(cores if out.sharding == "WIDTH_SHARDED" else chip.grid[0])
+    if out.sharding != "WIDTH_SHARDED" and _mixes_channels(call.options):
         return _mixed(call, chip, folded, (across, max(1, cores // across)))
     rows = ceil_div(out.rows, max(1, cores // across))
     columns = ceil_div(out.columns, across)
@@ -112,7 +123,7 @@ def pool(call: Call, chip: Chip) -> Cost:
     window = math.prod(call.options.get("kernel_size") or (3, 3))
     pixels = math.prod(out.shape[:-1])
     cores = out.cores or min(chip.cores, pixels)
-    across = min(out.columns, cores) if out.sharding in ("WIDTH_SHARDED", "BLOCK_SHARDED") else 1
+    across = out.across(cores)
     per_core = ceil_div(pixels, max(1, cores // across)) * ceil_div(ceil_div(out.columns, across), 8)
     return chip.cost(
         "pool",

@@ -21,6 +21,7 @@ class Tensor:
 
     shape: logical. dtype: "bfloat16". layout: "TILE" or "ROW_MAJOR". memory: "DRAM", "L1" or "HOST". sharding:
     "INTERLEAVED", "HEIGHT_SHARDED", "WIDTH_SHARDED" or "BLOCK_SHARDED". cores: on which its shards lie, 0 interleaved.
+    shard_width: columns of each shard, 0 where that is not known.
     """
 
     shape: tuple[int, ...]
@@ -29,6 +30,7 @@ class Tensor:
     memory: str = "DRAM"
     sharding: str = "INTERLEAVED"
     cores: int = 0
+    shard_width: int = 0
 
     @functools.cached_property
     def rows(self) -> int:
@@ -60,6 +62,12 @@ class Tensor:
         """What is read at once: tiles, or in ROW_MAJOR rows."""
         return self.tiles if self.layout == "TILE" else math.prod(self.shape[:-1])
 
+    def across(self, most: int) -> int:
+        """On how many cores each row lies, of up to `most` where the width of its shards is not known."""
+        if self.sharding not in ("BLOCK_SHARDED", "WIDTH_SHARDED"):
+            return 1
+        return ceil_div(self.shape[-1], self.shard_width) if self.shard_width else min(self.columns, most)
+
     @property
     def in_dram(self) -> bool:
         return self.memory == "DRAM"
@@ -84,8 +92,8 @@ class Call:
 
 
 @functools.lru_cache(maxsize=4096)
-def _described(shape: tuple[int, ...], dtype: str, layout: str, memory: str, sharding: str, cores: int) -> Tensor:
-    return Tensor(shape, dtype, layout, memory, sharding, cores)
+def _described(shape: tuple[int, ...], dtype: str, layout: str, memory: str, sharding: str, *shards: int) -> Tensor:
+    return Tensor(shape, dtype, layout, memory, sharding, *shards)
 
 
 @functools.lru_cache(maxsize=256)
@@ -102,12 +110,12 @@ def _dtype(member: Any) -> str:
 def describe(tensor: Any) -> Tensor:
     """A tensor of TTNN, on the device or the host."""
     config = tensor.memory_config()
-    sharding, cores = _name(config.memory_layout), 0
+    sharding, cores, width = _name(config.memory_layout), 0, 0
     if tensor.device() is None:
         memory = "HOST"
     else:
         memory = _name(config.buffer_type)
         if sharding != "INTERLEAVED":
             spec = config.shard_spec
-            cores = spec.grid.num_cores() if spec is not None else 1
-    return _described(tuple(tensor.shape), _dtype(tensor.dtype), _name(tensor.layout), memory, sharding, cores)
+            cores, width = (spec.grid.num_cores(), spec.shape[1]) if spec is not None else (1, 0)
+    return _described(tuple(tensor.shape), _dtype(tensor.dtype), _name(tensor.layout), memory, sharding, cores, width)
