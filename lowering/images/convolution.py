@@ -90,7 +90,9 @@ def conv_transpose2d(ttnn: TTNN, x: Tensor, weight, bias, image, stride, padding
 
 
 def _convolve(ttnn: TTNN, kind, asked, channels, ways, fused=None, grown=None):
-    """The convolution in the first way that TTNN accepts; not whole where all cores together have no room for that.
+    """The convolution in the first way that TTNN accepts, in the sharding that is estimated to take the least time.
+
+    It is not whole where all cores together have no room for that.
 
     asked: the arguments, from the second on as operators have them. channels: of the image and of the result. fused: of
     the configuration. grown: what only a transposed convolution is told.
@@ -131,14 +133,28 @@ def _convolve(ttnn: TTNN, kind, asked, channels, ways, fused=None, grown=None):
         try:
             result = convolve(way)
         except Exception as error:
-            if lacks_l1_of_all_cores(error, math.prod(ttnn.settings.grid_size)):
+            if "sharding" not in way and lacks_l1_of_all_cores(error, math.prod(ttnn.settings.grid_size)):
                 no_room.append(str(error))
             raise
-        if kind is CONVOLUTION and way.get("sharding") == "BLOCK_SHARDED" and is_sharded(x):
-            ttnn.settings.wants_block_sharding.append(x)
-        return result
+        return result, way
 
-    return ttnn.choose((*asked, ttnn.dtype, ttnn.weight_dtype), ways, attempt)
+    is_compared = ttnn.compares_shardings and "sharding" not in ways[0]
+    asked = *asked, ttnn.dtype, ttnn.weight_dtype, is_compared
+    result, way = ttnn.choose(asked, ways, attempt, compared=_compared if is_compared else None)
+    if kind is CONVOLUTION and way.get("sharding") == "BLOCK_SHARDED" and is_sharded(x):
+        ttnn.settings.wants_block_sharding.append(x)
+    return result
+
+
+def _compared(way):
+    """The sharding as which a way is compared, None where it is for what fits in no other.
+
+    Width shards are slow, and what needs small blocks in other shards fits better as it lies.
+    """
+    if "sharding" not in way:
+        return None if "slices" in way else "as it lies"
+    is_plain = way["sharding"] != "WIDTH_SHARDED" and way["block_height"] == 0
+    return way["sharding"] if is_plain else None
 
 
 def _config(ttnn: TTNN, image, way, fused):

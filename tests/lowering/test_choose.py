@@ -112,6 +112,25 @@ def test_of_candidates_that_cost_about_the_same_the_first_is_taken(costing: Any,
     assert written(costing) == ["relu"]
 
 
+def test_of_each_group_the_first_that_ttnn_accepts_is_compared(costing: Any, tiles: Any) -> None:
+    x, tried = tiles(1, 1, 64, 64), []
+
+    def call(candidate: tuple[str, int]) -> Any:
+        tried.append(candidate)
+        if candidate[1] == 0:
+            raise Refused("ttnn.relu: no times")
+        return [costing.relu(x) for _ in range(candidate[1])][-1]
+
+    def group(candidate: tuple[str, int]) -> str | None:
+        return candidate[0] or None
+
+    costing.choose(("relu", x), [("a", 0), ("a", 3), ("a", 1), ("b", 2), ("", 1)], call, compared=group)
+    assert tried == [("b", 2), ("a", 0), ("a", 3), ("b", 2)] and written(costing) == ["relu", "relu_1"]
+    tried.clear()
+    costing.choose(("neg", x), [("a", 0), ("", 1), ("b", 0)], call, compared=group)
+    assert tried == [("b", 0), ("a", 0), ("", 1)], "what is in no group counts last, and none is asked twice"
+
+
 def test_without_a_search_costed_candidates_count_in_their_order(recorder: Any, tiles: Any) -> None:
     x = tiles(64, 64)
     recorder.choose(("x", x), (2, 1), lambda times: [recorder.relu(x) for _ in range(times)][-1], costed=True)

@@ -23,6 +23,7 @@ from tt_dynamo.compiler.fit import collect_l1, explained
 from tt_dynamo.compiler.measure import measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
 from tt_dynamo.compiler.settings import recorder_for
+from tt_dynamo.compiler.shardings import Shardings
 from tt_dynamo.compiler.states import keep_outputs, keep_states
 from tt_dynamo.compiler.stream_costs import StreamCosts
 from tt_dynamo.compiler.trace import Trace
@@ -47,7 +48,7 @@ from tt_dynamo.ir.helpers import restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.ir.uses import Settings
-from tt_dynamo.options import WEIGHT_DTYPES, Options
+from tt_dynamo.options import WEIGHT_DTYPES, OptionError, Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
 from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.normalize.constants import fold_constants
@@ -103,10 +104,12 @@ class Compiler:
         recorder, settings_of = recorder_for(self.ttnn, self.device, self.options, configs)
         self.decisions.configs = configs
         stream_costs = StreamCosts(recorder.settings)
+        shardings = Shardings(recorder.settings, self.module)
         find = self.device.resource(WeightStore).find
         is_step = configs.phase in PHASES and self.options.optimize != "off"
         banks = Banks(recorder, recorder.settings.chip.banks, find) if is_step else None
         while True:
+            recorder.compares_shardings = shardings.are_compared
             with self._stage("placement"):
                 graph, sides = self._place(stream_costs)
                 in_banks = banks.assign(graph, self.decisions.reads_interleaved) if banks else 0
@@ -114,16 +117,19 @@ class Compiler:
                 with self._stage("lowering"), explained(graph, self.device, self.ttnn):
                     collect_l1(self.ttnn, self.device.handle)
                     traced = Trace(graph, sides, self.ttnn, self.device, recorder, settings_of).run()
-            except MemoryError:
-                if banks is None or not in_banks:
+            except (MemoryError, OptionError) as error:
+                if shardings.give_up():
+                    continue
+                if isinstance(error, OptionError) or banks is None or not in_banks:
                     raise
                 banks.refused = True
                 continue
-            if self._leaves_out_stem(traced.refused):
-                continue
             said = traced.refused, traced.wants_block_sharding, traced.left_l1, traced.refused_dtypes
-            if not self.decisions.learn(*said):
-                break
+            if not any((traced.refused, traced.left_l1, traced.refused_dtypes)) or not shardings.give_up():
+                if self._leaves_out_stem(traced.refused):
+                    continue
+                if not self.decisions.learn(*said) and not shardings.ask_for_another(traced.graph):
+                    break
             if traced.refused and fold_constants in self.passes:
                 fold_constants(self.module.graph, self.context)  # those that parts have among them
             del traced  # and with it what it allocated, before the next attempt allocates the same

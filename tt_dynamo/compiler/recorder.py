@@ -14,7 +14,7 @@ import json
 import math
 import operator
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from torch.fx import Graph, Node
@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from tt_dynamo.compiler.codegen import Expression, arguments_text
 from tt_dynamo.compiler.measure import peak_of_a_core
+from tt_dynamo.compiler.shardings import total
 from tt_dynamo.configs import CHUNKS
 from tt_dynamo.estimate.calls import estimate_call
 from tt_dynamo.ir import meta
@@ -31,11 +32,9 @@ from tt_dynamo.ir.spec import Blocks, Columns, Interleaved, Value, on_device, sp
 from tt_dynamo.ir.torch_internals import erase, last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import graph_capture, lacks_room, ttnn_reason
 from tt_dynamo.ir.uses import Settings
-from tt_dynamo.lowering.choose import first_accepted
+from tt_dynamo.lowering.choose import cheapest, first_accepted, search_cheapest
 from tt_dynamo.tuner.tuner import Candidate
 
-# Estimates of two candidates that differ by less say nothing: tests/estimate has how often variants are ordered right.
-CLOSE = 1.05
 # In place of a candidate where TTNN refused all: the first alone is asked again, for its words.
 NONE = "none of them"
 
@@ -62,10 +61,13 @@ class Recorder:
         self.memory: Blocks | Columns | Interleaved | None = None  # where the node's result is to lie
         self.dtype: str | None = None  # the block float that it is to have, None for bfloat16
         self.weight_dtype: str | None = None  # that in which a convolution is to lay out its weight, None for bfloat16
+        self.compares_shardings = False  # of convolutions, of which else the first that TTNN accepts is taken
 
     def into(self, graph: Graph) -> "Recorder":
         """One that writes into another graph what it records."""
-        return Recorder(self._module, graph, self.settings, known=self._known)
+        recorder = Recorder(self._module, graph, self.settings, known=self._known)
+        recorder.compares_shardings = self.compares_shardings
+        return recorder
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._module, name)
@@ -113,11 +115,19 @@ class Recorder:
 
         return tree_map(written, arguments)
 
-    def choose(self, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R], costed: bool = False) -> R:
+    def choose(
+        self,
+        key: Sequence[Any],
+        candidates: Sequence[C],
+        call: Callable[[C], R],
+        costed: bool = False,
+        compared: Callable[[C], Hashable] | None = None,
+    ) -> R:
         """The result of `call` for the first of the candidates that TTNN accepts; the others leave nothing behind.
 
         candidates: the best first. costed: all are tried, and the one counts as the best that is estimated to take the
-        least time, or the first that comes within `CLOSE` of that.
+        least time, or the first that comes within `CLOSE` of that. compared: the same among the first accepted of each
+        group, whose name it gives; None where a candidate counts only if those of groups are refused.
 
         key: the operation's name, and the tensors and parameters on which the answer depends; what the device has free
         belongs to every key, so that a program does not depend on what was compiled before. Raises Refused, with TTNN's
@@ -125,18 +135,24 @@ class Recorder:
         """
         path, configs = self._path_of(key[0]), self.settings.configs
         if configs is None or not configs.asks_for_cores(path):
-            return self._choose(path, key, candidates, call, costed)
+            return self._choose(path, key, candidates, call, costed, compared)
         try:
             with configs.cores("insist"):
-                return self._choose(path, key, candidates, call, costed)
+                return self._choose(path, key, candidates, call, costed, compared)
         except Refused as error:
             reason = str(error)
         configs.refuse_cores(path, reason)
         with configs.cores("ignore"):
-            return self._choose(path, key, candidates, call, costed)
+            return self._choose(path, key, candidates, call, costed, compared)
 
     def _choose(
-        self, path: str, key: Sequence[Any], candidates: Sequence[C], call: Callable[[C], R], costed: bool
+        self,
+        path: str,
+        key: Sequence[Any],
+        candidates: Sequence[C],
+        call: Callable[[C], R],
+        costed: bool,
+        compared: Callable[[C], Hashable] | None,
     ) -> R:
         """What `choose` gives, whose `key` names the operation at `path`, as the config says it."""
         own, configs = None, self.settings.configs
@@ -157,8 +173,8 @@ class Recorder:
         has_chunks = any(isinstance(each, dict) and not each.keys().isdisjoint(CHUNKS) for each in candidates)
         if is_sought and self.settings.saves_memory and (costed or has_chunks):
             ordered = self._by_bytes(candidates, call)
-        elif is_sought and costed and self.settings.searches:
-            ordered, attempt = self._by_cost(candidates, call, before)
+        elif is_sought and (costed or compared) and self.settings.searches:
+            ordered, attempt = self._by_cost(candidates, call, before, compared)
         try:
             accepted, result, refused = first_accepted(ordered, attempt, (Refused,), lambda: erase_after(before))
         except Refused as error:
@@ -169,7 +185,7 @@ class Recorder:
             raise
         if refused or chosen not in names:
             chosen = _text(accepted)
-            count = refused if costed else names.index(chosen)
+            count = refused if costed or compared else names.index(chosen)
             self.settings.choices[asked] = chosen, count
         if own not in (None, accepted):
             self.settings.configs.refuse_chunks(path, own, "TTNN refused it")
@@ -183,27 +199,14 @@ class Recorder:
         return result
 
     def _by_cost(
-        self, candidates: Sequence[C], call: Callable[[C], R], before: Node
+        self, candidates: Sequence[C], call: Callable[[C], R], before: Node, compared: Callable[[C], Hashable] | None
     ) -> tuple[list[C], Callable[[C], R]]:
-        """The candidates with the best one first, and what calls one: the one that was tried last need not be again.
+        """The candidates with the best one first, and what calls one; see `search_cheapest`."""
 
-        They are tried from the last to the first, which is what TTNN would choose, and most often the best.
-        """
-        costs = [math.inf] * len(candidates)
-        made: list[R] = []
-        for at in reversed(range(len(candidates))):
-            made.clear()  # with its tensors, which would take L1 of the next
+        def undo() -> None:
             erase_after(before)
-            with contextlib.suppress(Refused):
-                made.append(call(candidates[at]))
-                costs[at] = self._seconds_after(before)
-        best = _cheapest(costs)
-        ordered = [candidates[best], *candidates[:best], *candidates[best + 1 :]]
-        if best == 0 and made:
-            return ordered, lambda candidate: made.pop() if made else call(candidate)
-        made.clear()
-        erase_after(before)
-        return ordered, call
+
+        return search_cheapest(candidates, call, lambda: self._seconds_after(before), Refused, undo, compared)
 
     def _by_bytes(self, candidates: Sequence[C], call: Callable[[C], Any]) -> list[C]:
         """The candidates, those first that take the fewest bytes of a core's L1.
@@ -241,14 +244,13 @@ class Recorder:
             erase_after(before)
         if not tried:
             return None
-        usual = tried[_cheapest([candidate.seconds for candidate in tried])].name
+        usual = tried[cheapest([candidate.seconds for candidate in tried])].name
         operands = {value.node: value.tensor for value in _values(key)}
         return tuner.tune(asked, path, usual, tried, operands)
 
     def _seconds_after(self, before: Node) -> float:
         """Estimated seconds of the kernels that were written down behind a node, and of the gaps between them."""
-        kernels = [c.seconds for n in nodes_after(before) if n in meta.cost and (c := meta.cost(n)).seconds]
-        return sum(kernels) + len(kernels) * float(self.settings.chip.launch_gap_seconds)
+        return total(nodes_after(before), self.settings.chip)[0]
 
     def _path_of(self, name: str) -> str:
         """The operation of TTNN with a name: "ttnn.transformer.scaled_dot_product_attention"."""
@@ -318,11 +320,6 @@ class Recorder:
         picked = self._graph.call_function(operator.getitem, (node, index), name="part")
         meta.path.set(picked, "getitem")
         return picked
-
-
-def _cheapest(costs: Sequence[float]) -> int:
-    """Which is the first that costs about the least."""
-    return next(at for at, seconds in enumerate(costs) if seconds <= min(costs) * CLOSE)
 
 
 class Replay:

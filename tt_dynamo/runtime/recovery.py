@@ -43,12 +43,13 @@ class LoweringNamespace:
     """
 
     memory = dtype = weight_dtype = None  # what is lowered again lies in DRAM, in bfloat16
+    compares_shardings = False
 
     def __init__(self, namespace: Any, settings: Settings) -> None:
         self._namespace = namespace
         self.settings = dataclasses.replace(settings, wants_block_sharding=collections.deque(maxlen=0), configs=None)
 
-    def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any], costed=False) -> Any:
+    def choose(self, key: Sequence[Any], candidates: Sequence[Any], call: Callable[[Any], Any], **_: Any) -> Any:
         """The result of the first candidate that TTNN accepts; see `Recorder.choose`."""
         return first_accepted(candidates, call, (Refused, *TTNN_ERRORS))[1]
 
