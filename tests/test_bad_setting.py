@@ -44,6 +44,12 @@ WRONG = {
     "no folder": ({"dump": 3}, "'dump' is the path of a folder, not 3"),
     "no cache": ({"weight_cache": True}, "'weight_cache' is the path of a folder, not True"),
     "no count": ({"warn_after_shapes": 0}, "positive int, not 0"),
+    "no buckets": ({"prompt_buckets": 64}, "'prompt_buckets' is None, \"auto\" or a list of lengths.*not 64"),
+    "a bucket of half tiles": (
+        {"prompt_buckets": [32, 100]},
+        r"multiples of 32 \(the rows of a tile\), not \(32, 100\)",
+    ),
+    "an unknown policy of buckets": ({"prompt_buckets": "atuo"}, "'prompt_buckets' is None, \"auto\" or.*not 'atuo'"),
     "an unknown placement": ({"placement": "devcie"}, "unknown placement 'devcie'; did you mean 'device'"),
     "no mapping of configs": ({"configs": "fast"}, "'configs' is a mapping of patterns to configs, not 'fast'"),
     "no config": ({"configs": {"up": "HiFi4"}}, "config 'up' is a mapping of fields to values, not 'HiFi4'"),

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from functorch.compile import min_cut_rematerialization_partition
+from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule
 
 from tt_dynamo.capture.aliases import misjudged_inputs
+from tt_dynamo.capture.buckets import OutsideBucket
 from tt_dynamo.capture.decompositions import decompositions
 from tt_dynamo.capture.growing import split_growing
 from tt_dynamo.capture.higher_order import regularize, trace_through
@@ -21,9 +23,11 @@ from tt_dynamo.capture.skipped import warn_of_skipped_rnns
 from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
 from tt_dynamo.compiler.compile import Compiler, copied
 from tt_dynamo.devices import Device, open_device
-from tt_dynamo.ir.graph import compute_nodes
+from tt_dynamo.ir.graph import Assumption, compute_nodes
 from tt_dynamo.ir.torch_internals import aot_autograd
 from tt_dynamo.options import Options
+from tt_dynamo.passes.prompts.comparison import Fitted
+from tt_dynamo.passes.prompts.fit import fit_to_length
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
 from tt_dynamo.runtime.guards import Assuming
 
@@ -58,7 +62,13 @@ def ttnn(
 
 def _compile_symbolic(module: GraphModule, device: Device, options: Options) -> Callable[..., Any]:
     def specialize(part: GraphModule) -> Specializations:
-        return Specializations(part, lambda graph, inputs: compile_graph(graph, inputs, device, options), options)
+        def compile_(graph: GraphModule, inputs: Sequence[Any], notes: Sequence[str]) -> Callable[..., Any]:
+            return compile_graph(graph, inputs, device, options, notes=notes)
+
+        def fit(graph: GraphModule, inputs: Sequence[Any], other: GraphModule, shorter: Sequence[Any]) -> Any:
+            return _compile_bucket(graph, inputs, _traced(other, shorter), device, options)
+
+        return Specializations(part, compile_, fit, options)
 
     split = split_growing(module, specialize) if options.fallback != "error" else None
     if split is None:
@@ -81,6 +91,55 @@ def _symbolic(module: GraphModule, example_inputs: Sequence[Any]) -> bool:
     return any(isinstance(number, (torch.SymInt, torch.SymFloat, torch.SymBool)) for number in numbers)
 
 
+def _compile_bucket(
+    module: GraphModule, inputs: Sequence[Any], shorter: GraphModule, device: Device, options: Options
+) -> tuple[Callable[..., Any], int]:
+    """A Dynamo graph, whose last input is the length of a prompt, that is right for prompts shorter than it is.
+
+    shorter: the ATen graph for one row less. Returns what is called, and how many rows a prompt must have at least.
+    """
+    fitted = Fitted()
+
+    @unset_fake_temporarily()
+    def fit(graph: GraphModule) -> list[Assumption]:
+        length = next(n for n in graph.graph.find_nodes(op="placeholder") if source_of(n) == (len(inputs) - 1, []))
+        found = fit_to_length(graph.graph, shorter.graph, length)
+        graph.recompile()
+        fitted.shortest = found.shortest
+        return [Assumption((start,), 0) for start in found.starts]
+
+    notes = [f"prompt_buckets: for prompts of up to {int(inputs[-1])} tokens, padded at the end"]
+    return compile_graph(module, inputs, device, options, fit=fit, notes=notes), fitted.shortest
+
+
+@unfetched()
+def _traced(module: GraphModule, inputs: Sequence[Any]) -> GraphModule:
+    """The ATen graph of a Dynamo graph whose sizes are numbers."""
+    found: list[GraphModule] = []
+
+    def keep(graph: GraphModule, _: Any) -> Callable[..., Any]:
+        regularize(graph)
+        found.append(graph)
+        return make_boxed_func(graph.forward)
+
+    trace_through(module)
+    with kept_whole(module, inputs):
+        _aot(module, inputs, keep, keep)
+    return found[0]
+
+
+def _aot(module: GraphModule, inputs: Sequence[Any], forward: Any, backward: Any) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = aot_autograd(
+        fw_compiler=forward,
+        bw_compiler=backward,
+        # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
+        partition_fn=min_cut_rematerialization_partition,
+        decompositions=decompositions(),
+        keep_inference_input_mutations=True,  # what is written may stay on the device
+    )(module, inputs)
+    return compiled
+
+
 @unfetched()
 def compile_graph(
     module: GraphModule,
@@ -88,8 +147,14 @@ def compile_graph(
     device: Device,
     options: Options,
     instead: Callable[[GraphModule], Callable[..., Any]] | None = None,
+    fit: Callable[[GraphModule], list[Assumption]] | None = None,
+    notes: Sequence[str] = (),
 ) -> Callable[..., Any]:
-    """Compile a Dynamo graph whose sizes are numbers; `instead` makes of an ATen graph what is called for it."""
+    """Compile a Dynamo graph whose sizes are numbers.
+
+    instead: makes of an ATen graph what is called for it. fit: rewrites an ATen graph for prompts of any length, and
+    gives the assumptions outside of which none of its programs may run. notes: for the report.
+    """
     warn_of_skipped_rnns()
     shared = misjudged_inputs(inputs)
     if shared:
@@ -118,15 +183,20 @@ def compile_graph(
         if eager is not None:
             return eager
         regularize(graph)
+        sure = fit(graph) if fit is not None else []
         made = Compiler(graph, device, options, name)
+        if notes:
+            made.report.notes += notes
         program: Any = made.compile()
-        if made.context.assumptions:
+        if sure or made.context.assumptions:
 
             def compile_general() -> Any:
+                if fit is not None:
+                    raise OutsideBucket
                 return Compiler(copied(made.eager), device, options, f"{name}_general", assume=False).compile()
 
             names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
-            program = Assuming(program, names, made.context.assumptions, compile_general)
+            program = Assuming(program, names, [*sure, *made.context.assumptions], compile_general)
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(instead(graph) if instead else program)
         call._boxed_call = True
@@ -134,13 +204,6 @@ def compile_graph(
 
     with tracing:
         tracing.enter_context(kept_whole(module, inputs))
-        compiled = aot_autograd(
-            fw_compiler=forward,
-            bw_compiler=compiler,
-            # Saves what is costly to compute again, so that few values come down and go up between the two graphs.
-            partition_fn=min_cut_rematerialization_partition,
-            decompositions=decompositions(),
-            keep_inference_input_mutations=True,  # what is written may stay on the device
-        )(module, inputs)
+        compiled = _aot(module, inputs, forward, compiler)
     # Of a function without attributes: the wrapper has those of what it wraps, and one would be Dynamo's to call.
     return unfetched()(lambda *args: compiled(*args)) if any(source.held for source in given) else compiled

@@ -24,6 +24,9 @@ DEFAULT_PRESET = "balanced"
 # Of a graph whose gradients are asked for: weights that are trained keep their bits.
 TRAINING_PRESET = "accuracy"
 
+TILE = 32
+BUCKETS = f'None, "auto" or a list of lengths, multiples of {TILE} (the rows of a tile)'
+
 # torch.compile's modes, and what this backend does instead of what torch's own does.
 MODES = {
     "default": "",
@@ -55,6 +58,12 @@ def _may_be_folder(given: object) -> bool:
 
 def _is_count(given: object) -> bool:
     return isinstance(given, int) and given > 0
+
+
+def _are_buckets(given: object) -> bool:
+    if not isinstance(given, tuple):
+        return given is None or given == "auto"
+    return bool(given) and all(_is_count(length) and length % TILE == 0 for length in given)
 
 
 def _one_of(*words: str) -> Any:
@@ -98,6 +107,10 @@ class Options:
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     weight_cache_limit: bytes of that folder; the least recently used files go where it has more.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
+    prompt_buckets: None, "auto", or lengths, multiples of 32. A graph of token ids whose length varies is compiled for
+        the next of them, with "auto" for the next power of two from 32: prompts are padded at the end, results cut, and
+        many lengths share a few programs. What is longer than the largest, and a graph of which padding might change a
+        result, are compiled for each length.
     mode: that of `torch.compile`, of which all give the same program.
     preset: values of the options of precision together, as `presets.json` has them; options given by themselves
         override them. Without one, graphs whose gradients are asked for take "accuracy", all others "balanced".
@@ -123,6 +136,7 @@ class Options:
     weight_cache: str | os.PathLike[str] | None = None
     weight_cache_limit: int = 1 << 36
     warn_after_shapes: int = 4
+    prompt_buckets: str | tuple[int, ...] | None = None
     mode: str = _one_of(*MODES)
     preset: str = TRAINING_PRESET
     chosen: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, metadata={"internal": True})
@@ -153,6 +167,8 @@ class Options:
         for name in ("weight_dtype", "fp32_accumulation"):
             if isinstance(given.get(name), Mapping):
                 given[name] = tuple(given[name].items())
+        if isinstance(given.get("prompt_buckets"), Iterable) and not isinstance(given["prompt_buckets"], str):
+            given["prompt_buckets"] = tuple(given["prompt_buckets"])
         if "configs" in given:
             given["configs"] = parse_configs(given["configs"])
         if given.get("dump") is None:
@@ -185,6 +201,7 @@ class Options:
             ("tune", isinstance(self.tune, bool), "True or False"),
             ("fp32_accumulation", are_switches, "True or False, or a mapping of name patterns to them"),
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
+            ("prompt_buckets", _are_buckets(self.prompt_buckets), BUCKETS),
             ("weight_cache_limit", _is_count(self.weight_cache_limit), "a positive int, of bytes"),
             ("dump", _may_be_folder(self.dump), "the path of a folder"),
             ("program", _may_be_folder(self.program), "the path of a folder"),

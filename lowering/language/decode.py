@@ -162,7 +162,7 @@ def fill_cache(ttnn, cache, x, written=None):
     batch, heads, seq, head_dim = x.shape
     if written is None:
         x = workarounds.fill_padding(ttnn, x)
-    else:
+    elif written.shape[2] != seq:
         x = ttnn.pad(x, [(0, 0), (0, 0), (0, written.shape[2] - seq), (0, 0)], 0.0)
     if x.dtype != cache.dtype:
         x = ttnn.typecast(x, cache.dtype)

@@ -6,6 +6,9 @@ After    new = update_cache(cache, x, position), or fill_cache(cache, x) for mor
 Before   new = index_copy(zeros, 2, arange(n) + start, x);   output new
 After    new = constant_pad_nd(x, …);                        output new, which stays on the device
 
+Before   new = index_copy(cache, 2, positions, where(own, x, index_select(cache, 2, positions)));   …
+After    new = fill_cache(cache, x, own);   …
+
 Before   rolled = roll(cache, -1, 2);   new = index_put(rolled, [None, None, -1], x);   …; copy_(cache, new)
 After    new = slide_cache(cache, x);   …; copy_(cache, new)
 
@@ -19,13 +22,15 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Assumption, Context, aten, dead_code, dtype_of, is_call, literal_value, replace, shape_of
-from tt_dynamo.passes.rewrite import call, emit, is_anything, once, variable
+from tt_dynamo.passes.rewrite import Found, call, emit, is_anything, once, variable
 from tt_dynamo.passes.rows import literal
 
 TILE = 32
 TOKENS = 2  # the dimension of a cache that counts them
 ROLLED = call(aten.roll.default, variable("cache"), [-1], variable("dims", is_anything))
 SLID = call(aten.index_put.default, once(ROLLED), variable("indices", is_anything), variable("values"))
+PLACE = variable("cache"), TOKENS, variable("positions")
+PARTLY = call(aten.where.self, variable("own"), variable("x"), once(call(aten.index_select.default, *PLACE)))
 
 
 def cache_writes_in_place(graph: Graph, context: Context) -> int:
@@ -90,9 +95,17 @@ def _is_prompt(node: Node) -> bool:
 
 def _is_overwritten(cache: Node, node: Node) -> bool:
     """Whether the graph leaves in its input `cache` what `node` makes of it, and nothing reads what was there."""
-    users = list(cache.users)
+    partly = _partly(node)
+    users = [user for user in cache.users if partly is None or user is not node.args[3].args[2]]
     writes = [user for user in users if is_call(user, aten.copy_.default) and user.args[0] is cache]
     return cache.op == "placeholder" and len(writes) == 1 and set(users) == {node, writes[0]}
+
+
+def _partly(node: Node) -> Found | None:
+    """What an index_copy writes of some rows only: `x` where `own` is true, and what there was."""
+    values = node.args[3] if is_call(node, aten.index_copy.default) else None
+    cache, _, positions = node.args[:3] if values is not None else (None, 0, None)
+    return next(once(PARTLY).matches(values, {"cache": cache, "positions": positions}), None)
 
 
 def _is_zeros(cache: Node) -> bool:
@@ -143,7 +156,8 @@ def _assume_start(graph: Graph, starts: dict[Node, None], context: Context) -> N
 
 def _rewrite(graph: Graph, node: Node) -> Node:
     """Replace an index_copy into a cache; what it is then."""
-    values, count = node.args[3], shape_of(node.args[3])[TOKENS]
+    partly, count = _partly(node), shape_of(node.args[3])[TOKENS]
+    values = node.args[3] if partly is None else partly["x"]
     with graph.inserting_before(node):
         new = _written(node, count, shape_of(node)[TOKENS])
     for user in list(node.users) if _is_prompt(node) else ():
@@ -160,7 +174,10 @@ def _written(node: Node, count: int, length: int) -> Node:
         return emit(node, aten.constant_pad_nd.default, values, [0, 0, 0, length - count])
     if count == 1:
         return emit(node, operators.update_cache, cache, values, positions)
-    rows = min(count + -count % TILE, length)
+    rows, partly = min(count + -count % TILE, length), _partly(node)
+    if partly is not None:
+        own = emit(values, aten.constant_pad_nd.default, partly["own"], [0, 0, 0, rows - count], False)
+        return emit(node, operators.fill_cache, cache, partly["x"], own)
     if rows == count:
         return emit(node, operators.fill_cache, cache, values)
     own = (torch.arange(rows) < count)[None, None, :, None]

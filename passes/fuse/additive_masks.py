@@ -17,7 +17,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, literal_value, shape_of
 from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.passes.fuse.masks import Masks
 from tt_dynamo.passes.movement import is_move
@@ -70,6 +70,8 @@ def attention_to_prompt(graph: Graph, context: Context) -> int:
         reach = masks.reach(mask, (shape_of(query)[2], length))
         if reach is None or reach.position is not None or len(reach.last) != seq or int(reach.last.max()) >= seq:
             continue
+        if _is_padded(key) and bool((reach.last > torch.arange(seq)).any()):
+            continue  # some rows that it reads may be padding, which the cache has not
         is_causal = reach.window() == seq
         with graph.inserting_before(node):
             numbers = torch.where(reach.allowed(seq), 0.0, -torch.inf)[None, None]
@@ -78,6 +80,12 @@ def attention_to_prompt(graph: Graph, context: Context) -> int:
         changed += 1
     dead_code(graph)
     return changed
+
+
+def _is_padded(fill: Node) -> bool:
+    """Whether only some of the rows that fill a cache are written, known at run time."""
+    written = argument(fill, 2)
+    return written is not None and literal_value(written) is None
 
 
 def _causal_mask(attention: Node) -> Node:

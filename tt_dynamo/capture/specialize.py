@@ -18,14 +18,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, free_symbols, free_unbacked_symbols, statically_known_true
 
-from tt_dynamo.ir.errors import FallbackError
+from tt_dynamo.capture.buckets import Bucket, Buckets
+from tt_dynamo.ir.errors import FallbackError, LengthDependent
 from tt_dynamo.ir.graph import compute_nodes, copy_graph, values_of
 from tt_dynamo.options import Options
 from tt_dynamo.report.report import Fallback, GraphReport, emit
 
 log = logging.getLogger(__name__)
 
-Compile = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
+Compile = Callable[[GraphModule, Sequence[Any], Sequence[str]], Callable[..., Any]]
+# Of a graph of a bucket with its inputs, whose last is the length, and the same of a row less: what is called, and how
+# many rows a prompt must have at least.
+Fit = Callable[[GraphModule, Sequence[Any], GraphModule, Sequence[Any]], tuple[Callable[..., Any], int]]
 
 
 # Arithmetic with numbers, and how it is written so that it writes into no tensor that stands for one.
@@ -37,29 +41,50 @@ WITH_TENSORS = {*ARITHMETIC, torch.add, torch.sub, torch.mul}
 class Specializations:
     """A graph with symbolic sizes: a callable that compiles for the sizes of its arguments and remembers."""
 
-    def __init__(self, module: GraphModule, compile_: Compile, options: Options) -> None:
+    def __init__(self, module: GraphModule, compile_: Compile, fit: Fit, options: Options) -> None:
         self._counted = _counted_inputs(module)
         self._module = _count_in_tensors(module) if self._counted else module
         self._compile = compile_
         self._warn_after = options.warn_after_shapes
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._lock = threading.RLock()
+        self._fit = fit
+        lengths = options.prompt_buckets
+        self._buckets = None if lengths is None else Buckets(self._module, lengths, self._in_bucket)
         results = self._module.graph.output_node().args[0]
         self._gives_number = [isinstance(_value(result), torch.SymInt) for result in results]
         self._as_number = [bool(_reads(node)) for node in module.graph.find_nodes(op="placeholder")]
 
     def __call__(self, *args: Any) -> Any:
         given = [torch.tensor(arg) if i in self._counted else arg for i, arg in enumerate(args)]
-        key = tuple(map(_signature, given, self._as_number))
-        if key not in self._compiled:
+        results = None
+        if self._buckets is not None:
             with self._lock:
-                if key not in self._compiled:
-                    self._compiled[key] = self._specialize(given)
-        results = self._compiled[key](*given)
+                results = self._buckets(given, self._key)
+        if results is None:
+            key = self._key(given)
+            if key not in self._compiled:
+                with self._lock:
+                    if key not in self._compiled:
+                        self._compiled[key] = self._specialize(given)
+            results = self._compiled[key](*given)
         return [
             result.item() if is_number and isinstance(result, torch.Tensor) else result
             for result, is_number in zip(results, self._gives_number, strict=True)
         ]
+
+    def _key(self, args: Sequence[Any]) -> Any:
+        return tuple(map(_signature, args, self._as_number))
+
+    def _in_bucket(self, args: Sequence[Any], shorter: Sequence[Any], rows: int) -> Bucket:
+        """The program of a bucket. Raises LengthDependent where padding might change the prompt's results."""
+        if _makes_symbols(self._module):
+            raise LengthDependent("sizes that only a run knows depend on padding")
+        module, other = _concrete(self._module, args), _concrete(self._module, shorter)
+        with module.graph.inserting_after(module.graph.find_nodes(op="placeholder")[-1]):
+            module.graph.placeholder("prompt_length")
+        module.recompile()
+        return Bucket(*self._fit(module, [*args, torch.tensor(rows)], other, shorter), rows)
 
     def _specialize(self, args: Sequence[Any]) -> Callable[..., Any]:
         count = len(self._compiled) + 1
@@ -70,7 +95,9 @@ class Specializations:
                 count,
             )
         module = _concrete(self._module, args)
-        return self._compile(module, _faked(args) if _makes_symbols(self._module) else list(args))
+        reason = self._buckets.reason if self._buckets is not None else ""
+        notes = [f"prompt_buckets: compiled for one length, since {reason}"] if reason else []
+        return self._compile(module, _faked(args) if _makes_symbols(self._module) else list(args), notes)
 
 
 def _makes_symbols(module: GraphModule) -> bool:

@@ -29,3 +29,15 @@ def require_one_of(what: str, given: object, words: Iterable[str]) -> None:
         close = difflib.get_close_matches(str(given), words, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"valid are {', '.join(map(repr, words))}"
         raise OptionError(f"unknown {what} {given!r}; {hint}")
+
+
+class LengthDependent(Exception):
+    """A graph whose results for a prompt may depend on the padding behind it."""
+
+
+class LongerThanCache(LengthDependent):
+    """A graph with more rows than a cache that it writes into; `length` is the cache's."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"a cache has {length} rows")
+        self.length = length

@@ -15,9 +15,11 @@ def update_cache(cache, x, positions):
 def fill_cache(cache, x, written=None):
     """cache [batch, heads, length, head_dim] with x [batch, heads, seq, head_dim] in its first rows.
 
-    written [1, 1, rows, 1]: which rows of the tiles that x ends in are those of x; None where all are.
+    written [1, 1, rows, 1]: which rows are those of x, up to the end of the tiles that x ends in; None where all are.
     """
-    return torch.cat([x, cache[:, :, x.shape[2] :]], 2)
+    first, rest = cache.tensor_split([x.shape[2]], 2)
+    x = x if written is None else torch.where(written[:, :, : x.shape[2]], x, first)
+    return torch.cat([x, rest], 2)
 
 
 @define("Tensor cache, Tensor x", FUSED)
