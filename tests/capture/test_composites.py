@@ -38,6 +38,14 @@ CASES = {
         lambda x: F.fold(x, (7, 9), (3, 2), (1, 2), (1, 0), (2, 1)),
         [random(2, 4 * 6, 4 * 7)],
     ),
+    "a unit triangular system": (
+        lambda a, b: torch.linalg.solve_triangular(a, b, upper=False, unitriangular=True),
+        [random(2, 3, 40, 40, scale=0.0625), random(2, 3, 40, 7)],
+    ),
+    "an upper one from the right, of keys that are alike": (
+        lambda a, b: torch.linalg.solve_triangular(a, b, upper=True, left=False, unitriangular=True),
+        [torch.ones(33, 33), random(4, 33)],
+    ),
     "columns of one image": (lambda x: F.fold(x, (4, 4), 2, stride=2), [random(3 * 4, 4)]),
 }
 
