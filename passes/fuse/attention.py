@@ -6,7 +6,8 @@ After    out = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 Only where the softmax runs over the keys and nothing else reads the scores. The scale may stand before the product as
 well, on either side: matmul(q * scale, ...). Between product and softmax scores may go through, in this order:
 
-    scale     scores * s   scores / s   baddbmm(mask, q, k, alpha=s)   scores * scale [heads, 1, 1], which q takes
+    scale     scores * s   scores / s   baddbmm(mask, q, k, alpha=s), also behind a mask (CodeGen)
+              scores * scale [heads, 1, 1], which q takes
     cap       cap * tanh(scores / cap), which gives capped_attention
     mask      scores + mask   where(allowed, scores, -inf)   where(forbidden, -inf, scores), several times
     nothing   a cast between floats, a reshape of the leading dimensions
@@ -30,7 +31,7 @@ from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_node, is_
 from tt_dynamo.passes.rows import LIMIT
 
 PRODUCTS = (aten.matmul.default, aten.bmm.default)
-SOFTMAXES = (aten.softmax.int, aten._safe_softmax.default)
+SOFTMAXES = (aten.softmax.int, aten._softmax.default, aten._safe_softmax.default)
 LOWEST = -1e30  # scores plus less than this are that number again, which is what a row that is masked whole needs
 sdpa = aten.scaled_dot_product_attention.default
 
@@ -194,10 +195,19 @@ def same_scores(node: Node) -> Node:
 
 
 def _scaled(scores: Scores, node: Node, number: float) -> Scores | None:
-    if scores.masks or (scores.cap is not None and number <= 0):
+    if number <= 0 and (scores.masks or scores.cap is not None):
         return None
     cap = None if scores.cap is None else scores.cap * number
-    return scores._replace(scale=scores.scale * number, cap=cap)
+    masks = tuple(_times(mask, number) for mask in scores.masks)
+    return scores._replace(scale=scores.scale * number, cap=cap, masks=masks)
+
+
+def _times(mask: Node, number: float) -> Node:
+    """A mask times a number: what gave one of two numbers gives one of two others."""
+    if is_call(mask, aten.where.Scalar):
+        condition, *numbers = mask.args
+        return emit(mask, aten.where.Scalar, condition, *(number * value for value in numbers))
+    return emit(mask, aten.mul.Tensor, mask, number)
 
 
 def _scaled_by_head(scores: Scores, node: Node, factor: Node) -> Scores | None:

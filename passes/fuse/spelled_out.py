@@ -141,6 +141,16 @@ def _move_down(node: Node, x: Node, weight: Node | None, eps: float) -> Node | N
     return emit(node.args[0], operators.rms_norm, emit(node, node.target, x, *node.args[1:]), weight, eps)
 
 
+def _move_layer_norm_down(
+    node: Node, x: Node, normalized: list[int], weight: Node | None, bias: Node | None, eps: float
+) -> Node | None:
+    """The same of a layer norm (Persimmon)."""
+    if len(normalized) > 1 or not is_move(x) or not moves_leading(node):
+        return None
+    moved = emit(node.args[0], node.target, x, *node.args[1:])
+    return emit(node.args[0], aten.layer_norm.default, moved, normalized, weight, bias, eps)
+
+
 def _gelu(node: Node, x: Node, approximate: str) -> Node | None:
     return emit(node, aten.gelu.default, x, approximate=approximate) if dtype_of(x) == dtype_of(node) else None
 
@@ -161,6 +171,11 @@ plain = once(call(aten.layer_norm.default, x, normalized, None, None, eps, ANY))
 weighted = once(call(aten.layer_norm.default, x, normalized, some_weight, None, eps, ANY))
 LAYER_NORMS.add("layer_norm_weight", call(MUL, plain, weight), _affine_layer_norm)
 LAYER_NORMS.add("layer_norm_bias", call(ADD, weighted, variable("bias")), _affine_layer_norm)
+some_bias = variable("bias", rewrite.is_anything)
+whole = once(call(aten.layer_norm.default, x, normalized, some_weight, some_bias, eps, ANY))
+LAYER_NORMS.add(
+    "layer_norm_of_moved", call((aten.permute.default, aten.reshape.default), whole, ANY), _move_layer_norm_down
+)
 for name, gate in (("none", EXACT), ("tanh", TANH)):
     GELUS.add(f"gelu_{name}", call(MUL, scaled(x, 0.5), call(ADD, gate, 1)), partial(_gelu, approximate=name))
 

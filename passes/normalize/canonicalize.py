@@ -165,15 +165,20 @@ def _matmul(node: Node) -> Node | None:
 
 @RULES.on(aten.reshape.default)
 def _batched_product(node: Node) -> Node | None:
-    """reshape(bmm(reshape(a), reshape(b))) with a, b [x, y, rows, columns] → matmul(a, b)."""
+    """reshape(bmm(reshape(a), b)) with a or b [x, y, rows, columns] → matmul(a, reshape(b))."""
     product, leading = node.args[0], shape_of(node)[:2]
     if not is_call(product, aten.bmm.default) or only_user(product) is None:
         return None
-    a, b = (x.args[0] if is_call(x, aten.reshape.default) else x for x in product.args)
-    pairs = ((a, product.args[0]), (b, product.args[1]), (node, product))
-    if any(shape_of(x) != (*leading, *shape_of(merged)[1:]) for x, merged in pairs):
+    shapes = [(*leading, *shape_of(x)[1:]) for x in (*product.args, product)]
+    sources = [x.args[0] if is_call(x, aten.reshape.default) else x for x in product.args]
+    there = [shape_of(x) == shape for x, shape in zip((*sources, node), shapes, strict=False)]
+    if not any(there[:2]) or not there[2]:
         return None
-    return emit(product, aten.matmul.default, a, b)
+    a, b = (
+        source if is_there else emit(node, aten.reshape.default, x, list(shape))
+        for source, is_there, x, shape in zip(sources, there, product.args, shapes, strict=False)
+    )
+    return emit(node, aten.matmul.default, a, b)
 
 
 @RULES.on(operators.linear)
@@ -213,6 +218,14 @@ def _behind_moves_of_rows(x: Node) -> Node:
 
 
 # --- norms, softmax, attention ---------------------------------------------------------------------------------------
+
+
+@RULES.on(aten.pow.Tensor_Scalar)
+def _square(node: Node) -> Node | None:
+    """x ** 2 as x * x, which passes know where to keep (the squared relu of Persimmon and Nemotron)."""
+    x, exponent = node.args
+    is_square = exponent == 2 and dtype_of(x).is_floating_point and dtype_of(x) == dtype_of(node)
+    return emit(node, aten.mul.Tensor, x, x) if is_square else None
 
 
 @RULES.on(aten.softmax.int, aten.log_softmax.int)

@@ -72,6 +72,20 @@ def test_attention_arrives_whole_where_torch_would_take_it_apart(masked, qkv):
     assert graph.only(sdpa).kwargs == {"scale": pytest.approx(0.3)}
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_a_scale_behind_the_mask_scales_both(qkv, made):
+    """CodeGen."""
+
+    def model(q, k, v):
+        mask = torch.where(v[:, :1, None, :, 0] > 0, 0.0, -1e4) if made else v.mT[:, :, :1]
+        return attend((q @ k.mT + mask) / 2.0, v)
+
+    graph = capture(model, *qkv)
+    graph.apply(canonicalize)
+    assert graph.apply(fuse_attention, exact=False) > 0
+    assert graph.only(sdpa).kwargs == {"scale": pytest.approx(0.5)}
+
+
 def test_a_scaled_key_keeps_its_scale(qkv):
     graph, changed = fused(lambda q, k, v: attend(q @ (k * 0.3).mT, v), *qkv)
     assert changed == 1
@@ -125,7 +139,7 @@ UNTOUCHED = {
     "scale after the softmax": lambda q, k, v: (torch.softmax(q @ k.mT, -1) * 0.5) @ v,
     "scale by a tensor": lambda q, k, v: attend(q @ k.mT * q[0, 0, 0, 0], v),
     "mask with a factor": lambda q, k, v: attend(torch.add(q @ k.mT, v.mT[:, :, :1], alpha=2), v),
-    "scale after the mask": lambda q, k, v: attend((q @ k.mT + v.mT[:, :, :1]) * 0.5, v),
+    "negative scale after the mask": lambda q, k, v: attend((q @ k.mT + v.mT[:, :, :1]) * -0.5, v),
     "mask of lower rank": lambda q, k, v: attend(q @ k.mT + v[0, 0, :, 0], v),
     "values of another width": lambda q, k, v: attend(q @ k.mT, v[..., :3]),
     "keys broadcast over heads": lambda q, k, v: attend(q @ k[:, :1].mT, v),

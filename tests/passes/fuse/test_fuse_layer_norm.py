@@ -112,3 +112,15 @@ def test_a_scale_and_shift_of_all_rows_are_weight_and_bias(norm, batch):
     else:
         assert changed == (2 if batch == 1 else 0)
         assert (multiplied, added) == ((1, 2) if batch == 2 else (0, 1))
+
+
+def test_a_norm_of_heads_comes_behind_the_move_that_brings_them_to_the_front():
+    """Persimmon normalizes queries and keys before."""
+
+    def forward(m, x):
+        return functional.layer_norm(x.view(2, 5, 3, 8), [8], m.p0, m.p1).transpose(1, 2)
+
+    graph = capture(Module(parameter(8), parameter(8), forward=forward), random(2, 5, 24))
+    graph.apply(canonicalize)
+    assert graph.apply(fuse_layer_norm) == 1
+    assert graph.targets()[-1] is aten.layer_norm.default

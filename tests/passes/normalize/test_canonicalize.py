@@ -7,7 +7,7 @@ from captured import Module, capture, parameter, random
 from torch import nn
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 linear = operators.linear
@@ -210,6 +210,15 @@ def test_a_batched_product_that_an_einsum_was_taken_apart_into_is_a_matmul():
     assert graph.calls(aten.bmm.default)
     graph.apply(canonicalize)
     assert graph.targets() == [aten.matmul.default]
+
+
+def test_a_batched_product_of_one_token_is_a_matmul_though_its_heads_stood_behind():
+    def forward(query, key):
+        return query.transpose(1, 2) @ key
+
+    graph = capture(forward, random(1, 1, 3, 8), random(1, 3, 8, 5))
+    graph.apply(canonicalize)
+    assert shape_of(graph.only(aten.matmul.default)) == (1, 3, 1, 5)
 
 
 def test_a_batched_product_of_three_dimensions_is_left_alone():
