@@ -73,7 +73,7 @@ def source_of(node: Node) -> Node:
 def cut_of(node: Node, dim: int) -> tuple[Node, int] | None:
     """What `node` is a part of along a dimension, counted from the end, and where in it the part begins, or None."""
     split = node.args[0] if is_call(node, operator.getitem) else node
-    if not is_call(split, aten.slice.Tensor, *SPLITS[1:3]) or _dim_of(split) != len(shape_of(split.args[0])) + dim:
+    if not is_call(split, aten.slice.Tensor, *SPLITS[1:3]) or dim_of(split) != len(shape_of(split.args[0])) + dim:
         return None
     if split is node:
         return (node.args[0], _start_of(node)) if (*node.args[4:5], 1)[0] == 1 else None
@@ -116,9 +116,9 @@ def grain_of(chain: Iterable[Node]) -> int:
         grain = math.gcd(grain, *(value.shape[-1] if value.dim() else 1 for value in (x.meta["val"], *values_of(node))))
         if node.target is aten.permute.default and rest[0][-1] % max(last + 1, 1) != last:
             return 1
-        if node.target in (aten.select.int, aten.unbind.int) and _dim_of(node) == last:
+        if node.target in (aten.select.int, aten.unbind.int) and dim_of(node) == last:
             return 1
-        if node.target is aten.slice.Tensor and _dim_of(node) == last:
+        if node.target is aten.slice.Tensor and dim_of(node) == last:
             grain = math.gcd(grain, 1 if len(rest) > 3 and rest[3] != 1 else _start_of(node))
     return max(grain, 1)
 
@@ -129,7 +129,7 @@ def run_by_grains(chain: list[Node], grain: int) -> torch.Tensor:
     value: Any = numbered(_in_grains(shape_of(source), grain))
     for move in reversed(chain):
         x, *rest = move.args
-        on_last = grain > 1 and move.target in BY_DIM and _dim_of(move) == len(shape_of(x)) - 1
+        on_last = grain > 1 and move.target in BY_DIM and dim_of(move) == len(shape_of(x)) - 1
         if move.target in (aten.view.default, aten.reshape.default, aten.expand.default):
             rest = [_in_grains(shape_of(move), grain)]
         elif move.target is aten.slice.Tensor and on_last:
@@ -146,7 +146,7 @@ def _in_grains(shape: tuple[int, ...], grain: int) -> tuple[int, ...]:
     return (*shape[:-1], shape[-1] // grain) if shape else shape
 
 
-def _dim_of(node: Node) -> int:
+def dim_of(node: Node) -> int:
     """The dimension, from 0, that a select, slice or split works along."""
     at = BY_DIM[node.target]
     dim = node.args[at] if len(node.args) > at else node.kwargs.get("dim", 0)
@@ -155,7 +155,7 @@ def _dim_of(node: Node) -> int:
 
 def _start_of(node: Node) -> int:
     """The first element of a slice."""
-    start, size = (*node.args[2:3], 0)[0] or 0, shape_of(node.args[0])[_dim_of(node)]
+    start, size = (*node.args[2:3], 0)[0] or 0, shape_of(node.args[0])[dim_of(node)]
     return min(start, size) if start >= 0 else max(start + size, 0)
 
 

@@ -105,6 +105,27 @@ def _slice(node: Node) -> Node | None:
     return emit(node, aten.slice.Tensor, node.args[0], dim, cut.start, cut.stop, cut.step) if is_slice else None
 
 
+@READS.on(aten.gather.default)
+def _gather_rows(node: Node) -> Node | None:
+    """A gather that takes whole rows of one table, as GPT-J looks up sines, is a lookup."""
+    x, dim, index, *_ = node.args
+    checked = is_call(index, operators.bounded)
+    spread, rank = index.args[0] if checked else index, len(shape_of(x))
+    repeats = (aten.expand.default, aten.repeat.default)
+    if not is_call(spread, *repeats) or rank < 2 or dim % rank != rank - 2 or shape_of(index)[-1] != shape_of(x)[-1]:
+        return None
+    rows = spread.args[0]
+    if shape_of(rows) != (*shape_of(index)[:-1], 1):
+        return None
+    while is_call(x, *repeats) and shape_of(x.args[0])[-2:] == shape_of(x)[-2:]:
+        x = x.args[0]
+    if math.prod(shape_of(x)[:-2]) != 1 or not dtype_of(x).is_floating_point:
+        return None
+    rows = emit(node, aten.reshape.default, rows, list(shape_of(index)[:-1]))
+    rows = emit(node, operators.bounded, rows, shape_of(x)[-2]) if checked else rows
+    return emit(node, aten.embedding.default, emit(node, aten.reshape.default, x, list(shape_of(x)[-2:])), rows)
+
+
 @READS.on(*ROW_MOVES, *INDEXING)
 def _move(node: Node) -> Node | None:
     numbers = _numbers(node) if movable(node) else None

@@ -10,6 +10,7 @@ from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import MORE, ROWS, rotary_tables
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
+from tt_dynamo.passes.normalize.lookups import index_to_embedding
 from tt_dynamo.passes.normalize.moves import normalize_moves
 
 HALF = 16
@@ -133,3 +134,37 @@ def test_what_no_table_says_exactly_stays(forward):
     graph, changed = looked_up(forward, positions(2, 5))
     assert changed == 0
     assert not graph.calls(aten.embedding.default, operators.look_up)
+
+
+def test_what_rotary_reads_of_rows_of_sines_are_rows_of_tables():
+    """GPT-J: a gather of sines and cosines, which are cut, repeated and padded for each token."""
+
+    def forward(self, x, places):
+        rows = torch.gather(self.p0[None], 1, places[..., None].repeat(1, 1, 2 * HALF))
+        sin, cos = (half[:, :, None].repeat_interleave(2, 3) for half in rows.chunk(2, -1))
+        turned, passed = x[..., : 2 * HALF], x[..., 2 * HALF :]
+        pairs = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
+        return torch.cat((turned * cos + pairs * sin, passed), -1).transpose(1, 2)
+
+    table = torch.nn.Parameter(random(48, 2 * HALF))
+    graph = capture(Module(table, forward=forward), random(1, 1, 3, 64), torch.tensor([[41]]))
+    for transform in (normalize_moves, index_to_embedding, canonicalize, fuse_rotary):
+        graph.apply(transform, exact=False)
+    assert graph.apply(rotary_tables) == 2
+    graph.apply(fold_constants)
+    assert rows_of(graph) == {(48, 64)}
+    assert not graph.calls(aten.gather.default, aten.split.Tensor, aten.expand.default, aten.constant_pad_nd.default)
+
+
+def test_rows_that_something_else_reads_stay_rows():
+    def forward(self, x, places):
+        rows = torch.nn.functional.embedding(places, self.p0)
+        cos, sin = rows[:, None, :, :32], rows[:, None, :, 32:]
+        return x * cos + torch.cat((-x[..., HALF:], x[..., :HALF]), -1) * sin, rows * 2
+
+    table = torch.nn.Parameter(random(48, 64))
+    graph = capture(Module(table, forward=forward), random(1, 3, 1, 32), torch.tensor([[41]]))
+    for transform in (normalize_moves, canonicalize, fuse_rotary):
+        graph.apply(transform, exact=False)
+    assert len(graph.calls(operators.rotary)) == 1
+    assert graph.apply(rotary_tables) == 0
