@@ -186,17 +186,23 @@ def rotary_by_matrix(ttnn: TTNN, x: Tensor, cos: Tensor, sin: Tensor, matrix: Te
         return ttnn.add(ttnn.multiply(x, cos), ttnn.multiply(product, sin))
 
     def turned_by_tiles(x, cos, sin):
-        def turn(accumulation):
-            config = ttnn.settings.compute_kernel_config
-            if accumulation == "bfloat16":
-                config = compute_kernel_config(ttnn, config.math_fidelity, float32=False)
-            options = {"is_decode_mode": False, "compute_kernel_config": config}
-            return ttnn.experimental.rotary_embedding_llama(x, cos, sin, matrix, **options)
-
-        # Long heads fit its registers in bfloat16 only.
-        return ttnn.choose(("rotary_embedding_llama", x, cos, sin, matrix), ("float32", "bfloat16"), turn)
+        return turn_by_tiles(ttnn, x, cos, sin, matrix, is_decode_mode=False)
 
     return _as_one_sequence(ttnn, turned_by_tiles, x, cos, sin)
+
+
+def turn_by_tiles(ttnn: TTNN, x: Tensor, cos: Tensor, sin: Tensor, matrix: Tensor, is_decode_mode):
+    """x cos + (each tile of x @ matrix) sin. Long heads fit the registers of TTNN's kernel in bfloat16 only."""
+
+    def turn(accumulation):
+        config = ttnn.settings.compute_kernel_config
+        if accumulation == "bfloat16":
+            config = compute_kernel_config(ttnn, config.math_fidelity, float32=False)
+        options = {"is_decode_mode": is_decode_mode, "compute_kernel_config": config}
+        return ttnn.experimental.rotary_embedding_llama(x, cos, sin, matrix, **options)
+
+    asked = ("rotary_embedding_llama", x, cos, sin, matrix, is_decode_mode)
+    return ttnn.choose(asked, ("float32", "bfloat16"), turn)
 
 
 def _as_one_sequence(ttnn: TTNN, turned, x: Tensor, cos: Tensor, sin: Tensor):

@@ -6,6 +6,7 @@ Heads lie height sharded in L1, each user's on a core of their own; caches are i
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
 from tt_dynamo.lowering import workarounds
+from tt_dynamo.lowering.language.attention import turn_by_tiles
 from tt_dynamo.lowering.language.decode_products import placed
 from tt_dynamo.lowering.memory import assigned, divisors, first_cores, in_rows, interleaved, is_in_columns, on_rectangle
 from tt_dynamo.lowering.registry import Need, lower
@@ -45,9 +46,9 @@ def into_columns(ttnn, x, shape):
 
 
 @lower(operators.by_user, sharded=True)
-def by_user(ttnn, x):
-    """x [1, batch, rows, width], each user's rows on a core of their own."""
-    return _by_user(ttnn, x)
+def by_user(ttnn, x, users=None):
+    """x [1, batch, rows, width] or [1, 1, users rows, width], each user's rows on a core of their own."""
+    return _by_user(ttnn, x, users=users)
 
 
 def _on_rectangle(ttnn, x):
@@ -57,9 +58,10 @@ def _on_rectangle(ttnn, x):
     return _by_user(ttnn, x, wide[0] if wide else None)
 
 
-def _by_user(ttnn, x, columns=None):
+def _by_user(ttnn, x, columns=None, users=None):
     """x with each user's rows on a core of their own, `columns` users in a row of cores."""
     _, batch, rows, width = x.shape
+    batch, rows = (batch, rows) if users is None else (users, rows // users)
     shape = [rows + -rows % TILE, width + -width % TILE]
     return ttnn.to_memory_config(x, in_rows(ttnn, first_cores(ttnn, batch, columns), shape))
 
@@ -70,6 +72,12 @@ def rotary_decode(ttnn, x, cos, sin):
     config = ttnn.settings.compute_kernel_config
     x = _on_users(ttnn, x)
     return ttnn.experimental.rotary_embedding_hf(x, cos, sin, is_decode_mode=True, compute_kernel_config=config)
+
+
+@lower(operators.rotary_by_matrix_decode, sharded=True)
+def rotary_by_matrix_decode(ttnn, x, cos, sin, matrix):
+    """The same by a matrix of tiles [1, 1, 32 batch, 32]."""
+    return turn_by_tiles(ttnn, _on_users(ttnn, x), cos, sin, matrix, is_decode_mode=True)
 
 
 @lower(operators.update_cache_decode, sharded=True, positions=POSITIONS)

@@ -27,7 +27,7 @@ UPDATES = (operators.update_cache, operators.slide_cache)
 CACHES = (*UPDATES, operators.update_cache_decode, operators.slide_cache_decode)
 SDPA = aten.scaled_dot_product_attention.default
 ATTENTIONS = (operators.attention, operators.capped_attention, SDPA)
-USERS = 32  # TTNN's decode calls take a tile of them
+USERS = TILE = 32  # TTNN's decode calls take a tile of users
 BY_USER = (2, 0, 1, 3)  # [batch, heads, 1, head_dim] → [1, batch, heads, head_dim]
 BY_BATCH = (1, 2, 0, 3)  # and back
 
@@ -136,14 +136,27 @@ def _by_user(node: Node) -> Node:
     if is_call(node, operators.rotary):
         x, *tables = node.args
         return emit(node, operators.rotary_decode, _by_user(x), *(_table(t, shape_of(x)[0]) for t in tables))
-    if is_call(node, operators.rms_norm):
-        return emit(node, operators.rms_norm, _by_user(node.args[0]), *node.args[1:])
+    if is_call(node, operators.rotary_by_matrix) and _turns_by_tiles(node):
+        x, cos, sin, matrix = node.args
+        batch = shape_of(x)[0]
+        tiles = matrix if batch == 1 else emit(matrix, aten.repeat.default, matrix, [1, 1, batch, 1])
+        tiles = emit(matrix, operators.by_user, tiles, batch)
+        tables = [_table(table, batch) for table in (cos, sin)]
+        return emit(node, operators.rotary_by_matrix_decode, _by_user(x), *tables, tiles)
+    if is_call(node, operators.rms_norm, aten.layer_norm.default):
+        return emit(node, node.target, _by_user(node.args[0]), *node.args[1:])
     if is_call(node, operator.getitem) and is_call(node.args[0], operators.split_heads):
         split, index = node.args
         x, *counts = split.args
         rows = emit(split, aten.reshape.default, x, [1, 1, shape_of(x)[0], shape_of(x)[-1]])
         return emit(split, operator.getitem, emit(split, operators.split_heads_decode, rows, *counts), index)
     return emit(node, aten.permute.default, node, list(BY_USER))
+
+
+def _turns_by_tiles(node: Node) -> bool:
+    """Whether TTNN's decode call takes a rotary by matrix: of whole tiles, one of which says how all turn."""
+    size = shape_of(node.args[3])[-1]
+    return size == TILE and shape_of(node)[-1] % size == 0
 
 
 def _table(table: Node, batch: int) -> Node:

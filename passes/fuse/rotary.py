@@ -82,12 +82,14 @@ class Tables:
         whole = tables[0] if len(tables) == 1 else self._emit(aten.cat.default, list(tables), -1)
         if order is None or torch.equal(order, torch.arange(len(order))):
             return whole
-        key = ("order", *order.tolist())
+        return self._emit(aten.index_select.default, whole, -1, self.literal(whole, order))
+
+    def literal(self, like: Node, numbers: torch.Tensor) -> Node:
+        key = (numbers.dtype, numbers.shape, *numbers.flatten().tolist())
         if key not in self.known:
-            with whole.graph.inserting_before(_behind(next(iter(whole.graph.nodes)))):
-                self.known[key] = literal(whole, order)
-        numbers = self.known[key]
-        return self._emit(aten.index_select.default, whole, -1, numbers)
+            with like.graph.inserting_before(_behind(next(iter(like.graph.nodes)))):
+                self.known[key] = literal(like, numbers)
+        return self.known[key]
 
     def reshaped(self, table: Node, shape: tuple[int, ...]) -> Node:
         return table if shape_of(table) == shape else self._emit(aten.reshape.default, table, list(shape))
@@ -119,14 +121,15 @@ def fuse_rotary(graph: Graph, context: Context) -> int:
             rotation = whole
         layout = rotation and _layout(shape_of(rotation.x), rotation.cos)
         if rotation is not None and layout is not None:
-            _fuse(rotation, layout, *(tables.reshaped(table, layout.table) for table in rotation[2:4]))
+            _fuse(rotation, layout, tables)
             fused += 1
     dead_code(graph)
     return fused
 
 
-def _fuse(rotation: Rotation, layout: Layout, cos: Node, sin: Node) -> None:
-    last, x, *_, columns = rotation
+def _fuse(rotation: Rotation, layout: Layout, tables: Tables) -> None:
+    last, x, cos, sin, columns = rotation
+    cos, sin = (tables.reshaped(table, layout.table) for table in (cos, sin))
     shape, width = shape_of(last), len(columns)
     with last.graph.inserting_before(last):
         x = x if layout.shape == shape else emit(last, aten.reshape.default, x, list(layout.shape))
@@ -136,7 +139,7 @@ def _fuse(rotation: Rotation, layout: Layout, cos: Node, sin: Node) -> None:
         if are_halves and (width == TILE or width % (2 * TILE) == 0):
             turned = emit(last, operators.rotary, x, cos, sin)
         else:
-            matrix = literal(x, _matrix(columns).to(x.meta["val"].dtype)[None, None])
+            matrix = tables.literal(x, _matrix(columns).to(x.meta["val"].dtype)[None, None])
             turned = emit(last, operators.rotary_by_matrix, x, cos, sin, matrix)
         back = _swapped(turned, last) if layout.is_swapped else turned
         new = back if layout.shape == shape else emit(last, aten.reshape.default, back, list(shape))

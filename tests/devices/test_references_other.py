@@ -48,6 +48,28 @@ def test_neighbours_turn_together_by_a_matrix(emulated: Any, upload: Upload, ran
     torch.testing.assert_close(emulated.to_torch(result).float(), expected, rtol=2**-7, atol=2**-7)
 
 
+@pytest.mark.parametrize("users", [1, 3])
+def test_neighbours_of_each_user_turn_in_a_decode_step(
+    emulated: Any, ttnn: Any, upload: Upload, random: Random, users: int
+) -> None:
+    x = random(1, users, 4, 64)
+    cos, sin = (table.reshape(1, users, 1, 64) for table in tables(users, 64))
+    matrix = torch.zeros(1, 1, 32, 32)
+    for i in range(0, 32, 2):
+        matrix[0, 0, i + 1, i], matrix[0, 0, i, i + 1] = -1, 1
+
+    def by_user(value: torch.Tensor) -> Any:
+        cores = ttnn.CoreRangeSet([ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(users - 1, 0))])
+        spec = ttnn.ShardSpec(cores, [32, value.shape[-1]], ttnn.ShardOrientation.ROW_MAJOR)
+        layout = ttnn.TensorMemoryLayout.HEIGHT_SHARDED
+        return emulated.to_memory_config(upload(value), ttnn.MemoryConfig(layout, ttnn.BufferType.L1, spec))
+
+    operands = [by_user(value) for value in (x, cos, sin, matrix.repeat(1, 1, users, 1))]
+    result = emulated.experimental.rotary_embedding_llama(*operands, is_decode_mode=True)
+    expected = turned(x, cos, sin, [(i, i + 1) for i in range(0, 64, 2)])
+    torch.testing.assert_close(emulated.to_torch(result).float(), expected, rtol=2**-7, atol=2**-7)
+
+
 @pytest.mark.parametrize("reduce", [None, "add", "multiply"])
 def test_scatter_combines_what_meets_at_one_place(
     emulated: Any, ttnn: Any, upload: Upload, random: Random, reduce: str | None

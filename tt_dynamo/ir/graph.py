@@ -181,8 +181,9 @@ def constant_nodes(graph: Graph) -> set[Node]:
 
 
 def _is_pure(node: Node) -> bool:
-    """Whether what a node gives depends on its operands alone."""
-    called = node.op in ("call_function", "call_module") and not is_random(node) and not mutates(node)
+    """Whether what a node gives depends on its operands alone, and lies on no cores that the device's calls need."""
+    is_effect = is_random(node) or mutates(node)
+    called = node.op in ("call_function", "call_module") and not is_effect and node.target is not operators.by_user
     return called or node.op == "get_attr"
 
 

@@ -55,6 +55,10 @@ def turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return x * cos + torch.cat((-second, first), -1) * sin
 
 
+def turned_neighbours(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    return x * cos + torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2) * sin
+
+
 def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, cap: float | None) -> torch.Tensor:
     k, v = (x.repeat_interleave(HEADS // KV_HEADS, 1) for x in (k, v))
     if cap is None:
@@ -64,12 +68,14 @@ def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, cap: 
     return torch.softmax(scores, -1) @ v
 
 
-def step(batch: int, mask: str | None = "causal", write: Any = update, cap: float | None = None, tokens: int = 1):
+def step(
+    batch: int, mask: str | None = "causal", write: Any = update, cap: float | None = None, tokens: int = 1, turn=turned
+):
     """A captured attention of `tokens` tokens to a cache, up to where decode_rows runs."""
 
     def model(self: Any, x, table, cached_keys, cached_values, position, given):
         q, k, v = ((x @ p).view(batch, tokens, -1, DIM).transpose(1, 2) for p in (self.p0, self.p1, self.p2))
-        q, k = (turned(heads, table, table + 1) for heads in (q, k))
+        q, k = (turn(heads, table, table + 1) for heads in (q, k))
         k, v = write(cached_keys, k, position), write(cached_values, v, position)
         seen = None if mask is None else MASKS[mask](position, given)
         out = attended(q, k, v, seen, cap).transpose(1, 2).reshape(batch, tokens, WIDTH)
@@ -117,6 +123,16 @@ def test_users_are_rows_from_the_heads_to_the_output(batch: int, mask: str) -> N
     assert len(graph.calls(operators.update_cache_decode)) == 2
     assert not graph.calls(operators.split_heads, operators.rotary, operators.update_cache)
     assert not graph.calls(operators.attention, aten.scaled_dot_product_attention.default)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_neighbours_turn_by_a_matrix_for_each_user(batch: int) -> None:
+    graph = step(batch, turn=turned_neighbours)
+    assert rewritten(graph) == 1
+    matrices = {turn.args[3] for turn in graph.calls(operators.rotary_by_matrix_decode)}
+    assert [shape_of(matrix) for matrix in matrices] == [(1, 1, 32 * batch, 32)]
+    assert len(graph.calls(operators.rotary_by_matrix_decode)) == 2
+    assert not graph.calls(operators.rotary_by_matrix, aten.permute.default)
 
 
 @pytest.mark.parametrize("batch", [1, 3])

@@ -298,14 +298,17 @@ def rotary_embedding_llama(x, cos, sin, matrix, *, is_decode_mode=False, engine)
     """The same where a matrix [1, 1, 32, 32] says which columns of each tile turn together.
 
     x [batch, heads, seq, head_dim], cos and sin [1, 1, at least seq, head_dim]; the last tile is padded with zeros.
+    Decode: shapes as above, and the tile of the matrix once for each user, [1, 1, 32 batch, 32].
     """
-    if is_decode_mode:
-        raise NotImplementedError("rotary_embedding_llama has no reference of decode")
     seq, head_dim = x.shape[-2:]
     size = matrix.shape[-1]
     tiles = functional.pad(x, (0, -head_dim % size)).unflatten(-1, (-1, size))
-    turned = engine.product(tiles, matrix).flatten(-2)[..., :head_dim]
-    cos, sin = (table[..., :seq, :] for table in (cos, sin))
+    if is_decode_mode:
+        turned = engine.product(tiles, matrix.reshape(1, -1, 1, size, size))
+    else:
+        turned = engine.product(tiles, matrix)
+        cos, sin = (table[..., :seq, :] for table in (cos, sin))
+    turned = turned.flatten(-2)[..., :head_dim]
     return engine.product(cos, x, torch.mul) + engine.product(sin, turned, torch.mul)
 
 

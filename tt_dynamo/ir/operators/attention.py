@@ -86,9 +86,12 @@ def split_heads_decode(x, num_heads, num_kv_heads):
     return tuple(part.clone() for part in heads.split([num_heads, num_kv_heads, num_kv_heads], 2))
 
 
-@define("Tensor x", FUSED)
-def by_user(x):
-    """x [1, batch, rows, width] with each user's rows on a core of their own, as the calls of a decode step take it."""
+@define("Tensor x, int? users=None", FUSED)
+def by_user(x, users=None):
+    """x [1, batch, rows, width] with each user's rows on a core of their own, as the calls of a decode step take it.
+
+    Or x [1, 1, users rows, width] of so many users.
+    """
     return x.clone()
 
 
@@ -153,6 +156,15 @@ def rotary_by_matrix(x, cos, sin, matrix):
 def rotary_decode(x, cos, sin):
     """`rotary` of one token of each user: x [1, batch, heads, head_dim], cos and sin [1, batch, 1, head_dim]."""
     return rotary.decompose(x, cos, sin)
+
+
+@define("Tensor x, Tensor cos, Tensor sin, Tensor matrix", FUSED)
+def rotary_by_matrix_decode(x, cos, sin, matrix):
+    """`rotary_by_matrix` of one token of each user: x [1, batch, heads, head_dim], cos and sin [1, batch, 1, head_dim].
+
+    matrix [1, 1, 32 batch, 32] has the same tile for each user.
+    """
+    return rotary_by_matrix.decompose(x, cos, sin, matrix[:, :, : matrix.shape[3]])
 
 
 def attention_by_parts(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
