@@ -18,12 +18,14 @@ from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.normalize.moves import normalize_moves
 
 HEADS, KV_HEADS, DIM, LENGTH = 4, 2, 32, 16
 WIDTH = HEADS * DIM
 POSITION = 11
 BEFORE = (
-    cache_writes_in_place, canonicalize, fuse_rotary, fuse_attention, fuse_grouped_query, fuse_qkv, fuse_merge_heads,
+    cache_writes_in_place, normalize_moves, canonicalize, fuse_rotary, fuse_attention, fuse_grouped_query, fuse_qkv,
+    fuse_merge_heads,
 )  # fmt: skip
 
 
