@@ -26,16 +26,16 @@ from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.recurrences import fuse_recurrences
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
-from tt_dynamo.passes.fuse.scans import fuse_scans
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.images.stem import fold_stem
+from tt_dynamo.passes.loops.recurrences import fuse_recurrences
+from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands

@@ -58,7 +58,7 @@ from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.memory import assign_memory
 from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.passes.place.positions import FLOAT32, keep_positions, reads_exactly
-from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec
+from tt_dynamo.report.dump import Dump
 from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
 from tt_dynamo.report.tunings import Tuned
 from tt_dynamo.runtime.program import Program
@@ -151,22 +151,13 @@ class Compiler:
         self._publish(program, traced)
         return program
 
-    def _interface(self, traced: Trace) -> Interface:
-        """What the program computes and is given."""
-        names = [node.name for node in traced.graph.find_nodes(op="placeholder")]
-        values = [node.meta["val"] for node in traced.inputs]
-        inputs = [InputSpec(name, tuple(x.shape), x.dtype) for name, x in zip(names, values, strict=False)]
-        specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
-        calls = [spec.calls if spec else () for spec in specs]
-        return interface_of(self.eager, inputs, list(map(WeightSpec, names[len(values) :], calls)))
-
     def _publish(self, program: Program, traced: Trace) -> None:
         """Dump what the compilation ended in, hand out its report, and log it in a line."""
         report, dump = self.report, self.dump
         if dump.path is not None:
             dump.drawing(traced.graph)
             dump.report(report)
-            given = traced, program_source(traced.graph), self._interface(traced)
+            given = traced, program_source(traced.graph), interface_of(self.eager, traced)
             program.on_first_weights = functools.partial(_dump_program, dump, *given)
         emit(report)
         placed = f"{report.nodes} nodes, {report.device_share:.1%} on the device, {len(report.fallbacks)} fallbacks"
@@ -301,7 +292,7 @@ class Compiler:
         cache = None if folder is None else WeightCache(folder, self.report, self.options.weight_cache_limit)
         border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run, cache)
         if self.options.program is not None:
-            edited = edited_program(Path(self.options.program), self._interface(traced), border.namespace)
+            edited = edited_program(Path(self.options.program), interface_of(self.eager, traced), border.namespace)
             self.report.code = edited.read_text(encoding="utf-8")
             self.report.notes.append(f"{edited} runs; launches, memory and estimates are of the generated program")
         return Program(

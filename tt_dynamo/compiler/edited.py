@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from torch.fx import GraphModule
 
+from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.ir.errors import OptionError
 from tt_dynamo.report.dump import InputSpec, WeightSpec, graph_text, standalone_program
 from tt_dynamo.runtime.program import load
@@ -29,8 +30,17 @@ class Interface(NamedTuple):
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
-def interface_of(graph: GraphModule, inputs: list[InputSpec], weights: list[WeightSpec]) -> Interface:
-    """That of a graph before any pass; its text without comments, which say where a user's files lie."""
+def interface_of(graph: GraphModule, traced: Trace) -> Interface:
+    """That of a graph before any pass, and of the program that it was lowered to.
+
+    The graph's text goes without comments, which say where a user's files lie.
+    """
+    names = [node.name for node in traced.graph.find_nodes(op="placeholder")]
+    values = [node.meta["val"] for node in traced.inputs]
+    inputs = [InputSpec(name, tuple(x.shape), x.dtype) for name, x in zip(names, values, strict=False)]
+    specs = [state.spec for state in traced.states] + [use.spec for use in traced.weights]
+    calls = [spec.calls if spec else () for spec in specs]
+    weights = list(map(WeightSpec, names[len(values) :], calls))
     return Interface("\n".join(_lines(graph_text(graph))), inputs, weights)
 
 

@@ -21,7 +21,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
-from tt_dynamo.passes.fuse.stacked import is_same, parts_in_order, source, stacked_call, to_dimension
+from tt_dynamo.passes.loops.stacked import is_same, parts_in_order, source, stacked_call, to_dimension
 from tt_dynamo.passes.rewrite import ADD, MUL, argument, as_dtype, emit
 
 SHORTEST = 8  # tokens of a loop

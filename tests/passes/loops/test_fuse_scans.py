@@ -10,7 +10,7 @@ from captured import capture, random
 from torch._higher_order_ops.associative_scan import associative_scan
 
 from tt_dynamo.ir import operators
-from tt_dynamo.passes.fuse.scans import fuse_scans
+from tt_dynamo.passes.loops.scans import fuse_scans
 
 
 def decaying(left: Any, right: Any) -> Any:
