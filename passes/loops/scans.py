@@ -68,13 +68,10 @@ def _halves(node: Node) -> tuple[Node, Node] | None:
         if _range(node) != (0, size, 1) or shape_of(node.args[0])[0] != size + 1 or size % 2 == 0:
             return None
         node = node.args[0]
+    if not is_call(node, *VIEWS) or not is_call(node.args[0], aten.stack.default):
+        return None
     stack = node.args[0]
-    if (
-        not is_call(node, *VIEWS)
-        or not is_call(stack, aten.stack.default)
-        or list(stack.args[1:]) != [1]
-        or len(stack.args[0]) != 2
-    ):
+    if list(stack.args[1:]) != [1] or len(stack.args[0]) != 2:
         return None
     even, odd = stack.args[0]
     if shape_of(node) != (2 * shape_of(even)[0], *shape_of(even)[1:]):

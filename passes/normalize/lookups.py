@@ -65,14 +65,16 @@ def _join(node: Node) -> Node | None:
 def _window(node: Node) -> Node | None:
     """Rows of an image that become those of its windows, or of windows those of an image: parts of height and width.
 
-    Not heads, which are parts of a row in a reshape before, or come out of a product and become parts of one.
+    Not heads, which are parts of a row in a reshape before, or come out of a product and become parts of one; nor what
+    divides one dimension alone, as shuffled channels do.
     """
     shape = shape_of(node)
     if len(shape) < 5 or not movable(node):
         return None
-    source = _behind_copies(node.args[0])
-    before = _behind_copies(source.args[0]) if is_call(source, *RESHAPES) else source
-    is_split = before is not source and shape_of(before)[-1] > shape[-1]
+    source = before = _behind(node.args[0], COPIES)
+    if is_call(source, *RESHAPES):
+        before = _behind(source, (*COPIES, *RESHAPES))
+    is_split = before is not source and (shape_of(before)[-1] > shape[-1] or len(shape) < len(shape_of(before)) + 2)
     behind = [user for user in node.users if is_call(user, *COPIES)] or [node]
     readers = [user for at in behind for user in at.users if is_call(user, *RESHAPES)]
     is_merged = any(shape_of(user)[-1:] != shape[-1:] for user in readers)
@@ -84,8 +86,8 @@ def _window(node: Node) -> Node | None:
     return _looked_up(node, node.args[0], rows)
 
 
-def _behind_copies(node: Node) -> Node:
-    while is_call(node, *COPIES):
+def _behind(node: Node, targets: tuple[Any, ...]) -> Node:
+    while is_call(node, *targets):
         node = node.args[0]
     return node
 

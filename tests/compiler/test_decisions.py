@@ -59,7 +59,7 @@ def test_a_line_of_torch_s_own_modules_is_no_line_of_the_model() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.pool = nn.AvgPool3d(2)
+            self.pool = nn.AdaptiveMaxPool2d(3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.pool(x[None])[0]

@@ -7,6 +7,8 @@ import pytest
 import torch
 from rounded_once import check
 
+from tt_dynamo.devices.emulation.references import REFERENCES
+
 Upload = Callable[..., Any]
 Random = Callable[..., torch.Tensor]
 
@@ -180,3 +182,15 @@ def test_sparse_matmul_multiplies_by_the_groups_of_its_list(
         indices=upload(indices, ttnn.uint16, layout=row_major), is_input_a_sparse=not shared, bias=upload(bias),
     )  # fmt: skip
     check(found, a @ b[indices] + bias[indices])
+
+
+def test_a_prefix_scan_carries_its_state_from_row_to_row(random: Random) -> None:
+    factors, terms, state = random(1, 1, 12, 64).sigmoid(), random(1, 1, 12, 64), random(1, 1, 1, 64)
+    name = "experimental.prefix_scan"
+    found = REFERENCES[f"ttnn.{name}"](factors, terms, state)
+    expected, carried = [], state[..., 0, :]
+    for row in range(12):
+        carried = factors[..., row, :] * carried + terms[..., row, :]
+        expected.append(carried)
+    assert found.equal(found.bfloat16().float())
+    torch.testing.assert_close(found, torch.stack(expected, -2), rtol=0.02, atol=0.05)

@@ -25,10 +25,10 @@ class Pixels(nn.Module):
 def test_a_norm_of_pixels_takes_the_image_as_a_convolution_leaves_it():
     found = calls(check(rounded(Pixels()), random(2, 6, 9, 11), roundings=9, cancels=True))
     first, last = (index for index, call in enumerate(found) if call == "conv2d")
-    assert found[first + 1 : last] == ["to_memory_config", "layer_norm", "linear", "linear", "multiply", "add"]
+    assert found[first + 1 : last] == ["to_memory_config", "layer_norm", "linear", "linear", "add"]
 
 
-@pytest.mark.parametrize(("batch", "launches"), [(1, 2), (2, 4)])
+@pytest.mark.parametrize(("batch", "launches"), [(1, 2), (2, 3)])
 def test_a_computed_scale_and_shift_are_operands_of_the_norm_where_all_rows_share_them(batch, launches):
     def adaptive(x, scale, shift):
         return functional.layer_norm(x, [64], eps=1e-6) * (1 + scale) + shift

@@ -336,7 +336,7 @@ def prefix_scan(call: Call, chip: Chip) -> Cost:
     Source: ssm_prefix_scan.cpp of tt-metal.
     """
     out = call.outputs[0]
-    columns = ceil_div(ceil_div(out.columns, out.cores), TILE) * TILE
+    columns = ceil_div(ceil_div(out.columns, max(1, out.cores)), TILE) * TILE
     return stream(call, chip, "scan", 7 * chip.k.binary_cycles * columns * out.cores / out.columns)
 
 

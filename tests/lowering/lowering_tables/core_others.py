@@ -26,7 +26,7 @@ RANDOM = (
 GROUP_NORM_BACKWARD = (
     "multiply reshape sum reshape sum reshape to_layout multiply reshape sum multiply reshape sum reshape reshape "
     "to_layout multiply neg addcmul multiply multiply multiply multiply neg multiply multiply multiply subtract "
-    "reshape reshape reshape reshape multiply reshape multiply add add reshape reshape reshape reshape multiply "
+    "reshape reshape reshape reshape multiply reshape addcmul add reshape reshape reshape reshape multiply "
     "subtract multiply sum reshape sum"
 )
 BILINEAR = (

@@ -82,7 +82,7 @@ WITH_STATISTICS = {
     ),
 }  # fmt: skip
 OF_VECTORS = {
-    "normalize": (lambda x: F.normalize(torch.relu(x), dim=-1), "relu multiply sum sqrt maximum expand divide"),
+    "normalize": (lambda x: F.normalize(torch.relu(x), dim=-1), "relu rms_norm"),
     "normalize: by sums": (lambda x: F.normalize(torch.relu(x), dim=0, p=1), "relu abs sum maximum expand divide"),
     "cosine_similarity": (
         lambda x: F.cosine_similarity(torch.relu(x), OTHER),

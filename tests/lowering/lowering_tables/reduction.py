@@ -130,8 +130,7 @@ ROWS = [
             roundings=8)
         for order in (0.5, -1.5)
     ),
-    Row("linalg_vector_norm: normalize", bind(F.normalize, dim=-1), POSITIVE,
-        "multiply sum sqrt maximum expand divide", roundings=4),
+    Row("linalg_vector_norm: normalize", bind(F.normalize, dim=-1), POSITIVE, "rms_norm", roundings=4),
     Row("dist", lambda a, b: (torch.dist(a, b, 3), F.pairwise_distance(a, b)), (positive(4, 33), -positive(4, 33)),
         "subtract abs pow sum pow add multiply sum sqrt", roundings=6),
     *(

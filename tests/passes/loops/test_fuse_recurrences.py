@@ -10,7 +10,7 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse import recurrences
+from tt_dynamo.passes.loops import recurrences
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 
 Tensor = torch.Tensor
