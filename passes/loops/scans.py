@@ -63,6 +63,8 @@ def _scan(node: Node, inner: set[Node]) -> tuple[Node, Node] | None:
 
 def _halves(node: Node) -> tuple[Node, Node] | None:
     """The even and the odd places of which a value is made in turn along its first dimension."""
+    if not shape_of(node):
+        return None
     size = shape_of(node)[0]
     if is_call(node, aten.slice.Tensor):
         if _range(node) != (0, size, 1) or shape_of(node.args[0])[0] != size + 1 or size % 2 == 0:

@@ -53,3 +53,8 @@ def test_any_other_scan_stays(combine: Any) -> None:
     before = graph.targets()
     assert graph.apply(fuse_scans) == 0
     assert graph.targets() == before
+
+
+@pytest.mark.parametrize("view", [lambda x: x.sum().view(1), lambda x: x[:1, :1].view(()), lambda x: x.view(21)[1:3]])
+def test_views_of_an_input_and_of_numbers_are_no_scans(view: Any) -> None:
+    assert capture(view, random(7, 3)).apply(fuse_scans) == 0
