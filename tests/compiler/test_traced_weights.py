@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.fx import Graph, GraphModule
 
 import tt_dynamo
+from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.devices import Device, open_device
+from tt_dynamo.ir.uses import WeightUse
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 
@@ -109,3 +112,22 @@ def test_what_no_accepted_call_reads_is_not_in_the_program(device: Device) -> No
         options = {"device": BOARD, "dry_run": True}
         torch.compile(nn.functional.conv2d, backend="ttnn", dynamic=False, options=options)(x, weight, None, 1, 1)
     assert reports[0].code.count("ttnn.prepare_conv_weights") == 1
+
+
+def constant_of_a_constant(number: float) -> WeightUse:
+    """A weight that is the absolute of a constant, which is made of zeros and a number."""
+    inner, outer, placed = Graph(), Graph(), Graph()
+    zeros = inner.call_function(torch.zeros, (4,))
+    inner.output(inner.call_function(torch.add, (zeros, number)))
+    outer.output(outer.call_function(torch.abs, (outer.call_module("a0"),)))
+    use = WeightUse(placed.call_module("constant"), None)
+    placed.output(use.node)
+    constant = GraphModule({"a0": GraphModule({}, inner)}, outer)
+    bind_weights([use], GraphModule({"constant": constant}, placed))
+    return use
+
+
+def test_constants_that_are_made_of_others_are_told_apart_by_those() -> None:
+    one, same, other = map(constant_of_a_constant, (46, 46, -37))
+    assert one.evaluate().equal(same.evaluate()) and one.expression == same.expression
+    assert other.evaluate().equal(torch.full((4,), 37.0)) and other.expression != one.expression

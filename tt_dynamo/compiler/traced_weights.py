@@ -75,8 +75,9 @@ def bind_weights(uses: Iterable[WeightUse], placed: GraphModule) -> None:
         if use.node.op == "get_attr":
             use.evaluate, use.expression = (lambda value=value: value), _digest(value)
         else:
-            buffers = "".join(name + _digest(buffer) for name, buffer in value.named_buffers())
-            use.evaluate, use.expression = value, value.code + buffers
+            parts = [name + module.code for name, module in value.named_modules() if isinstance(module, GraphModule)]
+            parts += [name + _digest(buffer) for name, buffer in value.named_buffers()]
+            use.evaluate, use.expression = value, "\n".join(parts)  # constants are made of constants, each a module
 
 
 def _digest(literal: torch.Tensor) -> str:
