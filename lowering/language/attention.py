@@ -35,6 +35,8 @@ def scaled_dot_product_attention(
     """
     if dropout_p:
         raise Unsupported("attention with dropout: TTNN's attention has none")
+    if len(query.shape) != 4:
+        raise Unsupported(f"attention of {len(query.shape)} dimensions: TTNN's has four")
     head_dim = query.shape[-1]
     padding = -head_dim % TILE
     if padding:  # zeros add nothing to a dot product; the scale is the true head_dim's

@@ -55,6 +55,8 @@ def decode_rows(graph: Graph, context: Context) -> int:
 
 def _is_decode(node: Node) -> bool:
     query, key, value, *rest = node.args
+    if len(shape_of(query)) != 4:  # windows of NesT are a dimension of their own
+        return False
     batch, _, seq, _ = shape_of(query)
     if node.target is operators.capped_attention:
         plain = rest[0] is None or shape_of(_source(rest[0]))[1:3] == (1, 1)
