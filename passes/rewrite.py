@@ -31,6 +31,7 @@ FLOATS = {torch.float32, torch.bfloat16, torch.float16}
 COMMUTE = {aten.add.Tensor, aten.mul.Tensor}
 MUL, DIV = (aten.mul.Tensor, aten.mul.Scalar), (aten.div.Tensor, aten.div.Scalar)
 ADD = (aten.add.Tensor, aten.add.Scalar)
+VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)  # whatever ATen calls a reshape
 MAX_SWEEPS = 32  # each is linear in the graph; chains of rewrites end in a few
 
 log = logging.getLogger(__name__)

@@ -28,9 +28,21 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, literal_value, shape_of
 from tt_dynamo.passes import rewrite
 from tt_dynamo.passes.normalize.rankings import places_below
-from tt_dynamo.passes.rewrite import ADD, ANY, MUL, Found, Pattern, Rules, argument, as_dtype, call, emit, variable
+from tt_dynamo.passes.rewrite import (
+    ADD,
+    ANY,
+    MUL,
+    VIEWS,
+    Found,
+    Pattern,
+    Rules,
+    argument,
+    as_dtype,
+    call,
+    emit,
+    variable,
+)
 
-VIEWS = (aten.view.default, aten._unsafe_view.default, aten.reshape.default)
 x, rows, weight, experts, routing, y = map(variable, ("x", "rows", "weight", "experts", "routing", "y"))
 PAIRS = call(VIEWS, experts, ANY)
 

@@ -15,9 +15,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
-from tt_dynamo.passes.rewrite import arguments, emit
-
-VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
+from tt_dynamo.passes.rewrite import VIEWS, arguments, emit
 
 
 def fuse_scans(graph: Graph, context: Context) -> int:

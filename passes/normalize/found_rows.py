@@ -16,14 +16,11 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.movement import is_move
 from tt_dynamo.passes.normalize.canonicalize import RESHAPES
-from tt_dynamo.passes.rewrite import argument, emit
+from tt_dynamo.passes.normalize.rankings import RANKINGS
+from tt_dynamo.passes.rewrite import arguments, emit
 
 PLACES = (aten.argmax.default, aten.argmin.default)
-# Values and their places, along which argument.
-RANKINGS = {
-    **dict.fromkeys((aten.max.dim, aten.min.dim, aten.sort.default), 1),
-    **dict.fromkeys((aten.sort.stable, aten.topk.default), 2),
-}
+WITH_VALUES = (aten.max.dim, aten.min.dim, *RANKINGS)
 ALONGSIDE = (*RESHAPES, aten.transpose.int, aten.expand.default, aten.alias.default, aten.detach.default)
 
 
@@ -41,11 +38,12 @@ def _count_of(index: Node) -> int | None:
     while is_call(index, *ALONGSIDE) or (is_move(index) and not is_call(index, operator.getitem)) or _is_cast(index):
         index = index.args[0]
     if is_call(index, *PLACES):
-        x, dim = index.args[0], argument(index, 1)
-    elif is_call(index, operator.getitem) and index.args[1] == 1 and is_call(index.args[0], *RANKINGS):
-        x, dim = index.args[0].args[0], argument(index.args[0], RANKINGS[index.args[0].target], -1)
+        found = index
+    elif is_call(index, operator.getitem) and index.args[1] == 1 and is_call(index.args[0], *WITH_VALUES):
+        found = index.args[0]
     else:
         return None
+    x, dim = found.args[0], arguments(found)["dim"]
     if not dtype_of(x).is_floating_point:
         return None  # they are ranked on the host
     return math.prod(shape_of(x)) if dim is None or not shape_of(x) else shape_of(x)[dim]

@@ -12,11 +12,9 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, is_call, shape_of
-from tt_dynamo.passes.rewrite import Rules, argument, emit
+from tt_dynamo.passes.rewrite import Rules, arguments, emit
 
 RANKINGS = (aten.topk.default, aten.sort.default, aten.sort.stable)
-# By operation: the position of `dim`, and its default.
-DIMS = {aten.topk.default: (2, -1), aten.sort.default: (1, -1), aten.sort.stable: (2, -1)}
 RULES = Rules()
 
 
@@ -26,7 +24,7 @@ def places_below(index: Node) -> dict[int, int]:
         return {}
     ranking = index.args[0]
     shape = shape_of(ranking.args[0])
-    dim = argument(ranking, *DIMS[ranking.target])
+    dim = arguments(ranking)["dim"]
     return {dim % len(shape): shape[dim]} if shape else {}
 
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.ir.graph import aten, dtype_of, is_call, literal_value, shape_of
 from tt_dynamo.passes.prompts.comparison import Prompt
-from tt_dynamo.passes.rewrite import argument, arguments, emit
+from tt_dynamo.passes.rewrite import VIEWS, argument, arguments, emit
 
 Rule = Callable[[Prompt, Node, frozenset[str]], None]
 SHAPES = {"size", "shape"}
@@ -242,9 +242,6 @@ def _write(prompt: Prompt, node: Node, differing: frozenset[str]) -> None:
 
 def _mutate(prompt: Prompt, node: Node, differing: frozenset[str]) -> None:
     prompt.require(not differing and not prompt.rows[node.args[0]], node, "writes rows into an input")
-
-
-VIEWS = (aten.view.default, aten.reshape.default, aten._unsafe_view.default)
 
 
 def _rules(rule: Rule, names: str) -> dict[Any, Rule]:
