@@ -106,6 +106,10 @@ class Options:
     configs: what calls of TTNN are made with, by patterns of modules and operations, see `tt_dynamo.configs`.
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     weight_cache_limit: bytes of that folder; the least recently used files go where it has more.
+    trace: True captures what a program has the device do at its second call, and replays it from then on: the host
+        writes the inputs and reads the results. What no trace can hold runs without, with a warning; "auto" tells the
+        report alone. False by default: what is allocated on the device around this backend, as by a user who opened it,
+        may be overwritten by a replay.
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     prompt_buckets: None, "auto", or lengths, multiples of 32. A graph of token ids whose length varies is compiled for
         the next of them, with "auto" for the next power of two from 32: prompts are padded at the end, results cut, and
@@ -135,6 +139,7 @@ class Options:
     configs: tuple[Rule, ...] = ()
     weight_cache: str | os.PathLike[str] | None = None
     weight_cache_limit: int = 1 << 36
+    trace: bool | str = False
     warn_after_shapes: int = 4
     prompt_buckets: str | tuple[int, ...] | None = None
     mode: str = _one_of(*MODES)
@@ -198,6 +203,7 @@ class Options:
         are_switches = all(isinstance(x, bool) for x in self._by_patterns("fp32_accumulation", "True or False"))
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
+            ("trace", isinstance(self.trace, bool) or self.trace == "auto", 'True, "auto" or False'),
             ("tune", isinstance(self.tune, bool), "True or False"),
             ("fp32_accumulation", are_switches, "True or False, or a mapping of name patterns to them"),
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),

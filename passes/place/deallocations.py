@@ -60,7 +60,7 @@ def insert_deallocations(graph: Graph) -> int:
     for buffer, (reader, alias) in last.items():
         # A last reader that gives an alias of the buffer itself, which nothing reads: there is nothing to free.
         is_named = reader.target is operator.getitem or buffer_of.get(reader) is buffer
-        if is_named or reader is output or buffer in meta.weight or buffer in meta.state:
+        if is_named or reader is output or buffer.op == "placeholder":
             continue
         with graph.inserting_after(reader):
             call = graph.call_method("deallocate", (alias,))

@@ -38,15 +38,24 @@ class Expression:
 
 def program_source(graph: Graph) -> str:
     """The module text of a program graph: imports, shared objects, `def forward(device, inputs…, weights…)`."""
-    shared = _shared_objects(graph)
-    helpers = [text for helper, text in HELPERS.items() if graph.find_nodes(op="call_function", target=helper)]
+    return functions_source({"forward": graph})
+
+
+def functions_source(functions: Mapping[str, Graph]) -> str:
+    """The module text of several graphs, each a function that takes the device and its placeholders."""
+    graphs = functions.values()
+    shared = _shared_objects(graphs)
+    targets = {node.target for graph in graphs for node in graph.nodes if node.op == "call_function"}
+    helpers = [text for helper, text in HELPERS.items() if helper in targets]
     lines = ["import torch", "import ttnn", ""]
     lines += [line for text in helpers for line in ("", text)]
     lines += [f"{name} = {text}" for text, name in shared.items()]
-    lines += _functions(graph)
-    parameters = ["device", *(node.name for node in graph.find_nodes(op="placeholder"))]
-    lines += ["", "", "def forward(", *(f"    {name}," for name in parameters), "):"]
-    lines += [f"    {line}" for line in _body(graph, shared)]
+    for graph in graphs:
+        lines += _functions(graph)
+    for function, graph in functions.items():
+        parameters = ["device", *(node.name for node in graph.find_nodes(op="placeholder"))]
+        lines += ["", "", f"def {function}(", *(f"    {name}," for name in parameters), "):"]
+        lines += [f"    {line}" for line in _body(graph, shared)]
     imports = ["import operator"] if any(" = operator." in line for line in lines) else []
     return "\n".join(imports + lines) + "\n"
 
@@ -123,11 +132,12 @@ def _text(argument: Any, names: Names) -> str:
     return repr(map_aggregate(argument, lambda leaf: Expression(text(leaf))))
 
 
-def _shared_objects(graph: Graph) -> dict[str, str]:
+def _shared_objects(graphs: Iterable[Graph]) -> dict[str, str]:
     """A name for every expression that constructs something, in order of first use."""
     names: dict[str, str] = {}
-    taken = {node.name for node in graph.nodes} | {"device", "forward", "torch", "ttnn"}
-    for node in graph.nodes:
+    nodes = [node for graph in graphs for node in graph.nodes]
+    taken = {node.name for node in nodes} | {"device", "forward", "torch", "ttnn"}
+    for node in nodes:
         for argument in tree_leaves((node.args, node.kwargs)):
             text = argument.text if isinstance(argument, Expression) else ""
             if text.endswith(")") and text not in names:

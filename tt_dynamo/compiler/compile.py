@@ -28,6 +28,7 @@ from tt_dynamo.compiler.states import keep_outputs, keep_states
 from tt_dynamo.compiler.stream_costs import StreamCosts
 from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.compiler.traced_weights import bind_weights
+from tt_dynamo.compiler.traces.source import trace_source
 from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
@@ -63,6 +64,7 @@ from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, em
 from tt_dynamo.report.tunings import Tuned
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
+from tt_dynamo.runtime.traces.traces import Traces
 from tt_dynamo.runtime.transfer import Border
 from tt_dynamo.runtime.weight_cache import WeightCache
 from tt_dynamo.runtime.weights import WeightStore
@@ -92,6 +94,10 @@ class Compiler:
     @unset_fake_temporarily()
     def compile(self) -> Program:
         """The program; emits its report."""
+        with self.device.resource(Traces).turn():
+            return self._compile()
+
+    def _compile(self) -> Program:
         self.dump.graph("aten", self.module)
         correct_strides(self.module.graph)
         output = self.module.graph.output_node()
@@ -281,6 +287,7 @@ class Compiler:
             raise FallbackError(f'{found[0]}; {share} would run in eager torch and fallback="error" forbids it')
 
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Settings) -> Program:
+        parts = trace_source(traced.graph, self.options, self.report)
         if "insert_deallocations" not in self.options.disable_passes:
             insert_deallocations(traced.graph)
         bind_weights(traced.weights, placed)
@@ -310,6 +317,7 @@ class Compiler:
             report=self.report,
             store=self.device.resource(WeightStore),
             edited=edited,
+            parts=parts,
         )
 
 

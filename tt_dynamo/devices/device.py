@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
 from .errors import DeviceError
 from .mock.toolchain import cache_root, mock_environment
+from .traces import HardwareTrace
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
@@ -92,6 +93,16 @@ class Device:
         from .emulation.namespace import emulated_namespace
 
         return emulated_namespace(ttnn)
+
+    def trace(self, run: Any, check: Any, dry_run: bool, handle: Any, arguments: Sequence[Any]) -> Any:
+        """A captured run of `run(handle, *arguments)`; on an emulated device `check` makes its calls without values."""
+        import ttnn
+
+        if not self.emulated:
+            return HardwareTrace(ttnn, handle, run, arguments)
+        from .emulation.traces import EmulatedTrace
+
+        return EmulatedTrace(ttnn, handle, None if dry_run else run, check, arguments)
 
     def check_open(self) -> None:
         """Raise DeviceError if the device is closed, also where its user closed it without telling us."""

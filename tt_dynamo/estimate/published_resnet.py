@@ -74,9 +74,7 @@ def resnet_calls(chip: Chip, batch: int) -> Iterator[Call]:
     yield from _head(batch, x)
 
 
-def _bottleneck(
-    stage: _Stage, x: Tensor, side: int, channels: int, stride: int, with_shortcut: bool
-) -> Iterator[Call]:
+def _bottleneck(stage: _Stage, x: Tensor, side: int, channels: int, stride: int, with_shortcut: bool) -> Iterator[Call]:
     narrow = stage.convolution(x, side, channels, 1)
     middle = stage.convolution(narrow.outputs[0], side // stride, channels, 3, stride)
     wide = stage.convolution(middle.outputs[0], side // stride, 4 * channels, 1)

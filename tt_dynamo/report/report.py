@@ -127,7 +127,7 @@ class GraphReport:
     which one run reads `expert_bytes_read`. `notes` say what else a user may want to know, `seconds` the compile time
     of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
     `host_bytes_per_second` cross to or from the host: both are of the estimate. `configured_for` is the phase and board
-    as a key of the option `configs` has them, "@decode@n150".
+    as a key of the option `configs` has them, "@decode@n150". `trace` is "captured", or why there is none.
 
     `peak_dram_bytes` are of the whole board, `peak_l1_bytes` of one core: buffers and circular buffers that it holds at
     once. An interleaved buffer takes its share of it, a sharded one its shard. TTNN 0.81 does not tell the circular
@@ -170,6 +170,7 @@ class GraphReport:
     configured_for: str = ""
     launch_gap_seconds: float = 0.0
     host_bytes_per_second: float = 0.0
+    trace: str = ""
 
     @property
     def kernel_seconds(self) -> float:
@@ -333,6 +334,7 @@ class GraphReport:
             ("experts", f"{size_text(self.expert_bytes_read)} of {experts} read per run" if self.expert_bytes else ""),
             ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
             ("weight cache", cached if self.weights_read or self.weights_written else ""),
+            ("trace", self.trace),
             ("compile time", stages or "not measured"),
             ("fallbacks", str(len(self.fallbacks) or "none")),
         ]

@@ -40,6 +40,18 @@ class Copy:
         """Whether this is the copy at `spec` of `host` as it is now, for a program with that border."""
         return self._is_current(host) and (self.spec, self._border.dry_run) == (spec, border.dry_run)
 
+    def renew(self, spec: Spec, border: Border) -> bool:
+        """Take what torch wrote to the host tensor at the same place, for traces that read there; whether it did."""
+        host = self._host()
+        if host is None or (self.spec, self._border.dry_run) != (spec, border.dry_run):
+            return False
+        stamp, tensor = _stamp(host), self.tensor
+        self.tensor = None  # where this fails
+        if renewed := border.renew(tensor, host, spec):
+            self.newer, self._stamp = False, stamp
+        self.tensor = tensor
+        return renewed
+
     def wrote(self, tensor: Any, on_host_as_well: bool) -> None:
         """Note that a program left `tensor` in this one's place, and whether the host tensor has its contents."""
         host = self._host()
@@ -232,6 +244,7 @@ def give(tensor: Any, spec: Spec, like: torch.Tensor, border: Border) -> DeviceT
         host = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
         copy = host._tt_dynamo_copy = Copy(host, tensor, spec, border)  # type: ignore[attr-defined]
         copy.newer = True
+        border.traces.allocated()
         return DeviceTensor(host)
 
 
@@ -249,9 +262,12 @@ class Residents(WeakTensorKeyDictionary):
             if known.serves(host, spec, border):
                 return known
             known.fetch()
+            if not of_view and known.renew(spec, border):
+                return known
             if not of_view:
                 known.tensor = None  # freed before its successor is allocated
         copy = Copy(host, border.up(host, spec), spec, border, of_view)
+        border.traces.allocated()
         if held and not of_view:
             host._tt_dynamo_copy = copy  # type: ignore[attr-defined]
         elif not held and not host.is_inference():  # whose writes nobody counts

@@ -25,6 +25,8 @@ from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
 from tt_dynamo.runtime.caches import Copy, Residents, fetch, give, owner_of
 from tt_dynamo.runtime.recovery import Recovery
+from tt_dynamo.runtime.traces.program import TracedProgram, TraceSource
+from tt_dynamo.runtime.traces.traces import Traces
 from tt_dynamo.runtime.weights import Stamps, Weight, WeightStore
 
 log = logging.getLogger(__name__)
@@ -37,14 +39,21 @@ def load(source: str, namespace: Any, path: Path | None = None) -> Callable[...,
 
     path: the file that it was read from. Raises SyntaxError, KeyError without a `forward`, and what its text raises.
     """
+    return load_functions(source, namespace, ("forward",), path)[0]
+
+
+def load_functions(
+    source: str, namespace: Any, functions: Sequence[str], path: Path | None = None
+) -> list[Callable[..., tuple[Any, ...]]]:
+    """Functions of a program's text by their names; see `load`."""
     name = f"<tt_dynamo program {next(_serial)}>" if path is None else str(path)
     scope: dict[str, Any] = {"ttnn": namespace, "__name__": "program", "__file__": name}
     exec(compile(re.sub(r"^import ttnn\n", "\n", source, count=1, flags=re.MULTILINE), name, "exec"), scope)
-    forward: Callable[..., tuple[Any, ...]] = scope["forward"]
+    found: list[Callable[..., tuple[Any, ...]]] = [scope[function] for function in functions]
     if path is None:
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
-        weakref.finalize(forward, linecache.cache.pop, name, None)
-    return forward
+        weakref.finalize(found[0], linecache.cache.pop, name, None)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +80,7 @@ class Program:
 
     input_positions: which of the call's arguments the program reads, in its order. parameter_positions: which are
     parameters. edited: the file that `source` was read from, if a user gave one, whose faults are the user's to see.
+    parts: the same program for traces, where one can hold it.
     weights: what the program reads of them. held_positions: which are the host's side of a DeviceTensor.
     state_positions: which stay on the device, by `states`. kept: which of the `results` do, with a fake tensor of each.
     """
@@ -89,6 +99,7 @@ class Program:
     store: WeightStore
     results: int
     edited: Path | None = None
+    parts: TraceSource | None = None
     on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
 
     def __post_init__(self) -> None:
@@ -99,6 +110,11 @@ class Program:
         self._others: list[Uploaded] = []
         self._lock = threading.Lock()
         self._residents = self.device.resource(Residents)
+        self._traces = self.device.resource(Traces)
+        self._traced: TracedProgram | None = None
+        if self.parts is not None:
+            given = self.parts, len(self.input_positions), self.device, self._border, self.report
+            self._traced = TracedProgram(*given, load_functions)
         self._fetched = [position for position in self.held_positions if position not in self.state_positions]
         self.device.depend(self)
 
@@ -106,7 +122,8 @@ class Program:
         """Run on a list of arguments, as AOTAutograd's boxed calls do."""
         held = [args[i] for i in self.held_positions]
         try:
-            return self._call(args)
+            with self._traces.turn():
+                return self._call(args)
         finally:  # a view's writes, if it made any, are its owner's
             for owner in (owner_of(host) for host in held if owner_of(host) is not host):
                 torch.autograd.graph.increment_version(owner)
@@ -121,12 +138,18 @@ class Program:
             inputs = [args[i] for i in self.input_positions]
             states = zip(self.state_positions, self.states, strict=True)
             copies = [self._residents.take(args[i], state.spec, state.held, self._border) for i, state in states]
-            results = self._forward(handle, *inputs, *(copy.tensor for copy in copies), *uploaded.tensors)
+            given = [*inputs, *(copy.tensor for copy in copies), *uploaded.tensors]
+            if self._traced is None:
+                results: Sequence[Any] = self._forward(handle, *given)
+            else:
+                results = self._traced(self._forward, handle, given, [*copies, *uploaded.weights])
             return self._settle(list(results), copies) if copies or self.kept else results
         except Exception as error:
             if self.edited is not None:
                 raise
             reason = ttnn_reason(error)
+        if self._traced is not None:
+            self._traced.forget()
         self.device.check_open()
         return self._recover(args, reason)
 
@@ -142,7 +165,7 @@ class Program:
 
     def release(self) -> None:
         """Let go of everything on the device, which is being closed: calls raise DeviceError from now on."""
-        del self._border, self._forward, self.recovery
+        del self._border, self._forward, self._traced, self.recovery
         self._uploaded = self.on_first_weights = None
         self._others.clear()
 

@@ -9,6 +9,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.runtime.traces.traces import Traces
 from tt_dynamo.runtime.weight_cache import WeightCache
 
 INT32 = (-(1 << 31), 1 << 31)
@@ -27,8 +28,8 @@ class Border:
     dry_run: bool = False
     cache: WeightCache | None = None
 
-    def up(self, tensor: torch.Tensor, spec: Spec) -> Any:
-        """A device tensor with the values of `tensor` at `spec`.
+    def up(self, tensor: torch.Tensor, spec: Spec, to_device: bool = True) -> Any:
+        """A device tensor with the values of `tensor` at `spec`; one of TTNN's on the host where not `to_device`.
 
         Raises Unsupported for a dtype that TTNN has no way to take (it ends the process on float64), IndexError for
         integers that the device's 32 bits cannot hold.
@@ -39,11 +40,26 @@ class Border:
             tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
         elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
             tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
-        return spec.upload(self.namespace, self.device.handle, tensor.detach())
+        return spec.upload(self.namespace, self.device.handle if to_device else None, tensor.detach())
 
     def up_first(self, tensor: torch.Tensor, spec: Spec) -> Any:
         """A weight that was not on the device before; one that changed since is not worth a file."""
         return self.up(tensor, spec) if self.cache is None else self.cache.up(self, tensor, spec)
+
+    def renew(self, old: Any, tensor: torch.Tensor, spec: Spec) -> bool:
+        """Write `tensor` over a device tensor at `spec` which traces read; False where there are none, or it cannot be.
+
+        What is on the device is not to be trusted where it raises.
+        """
+        if old is None or spec.prepare or spec.banks or spec.memory == "HOST" or not self.traces.captured:
+            return False
+        host = self.up(tensor, spec, to_device=False)
+        self.namespace.copy_host_to_device_tensor(host, old)
+        return True
+
+    @property
+    def traces(self) -> Traces:
+        return self.device.resource(Traces)
 
     def down(self, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
         """A torch tensor of `dtype` with the values of a device tensor."""

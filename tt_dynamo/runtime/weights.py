@@ -113,8 +113,14 @@ class WeightStore:
             weight = self._weights.setdefault(key, Weight(None, stamps))
             if weight.tensor is None or not weight.stamps.current(sources):
                 up = border.up_first if weight.tensor is None else border.up
-                weight.tensor = None  # freed before its successor is allocated; where that fails, it is tried again
-                weight.tensor = up(use.evaluate(*sources), use.spec)
+                value = use.evaluate(*sources)
+                old, weight.tensor = weight.tensor, None  # where what follows fails, it is tried again
+                if border.renew(old, value, use.spec):
+                    weight.tensor = old
+                else:
+                    del old  # freed before its successor is allocated
+                    weight.tensor = up(value, use.spec)
+                    border.traces.allocated()
                 weight.stamps = stamps
             return weight
 

@@ -62,6 +62,8 @@ class Namespace:
             return EmulatedTensor
         if real is self.__ttnn.to_torch:
             return _to_torch
+        if real is self.__ttnn.copy_host_to_device_tensor:
+            return partial(_copy_up, real)
         if real is self.__ttnn.dump_tensor:
             return partial(_dump, self.__ttnn)
         if not callable(real) or isinstance(real, type):
@@ -281,6 +283,14 @@ def _uploaded(ttnn: ModuleType, args: Any, kwargs: Any, result: Any, _: Any) -> 
     value = converted(ttnn, tensor, result.dtype)
     # The device's copy doesn't follow later writes to the torch tensor.
     return value.clone() if value.data_ptr() == tensor.data_ptr() else value
+
+
+def _copy_up(real: Any, host: EmulatedTensor, device: EmulatedTensor, **options: Any) -> None:
+    """`ttnn.copy_host_to_device_tensor`: every tensor of the buffer sees the new contents."""
+    device.check_readable()
+    real(host.tensor, device.tensor, **options)
+    device.write(..., host.value)
+    device.padding = host.padding
 
 
 def _to_torch(tensor: EmulatedTensor, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:

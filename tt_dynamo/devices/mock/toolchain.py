@@ -51,6 +51,7 @@ def mock_environment(board: Board) -> dict[str, str]:
         "TT_METAL_CACHE": str(root / "kernels"),
         "TT_METAL_LOGS_PATH": str(root / "logs"),  # unset, a folder `generated` appears in the working directory
         "TT_METAL_SHM_TRACKING_DISABLED": "1",  # the machine's statistics of device memory are of real devices
+        "TT_METAL_TRACE_ALLOC_TRACKING": "1",  # what a replay of a trace would overwrite is an error
     }
     # TTNN logs each refused call as critical before it raises. The exception says the same, and calls are refused
     # as a matter of course while a model is compiled.

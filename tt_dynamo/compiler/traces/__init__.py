@@ -1,0 +1,1 @@
+"""What of a program a trace can hold."""

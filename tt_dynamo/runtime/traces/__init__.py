@@ -1,0 +1,1 @@
+"""Programs whose device part is captured once and replayed."""

@@ -1,0 +1,126 @@
+"""A program whose device part is a trace.
+
+The first call runs the program as it is, which puts all kernels into TTNN's cache. The second one makes the tensors
+that every later call writes its inputs to, and captures the device part on them.
+"""
+
+import dataclasses
+import functools
+import logging
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tt_dynamo.devices import Device
+from tt_dynamo.report.report import GraphReport
+from tt_dynamo.runtime.traces.traces import Capture, Traces
+from tt_dynamo.runtime.transfer import Border
+
+log = logging.getLogger(__name__)
+
+MOST_CAPTURES = 4  # of a program: for several models of one class, or caches in turn
+NOT_YET = "not captured yet: the second call captures it"
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceSource:
+    """The text of a program's parts, and what they take; see `tt_dynamo.compiler.traces.parts.Parts`."""
+
+    source: str
+    reads: dict[str, list[int]]
+    uploads: int
+
+
+Load = Callable[[str, Any, Sequence[str]], list[Callable[..., Any]]]
+
+
+class TracedProgram:
+    """Calls a program through traces; anything that is raised is for the caller to recover from."""
+
+    def __init__(
+        self, parts: TraceSource, inputs: int, device: Device, border: Border, report: GraphReport, load: Load
+    ) -> None:
+        self._reads, self._uploads, self._inputs = parts.reads, parts.uploads, inputs
+        names = ("upload", "constants", "run", "download")
+        self._upload, self._constants, run, self._download = load(parts.source, border.namespace, names)
+        check = None
+        if device.emulated:
+            (check,) = load(parts.source, device.namespace(dry_run=True), ("run",))
+        self._trace = functools.partial(device.trace, run, check, border.dry_run)
+        self._copy = border.namespace.copy_host_to_device_tensor
+        self._report = report
+        self._traces = device.resource(Traces)
+        self._captures = self._traces.add(self)
+        self._is_warm, self._refused = False, False
+        self._buffers: Sequence[Any] = ()  # for the inputs
+        self._literals: Sequence[Any] = ()
+        device.depend(self._traces)
+
+    def __call__(self, forward: Callable[..., Any], handle: Any, args: list[Any], bound: list[Any]) -> Sequence[Any]:
+        """forward: the program as it is. args: what it takes. bound: what holds those that lie on the device."""
+        with self._traces.lock:
+            if self._refused or not self._is_warm:
+                results: Sequence[Any] = forward(handle, *args)
+                self._is_warm = True
+                return results
+            up, down = ([args[at] for at in self._reads[part]] for part in ("upload", "download"))
+            made = self._upload(None, *up)
+            bound = [bound[at - self._inputs] for at in self._reads["run"]]
+            capture = next((each for each in self._captures if each.is_of(bound)), None)
+            if capture is None or self._traces.stale:
+                capture = self._captured(capture, handle, up, bound)
+                if capture.trace is None:
+                    return forward(handle, *args)  # type: ignore[no-any-return]
+            for host, tensor in zip(made, self._buffers, strict=False):
+                self._copy(host, tensor)
+            capture.trace.replay()
+            return self._download(handle, *capture.trace.outputs, *made[self._uploads :], *down)  # type: ignore[no-any-return]
+
+    def forget(self) -> None:
+        """Let go of what is on the device; the next call makes it anew."""
+        with self._traces.lock:
+            for capture in self._captures:
+                capture.release()
+            self._captures.clear()
+            self._buffers = self._literals = ()
+
+    def _captured(self, capture: Capture | None, handle: Any, up: list[Any], bound: list[Any]) -> Capture:
+        self._traces.release()  # nothing is allocated while there are traces
+        if not self._captures:
+            self._buffers = self._upload(handle, *up)[: self._uploads]
+            self._literals = self._constants(handle)
+        if capture is None:
+            program = weakref.ref(self)
+            capture = Capture(bound, functools.partial(_make, program, handle), functools.partial(_refuse, program))
+            self._captures.append(capture)
+            del self._captures[:-MOST_CAPTURES]
+        self._traces.capture_all()
+        if capture.trace is not None:
+            self._report.trace = "captured"
+        return capture
+
+    def make(self, handle: Any, tensors: list[Any]) -> Any:
+        """A trace that reads these states and weights."""
+        return self._trace(handle, [*self._buffers, *self._literals, *tensors])
+
+    def refuse(self, reason: str) -> None:
+        """Run without a trace from now on."""
+        if self._refused:
+            return
+        self._refused, self._report.trace = True, f"none: {reason}"
+        for capture in self._captures:
+            capture.release()
+        self._buffers = self._literals = ()
+        log.warning("%s: no trace could be captured (%s); it runs without", self._report.name, reason)
+
+
+def _make(program: weakref.ref[TracedProgram], handle: Any, tensors: list[Any]) -> Any:
+    found = program()
+    assert found is not None
+    return found.make(handle, tensors)
+
+
+def _refuse(program: weakref.ref[TracedProgram], reason: str) -> None:
+    found = program()
+    if found is not None:
+        found.refuse(reason)

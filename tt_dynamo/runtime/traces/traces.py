@@ -1,0 +1,122 @@
+"""The traces on one device: captured together, and again where what they may overwrite or read has changed.
+
+A trace writes to the addresses of its capture, and nothing keeps memory that was allocated later off those. So inputs,
+constants, states and weights of all programs are there before the first capture, all captures are made in a row, and
+what is allocated from then on to stay makes all of them stale: the next call of a traced program captures them anew.
+"""
+
+import contextlib
+import logging
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
+
+log = logging.getLogger(__name__)
+
+WARN_AFTER = 16  # captures of all traces
+
+
+class Capture:
+    """A trace of one program for these states and weights, which it knows weakly.
+
+    bound: what holds each of them, with its tensor as `tensor`. trace: None while there is none.
+    """
+
+    def __init__(self, bound: list[Any], make: Callable[[list[Any]], Any], refuse: Callable[[str], None]) -> None:
+        self._bound = [weakref.ref(each) for each in bound]
+        self._make, self._refuse = make, refuse
+        self.trace: Any = None
+
+    def is_of(self, bound: list[Any]) -> bool:
+        return all(reference() is each for reference, each in zip(self._bound, bound, strict=True))
+
+    def capture(self) -> None:
+        """Make the trace, unless what it is bound to is gone."""
+        bound = [reference() for reference in self._bound]
+        tensors = [None if each is None else each.tensor for each in bound]
+        if all(tensor is not None for tensor in tensors):
+            try:
+                self.trace = self._make(tensors)
+            except Exception as error:
+                self._refuse(ttnn_reason(error))
+
+    def release(self) -> None:
+        trace, self.trace = self.trace, None
+        if trace is not None:
+            trace.release()
+
+
+class Traces:
+    """A resource of a device. `lock` is held while a trace is captured, and from its inputs to its results."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.stale = False
+        self._of_programs: list[list[Capture]] = []
+        self._dead: list[Capture] = []
+        self._capturing = False
+        self._rounds = 0
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a trace, whose tensors are to stay where they are."""
+        return any(capture.trace is not None for captures in self._of_programs for capture in captures)
+
+    def turn(self) -> contextlib.AbstractContextManager[Any]:
+        """What whoever calls TTNN holds meanwhile, since a capture records the calls of all threads."""
+        return self.lock if self._of_programs else contextlib.nullcontext()
+
+    def add(self, program: Any) -> list[Capture]:
+        """The captures of a program, which go with it."""
+        captures: list[Capture] = []
+        self._of_programs.append(captures)
+        weakref.finalize(program, self._drop, captures).atexit = False
+        return captures
+
+    def allocated(self) -> None:
+        """Note that something was allocated that stays."""
+        self.stale = True
+
+    def capture_all(self) -> None:
+        """Release all traces, and capture all anew; the caller holds the lock."""
+        self.release()
+        self._capturing, self.stale = True, False
+        try:
+            for captures in list(self._of_programs):
+                for capture in list(captures):
+                    capture.capture()
+                captures[:] = [capture for capture in captures if capture.trace is not None]
+        finally:
+            self._capturing = False
+        self._rounds += 1
+        if self._rounds == WARN_AFTER:
+            log.warning(
+                "all traces of the device were captured %d times: each new program, weight or cache has all of them "
+                "captured anew; compile first, or use trace=False",
+                self._rounds,
+            )
+
+    def release(self) -> None:
+        """Release all traces, also because the device is being closed."""
+        with self.lock:
+            for capture in [*self._dead, *(each for captures in self._of_programs for each in captures)]:
+                capture.release()
+            self._dead.clear()
+
+    def _drop(self, captures: list[Capture]) -> None:
+        """A program is gone: from any thread, at any time."""
+        self._of_programs = [others for others in self._of_programs if others is not captures]
+        if not self.lock.acquire(blocking=False):
+            self._dead += captures
+            return
+        try:
+            if self._capturing:
+                self._dead += captures
+            else:
+                for capture in captures:
+                    capture.release()
+        finally:
+            self.lock.release()
