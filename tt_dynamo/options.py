@@ -101,6 +101,9 @@ class Options:
         patterns to them, of which the first that fits counts: {"*.mlp.*": "bfloat4_b", "*": "bfloat8_b"}. A pattern
         (`fnmatch`) is held against the parameter's name in the model and the name of its module.
     cache_dtype: the same three for KV caches.
+    outputs: "host" brings the results of each call down. "device" leaves those that end on the device there, as tensors
+        which are fetched when torch first reads them, so that what another compiled model takes crosses nothing. Each
+        holds its memory on the device while it lives. Graphs whose gradients are asked for bring theirs down.
     activation_dtype: "bfloat16" or "bfloat8_b" for the residual streams of encoders that `optimize` keeps in L1, for
         what lies between their linears, and for their heads. Graphs with KV caches keep bfloat16.
     configs: what calls of TTNN are made with, by patterns of modules and operations, see `tt_dynamo.configs`.
@@ -135,6 +138,7 @@ class Options:
     gelu: str = _one_of("Accurate", "FastLut")
     weight_dtype: str | tuple[tuple[str, str], ...] = "bfloat16"
     cache_dtype: str = _one_of(*WEIGHT_DTYPES)
+    outputs: str = _one_of("host", "device")
     activation_dtype: str = _one_of("bfloat16", "bfloat8_b")
     configs: tuple[Rule, ...] = ()
     weight_cache: str | os.PathLike[str] | None = None
@@ -185,9 +189,9 @@ class Options:
     def for_gradients(self) -> "Options":
         """These options for a graph whose gradients are asked for: those of `TRAINING_PRESET` but what was chosen."""
         if "preset" in self.chosen:
-            return self
+            return dataclasses.replace(self, outputs="host")
         kept = {name: value for name, value in presets()[TRAINING_PRESET].items() if name not in self.chosen}
-        return dataclasses.replace(self, preset=TRAINING_PRESET, **kept)
+        return dataclasses.replace(self, preset=TRAINING_PRESET, outputs="host", **kept)
 
     def __post_init__(self) -> None:
         from tt_dynamo.devices import BOARDS

@@ -43,14 +43,17 @@ NEARLY_FREE_ON_HOST = VIEWS | {aten._to_copy.default, aten.where.Scalar}
 FIXED_COST = 1024
 
 
-def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True) -> Sides:
+def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True, keeps_outputs: bool = False) -> Sides:
     """Decide for every computing node and insert the transfers; returns "device" or "host" by node.
 
     may_choose: whether moves, casts and integers run where the cut puts them; else on the device if it can.
+    keeps_outputs: whether results stay on the device, as caches always do.
     """
     constants = constant_nodes(graph)
     output = graph.output_node()
-    kept = {output.args[0][position] for position in meta.kept.get(output, ())}  # read on the device, by later calls
+    found, caches = output.args[0], meta.kept.get(output, ())
+    # Read on the device, by later calls.
+    kept = set(found if keeps_outputs else (found[position] for position in caches))
     sides: Sides = {}
     free: list[Node] = []
     for node in (node for node in compute_nodes(graph) if node not in constants):

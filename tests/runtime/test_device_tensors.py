@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tt_dynamo.devices import DeviceError
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.runtime.caches import Copy, DeviceTensor, Residents, copy_of, give
 
@@ -118,6 +119,25 @@ def test_closing_the_device_loses_nothing(board: Board) -> None:
     for dependent in board.dependents:
         dependent.release()
     assert cache.tolist() == [[7.0] * 4] * 2
+
+
+def test_what_a_device_took_with_it_is_an_error_and_not_stale(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, other = board.give(7.0), board.give(8.0)
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("the device is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(board, "down", fail)
+        with pytest.raises(RuntimeError, match="gone"):
+            cache.sum()
+    assert cache.sum() == 56  # it was not taken for fetched
+    monkeypatch.setattr(board, "down", fail)
+    for dependent in board.dependents:
+        dependent.release()
+    assert cache.sum() == 56
+    with pytest.raises(DeviceError, match="closed: the device is gone"):
+        other.sum()
 
 
 def test_copies_and_files_hold_plain_tensors(board: Board) -> None:

@@ -225,13 +225,13 @@ class Compiler:
     def _place(self, stream_costs: StreamCosts) -> tuple[Graph, Sides]:
         """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""
         graph = self.decisions.copied(self.module.graph)
-        may_choose = self.options.placement != "device"
-        sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph)), may_choose)
+        may_choose, keeps_outputs = self.options.placement != "device", self.options.outputs == "device"
+        sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph)), may_choose, keeps_outputs)
         keep_positions(graph, sides, self.decisions.refuses_dtype)
         assign_layouts(graph, sides, gives, self._needs)
         self._set_weight_dtypes(graph)
         keep_states(graph, sides)
-        keep_outputs(graph, self.options.cache_dtype)
+        keep_outputs(graph, self.options.cache_dtype, keeps_outputs)
         arrange_outputs(graph)
         if self.options.optimize == "latency":
             is_step = self.decisions.configs is not None and self.decisions.configs.phase in PHASES
@@ -293,7 +293,8 @@ class Compiler:
         bind_weights(traced.weights, placed)
         self.report.code, edited = program_source(traced.graph), None
         position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
-        results = placed.graph.output_node().args[0]
+        output = placed.graph.output_node()
+        eager = meta.eager(output)
         strict = self.options.fallback == "error"
         folder = None if self.options.dry_run else self.options.weight_cache  # a dry run has no contents to keep
         cache = None if folder is None else WeightCache(folder, self.report, self.options.weight_cache_limit)
@@ -310,8 +311,8 @@ class Compiler:
             held_positions=[position[n] for n in position if meta.held.get(n, False)],
             states=traced.states,
             state_positions=[position[state.node] for state in traced.states],
-            kept=[(at, spec, results[at].meta["val"]) for at, spec in traced.kept],
-            results=len(results),
+            kept=[(at, spec, eager[at]) for at, spec in traced.kept],
+            results=len(eager),
             weights=traced.weights,
             recovery=Recovery(placed, self.eager, sides, border, LoweringNamespace(border.namespace, settings), strict),
             report=self.report,

@@ -10,7 +10,7 @@ stays on the device.
 import torch
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir import operators
+from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, constant_nodes, is_call, is_parameter, mutates, target_name, values_of
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.lowering import find as find_lowering
@@ -204,3 +204,8 @@ def _is_sensitive(node: Node, is_scaled: bool) -> bool:
     if operation is aten._to_copy and not node.meta["val"].dtype.is_floating_point:
         return is_scaled or node.meta["val"].dtype != torch.bool
     return is_scaled and (operation in SENSITIVE or node.target is aten.pow.Scalar)
+
+
+def has_block_floats(node: Node) -> bool:
+    """Whether a node was assigned block floats as its result, or reads such."""
+    return any(x in meta.dtype for x in (node, *node.all_input_nodes))

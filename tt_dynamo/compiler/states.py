@@ -9,11 +9,15 @@ that is only read, as cross-attention reads the encoder's keys and values, is ta
 """
 
 import dataclasses
+from collections.abc import Iterable
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, insert, is_call, only_user
+from tt_dynamo.ir.spec import Value, on_device
+from tt_dynamo.ir.torch_internals import storage_of
 
 
 def keep_states(graph: Graph, sides: Sides) -> None:
@@ -29,14 +33,42 @@ def keep_states(graph: Graph, sides: Sides) -> None:
             _read_as_state(crossing, sides)
 
 
-def keep_outputs(graph: Graph, dtype: str) -> None:
-    """Have outputs stay on the device, at `dtype`, of those that passes found to be caches."""
+def keep_outputs(graph: Graph, dtype: str, keeps_all: bool) -> None:
+    """Have outputs stay on the device: at `dtype` those that passes found to be caches, others where all are kept.
+
+    What shares memory with another result or an input in eager torch, or leaves gaps in it, comes down.
+    """
     output = graph.output_node()
-    values = output.args[0]
-    for value in (values[position] for position in meta.kept.get(output, ())):
+    values, caches, eager = output.args[0], meta.kept.get(output, ()), meta.eager(output)
+    memories = [storage_of(x) for x in (*eager, *_values_of_inputs(graph)) if isinstance(x, torch.Tensor)]
+    for position, value in enumerate(values):
         crosses = is_call(value, operators.to_host) and meta.spec(value.args[0]).layout == "TILE"
-        if crosses and only_user(value) is output and values.count(value) == 1:
+        if not crosses or only_user(value) is not output or values.count(value) != 1:
+            continue
+        if position in caches:
             value.target, value.args = operators.keep, (value.args[0], dtype)
+        elif keeps_all and memories.count(storage_of(eager[position])) == 1 and _is_dense(eager[position]):
+            value.target, value.args = operators.keep, (value.args[0], meta.spec(value.args[0]).dtype)
+
+
+def _values_of_inputs(graph: Graph) -> list[object]:
+    return [node.meta.get("val") for node in graph.find_nodes(op="placeholder")]
+
+
+def _is_dense(value: torch.Tensor) -> bool:
+    """Whether a tensor fills all of its memory, each place once."""
+    dense = 1
+    for stride, size in sorted(zip(value.stride(), value.shape, strict=True)):
+        if size > 1 and stride != dense:
+            return False
+        dense *= size
+    return value.untyped_storage().nbytes() == value.numel() * value.itemsize
+
+
+def shares_buffer(value: Value, others: Iterable[Value]) -> bool:
+    """Whether a value lies in the buffer of another, at compile time; some of those have none yet."""
+    tensors = [other.tensor for other in others if other.tensor is not None]
+    return value.tensor.buffer_address() in [tensor.buffer_address() for tensor in tensors if on_device(tensor)]
 
 
 def _crossing_of(write: Node) -> Node | None:

@@ -20,9 +20,11 @@ from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
 from tt_dynamo.compiler.configs import Configs
+from tt_dynamo.compiler.eligible import has_block_floats
 from tt_dynamo.compiler.fit import dram_or_error
 from tt_dynamo.compiler.measure import zeros
 from tt_dynamo.compiler.recorder import Recorder, erase_after
+from tt_dynamo.compiler.states import shares_buffer
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
@@ -59,9 +61,8 @@ class Trace:
 
     graph: the program's. inputs: the placeholders of the placed graph that it takes as they are. values: what stands in
     for its states and weights, by their placeholders. kept: the outputs that stay on the device, by position. refused:
-    the kind and reason, by node. wants_block_sharding: the nodes whose results a reader had to shard anew.
-    left_l1: the nodes that could not read or write where in L1 values were assigned. refused_dtypes: why nodes could
-    not read or write the block floats that values were assigned.
+    the kind and reason, by node. wants_block_sharding: nodes whose results a reader had to shard anew. left_l1: nodes
+    that could not take values where in L1 they were assigned. refused_dtypes: why nodes could not take block floats.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Trace:
         self._configs: Configs = recorder.settings.configs
         self._configs.ttnn = self._recorder
         self._known: dict[Node, Any] = {}  # graph node → Value, tuple of them, or program node on the host
+        self._kept: list[Value] = []
         self._weights: set[Node] = set()  # those of them that are weights on the device
         self._interleaved: dict[Node, Value] = {}  # copies in DRAM of those of them that are sharded
 
@@ -224,7 +226,7 @@ class Trace:
             if self._configs.refusal:
                 raise OptionError(self._configs.refusal) from None
             self.refused[node] = ("refused" if isinstance(error, Refused) else "unsupported", str(error))
-            if _has_block_floats(node):
+            if has_block_floats(node):
                 self.refused_dtypes[node] = str(error)
         except Exception as error:  # a fault of ours costs speed, never the compilation
             reason = f"its lowering failed: {type(error).__name__}: {ttnn_reason(error)}"
@@ -256,7 +258,7 @@ class Trace:
             except Refused as error:
                 log.debug("%s finds no place in L1: %s", node.name, error)
                 if not is_call(node, *SLICES):  # who may as well be given a copy, as others are
-                    if _has_block_floats(node) and not lacks_room(error):
+                    if has_block_floats(node) and not lacks_room(error):
                         self.refused_dtypes[node] = str(error)
                     self.left_l1.append(node)
             finally:
@@ -298,7 +300,7 @@ class Trace:
             self._recorder.dtype = meta.dtype.get(node, None)
             self._recorder.weight_dtype = meta.weight_dtype.get(node, None)
             result = found.function(self._recorder, *args, **kwargs)
-            if _has_block_floats(node):
+            if has_block_floats(node):
                 result = tree_map_only(Value, self._in_assigned_dtype, result)
             _check_results(node, result)
             self.wants_block_sharding += [x for x in node.all_input_nodes if self._known[x] in wanted]
@@ -343,14 +345,22 @@ class Trace:
         return self._on_host(node) if isinstance(results, Node) else results[node.args[1]]
 
     def _keep(self, node: Node) -> Value:
-        """A cache as later calls read it."""
+        """A result as later calls read it."""
         value, dtype = self._in_dram(node.args[0], lies_in_l1), getattr(self._recorder, node.args[1])
-        return value if value.dtype == dtype else self._recorder.typecast(value, dtype)
+        if value.dtype != dtype:
+            value = self._recorder.typecast(value, dtype)
+        elif shares_buffer(value, [*self.values.values(), *self._kept]):  # a later call may write there in place
+            value = self._recorder.clone(value)
+        self._kept.append(value)
+        return value
 
     def _write_state(self, node: Node) -> None:
         """Note which value a state ends as, if that is elsewhere than it began."""
         placeholder = next(p for p in self.values if p in meta.state and meta.state(p).node is node.args[0])
         began, end = self.values[placeholder].tensor, self._in_dram(node.args[1], lies_in_l1)
+        if shares_buffer(end, self._kept):
+            end = self._recorder.clone(end)
+        self._kept.append(end)
         if end.tensor.buffer_address() != began.buffer_address():
             meta.state(placeholder).result = end.node
 
@@ -370,11 +380,6 @@ class Trace:
                 self.kept.append((position, meta.spec(result.node)))
                 results[position] = result.node
         return (*results, *(state.result for state in self.states if state.result is not None))
-
-
-def _has_block_floats(node: Node) -> bool:
-    """Whether a node was assigned block floats as its result, or reads such."""
-    return any(x in meta.dtype for x in (node, *node.all_input_nodes))
 
 
 def _check_results(node: Node, result: Any) -> None:

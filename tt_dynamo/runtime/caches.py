@@ -19,8 +19,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from tt_dynamo.devices import DeviceError
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.torch_internals import as_plain_tensor, flattens_for_program, storage_of, wrapper_like
+from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.runtime.transfer import Border
 
 
@@ -28,12 +30,14 @@ class Copy:
     """What a device holds of a host tensor, which it knows weakly.
 
     tensor: on the device, at `spec`. newer: whether it was written to since both were the same. of_view: whether the
-    host tensor is a view, which gets at once what was written: others read the same memory.
+    host tensor is a view, which gets at once what was written: others read the same memory. lost: why the contents can
+    no longer be fetched, which raises DeviceError then.
     """
 
     def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, border: Border, of_view: bool = False) -> None:
-        self.tensor, self.spec, self.of_view, self.newer = tensor, spec, of_view, False
+        self.tensor, self.spec, self.of_view, self.newer, self.lost = tensor, spec, of_view, False, ""
         self._host, self._stamp, self._border = weakref.ref(host), _stamp(host), border
+        self._lock = threading.Lock()  # of a fetch: no thread reads what another has half of
         border.device.depend(self)
 
     def serves(self, host: torch.Tensor, spec: Spec, border: Border) -> bool:
@@ -62,17 +66,24 @@ class Copy:
 
     def fetch(self) -> None:
         """Bring the host tensor up to date, unless torch has written to it since."""
-        host = self._host()
-        if self.newer and host is not None and self._is_current(host):
-            self.newer = False
-            with torch.inference_mode(False), torch.no_grad():
-                host.copy_(self._border.down(self.tensor, host.dtype))
-            self._stamp = _stamp(host)
+        if not self.newer:
+            return
+        with self._lock:
+            host = self._host()
+            if self.lost:
+                raise DeviceError(f"the contents of a tensor were on a device that was closed: {self.lost}")
+            if self.newer and host is not None and self._is_current(host):
+                with torch.inference_mode(False), torch.no_grad():
+                    host.copy_(self._border.down(self.tensor, host.dtype).reshape(host.shape))
+                self._stamp, self.newer = _stamp(host), False
 
     def release(self) -> None:
-        """Let go of the device, which is being closed, and lose nothing."""
+        """Let go of the device, which is being closed, and lose nothing, unless its user has closed it already."""
         if self.tensor is not None:
-            self.fetch()
+            try:
+                self.fetch()
+            except Exception as error:
+                self.lost = ttnn_reason(error)
             del self._border
             self.tensor = None
 
