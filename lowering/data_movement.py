@@ -121,6 +121,8 @@ def cat(ttnn: TTNN, tensors, dim=0):
         return _joined_in_shards(ttnn, tensors, dim)
     if dim % len(tensors[0].shape) == len(tensors[0].shape) - 1 and any(x.shape[-1] % TILE for x in tensors):
         workarounds.refuse_integers(ttnn, tensors[0])  # columns that fill no tiles are joined as rows
+    if len({x.dtype for x in tensors}) > 1:  # a cache may hold block floats
+        tensors = [ttnn.typecast(x, ttnn.bfloat16) if x.dtype == ttnn.bfloat8_b else x for x in tensors]
     return ttnn.concat([*tensors], dim=dim)  # TTNN takes no other sequence, such as a graph's
 
 

@@ -37,6 +37,7 @@ from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
@@ -69,9 +70,10 @@ PHASES: dict[str, tuple[Step, ...]] = {
     "loops": (Step(fuse_scans), Step(fuse_recurrences)),  # first: what is left is as short as a layer
     "normalize": (
         Step(fuse_experts),
+        Step(complex_to_real),
         Step(index_by_rankings),
         Step(cache_writes_in_place),
-        Step(keep_strides, required=True, for_values=True),
+        Step(keep_strides, {complex_to_real: "no pairs are laid out"}, required=True, for_values=True),
         Step(normalize_moves, {keep_strides: "copies lose their strides"}, required=True, for_values=True),
         Step(embedding_bags_to_lookups, required=True),
         Step(

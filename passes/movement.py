@@ -21,7 +21,7 @@ SPLITS = (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default, ope
 MOVES = frozenset((*VIEWS, *SPLITS, aten.clone.default))
 # Which argument is the dimension of those that work along one.
 BY_DIM = {
-    **dict.fromkeys((aten.select.int, aten.slice.Tensor, aten.unbind.int), 1),
+    **dict.fromkeys((aten.select.int, aten.slice.Tensor, aten.unbind.int, aten.index_select.default), 1),
     **dict.fromkeys((aten.split.Tensor, aten.split_with_sizes.default), 2),
 }
 

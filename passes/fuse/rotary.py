@@ -72,13 +72,16 @@ class Tables:
         """The table of what does not turn as well, before and behind along a dimension counted from the end."""
         if around == (0, 0):
             return table
-        is_view = dim == -1 and is_call(table, aten.reshape.default) and moves_leading(table)
+        is_view = dim == -1 and _is_view(table)
         narrow, pads = table.args[0] if is_view else table, [*[0, 0] * (-dim - 1), *around]
         wide = self._emit(aten.constant_pad_nd.default, narrow, pads, fill)
         return self.reshaped(wide, (*shape_of(table)[:-1], shape_of(wide)[-1])) if is_view else wide
 
     def joined(self, tables: Sequence[Node], order: torch.Tensor | None = None) -> Node:
         """The columns of several tables one after another, or in another order."""
+        if all(map(_is_view, tables)) and len({shape_of(table.args[0])[:-1] for table in tables}) == 1:
+            wide = self.joined([table.args[0] for table in tables], order)
+            return self.reshaped(wide, (*shape_of(tables[0])[:-1], shape_of(wide)[-1]))
         whole = tables[0] if len(tables) == 1 else self._emit(aten.cat.default, list(tables), -1)
         if order is None or torch.equal(order, torch.arange(len(order))):
             return whole
@@ -102,6 +105,10 @@ class Tables:
             with operands[0].graph.inserting_before(_behind(max(operands))):
                 self.known[key] = emit(max(operands), target, *args)
         return self.known[key]
+
+
+def _is_view(table: Node) -> bool:
+    return is_call(table, aten.reshape.default) and moves_leading(table)
 
 
 def _behind(node: Node) -> Node:

@@ -110,7 +110,7 @@ def _chain(angles: Node) -> tuple[list[Node], list[Node]]:
     rank = len(shape_of(angles))
     chain = {angles: False}  # whether it is made of sines alone
     for node in _rows_of(angles)[1:]:
-        chain[node] = is_call(node, *SINES) or all(chain[n] for n in node.all_input_nodes)
+        chain[node] = is_call(node, *SINES) or all(chain.get(n, True) for n in node.all_input_nodes)
     ends, remaining = [], set()
     for node in reversed(chain):
         if any(user not in chain or user in remaining for user in node.users):
@@ -125,6 +125,8 @@ def _rows_of(node: Node) -> list[Node]:
     found = {node: None}
     for other in node.graph.nodes:
         inputs = other.all_input_nodes
+        if is_call(other, aten.index_select.default) and other.args[2] < node and is_constant(other.args[2]):
+            inputs = inputs[:1]  # which columns is not asked of a row
         if inputs and all(n in found for n in inputs) and _keeps_rows(other, len(shape_of(node)) - 1):
             found[other] = None
     return list(found)
@@ -158,7 +160,7 @@ def _tables(chain: list[Node], table: Node, rows: int) -> dict[Node, Node]:
     leading = len(shape_of(first)) - 1
     known = {first: table}
     for node in rest:
-        args = [*map_arg(node.args, known.__getitem__)]
+        args = [*map_arg(node.args, lambda n: known.get(n, n))]
         if is_call(node, *BY_DIM, aten.cat.default):
             at = BY_DIM.get(node.target, 1)
             dim = dim_of(node) if node.target in BY_DIM else node.args[1] % len(shape_of(node))
