@@ -37,6 +37,14 @@ def rotary(x: Tensor, positions: Tensor) -> Tensor:
     return x * angles.cos()[:, None] + turned * angles.sin()[:, None]
 
 
+def turned_by_double_tables(x: Tensor, positions: Tensor) -> Tensor:
+    """Flux makes its tables in float64."""
+    angles = torch.outer(positions, 1.0 / 10000 ** (torch.arange(0, 32, 2, dtype=torch.float64) / 32))
+    cos, sin = (wave.repeat_interleave(2, dim=1).float() for wave in (angles.cos(), angles.sin()))
+    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return x * cos + torch.stack((-imaginary, real), -1).flatten(-2) * sin
+
+
 def fourier_features(x: Tensor) -> Tensor:
     return torch.sin(2 * math.pi * x @ DIRECTIONS) @ WEIGHT[:64]
 
@@ -100,6 +108,10 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = 
     "timesteps that are integers": (timesteps, lambda: (torch.tensor([981, 17, 501]),)),
     "timesteps on a scale of logarithms": (logarithmic_timesteps, lambda: (torch.rand(5) * 50 + 1,)),
     "rotary": (rotary, lambda: (torch.randn(1, 2, 9, 32), torch.arange(5001.0, 5010.0)[None])),
+    "tables in float64": (
+        turned_by_double_tables,
+        lambda: (torch.randn(1, 2, 9, 32), torch.arange(5001.0, 5010.0)),
+    ),
     "Fourier features": (fourier_features, lambda: (torch.rand(100, 2),)),
     "octaves": (octaves, lambda: (torch.rand(100, 3),)),
     "a threshold": (beyond_a_threshold, lambda: (torch.rand(32, 32) / 1000 + 0.9994, torch.randn(32, 32))),

@@ -21,7 +21,7 @@ from tt_dynamo.passes.place.place import MOVES
 SMALL = 1 << 16  # elements of what integer arithmetic gives and reads
 LARGEST = 1 << 20  # elements of a value: what is larger is no table of positions
 COORDINATES = 4  # a product over more than these is a layer of a network
-FLOATS = (torch.float32, torch.float16)
+FLOATS = (torch.float32, torch.float16, torch.float64)
 PRODUCTS = frozenset({aten.mm.default, aten.bmm.default, aten.matmul.default, operators.linear})
 SCALINGS = PRODUCTS | {
     *(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Scalar),
@@ -164,6 +164,8 @@ def float_position_math(graph: Graph) -> set[Node]:
                 found.add(node)
             elif is_layer or not (node.target in ARITHMETIC or _is_integer(node)):
                 continue
+            elif any(operand in found and _is_double(operand) for operand in varying):
+                found.add(node)  # the rest of a table in float64, which the device has not
             scaled[node] = is_scaled or node in found or node.target in SCALINGS
     for node in reversed(scaled):
         if any(user in found for user in node.users):
@@ -180,6 +182,10 @@ def _is_small(node: Node) -> bool:
 def _is_integer(node: Node) -> bool:
     """Whether it makes integers of integers."""
     return not any(value.is_floating_point() for n in (node, *node.all_input_nodes) for value in values_of(n))
+
+
+def _is_double(node: Node) -> bool:
+    return any(value.dtype == torch.float64 for value in values_of(node))
 
 
 def _is_fraction(node: Node, found: set[Node]) -> bool:
