@@ -22,6 +22,7 @@ from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.fuse.joint_heads import split_joint_heads
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
@@ -116,8 +117,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(attention_to_prompt, {cache_writes_in_place: "it reads fill_cache", fuse_attention: "it reads attention"}),
         Step(pad_heads, {fuse_attention: "it reads attention"}),
         Step(
+            split_joint_heads,
+            {fuse_rotary: "it swaps heads and sequence behind the join", fuse_rms_norm: "it reads rms_norm"},
+        ),
+        Step(
             fuse_qkv,
             {
+                split_joint_heads: "it reads the heads of each stream",
                 fuse_rms_norm: "the scale goes into the weight of the query's norm",
                 fold_scales: "a scaled query keeps a projection of its own",
                 pad_heads: "it pads the three linears",

@@ -25,7 +25,7 @@ ROTARY = (operators.rotary, operators.rotary_by_matrix)
 # What heads may pass on their way to attention, still query, key or value.
 ON_THE_WAY = (
     *(*MOVES, *ROTARY, operators.rms_norm, operators.update_cache),
-    *(aten.layer_norm.default, aten.index_copy.default, aten.expand.default),
+    *(aten.layer_norm.default, aten.index_copy.default, aten.expand.default, aten.cat.default),
 )
 
 
