@@ -42,6 +42,7 @@ from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
+from tt_dynamo.passes.normalize.joined_moves import join_moves
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
@@ -102,6 +103,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
             },
             required=True,
         ),
+        Step(join_moves, {channels_last: "its moves meet those of the model"}),
         Step(fuse_image_activation, {channels_last: "it reads conv2d"}),
     ),
     "fuse": (

@@ -71,9 +71,9 @@ def space_to_depth(ttnn: TTNN, x: Tensor, stride, padding, channels):
 
 @lower(operators.fold_patches, gives="ROW_MAJOR", x=Need("ROW_MAJOR"))
 def fold_patches(ttnn: TTNN, x: Tensor, height, width):
-    """x [batch, channels, H, W] → [batch, patches, height width channels], each patch in row, column, channel order."""
-    batch, channels, rows, columns = x.shape
-    patches = ttnn.fold(ttnn.permute(x, (0, 2, 3, 1)), height, width)
+    """x [batch, H, W, channels] → [batch, patches, height width channels], each patch in row, column, channel order."""
+    batch, rows, columns, channels = x.shape
+    patches = ttnn.fold(x, height, width)
     return ttnn.reshape(patches, (batch, (rows // height) * (columns // width), height * width * channels))
 
 

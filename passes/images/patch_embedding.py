@@ -2,7 +2,7 @@
 
 Before   y = convolution(x, w, b, stride=kernel, padding=0)
 After    y = reshape(permute(linear(gather_patches(x as rows of patches), w as [channels height width, out], b)))
-         y = reshape(permute(linear(fold_patches(x), w as [height width channels, out], b)))
+         y = reshape(permute(linear(fold_patches(permute(x, NHWC)), w as [height width channels, out], b)))
 
 Every patch size, of images and of volumes; what fills no patch is cut off, as the convolution does. Overlapping,
 padded, dilated, grouped and transposed convolutions stay convolutions. Where the patch is all of it, nothing moves.
@@ -20,6 +20,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
+from tt_dynamo.passes.images.writer import TO_NHWC
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import ANY, Rules, call, emit, is_constant, variable
 
@@ -52,7 +53,8 @@ def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | Non
         patches = emit(node, aten.reshape.default, x, [batch, channels, *sizes])
         patches = emit(node, operators.gather_patches, patches)
     else:
-        patches, order = emit(node, operators.fold_patches, x, *kernel), [2, 3, 1, 0]
+        pixels, order = emit(node, aten.permute.default, x, TO_NHWC), [2, 3, 1, 0]
+        patches = emit(node, operators.fold_patches, pixels, *kernel)
     weight = emit(node, aten.permute.default, weight, order)
     weight = emit(node, aten.reshape.default, weight, [elements, out])
     y = emit(node, operators.linear, patches, weight, bias)

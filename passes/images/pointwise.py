@@ -165,21 +165,22 @@ def _group_norm(write: ImageWriter, x: Node, groups: int, weight: Node | None, b
     if flat is None or (weight, bias) != (None, None):
         return None
     if groups == shape_of(flat.node)[-1]:
-        return _instance_norm(write, flat, eps)
-    fills_tiles = shape_of(flat.node)[-1] % TILE == math.prod(flat.image[1:]) % TILE == 0
-    return write.pixelwise(operators.group_norm, flat, flat.image, groups, eps) if fills_tiles else None
+        return _norm_by_sums(write, flat, [2], eps)
+    if shape_of(flat.node)[-1] % TILE == math.prod(flat.image[1:]) % TILE == 0:
+        return write.pixelwise(operators.group_norm, flat, flat.image, groups, eps)
+    return _norm_by_sums(write, flat, [2, 3], eps) if groups == 1 else None
 
 
-def _instance_norm(write: ImageWriter, flat: Flat, eps: float) -> Node:
-    """Each channel of each image by itself: TTNN's group norm has no such groups, and sums over pixels move nothing.
+def _norm_by_sums(write: ImageWriter, flat: Flat, dims: list[int], eps: float) -> Node:
+    """Each channel of each image by itself, or each image: TTNN's group norm has no such groups, and sums move nothing.
 
-    Source: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022
+    dims: of images [batch, 1, pixels, channels]. Source: Ulyanov et al. 2016, https://arxiv.org/abs/1607.08022
     """
     channels, (batch, *size) = shape_of(flat.node)[-1], flat.image
     images = write.reshape(flat.node, batch, 1, math.prod(size), channels)
-    mean = write.emit(aten.mean.dim, images, [2], True)
+    mean = write.emit(aten.mean.dim, images, dims, True)
     centered = write.emit(aten.sub.Tensor, images, mean)
-    variance = write.emit(aten.mean.dim, write.emit(aten.mul.Tensor, centered, centered), [2], True)
+    variance = write.emit(aten.var.correction, images, dims, correction=0, keepdim=True)
     factor = write.emit(aten.rsqrt.default, write.emit(aten.add.Tensor, variance, eps))
     normalized = write.emit(aten.mul.Tensor, centered, factor)
     return write.value(write.reshape(normalized, *shape_of(flat.node)), flat.image)

@@ -119,12 +119,12 @@ def resample(x, rows, columns):
 
 @define("Tensor x, int height, int width", FUSED)
 def fold_patches(x, height, width):
-    """Images [batch, channels, H, W] -> patches [batch, H/height * W/width, height * width * channels].
+    """Images [batch, H, W, channels] -> patches [batch, H/height * W/width, height * width * channels].
 
     Within a patch the order is row, column, channel.
     """
-    batch, channels, h, w = x.shape
-    x = x.reshape(batch, channels, h // height, height, w // width, width).permute(0, 2, 4, 3, 5, 1)
+    batch, h, w, channels = x.shape
+    x = x.reshape(batch, h // height, height, w // width, width, channels).permute(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
 
 
