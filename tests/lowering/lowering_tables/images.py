@@ -109,15 +109,16 @@ def resized(name: str, calls: str, x: torch.Tensor = IMAGE, roundings: int = 0, 
 
 
 def _patches(channels: int, patch: Any, *size: int, batch: int = 1, bias: bool = True) -> Row:
-    """A patch embedding: a move of patches and one linear."""
+    """A patch embedding: a move of patches and one linear. The host moves rows of 8 pixels and more."""
     layer = rounded(nn.Conv2d(channels, 10, patch, patch, bias=bias))
-    moves = "permute reshape" if channels < layer.kernel_size[1] else "permute fold reshape"
+    width = layer.kernel_size[1]
+    moves = "permute fold reshape to_layout" if channels >= width else "permute reshape to_layout" if width < 8 else ""
     name = f"convolution: patches of {patch}, {channels} channels, {size}, bias={bias}"
     return Row(
         name,
         lambda x: layer(x).flatten(2).transpose(1, 2),
         random(batch, channels, *size),
-        f"{moves} to_layout linear",
+        f"{moves} linear".strip(),
     )
 
 
@@ -187,7 +188,7 @@ ROWS = [
             f"convolution: patches of volumes, {kernel}, {channels} channels",
             bind(_volumes, rounded(nn.Conv3d(channels, 10, kernel, kernel))),
             random(2, channels, *(2 * length for length in kernel)),
-            "permute reshape to_layout linear",
+            "linear" if kernel[-1] >= 8 else "permute reshape to_layout linear",
         )
         for kernel in [(2, 4, 8), (2, 14, 14), (1, 2, 2)]
         for channels in (3, 16)
@@ -196,9 +197,9 @@ ROWS = [
         random(40, 3, 2, 6, 6), "linear"),
     *(_stem(*sizes) for sizes in [(7, 2, 3), (3, 2, 1), (5, 4, 2), (4, 2, 1)]),
     Row("convolution: patches as an image", rounded(nn.Conv2d(3, 10, 8, 8)), random(2, 3, 24, 16),
-        "permute reshape to_layout linear permute"),
+        "linear permute"),
     Row("convolution: patches after a class token", rounded(_Embeddings()), random(2, 3, 24, 16),
-        "permute reshape to_layout linear to_layout concat to_layout add", roundings=2, cancels=True),
+        "linear to_layout concat to_layout add", roundings=2, cancels=True),
     *(Row(f"max_pool2d: {name}", pool, IMAGE, calls, roundings=0) for name, (pool, calls) in MAXIMA.items()),
     *(Row(f"avg_pool2d: {name}", pool, IMAGE, calls, cancels=True) for name, (pool, calls) in MEANS.items()),
     *(

@@ -5,9 +5,11 @@ import operator
 import pytest
 import torch
 from captured import Module, capture, parameter, random, same
+from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, constant_nodes
+from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.place.place import FIXED_COST, place
 
@@ -211,3 +213,12 @@ def test_the_same_graph_is_placed_the_same_way_every_time():
 
     first = placed(model, random(8, 8), random(32))[0].targets()
     assert all(placed(model, random(8, 8), random(32))[0].targets() == first for _ in range(3))
+
+
+@pytest.mark.parametrize(("patch", "side"), [(4, "device"), (16, "host")])
+def test_patches_are_gathered_on_the_host_where_their_rows_are_long(patch, side):
+    model = nn.Conv2d(3, 8, patch, stride=patch)
+    graph = capture(model, random(1, 3, 2 * patch, 2 * patch))
+    graph.apply(canonicalize, fold_patch_embedding, exact=False)
+    sides = place(graph.graph, lambda node: True)
+    assert sides[graph.only(operators.gather_patches)] == side
