@@ -5,7 +5,8 @@ Before   k, v = [reshape(expand(reshape(x, [b, h, 1, s, d]), [b, h, n, s, d]), [
 After    out = attention(q, k, v)
 
 Whatever moves of data repeat the heads, also before the rotary embedding turns them: TTNN's attention takes fewer heads
-of keys and values, each for as many consecutive ones of queries. Keys and values must be repeated alike.
+of keys and values, each for as many consecutive ones of queries. Keys and values must be repeated alike. A
+cache that keeps them repeated (Falcon) has them repeated last, behind the kernel that splits heads.
 
 Whatever moves of data spell the merge, in whichever shape they end: TTNN's attention kernel writes merged heads itself;
 behind capped_attention the merge is a kernel, merge_heads. A mask whose contents are known to let each query read its
@@ -33,6 +34,7 @@ from tt_dynamo.passes.movement import (
 from tt_dynamo.passes.rewrite import argument, emit
 
 SDPA = aten.scaled_dot_product_attention.default
+KEEPING = (*operators.CACHE_WRITES, aten.constant_pad_nd.default, aten.index_copy.default)
 REPEATS = (aten.expand.default, aten.repeat.default)
 
 
@@ -51,7 +53,28 @@ def fuse_grouped_query(graph: Graph, context: Context) -> int:
                 attention.kwargs = {**attention.kwargs, "enable_gqa": True}
             fused += 1
     dead_code(graph)
+    fused += sum(_repeat_last(node) for node in list(graph.nodes) if node.users and is_move(node))
+    dead_code(graph)
     return fused
+
+
+def _repeat_last(x: Node) -> bool:
+    """Have heads that are kept as often as they are repeated, as Falcon's cache does, repeated when they are ready."""
+    if not is_call(source_of(x), aten.expand.default):
+        return False
+    user = only_user(x)
+    x = user if user is not None and is_call(user, operators.rotary) and user.args[0] is x else x
+    if len(shape_of(x)) != 4 or not all(is_call(user, *KEEPING) for user in x.users):
+        return False
+    with x.graph.inserting_before(x):
+        heads = _stripped(x)
+        if heads is None:
+            return False
+        batch, count, *rest = shape_of(heads)
+        apart = emit(x, aten.reshape.default, heads, [batch * count, 1, *rest])
+        repeated = emit(x, aten.repeat.default, apart, [1, shape_of(x)[1] // count, 1, 1])
+        replace(x, emit(x, aten.reshape.default, repeated, list(shape_of(x))))
+    return True
 
 
 def _stripped(x: Node) -> Node | None:

@@ -148,3 +148,16 @@ def test_a_single_head_that_others_read_too_is_made_once():
     assert changed == 1
     returned = graph.graph.output_node().args[0][1]
     assert graph.only(sdpa).args[1:3] == (returned, returned)
+
+
+def test_a_cache_that_keeps_heads_repeated_has_them_repeated_last():
+    def run(x):
+        apart = x.view(1, 8, 2, 4, 32)
+        key = apart[:, :, :, [-2]].broadcast_to(1, 8, 2, 3, 32).flatten(2, 3).transpose(1, 2)
+        return F.pad(key, (0, 0, 0, 8))
+
+    graph = capture(run, random(1, 8, 256))
+    assert graph.apply(canonicalize, fuse_grouped_query) == 1
+    assert not graph.calls(aten.expand.default)
+    heads = graph.only(aten.repeat.default).args[0]
+    assert heads.meta["val"].shape == (2, 1, 8, 32)
