@@ -12,6 +12,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -20,9 +21,11 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tt_dynamo.devices import DeviceError
+from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.torch_internals import as_plain_tensor, flattens_for_program, storage_of, wrapper_like
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
+from tt_dynamo.runtime.on_device import argmax, cast_is_exact, shows_all_of
 from tt_dynamo.runtime.transfer import Border
 
 
@@ -31,23 +34,24 @@ class Copy:
 
     tensor: on the device, at `spec`. newer: whether it was written to since both were the same. of_view: whether the
     host tensor is a view, which gets at once what was written: others read the same memory. lost: why the contents can
-    no longer be fetched, which raises DeviceError then.
+    no longer be fetched, which raises DeviceError then. borrowed: whether another Copy has the same tensor.
     """
 
     def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, border: Border, of_view: bool = False) -> None:
         self.tensor, self.spec, self.of_view, self.newer, self.lost = tensor, spec, of_view, False, ""
-        self._host, self._stamp, self._border = weakref.ref(host), _stamp(host), border
+        self._host, self._stamp, self.border = weakref.ref(host), _stamp(host), border
+        self.borrowed = False
         self._lock = threading.Lock()  # of a fetch: no thread reads what another has half of
         border.device.depend(self)
 
     def serves(self, host: torch.Tensor, spec: Spec, border: Border) -> bool:
         """Whether this is the copy at `spec` of `host` as it is now, for a program with that border."""
-        return self._is_current(host) and (self.spec, self._border.dry_run) == (spec, border.dry_run)
+        return self._is_current(host) and (self.spec, self.border.dry_run) == (spec, border.dry_run)
 
     def renew(self, spec: Spec, border: Border) -> bool:
         """Take what torch wrote to the host tensor at the same place, for traces that read there; whether it did."""
         host = self._host()
-        if host is None or (self.spec, self._border.dry_run) != (spec, border.dry_run):
+        if host is None or (self.spec, self.border.dry_run) != (spec, border.dry_run):
             return False
         stamp, tensor = _stamp(host), self.tensor
         self.tensor = None  # where this fails
@@ -72,9 +76,9 @@ class Copy:
             host = self._host()
             if self.lost:
                 raise DeviceError(f"the contents of a tensor were on a device that was closed: {self.lost}")
-            if self.newer and host is not None and self._is_current(host):
+            if host is not None and self.is_only_on_device():
                 with torch.inference_mode(False), torch.no_grad():
-                    host.copy_(self._border.down(self.tensor, host.dtype).reshape(host.shape))
+                    host.copy_(self.border.down(self.tensor, host.dtype).reshape(host.shape))
                 self._stamp, self.newer = _stamp(host), False
 
     def release(self) -> None:
@@ -84,8 +88,13 @@ class Copy:
                 self.fetch()
             except Exception as error:
                 self.lost = ttnn_reason(error)
-            del self._border
+            del self.border
             self.tensor = None
+
+    def is_only_on_device(self) -> bool:
+        """Whether the host tensor would have to be fetched to be read."""
+        host = self._host()
+        return self.newer and host is not None and self._is_current(host)
 
     def _is_current(self, host: torch.Tensor) -> bool:
         return self.tensor is not None and self._host() is host and _stamp(host) == self._stamp
@@ -153,8 +162,12 @@ class DeviceTensor(torch.Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        answer = _answer_on_device(func, args, kwargs)
+        if answer is not None:
+            return answer
         given, written = _device_tensors((args, kwargs)), list(_written(func, args, kwargs))
-        args, kwargs = tree_map_only(DeviceTensor, lambda tensor: tensor.host, (args, kwargs))
+        host = attrgetter("_host" if _is_view(func) else "host")  # a view is fetched when it is read
+        args, kwargs = tree_map_only(DeviceTensor, host, (args, kwargs))
         result = func(*args, **kwargs)
         torch.autograd.graph.increment_version(written)  # which autograd, above this, did not
 
@@ -228,6 +241,27 @@ def _written(func: Any, args: Any, kwargs: Any) -> Iterator[torch.Tensor]:
             yield from (owner_of(host) for host in hosts if not isinstance(host, FakeTensor))
 
 
+def _is_view(func: Any) -> bool:
+    """Whether a call always gives a view; `reshape`, which may copy, does not."""
+    return func.is_view and not func.has_kernel_for_dispatch_key(torch.DispatchKey.CompositeImplicitAutograd)
+
+
+def _answer_on_device(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
+    """What `runtime/on_device.py` computes of a DeviceTensor that was not fetched yet; None for everything else."""
+    if func not in (aten._to_copy.default, aten.argmax.default) or not isinstance(args[0], DeviceTensor):
+        return None
+    host = args[0]._host
+    owner, copy = owner_of(host), copy_of(host)
+    if isinstance(host, FakeTensor) or copy is None or not copy.is_only_on_device() or not shows_all_of(host, owner):
+        return None
+    if func is aten.argmax.default:
+        return argmax(copy.tensor, copy.border, host, *args[1:], **kwargs)
+    if not cast_is_exact(copy.spec.dtype, owner.dtype, kwargs):
+        return None
+    copy.borrowed = True
+    return give(copy.tensor, copy.spec, torch.empty_like(host, dtype=torch.float32), copy.border)
+
+
 def _device_tensors(values: Any) -> list[DeviceTensor]:
     return [value for value in tree_leaves(values) if isinstance(value, DeviceTensor)]
 
@@ -262,15 +296,17 @@ def give(tensor: Any, spec: Spec, like: torch.Tensor, border: Border) -> DeviceT
 class Residents(WeakTensorKeyDictionary):
     """The copies of the user's own tensors that stay on one device between calls."""
 
-    def take(self, host: torch.Tensor, spec: Spec, held: bool, border: Border) -> Copy:
+    def take(self, host: torch.Tensor, spec: Spec, held: bool, border: Border, written: bool = False) -> Copy:
         """The copy of `host` at `spec`, uploaded unless it is there and current. held: it is a DeviceTensor's.
+
+        written: whether it is to be written to in place, which no other copy may see.
 
         A view of a DeviceTensor goes up at each call: nobody tells it when the tensor that it shows was written to.
         """
         of_view = held and owner_of(host) is not host
         known = copy_of(host) if held else self.get(host)
         if known is not None:
-            if known.serves(host, spec, border):
+            if known.serves(host, spec, border) and not (written and known.borrowed):
                 return known
             known.fetch()
             if not of_view and known.renew(spec, border):

@@ -137,7 +137,7 @@ class Program:
                 fetch(args[position])
             inputs = [args[i] for i in self.input_positions]
             states = zip(self.state_positions, self.states, strict=True)
-            copies = [self._residents.take(args[i], state.spec, state.held, self._border) for i, state in states]
+            copies = [self._residents.take(args[i], s.spec, s.held, self._border, s.written) for i, s in states]
             given = [*inputs, *(copy.tensor for copy in copies), *uploaded.tensors]
             if self._traced is None:
                 results: Sequence[Any] = self._forward(handle, *given)
