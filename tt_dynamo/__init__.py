@@ -2,7 +2,7 @@
 
 The backend is found by its name; nothing here needs to be imported to use it. `record` collects what was compiled,
 `check` says whether a model fits on a device, `sensitivity` which weights may be narrower, `refresh` uploads weights
-again that were written to unseen.
+again that were written to unseen, `stream` calls a compiled model on many batches.
 """
 
 import importlib
@@ -12,17 +12,19 @@ from tt_dynamo.report.report import Fallback, GraphReport, Operation, Transfer, 
 
 if TYPE_CHECKING:
     from tt_dynamo.checking import Check, check
+    from tt_dynamo.runtime.stream import stream
     from tt_dynamo.runtime.weights import refresh
     from tt_dynamo.weight_sensitivity import Sensitivity, sensitivity
 
 __all__ = [
     "Check", "Fallback", "GraphReport", "Operation", "Sensitivity", "Transfer", "check", "record", "refresh",
-    "sensitivity",
+    "sensitivity", "stream",
 ]  # fmt: skip
 
 # What takes torch and the compiler, which reports do without: imported when it is first asked for.
 _LATER = {
     "Check": "checking", "check": "checking", "refresh": "runtime.weights",
+    "stream": "runtime.stream",
     "Sensitivity": "weight_sensitivity", "sensitivity": "weight_sensitivity",
 }  # fmt: skip
 
