@@ -42,14 +42,23 @@ def rows_of(numbers: torch.Tensor, width: int) -> torch.Tensor | None:
 
 
 def literal(node: Node, numbers: torch.Tensor, name: str = "") -> Node:
-    """A node that stands for `numbers`, at the graph's insertion point; those of one name are one constant."""
+    """A node that stands for `numbers`, at the graph's insertion point; those of one name are one constant.
+
+    Equal numbers without a name are one as well: what layers make of them alike is computed once.
+    """
     root = node.graph.owning_module
-    name = name or f"numbers_{len(root._buffers)}"
+    name = name or _name_of_equal(root, numbers) or f"numbers_{len(root._buffers)}"
     held = numbers.clone(memory_format=torch.contiguous_format)
     root.register_buffer(name, held)
     found = node.graph.get_attr(name)
     found.meta["val"] = node.meta["val"].fake_mode.from_tensor(held, static_shapes=True)
     return found
+
+
+def _name_of_equal(root: Any, numbers: torch.Tensor) -> str | None:
+    """The name of the unnamed literal that holds the same; None where there is none. NaN is equal to nothing."""
+    same = (name for name, held in root._buffers.items() if name.startswith("numbers_") and held.dtype == numbers.dtype)
+    return next((name for name in same if torch.equal(root._buffers[name], numbers)), None)
 
 
 def indices_of(node: Node) -> list[Any] | None:

@@ -53,7 +53,8 @@ def canonicalize(graph: Graph, context: Context) -> int:
 def _share_equal(graph: Graph) -> int:
     """Compute what several nodes compute alike once (masks are rebuilt in every layer); returns how many went."""
     seen: dict[Any, Node] = {}
-    nodes = [n for n in graph.nodes if n.op == "call_function" and not is_random(n) and not mutates(n)]
+    shareable = ("call_function", "get_attr")  # of which one name is one literal
+    nodes = [n for n in graph.nodes if n.op in shareable and not is_random(n) and not mutates(n)]
     for node in nodes:
         # Names of nodes are unique within a graph, and 1 is not 1.0.
         first = seen.setdefault((node.target, repr((node.args, node.kwargs))), node)

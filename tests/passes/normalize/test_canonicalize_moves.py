@@ -7,8 +7,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import Graph, GraphModule
 
+from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.normalize.lookups import index_to_embedding
 
 
 @pytest.fixture
@@ -301,3 +303,13 @@ def test_a_copy_that_is_read_before_the_write_is_dropped():
     graph = capture(model, random(4, 4))
     graph.apply(canonicalize, exact=True)
     assert not graph.calls(aten.clone.default)
+
+
+def test_literals_of_equal_numbers_are_one(x):
+    def shifted_twice(x):
+        return torch.relu(x).roll(1, 0) + torch.exp(x).roll(1, 0) + torch.relu(x).roll(1, 0)
+
+    graph = capture(shifted_twice, x)
+    graph.apply(index_to_embedding, canonicalize)
+    assert len(graph.graph.find_nodes(op="get_attr")) == 1
+    assert len(graph.calls(operators.look_up)) == 2
