@@ -123,6 +123,30 @@ def _permute(node: Node) -> Node | None:
     return None if is_plain else emit(node, aten.permute.default, source, order)
 
 
+@RULES.on(aten.slice.Tensor, aten.select.int)
+def _cut_part(node: Node) -> Node | None:
+    """What is cut out of one part of a concatenation: of slices that are written one by one, the next reads some."""
+    joined = node.args[0]
+    if not is_call(joined, aten.cat.default):
+        return None
+    (parts, dim), (_, node_dim, *place) = arguments(joined).values(), arguments(node).values()
+    shape, is_slice = shape_of(joined), node.target is aten.slice.Tensor
+    if (dim - node_dim) % len(shape) or any(len(shape_of(part)) != len(shape) for part in parts):
+        return None
+    numbers, first = range(shape[dim]), 0
+    wanted = numbers[slice(*place[:2])] if is_slice else [numbers[place[0]]]
+    for part in parts:
+        behind = first + shape_of(part)[dim]
+        if len(wanted) and first <= wanted[0] and wanted[-1] < behind:
+            is_given_away = part.op == "placeholder" and any(user.op == "output" for user in node.users)
+            if dtype_of(part) != dtype_of(node) or is_given_away or reads_too_late(node, part):
+                return None
+            there = [wanted[0] - first, *([wanted[-1] + 1 - first, place[2]] if is_slice else [])]
+            return emit(node, node.target, part, dim, *there)
+        first = behind
+    return None
+
+
 # --- linear layers and products --------------------------------------------------------------------------------------
 
 

@@ -305,6 +305,30 @@ def test_a_copy_that_is_read_before_the_write_is_dropped():
     assert not graph.calls(aten.clone.default)
 
 
+# --- parts of concatenations ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cut", "rows"),
+    [
+        (lambda y: y[:, :5], 5), (lambda y: y[:, 5:], 4), (lambda y: y[:, 6:-1], 2), (lambda y: y[:, -3::2], 2),
+        (lambda y: y[:, 7], None), (lambda y: y.narrow(-2, 1, 3), 3),
+    ],
+)  # fmt: skip
+def test_what_is_cut_out_of_one_part_of_a_concatenation_skips_it(cut, rows, x):
+    graph = capture(lambda x, y: torch.tanh(cut(torch.cat([torch.relu(x), torch.exp(y)], 1))), x, random(2, 4, 8))
+    graph.apply(canonicalize)
+    assert not graph.calls(aten.cat.default)
+    assert graph.only(aten.tanh.default).meta["val"].shape == ((2, rows, 8) if rows else (2, 8))
+
+
+@pytest.mark.parametrize("cut", [lambda y: y[:, 4:6], lambda y: y[:1], lambda y: y[:, 9:], lambda y: y[..., 3]])
+def test_what_is_cut_out_of_more_is_cut_from_the_concatenation(cut, x):
+    graph = capture(lambda x, y: cut(torch.cat([torch.relu(x), torch.exp(y)], 1)) * 2, x, random(2, 4, 8))
+    graph.apply(canonicalize)
+    assert graph.only(aten.cat.default)
+
+
 def test_literals_of_equal_numbers_are_one(x):
     def shifted_twice(x):
         return torch.relu(x).roll(1, 0) + torch.exp(x).roll(1, 0) + torch.relu(x).roll(1, 0)
