@@ -40,6 +40,7 @@ from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
+from tt_dynamo.passes.normalize.draws import draw_by_shape
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
 from tt_dynamo.passes.normalize.integer_round_trips import drop_integer_round_trips
@@ -86,6 +87,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         ),
         Step(index_put_to_embedding, {cache_writes_in_place: "writes into a cache become lookups"}, required=True),
         Step(masked_writes_to_where, required=True),
+        Step(draw_by_shape, required=True),
         Step(drop_integer_round_trips, required=True),
         Step(promote_operands, required=True, for_values=True),
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
