@@ -67,6 +67,14 @@ def exact_by_default() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def compiled_anew() -> Iterator[None]:
+    """No program is taken from an earlier test; those of the cache ask for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(options, "CACHED", False)
+        yield
+
+
 @pytest.fixture
 def clean_dynamo() -> Iterator[None]:
     """Nothing compiled is left over from other tests, and nothing is left to them."""

@@ -20,8 +20,12 @@ ALLOWED = {
     "capture": {"ir", "options", "report"},
     "runtime": {"ir", "lowering", "devices", "report"},
     "tuner": {"ir", "report"},
-    "compiler": {"ir", "passes", "lowering", "runtime", "report", "devices", "estimate", "configs", "options", "tuner"},
-}
+    "artifacts": {"ir", "runtime", "report", "devices", "options"},
+    "compiler": {
+        "ir", "passes", "lowering", "runtime", "report", "devices", "estimate", "configs", "options", "tuner",
+        "artifacts",
+    },
+}  # fmt: skip
 
 
 def _files(room: str) -> list[Path]:

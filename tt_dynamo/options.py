@@ -23,6 +23,7 @@ T = TypeVar("T")
 DEFAULT_PRESET = "balanced"
 # Of a graph whose gradients are asked for: weights that are trained keep their bits.
 TRAINING_PRESET = "accuracy"
+CACHED = True  # whether compiled programs are kept unless the option `cache` says
 
 TILE = 32
 BUCKETS = f'None, "auto" or a list of lengths, multiples of {TILE} (the rows of a tile)'
@@ -113,6 +114,7 @@ class Options:
         writes the inputs and reads the results. What no trace can hold runs without, with a warning; "auto" tells the
         report alone. False by default: what is allocated on the device around this backend, as by a user who opened it,
         may be overwritten by a replay.
+    cache: whether compiled programs are kept for later processes, and taken from those that were (`cache_info`).
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     prompt_buckets: None, "auto", or lengths, multiples of 32. A graph of token ids whose length varies is compiled for
         the next of them, with "auto" for the next power of two from 32: prompts are padded at the end, results cut, and
@@ -144,6 +146,7 @@ class Options:
     weight_cache: str | os.PathLike[str] | None = None
     weight_cache_limit: int = 1 << 36
     trace: bool | str = False
+    cache: bool = True
     warn_after_shapes: int = 4
     prompt_buckets: str | tuple[int, ...] | None = None
     mode: str = _one_of(*MODES)
@@ -165,6 +168,7 @@ class Options:
         """The options of a `torch.compile` call; raises OptionError for an unknown name or value."""
         given = dict(given or {})
         chosen = frozenset(given)
+        given.setdefault("cache", CACHED)
         preset = given.setdefault("preset", DEFAULT_PRESET)
         require_one_of("preset", preset, presets())
         given = {**presets()[preset], **given}
@@ -209,6 +213,7 @@ class Options:
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
             ("trace", isinstance(self.trace, bool) or self.trace == "auto", 'True, "auto" or False'),
             ("tune", isinstance(self.tune, bool), "True or False"),
+            ("cache", isinstance(self.cache, bool), "True or False"),
             ("fp32_accumulation", are_switches, "True or False, or a mapping of name patterns to them"),
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
             ("prompt_buckets", _are_buckets(self.prompt_buckets), BUCKETS),

@@ -19,6 +19,7 @@ from tt_dynamo.compiler.choices import Choices, choices_path
 from tt_dynamo.compiler.recorder import Recorder
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.uses import Settings
+from tt_dynamo.runtime import folder
 
 CONFIG = SimpleNamespace(math_fidelity="HiFi4", fp32_dest_acc_en=True, packer_l1_acc=True)
 
@@ -224,7 +225,7 @@ def test_boards_and_versions_have_files_of_their_own(monkeypatch: pytest.MonkeyP
     names = [named(), named("p150"), named(emulated=False)]
     monkeypatch.setattr(choices_module, "version", lambda package: "0.82")
     names.append(named())
-    monkeypatch.setattr(choices_module, "_sources", lambda: "changed")
+    monkeypatch.setattr(choices_module, "sources_digest", lambda: "changed")
     names.append(named())
     assert len(set(names)) == len(names)
 
@@ -243,10 +244,10 @@ def test_whatever_changes_of_our_code_begins_another_file(
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    monkeypatch.setattr(choices_module, "files", tmp_path.joinpath)
-    before = choices_module._sources.__wrapped__()
+    monkeypatch.setattr(folder, "files", tmp_path.joinpath)
+    before = folder.sources_digest.__wrapped__()
     (tmp_path / changed).write_text("changed")
-    assert choices_module._sources.__wrapped__() != before
+    assert folder.sources_digest.__wrapped__() != before
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

@@ -13,21 +13,18 @@ a value.
 """
 
 import contextlib
-import functools
-import hashlib
 import json
 import logging
 import os
 import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tt_dynamo.devices import Device
 from tt_dynamo.devices.mock.toolchain import cache_root
-from tt_dynamo.runtime.folder import mark_used, remove_least_recent
+from tt_dynamo.runtime.folder import mark_used, remove_least_recent, sources_digest
 from tt_dynamo.tuner.tuner import Tuning
 
 log = logging.getLogger(__name__)
@@ -47,20 +44,7 @@ def tunings_path(device: Device) -> Path:
 
 def _path(device: Device, what: str) -> Path:
     kind = "emulated" if device.emulated else "hardware"
-    return cache_root() / "choices" / f"{device.board}-{kind}-ttnn-{version('ttnn')}-{_sources()}{what}.jsonl"
-
-
-@functools.cache
-def _sources() -> str:
-    """A digest of all our code and its data, any of which may say what is asked or what an answer costs."""
-    found, texts = [files(f"tt_dynamo{package}") for package in ("", ".lowering", ".passes")], set()
-    while found:
-        file = found.pop()
-        if file.is_dir():
-            found += file.iterdir()
-        elif file.name.endswith((".py", ".json")):
-            texts.add(file.read_bytes())
-    return hashlib.sha256(b"".join(sorted(texts))).hexdigest()[:12]
+    return cache_root() / "choices" / f"{device.board}-{kind}-ttnn-{version('ttnn')}-{sources_digest()}{what}.jsonl"
 
 
 LIMIT = 1 << 24  # bytes of a file; a question with its answer takes about 500

@@ -13,7 +13,9 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 
+from tt_dynamo.artifacts.kept import Kept
 from tt_dynamo.compiler.banks import PHASES, Banks
+from tt_dynamo.compiler.choices import tunings_path
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
 from tt_dynamo.compiler.decisions import CONVOLUTIONS, WIDEST, Decisions
@@ -104,6 +106,9 @@ class Compiler:
         # Passes may change strides and what shares memory; the caller gets what eager torch gives.
         meta.eager.set(output, [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]])
         self.eager = copied(self.module)
+        kept = Kept(self, tunings_path(self.device))
+        if (found := kept.load()) is not None:
+            return found
         with self._stage("passes"):
             self._run_passes()
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
@@ -155,6 +160,7 @@ class Compiler:
         self.report.launch_gap_seconds = chip.launch_gap_seconds
         self.report.host_bytes_per_second = chip.host_bytes_per_second
         self._publish(program, traced)
+        kept.save(program)
         return program
 
     def _publish(self, program: Program, traced: Trace) -> None:

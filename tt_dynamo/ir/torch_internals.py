@@ -13,7 +13,7 @@ from torch._C._dynamo.guards import compute_overlapping_tensors as compute_overl
 from torch._dynamo.backends.common import aot_autograd as aot_autograd
 from torch._functorch._aot_autograd.descriptors import PlainAOTInput as PlainAOTInput
 from torch._functorch._aot_autograd.descriptors import SubclassGetAttrAOTInput as SubclassGetAttrAOTInput
-from torch._guards import detect_fake_mode
+from torch._guards import detect_fake_mode, tracing
 from torch._prims_common import compute_elementwise_output_logical_to_physical_perm
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import is_fake as is_fake
@@ -37,6 +37,11 @@ def tracing_mode() -> FakeTensorMode:
 def without_modes() -> AbstractContextManager[Any]:
     """Operations compute real values inside, whatever traces outside."""
     return _disable_current_modes()  # type: ignore[no-any-return]
+
+
+def outside_tracing() -> AbstractContextManager[Any]:
+    """`torch.load` gives tensors with contents inside, also while AOTAutograd traces: it asks for a traced mode."""
+    return tracing(None)
 
 
 def storage_of(tensor: torch.Tensor) -> int:

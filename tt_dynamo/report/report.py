@@ -127,7 +127,8 @@ class GraphReport:
     which one run reads `expert_bytes_read`. `notes` say what else a user may want to know, `seconds` the compile time
     of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
     `host_bytes_per_second` cross to or from the host: both are of the estimate. `configured_for` is the phase and board
-    as a key of the option `configs` has them, "@decode@n150". `trace` is "captured", or why there is none.
+    as a key of the option `configs` has them, "@decode@n150". `trace` is "captured", or why there is none. `from_cache`:
+    the program was compiled by an earlier process, or earlier in this one; everything here is as it was then.
 
     `peak_dram_bytes` are of the whole board, `peak_l1_bytes` of one core: buffers and circular buffers that it holds at
     once. An interleaved buffer takes its share of it, a sharded one its shard. TTNN 0.81 does not tell the circular
@@ -171,6 +172,7 @@ class GraphReport:
     launch_gap_seconds: float = 0.0
     host_bytes_per_second: float = 0.0
     trace: str = ""
+    from_cache: bool = False
 
     @property
     def kernel_seconds(self) -> float:
@@ -335,7 +337,7 @@ class GraphReport:
             ("caches", size_text(self.cache_bytes) if self.cache_bytes else ""),
             ("weight cache", cached if self.weights_read or self.weights_written else ""),
             ("trace", self.trace),
-            ("compile time", stages or "not measured"),
+            ("compile time", (stages or "not measured") + (", compiled before" if self.from_cache else "")),
             ("fallbacks", str(len(self.fallbacks) or "none")),
         ]
         for each in self.fallbacks:

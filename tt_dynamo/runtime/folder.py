@@ -1,9 +1,25 @@
 """Folders that several processes fill: the least recently used files go where there are more bytes than allowed."""
 
 import contextlib
+import functools
+import hashlib
 import os
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
+
+
+@functools.cache
+def sources_digest() -> str:
+    """A digest of all our code and its data, any of which may say what is kept."""
+    found, texts = [files(f"tt_dynamo{package}") for package in ("", ".lowering", ".passes")], set()
+    while found:
+        file = found.pop()
+        if file.is_dir():
+            found += file.iterdir()
+        elif file.name.endswith((".py", ".json", ".csv")):
+            texts.add(file.read_bytes())
+    return hashlib.sha256(b"".join(sorted(texts))).hexdigest()[:12]
 
 
 def mark_used(path: Path) -> None:

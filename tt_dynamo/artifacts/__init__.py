@@ -1,0 +1,1 @@
+"""Compiled programs that outlive their process: what they are described by, and the folder that keeps them."""
