@@ -26,6 +26,7 @@ from tt_dynamo.passes.fuse.joint_heads import split_joint_heads
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
+from tt_dynamo.passes.fuse.permutes import hoist_permutes
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
@@ -138,8 +139,16 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_merge_heads, dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are apart")),
         Step(rows_of_images, {fuse_qkv: "it reads projections in place"}),
         Step(
+            hoist_permutes,
+            {channels_last: "convolutions have their permutes", fuse_qkv: "heads have theirs"},
+        ),
+        Step(
             split_linears,
-            {fuse_qkv: "it divides the projection of the heads too", rows_of_images: "rows of images are its columns"},
+            {
+                hoist_permutes: "columns are cut before they are permuted",
+                fuse_qkv: "it divides the projection of the heads too",
+                rows_of_images: "rows of images are its columns",
+            },
         ),
         Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),

@@ -92,8 +92,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         absent = ("channels_last", "fuse_gelu", "fuse_rms_norm", "split_norm_affine", "fold_batch_norm")
         absent += ("fuse_image_activation", "pad_heads", "fold_scales", "fuse_layer_norm", "fold_stem")
         absent += ("split_modulations", "fold_offsets", "fuse_gates")
-        absent += ("fuse_fourier", "order_rows", "rows_of_images", "join_moves")
-        absent += ("drop_integer_round_trips",)
+        absent += ("fuse_fourier", "order_rows", "rows_of_images", "join_moves", "hoist_permutes")
         absent += ("draw_by_shape", "drop_integer_round_trips")
         language = (
             "attention_to_prompt",
