@@ -1,13 +1,11 @@
 """From an ATen graph to a program: passes, placement, layouts, tracing, and again where TTNN refused something."""
 
 import contextlib
-import dataclasses
 import functools
 import logging
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
@@ -17,12 +15,12 @@ from tt_dynamo.artifacts.kept import Kept
 from tt_dynamo.compiler.banks import PHASES, Banks
 from tt_dynamo.compiler.choices import tunings_path
 from tt_dynamo.compiler.codegen import program_source
-from tt_dynamo.compiler.configs import PRODUCTS, Configs, phase_of
+from tt_dynamo.compiler.configs import Configs, phase_of
 from tt_dynamo.compiler.decisions import CONVOLUTIONS, WIDEST, Decisions
 from tt_dynamo.compiler.edited import Interface, edited_program, interface_of
 from tt_dynamo.compiler.eligible import HostWork, gives, impossible, is_read_on_host, needs
 from tt_dynamo.compiler.fit import collect_l1, explained
-from tt_dynamo.compiler.measure import measure_program
+from tt_dynamo.compiler.measure import fill_report, measure_program
 from tt_dynamo.compiler.outputs import arrange_outputs
 from tt_dynamo.compiler.settings import recorder_for
 from tt_dynamo.compiler.shardings import Shardings
@@ -32,26 +30,21 @@ from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.compiler.traces.source import trace_source
 from tt_dynamo.devices import Device
-from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.graph import (
     Context,
     Sides,
     compute_nodes,
-    constant_nodes,
     copy_graph,
     dtype_of,
     is_call,
     is_parameter,
-    shape_of,
     values_of,
 )
-from tt_dynamo.ir.helpers import restrided, shared
-from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.strides import correct_strides
 from tt_dynamo.ir.uses import Settings
-from tt_dynamo.options import WEIGHT_DTYPES, OptionError, Options
+from tt_dynamo.options import OptionError, Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
 from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.normalize.constants import fold_constants
@@ -62,8 +55,7 @@ from tt_dynamo.passes.place.memory import assign_memory
 from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.passes.place.positions import FLOAT32, keep_positions, reads_exactly
 from tt_dynamo.report.dump import Dump
-from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer, emit
-from tt_dynamo.report.tunings import Tuned
+from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.traces.traces import Traces
@@ -155,7 +147,7 @@ class Compiler:
             program = self._program(placed, sides, traced, recorder.settings)
         with self._stage("measure"), explained(graph, self.device, self.ttnn), contextlib.closing(traced):
             launches = measure_program(self.report, traced.graph, traced.arguments(), self.ttnn)
-        _fill_report(self.report, graph, sides, traced, launches)
+        fill_report(self.report, graph, sides, traced, launches)
         chip = recorder.settings.chip
         self.report.launch_gap_seconds = chip.launch_gap_seconds
         self.report.host_bytes_per_second = chip.host_bytes_per_second
@@ -333,71 +325,11 @@ def copied(module: GraphModule) -> GraphModule:
     return GraphModule(module, copy_graph(module.graph)[0])
 
 
-def _fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: Trace, launches: list[int]) -> None:
-    """Note where the nodes of the placed `graph` run, and what its measured program calls and holds.
-
-    launches: of each call of TTNN; empty where none were measured.
-    """
-    left_out = operators.TRANSFERS | {restrided, shared}  # which no model asked for
-    constants = constant_nodes(graph)
-    computing = [n for n in compute_nodes(graph) if n not in constants and n.target not in left_out]
-    report.nodes = len(computing)
-    report.device_nodes = sum(sides.get(node) == "device" for node in computing)
-    report.host_nodes = report.nodes - report.device_nodes
-    calls = [n for n in traced.graph.nodes if meta.path.get(n, "").startswith("ttnn.")]
-    report.calls = len(calls)
-    for node, count in zip(calls, launches or [0] * len(calls), strict=True):
-        path = meta.path(node)
-        cost = meta.cost.get(node, NOTHING) if count or not launches else NOTHING  # a view takes no time
-        estimated = cost.seconds, cost.bound if cost.seconds else "", cost.utilization
-        plain = meta.plain_cost(node).seconds if node in meta.plain_cost else None
-        source, config = meta.source.get(node, ""), _config_of(node)
-        place = node.name, path, meta.module.get(node, ""), count
-        report.operations.append(Operation(*place, *estimated, source, config, plain))
-        if node in meta.transferred:
-            direction = "to_device" if path == "ttnn.from_torch" else "to_host"
-            report.transfers.append(Transfer(meta.label(node), direction, meta.transferred(node)))
-    chosen = [node for node in traced.graph.nodes if node in meta.choice]
-    report.choices = [Choice(**meta.choice(n), node=meta.source(n), module=meta.module(n)) for n in chosen]
-    report.tuned = [_tuned(node) for node in chosen if node in meta.tuning]
-    for spec in (use.spec for use in traced.weights if use.spec is not None):
-        report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
-    _fill_expert_bytes(report, graph, sides)
-    states = sum(spec_bytes(state.spec) for state in traced.states)
-    report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
-    report.peak_dram_bytes += report.weight_bytes + states
-    report.held_results = len(traced.kept)
-
-
-def _fill_expert_bytes(report: GraphReport, graph: Graph, sides: Sides) -> None:
-    """Note how many bytes the experts' weights take, and how many of them one run reads."""
-    for target in (operators.expert_linear, operators.mix_experts):
-        for node in graph.find_nodes(op="call_function", target=target):
-            if sides.get(node) == "device":
-                weight, chosen = node.args[1], node.args[3] if target is operators.expert_linear else None
-                share = shape_of(chosen)[0] / shape_of(weight)[0] if chosen else 1
-                report.expert_bytes += spec_bytes(meta.spec(weight))
-                report.expert_bytes_read += round(share * spec_bytes(meta.spec(weight)))
-
-
 def _tuning_notes(device: Device, options: Options) -> list[str]:
     if options.optimize != "latency":
         return [f"tune: nothing is timed where optimize is {options.optimize!r}"]
     times = f"times are the estimate's, not measured: {device.board} is emulated"
     return [f"tune: {times}"] if device.emulated else []
-
-
-def _tuned(call: Node) -> Tuned:
-    found = meta.tuning(call)
-    return Tuned(**dataclasses.asdict(found), gain=found.gain, node=meta.source(call), module=meta.module(call))
-
-
-def _config_of(call: Node) -> dict[str, Any]:
-    """What a call of a program was made with, and the dtype of the weight that it reads."""
-    config = meta.config.get(call, {})
-    weight = call.args[1] if meta.path(call) in PRODUCTS and len(call.args) > 1 else None
-    spec = meta.weight(weight).spec if isinstance(weight, Node) and weight in meta.weight else None
-    return config if spec is None or spec.dtype not in WEIGHT_DTYPES else {**config, "weight_dtype": spec.dtype}
 
 
 def _dump_program(dump: Dump, traced: Trace, source: str, given: Interface, tensors: list[torch.Tensor]) -> None:

@@ -1,24 +1,37 @@
-"""What a program does in one call, as TTNN's own graph capture counts it: kernel launches, buffers, addresses."""
+"""What a program does in one call, as TTNN's own graph capture counts it: kernel launches, buffers, addresses.
+
+And what its report says of it, call by call.
+"""
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import Graph, Node
 from torch.utils._pytree import tree_map, tree_map_only
 
 from tt_dynamo.compiler.codegen import Expression
+from tt_dynamo.compiler.configs import PRODUCTS
 from tt_dynamo.compiler.fit import dram_or_error
-from tt_dynamo.ir import meta
-from tt_dynamo.ir.helpers import as_bfloat16, checked
+from tt_dynamo.estimate.chip import NOTHING
+from tt_dynamo.ir import meta, operators
+from tt_dynamo.ir.graph import Sides, compute_nodes, constant_nodes, shape_of
+from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
+from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.torch_internals import Run
 from tt_dynamo.ir.ttnn_internals import graph_capture
-from tt_dynamo.report.report import GraphReport
+from tt_dynamo.options import WEIGHT_DTYPES
+from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer
+from tt_dynamo.report.tunings import Tuned
+
+if TYPE_CHECKING:
+    from tt_dynamo.compiler.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -163,3 +176,63 @@ def _launches(events: list[dict]) -> list[int]:
         elif event["node_type"] == "program_execution" and launches:
             launches[-1] += 1
     return launches
+
+
+def fill_report(report: GraphReport, graph: Graph, sides: Sides, traced: "Trace", launches: list[int]) -> None:
+    """Note where the nodes of the placed `graph` run, and what its measured program calls and holds.
+
+    launches: of each call of TTNN; empty where none were measured.
+    """
+    left_out = operators.TRANSFERS | {restrided, shared}  # which no model asked for
+    constants = constant_nodes(graph)
+    computing = [n for n in compute_nodes(graph) if n not in constants and n.target not in left_out]
+    report.nodes = len(computing)
+    report.device_nodes = sum(sides.get(node) == "device" for node in computing)
+    report.host_nodes = report.nodes - report.device_nodes
+    calls = [n for n in traced.graph.nodes if meta.path.get(n, "").startswith("ttnn.")]
+    report.calls = len(calls)
+    for node, count in zip(calls, launches or [0] * len(calls), strict=True):
+        path = meta.path(node)
+        cost = meta.cost.get(node, NOTHING) if count or not launches else NOTHING  # a view takes no time
+        estimated = cost.seconds, cost.bound if cost.seconds else "", cost.utilization
+        plain = meta.plain_cost(node).seconds if node in meta.plain_cost else None
+        source, config = meta.source.get(node, ""), _config_of(node)
+        place = node.name, path, meta.module.get(node, ""), count
+        report.operations.append(Operation(*place, *estimated, source, config, plain))
+        if node in meta.transferred:
+            direction = "to_device" if path == "ttnn.from_torch" else "to_host"
+            report.transfers.append(Transfer(meta.label(node), direction, meta.transferred(node)))
+    chosen = [node for node in traced.graph.nodes if node in meta.choice]
+    report.choices = [Choice(**meta.choice(n), node=meta.source(n), module=meta.module(n)) for n in chosen]
+    report.tuned = [_tuned(node) for node in chosen if node in meta.tuning]
+    for spec in (use.spec for use in traced.weights if use.spec is not None):
+        report.weight_dtypes[spec.dtype] = report.weight_dtypes.get(spec.dtype, 0) + spec_bytes(spec)
+    _fill_expert_bytes(report, graph, sides)
+    states = sum(spec_bytes(state.spec) for state in traced.states)
+    report.cache_bytes = states + sum(spec_bytes(spec) for _, spec in traced.kept)
+    report.peak_dram_bytes += report.weight_bytes + states
+    report.held_results = len(traced.kept)
+
+
+def _fill_expert_bytes(report: GraphReport, graph: Graph, sides: Sides) -> None:
+    """Note how many bytes the experts' weights take, and how many of them one run reads."""
+    for target in (operators.expert_linear, operators.mix_experts):
+        for node in graph.find_nodes(op="call_function", target=target):
+            if sides.get(node) == "device":
+                weight, chosen = node.args[1], node.args[3] if target is operators.expert_linear else None
+                share = shape_of(chosen)[0] / shape_of(weight)[0] if chosen else 1
+                report.expert_bytes += spec_bytes(meta.spec(weight))
+                report.expert_bytes_read += round(share * spec_bytes(meta.spec(weight)))
+
+
+def _tuned(call: Node) -> Tuned:
+    found = meta.tuning(call)
+    return Tuned(**dataclasses.asdict(found), gain=found.gain, node=meta.source(call), module=meta.module(call))
+
+
+def _config_of(call: Node) -> dict[str, Any]:
+    """What a call of a program was made with, and the dtype of the weight that it reads."""
+    config = meta.config.get(call, {})
+    weight = call.args[1] if meta.path(call) in PRODUCTS and len(call.args) > 1 else None
+    spec = meta.weight(weight).spec if isinstance(weight, Node) and weight in meta.weight else None
+    return config if spec is None or spec.dtype not in WEIGHT_DTYPES else {**config, "weight_dtype": spec.dtype}
