@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tt_dynamo.report.report import size_text
+from tt_dynamo.report.table import size_text
 
 
 def print_results(results: Sequence[Mapping[str, Any]]) -> None:

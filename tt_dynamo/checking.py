@@ -20,8 +20,8 @@ from tt_dynamo.capture.without_data import on_host, shapes_alone, without_data
 from tt_dynamo.compiler.fit import DoesNotFit, dram, l1_of_a_core
 from tt_dynamo.devices import open_device
 from tt_dynamo.options import Options
-from tt_dynamo.report.report import Fallback, GraphReport, fact_sheet, record, size_text
-from tt_dynamo.report.table import table
+from tt_dynamo.report.report import Fallback, GraphReport, record
+from tt_dynamo.report.table import fact_sheet, size_text, table
 
 
 @dataclasses.dataclass

@@ -23,7 +23,8 @@ from tt_dynamo.devices import open_device
 from tt_dynamo.devices.emulation.numerics import round_to
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.options import WEIGHT_DTYPES, Options
-from tt_dynamo.report.report import record, size_text, table
+from tt_dynamo.report.report import record
+from tt_dynamo.report.table import size_text, table
 
 WIDEST, *NARROWER = WEIGHT_DTYPES
 _BITS = dict(zip(WEIGHT_DTYPES, (16, 8.5, 4.5), strict=True))

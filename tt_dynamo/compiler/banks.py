@@ -22,7 +22,7 @@ from tt_dynamo.ir.graph import is_call, is_parameter
 from tt_dynamo.ir.spec import Columns, Spec, Value, evaluate, shards_over_banks, spec_bytes, tiles
 from tt_dynamo.lowering.matmul import linear
 from tt_dynamo.lowering.memory import in_columns
-from tt_dynamo.report.report import size_text
+from tt_dynamo.report.table import size_text
 
 PHASES = ("prefill", "decode")
 

@@ -21,7 +21,7 @@ from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.spec import BITS, BLOCK_FLOATS, Spec, spec_bytes
 from tt_dynamo.ir.ttnn_internals import lacks_dram, ttnn_reason
-from tt_dynamo.report.report import size_text
+from tt_dynamo.report.table import size_text
 
 TILE = 32
 

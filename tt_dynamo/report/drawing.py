@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.helpers import HELPERS
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.report.report import size_text
+from tt_dynamo.report.table import size_text
 
 MOST = 600  # rows; the picture of a larger graph ends there and says so
 MARGIN, WIDTH, HEIGHT, ROW, TOP = 160, 480, 40, 56, 96  # pixels; MARGIN is the room of lines beside a column

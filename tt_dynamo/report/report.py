@@ -7,7 +7,6 @@ What must hold: nothing is kept here between compilations. The only state is a `
 now, so that a report of one thread or task never lands in the list of another.
 """
 
-import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 from tt_dynamo.report.configs import ChosenConfigs
 from tt_dynamo.report.modules import layer_launches
 from tt_dynamo.report.movement import Movement
-from tt_dynamo.report.table import table
+from tt_dynamo.report.table import fact_sheet, size_text, table
 from tt_dynamo.report.tunings import Tuned, tuning_table
 
 if TYPE_CHECKING:
     from torch.fx import Node
 
-WIDTH, LABEL = 100, 18  # columns of a printed report, and of its labels
 MOVING_MODULES = 5  # that a printed report names
 
 
@@ -379,19 +377,3 @@ def emit(report: GraphReport) -> None:
     """Give `report` to every `record` block that is open in this context."""
     for reports in _collecting.get():
         reports.append(report)
-
-
-def fact_sheet(title: str, facts: Iterable[tuple[str, str]]) -> str:
-    """A title and one row for each (label, text); a long text wraps, an empty one has no row."""
-    lines = [title, "-" * WIDTH]
-    for label, text in facts:
-        lines += textwrap.wrap(text, WIDTH, initial_indent=label.ljust(LABEL), subsequent_indent=" " * LABEL)
-    return "\n".join(lines)
-
-
-def size_text(count: int) -> str:
-    """Bytes for people: 1536 → "1.5 KiB"."""
-    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if count >= 1 << shift:
-            return f"{count / (1 << shift):.1f} {unit}"
-    return f"{count} B"

@@ -10,7 +10,7 @@ from comparison import pcc, relative_error
 from compiled import compiled
 from mixtures import SPELLINGS, block, hidden
 
-from tt_dynamo.report.report import size_text
+from tt_dynamo.report.table import size_text
 
 EVERY = ("mixtral", "qwen3", "olmoe", "gpt-oss", "deepseek-v3", "glm4", "llama4")
 
