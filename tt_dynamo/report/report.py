@@ -125,8 +125,8 @@ class GraphReport:
     which one run reads `expert_bytes_read`. `notes` say what else a user may want to know, `seconds` the compile time
     of each stage, `code` the program as Python. `launch_gap_seconds` lie between two kernels, and
     `host_bytes_per_second` cross to or from the host: both are of the estimate. `configured_for` is the phase and board
-    as a key of the option `configs` has them, "@decode@n150". `trace` is "captured", or why there is none. `from_cache`:
-    the program was compiled by an earlier process, or earlier in this one; everything here is as it was then.
+    as a key of the option `configs` has them, "@decode@n150". `trace` is "captured", or why there is none. Where
+    `from_cache`, an earlier process compiled the program, or this one did before, and all else is as it was then.
 
     `peak_dram_bytes` are of the whole board, `peak_l1_bytes` of one core: buffers and circular buffers that it holds at
     once. An interleaved buffer takes its share of it, a sharded one its shard. TTNN 0.81 does not tell the circular
