@@ -18,6 +18,7 @@ from tt_dynamo.artifacts import files
 from tt_dynamo.compiler.compile import Compiler
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import Recovery
+from tt_dynamo.runtime.traces.program import NOT_YET
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
 
@@ -246,6 +247,33 @@ def test_what_stays_on_the_device_is_kept_by_a_program_that_was_found() -> None:
             torch.testing.assert_close(compiled(X), eager(X), atol=0.1, rtol=0.05)
     assert [report.from_cache for report in reports] == [True]
     torch.testing.assert_close(model.total, eager.total, atol=0.1, rtol=0.05)
+
+
+def test_a_program_that_was_found_is_traced_as_well() -> None:
+    model = Model()
+    started(model, trace=True)
+    torch._dynamo.reset()
+    with tt_dynamo.record() as reports, torch.no_grad():
+        compiled = torch.compile(model, backend="ttnn", options={"device": BOARD, "cache": True, "trace": True})
+        compiled(X)
+        (report,) = reports
+        assert (report.from_cache, report.trace) == (True, NOT_YET)
+        for at in range(3):
+            torch.testing.assert_close(compiled(X + at), model(X + at), atol=0.1, rtol=0.05)
+    assert report.trace == "captured"
+
+
+def test_a_description_has_every_field_of_a_program(folder: Path) -> None:
+    """A field that a description leaves out is made anew by whoever loads it, and listed here."""
+    made_anew = {"device", "recovery", "store"}
+    never_kept = {"edited", "on_first_weights"}  # the user's file, and a dump, leave a compilation out of the cache
+    started(Model(), trace=True)
+    description = files.read(program_file(folder).stem)
+    fields = {field.name for field in dataclasses.fields(Program)}
+    assert description is not None and description["parts"]
+    assert set(description) - {"assumptions"} == fields - made_anew - never_kept
+    kept_of_reports = {field.name for field in dataclasses.fields(tt_dynamo.GraphReport)}
+    assert set(description["report"]) == kept_of_reports
 
 
 def test_gradients_come_from_the_cache_as_well() -> None:

@@ -28,6 +28,7 @@ from tt_dynamo.report.report import Choice, Decomposed, Fallback, GraphReport, O
 from tt_dynamo.report.tunings import Tuned
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import Recovery
+from tt_dynamo.runtime.traces.program import TraceSource
 from tt_dynamo.runtime.transfer import Border
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ def describe(program: Program, assumptions: Sequence[Assumption]) -> Description
         "states": states,
         "kept": kept,
         "weights": [_describe_weight(use) for use in program.weights],
+        "parts": vars(program.parts) if program.parts is not None else None,
         "assumptions": [(a.placeholders, a.value) for a in assumptions],
         "report": dataclasses.asdict(program.report),
     }
@@ -149,5 +151,6 @@ def program_of(description: Description, report: GraphReport, recovery: Any, sto
     weights = [_weight(described, unknown) for described in description["weights"]]
     same = {name: description[name] for name in AS_THEY_ARE}
     device = recovery.border.device
-    found = {"states": states, "kept": kept, "weights": weights, "report": report, "store": store}
+    parts = TraceSource(**description["parts"]) if description["parts"] is not None else None
+    found = {"states": states, "kept": kept, "weights": weights, "parts": parts, "report": report, "store": store}
     return Program(device=device, recovery=recovery, **same, **found)
