@@ -135,10 +135,14 @@ def _vector(node: Node, value: Node) -> Node:
 
 
 def _move_down(node: Node, x: Node, weight: Node | None, eps: float) -> Node | None:
-    """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole."""
-    if not is_move(x) or not moves_leading(node):
+    """permute(rms_norm(move(x))) → rms_norm(permute(move(x))), where every row stays whole.
+
+    A norm of heads that are about to be repeated, by a fifth dimension, stays a norm of heads.
+    """
+    if not is_move(x) or not moves_leading(node) or len(shape_of(node)) > max(len(shape_of(x)), 4):
         return None
-    return emit(node.args[0], operators.rms_norm, emit(node, node.target, x, *node.args[1:]), weight, eps)
+    y = emit(node.args[0], operators.rms_norm, emit(node, node.target, x, *node.args[1:]), weight, eps)
+    return rewrite.as_dtype(y, dtype_of(node), node)
 
 
 def _move_layer_norm_down(
@@ -162,9 +166,10 @@ WEIGHTED = (
 )
 NORMS.add("rms_norm", WEIGHTED | cast(once(NORM)) | NORM, _rms_norm)
 NORMS.add("normalize", NORMALIZED, _normalize)
+NORMED = once(cast(once(RMS_NORM)))
 unweighted = once(call(operators.rms_norm, x, None, eps))
 NORMS.add("rms_norm_weight", call(MUL, unweighted, weight), _weighted_rms_norm)
-NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), once(RMS_NORM), ANY), _move_down)
+NORMS.add("rms_norm_of_moved", call((aten.permute.default, aten.reshape.default), NORMED, ANY), _move_down)
 LAYER_NORMS.add("layer_norm", cast(once(LAYER_NORM)) | LAYER_NORM, _layer_norm)
 normalized, some_weight = variable("normalized", rewrite.is_anything), variable("weight", rewrite.is_anything)
 plain = once(call(aten.layer_norm.default, x, normalized, None, None, eps, ANY))

@@ -146,3 +146,32 @@ def test_what_something_else_reads_stays_for_it():
     assert graph.apply(fuse_rms_norm, exact=False) == 1
     assert graph.only(operators.rms_norm).args[1] is None
     assert len(graph.calls(aten.rsqrt.default)) == 1
+
+
+def gemma(w, x):
+    exact = x.float()
+    return (exact * torch.pow(exact.pow(2).mean(-1, keepdim=True) + 1e-6, -0.5) * w.float()).type_as(x)
+
+
+def test_a_norm_of_heads_that_is_cast_back_comes_after_their_move():
+    def forward(m, x):
+        return gemma(m.p0.bfloat16(), x.view(2, 5, 3, 8)).transpose(1, 2)
+
+    graph = capture(Module(parameter(8), forward=forward), random(2, 5, 24).bfloat16())
+    graph.apply(canonicalize)
+    before = graph.run()
+    assert fuse_rms_norm(graph.graph, graph.context) == 2
+    same(graph.run(), before, exact=False)
+    assert graph.only(operators.rms_norm).args[0].target is aten.permute.default
+
+
+def test_a_norm_of_heads_that_are_repeated_is_one_of_heads():
+    def forward(m, x):
+        heads = x.view(2, 5, 3, 8).transpose(1, 2)
+        heads = (heads * root(heads))[:, :, None].expand(2, 3, 4, 5, 8)
+        return heads.reshape(2, 12, 5, 8)
+
+    graph = capture(Module(forward=forward), random(2, 5, 24))
+    graph.apply(canonicalize)
+    graph.apply(fuse_rms_norm, exact=False)
+    assert graph.only(operators.rms_norm).meta["val"].shape == (2, 3, 5, 8)
