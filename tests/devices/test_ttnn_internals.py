@@ -54,6 +54,16 @@ def test_a_buffer_that_l1_has_no_room_for(ttnn: Any, device: Any, empty: Any) ->
     assert not words.lacks_l1_of_all_cores(error, 1024)
 
 
+def test_a_buffer_that_l1_small_has_no_room_for(ttnn: Any, device: Any, empty: Any) -> None:
+    size = ttnn.get_memory_view(device.handle, ttnn.BufferType.L1_SMALL).total_bytes_per_bank
+    core = ttnn.CoreRangeSet({ttnn.CoreRange(ttnn.CoreCoord(0, 0), ttnn.CoreCoord(0, 0))})
+    shards = ttnn.ShardSpec(core, [size, 32], ttnn.ShardOrientation.ROW_MAJOR)
+    small = ttnn.MemoryConfig(ttnn.TensorMemoryLayout.HEIGHT_SHARDED, ttnn.BufferType.L1_SMALL, shards)
+    error = refusal(lambda: empty(1, 1, size, 32, memory=small))
+    assert words.lacks_l1_small(error) and not words.lacks_dram(error)
+    assert not words.lacks_l1_small(refusal(lambda: empty(1, 1, 32768, 8192, memory=ttnn.L1_MEMORY_CONFIG)))
+
+
 @pytest.fixture
 def product(ttnn: Any, empty: Any) -> Callable[[int], Any]:
     """A product whose cores take blocks of so many tiles of its inner dimension at once."""

@@ -146,7 +146,7 @@ class Compiler:
         with self._stage("codegen"):
             program = self._program(placed, sides, traced, recorder.settings)
         with self._stage("measure"), explained(graph, self.device, self.ttnn), contextlib.closing(traced):
-            launches = measure_program(self.report, traced.graph, traced.arguments(), self.ttnn)
+            launches = measure_program(self.report, traced.graph, traced.arguments(), self.ttnn, self.device)
         fill_report(self.report, graph, sides, traced, launches)
         chip = recorder.settings.chip
         self.report.launch_gap_seconds = chip.launch_gap_seconds

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from tt_dynamo.compiler.codegen import Expression
 from tt_dynamo.compiler.configs import PRODUCTS
 from tt_dynamo.compiler.fit import dram_or_error
+from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, compute_nodes, constant_nodes, shape_of
@@ -29,6 +30,7 @@ from tt_dynamo.ir.ttnn_internals import graph_capture
 from tt_dynamo.options import WEIGHT_DTYPES
 from tt_dynamo.report.report import Choice, GraphReport, Operation, Transfer
 from tt_dynamo.report.tunings import Tuned
+from tt_dynamo.runtime.l1_small import with_l1_small
 
 if TYPE_CHECKING:
     from tt_dynamo.compiler.trace import Trace
@@ -82,7 +84,7 @@ def zeros(value: Any) -> Any:
     return torch.zeros(value.shape, dtype=value.dtype) if isinstance(value, torch.Tensor) else 0
 
 
-def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttnn: Any) -> list[int]:
+def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttnn: Any, device: Device) -> list[int]:
     """Note what one run of a program's graph does; gives the kernel launches of each call.
 
     Run once dispatched, for launches and buffers, once undispatched, for circular buffers, and dispatched once more,
@@ -91,7 +93,7 @@ def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttn
     try:
         with torch.no_grad(), dram_or_error():
             first = MarkedRun(graph, ttnn)
-            events = first.events(arguments, ttnn.graph.RunMode.NORMAL)
+            events = with_l1_small(device, lambda: first.events(arguments, ttnn.graph.RunMode.NORMAL))
             undispatched = MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NO_DISPATCH)
     except MemoryError:
         raise

@@ -298,7 +298,7 @@ class Recorder:
         """What TTNN gives; raises Refused with its words."""
         try:
             positional, named = _tensors((args, kwargs))
-            return function(*positional, **named)
+            return self.settings.attempt(functools.partial(function, *positional, **named))
         except TTNN_ERRORS as error:
             raise Refused(f"{path}: {ttnn_reason(error)}") from None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch.fx import Graph, Node
@@ -15,6 +16,7 @@ from tt_dynamo.ir.graph import module_path, parameter_modules
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.workarounds import compute_kernel_config, math_fidelity
 from tt_dynamo.options import Options, matching
+from tt_dynamo.runtime.l1_small import with_l1_small
 from tt_dynamo.tuner.device_clock import DeviceClock
 from tt_dynamo.tuner.tuner import EstimateClock, Tuner
 
@@ -31,7 +33,7 @@ def recorder_for(
     size = grid.x, grid.y
     choices = device.resource(Choices, choices_path(device))
     settings = Settings(None, None, size, device.handle, chip_of(device.board, size), choices=choices)
-    settings = replace(settings, **_search_settings(ttnn, device, options))
+    settings = replace(settings, **_search_settings(ttnn, device, options), attempt=partial(with_l1_small, device))
     recorder = Recorder(ttnn, Graph(), settings)
     recorder.note(device.handle, "device")
     settings = replace(settings, core_grid=recorder.CoreGrid(x=grid.x, y=grid.y), configs=configs, gelu=options.gelu)

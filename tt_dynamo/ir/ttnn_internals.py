@@ -11,6 +11,7 @@ from typing import Any
 # "Out of Memory: Not enough space to allocate 64 B L1 buffer across 64 banks, ..., but bank size is 32 B (...)".
 _LACKS_ROOM = re.compile(r"circular buffer|out of memory|not enough space|beyond max L1|L1 buffer", re.IGNORECASE)
 _LACKS_DRAM = re.compile(r"Out of Memory.*B DRAM buffer", re.DOTALL)
+_LACKS_L1_SMALL = re.compile(r"Out of Memory.*B L1_SMALL buffer", re.DOTALL)
 _LACKS_L1 = re.compile(r"allocate (\d+) B L1 buffer.* bank size is (\d+) B", re.DOTALL)
 
 
@@ -30,6 +31,11 @@ def lacks_room(error: BaseException) -> bool:
 def lacks_dram(error: BaseException) -> bool:
     """Whether a buffer finds no room in DRAM."""
     return _LACKS_DRAM.search(str(error)) is not None
+
+
+def lacks_l1_small(error: BaseException) -> bool:
+    """Whether the tables of a convolution or pool find no room in L1_SMALL."""
+    return _LACKS_L1_SMALL.search(str(error)) is not None
 
 
 def lacks_l1_of_all_cores(error: BaseException, cores: int) -> bool:

@@ -59,6 +59,8 @@ class Settings:
     tuner: Any = None  # of `tt_dynamo.tuner`, which knows what was timed; None where nothing is looked for
     gelu: str = "Accurate"  # the variant that is fused into products, of TTNN's `GeluVariant`
     configs: Any = None  # of `tt_dynamo.compiler.configs`
+    # What makes a call of TTNN, and makes it once more where that helps.
+    attempt: Callable[[Callable[[], Any]], Any] = dataclasses.field(default=lambda call: call(), compare=False)
 
     @property
     def weight_kernel_config(self) -> Any:

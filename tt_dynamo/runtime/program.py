@@ -20,7 +20,7 @@ import torch
 from tt_dynamo.devices import Device
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.spec import Spec
-from tt_dynamo.ir.ttnn_internals import ttnn_reason
+from tt_dynamo.ir.ttnn_internals import lacks_l1_small, ttnn_reason
 from tt_dynamo.ir.uses import StateUse, WeightUse
 from tt_dynamo.report.report import Fallback, GraphReport
 from tt_dynamo.runtime.caches import Copy, Residents, fetch, give, owner_of
@@ -128,7 +128,7 @@ class Program:
             for owner in (owner_of(host) for host in held if owner_of(host) is not host):
                 torch.autograd.graph.increment_version(owner)
 
-    def _call(self, args: list[Any]) -> Sequence[Any]:
+    def _call(self, args: list[Any], again: bool = False) -> Sequence[Any]:
         handle = self.device.handle  # raises DeviceError where it was closed
         parameters = [args[i] for i in self.parameter_positions]
         try:
@@ -145,12 +145,16 @@ class Program:
                 results = self._traced(self._forward, handle, given, [*copies, *uploaded.weights])
             return self._settle(list(results), copies) if copies or self.kept else results
         except Exception as error:
-            if self.edited is not None:
+            is_full = lacks_l1_small(error) and not again and not self.states  # which it may have written by half
+            if self.edited is not None and not is_full:
                 raise
             reason = ttnn_reason(error)
         if self._traced is not None:
             self._traced.forget()
         self.device.check_open()
+        if is_full:
+            self._traces.clear_program_cache(handle)
+            return self._call(args, again=True)
         return self._recover(args, reason)
 
     def _settle(self, results: list[Any], copies: list[Copy]) -> list[Any]:

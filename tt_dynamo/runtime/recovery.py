@@ -31,6 +31,7 @@ from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering.choose import first_accepted
 from tt_dynamo.lowering.memory import interleaved, is_sharded
 from tt_dynamo.report.report import Fallback
+from tt_dynamo.runtime.l1_small import with_l1_small
 from tt_dynamo.runtime.transfer import Border
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class _Run(Run):
             self._check_positions(n)
         if self.sides.get(n) == "device":
             try:
-                return self._on_device(n)
+                return with_l1_small(self.recovery.border.device, lambda: self._on_device(n))
             except Exception as error:  # whatever TTNN raises, eager torch has the answer
                 reason = ttnn_reason(error)
             if self.recovery.strict:

@@ -51,7 +51,8 @@ class TracedProgram:
         self._report = report
         self._traces = device.resource(Traces)
         self._captures = self._traces.add(self)
-        self._is_warm, self._refused = False, False
+        self._refused = False
+        self._warm_since: int | None = None  # `Traces.cleared` at the first call, which fills TTNN's cache
         self._buffers: Sequence[Any] = ()  # for the inputs
         self._literals: Sequence[Any] = ()
         device.depend(self._traces)
@@ -59,9 +60,9 @@ class TracedProgram:
     def __call__(self, forward: Callable[..., Any], handle: Any, args: list[Any], bound: list[Any]) -> Sequence[Any]:
         """forward: the program as it is. args: what it takes. bound: what holds those that lie on the device."""
         with self._traces.lock:
-            if self._refused or not self._is_warm:
+            if self._refused or self._warm_since != self._traces.cleared:
                 results: Sequence[Any] = forward(handle, *args)
-                self._is_warm = True
+                self._warm_since = self._traces.cleared
                 return results
             up, down = ([args[at] for at in self._reads[part]] for part in ("upload", "download"))
             made = self._upload(None, *up)

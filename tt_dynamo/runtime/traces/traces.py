@@ -55,6 +55,7 @@ class Traces:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.stale = False
+        self.cleared = 0  # how many times TTNN's cache of programs was
         self._of_programs: list[list[Capture]] = []
         self._dead: list[Capture] = []
         self._capturing = False
@@ -105,6 +106,16 @@ class Traces:
             for capture in [*self._dead, *(each for captures in self._of_programs for each in captures)]:
                 capture.release()
             self._dead.clear()
+
+    def clear_program_cache(self, handle: Any) -> None:
+        """Empty TTNN's cache of programs, without which nothing can be captured: all are to run once more before."""
+        with self.lock:
+            self.release()
+            for captures in self._of_programs:
+                captures.clear()
+            self.cleared += 1
+            handle.clear_program_cache()
+            log.debug("the device's cache of programs was emptied, %d times so far", self.cleared)
 
     def _drop(self, captures: list[Capture]) -> None:
         """A program is gone: from any thread, at any time."""
