@@ -3,10 +3,13 @@
 Before   q = heads(linear(x, w, b) * 0.125)             scale = 1 + linear(x, w, b)      y = linear(x, w, b) * gamma
 After    q = heads(linear(x, w * 0.125, b * 0.125))     scale = linear(x, w, b + 1)      y = linear(x, w gamma, b gamma)
 
+Before   y = linear(x * gamma, w, b)      After    y = linear(x, gamma[:, None] * w, b)
+
 Whisper and OPT scale their queries before the heads are split, which is a kernel in every layer and keeps the query's
 projection apart from those of key and value. Diffusion transformers make the weight of a norm as one plus a linear,
 and image models scale what a block adds (LayerScale). Moves of data may stand between a linear and a number, a vector
-(gamma, of parameters) lies along the linear's columns; nothing else may read what is between.
+(gamma, of parameters) lies along the linear's columns, or along its rows where it comes before (the routers and gates
+of Gemma 3n); nothing else may read what is between.
 """
 
 from torch.fx import Graph, Node
@@ -15,7 +18,19 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.fuse.attention import split_scale
 from tt_dynamo.passes.movement import chain_of, is_move, moves_leading
-from tt_dynamo.passes.rewrite import ADD, DIV, MUL, Rules, call, emit, is_constant, is_number, variable
+from tt_dynamo.passes.rewrite import (
+    ADD,
+    DIV,
+    MUL,
+    Rules,
+    call,
+    emit,
+    is_anything,
+    is_constant,
+    is_number,
+    once,
+    variable,
+)
 
 SCALES, OFFSETS = Rules(), Rules()
 
@@ -77,5 +92,19 @@ def _scale_columns(node: Node, y: Node, gamma: Node) -> Node | None:
     return scaled
 
 
+def _scale_rows(node: Node, x: Node, gamma: Node, weight: Node, bias: Node | None = None) -> Node | None:
+    """A vector, or a number in a tensor, times what a linear reads: its weight [in, out] has that one's rows."""
+    shape, width = shape_of(gamma), shape_of(x)[-1]
+    is_vector = shape in ((), (*[1] * (len(shape) - 1), width)) and len(shape) <= len(shape_of(x))
+    alike = dtype_of(x) == dtype_of(gamma) == dtype_of(weight)
+    if not is_vector or not alike or not all(map(is_constant, (gamma, weight))) or is_constant(x):
+        return None
+    rows = emit(node, aten.reshape.default, gamma, [width, 1]) if shape else gamma
+    return emit(node, operators.linear, x, emit(node, aten.mul.Tensor, weight, rows), bias)
+
+
 OFFSETS.add("add_to_bias", call(ADD, variable("y"), variable("number", is_number)), _add_to_bias)
 SCALES.add("scale_columns", call(aten.mul.Tensor, variable("y"), variable("gamma")), _scale_columns)
+scaled = once(call(aten.mul.Tensor, variable("x"), variable("gamma")))
+bias = variable("bias", is_anything)
+SCALES.add("scale_rows", call(operators.linear, scaled, variable("weight"), bias), _scale_rows)

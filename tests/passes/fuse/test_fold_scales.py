@@ -85,3 +85,39 @@ def test_what_others_read_or_compute_on_stays(forward, x):
 
 def test_weights_that_are_inputs_stay(x):
     assert folded(lambda self, x, w: F.linear(x, w) * 0.3, x, random(7, 24))[1] == 0
+
+
+def by_columns(self, x):
+    return self.p0(x * self.p1)
+
+
+def by_a_number_in_a_tensor(self, x):
+    return self.p0(x * self.p1.sum())
+
+
+@pytest.mark.parametrize("forward", [by_columns, by_a_number_in_a_tensor])
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_multiplies_the_input_of_a_linear_goes_into_the_rows_of_its_weight(forward, bias, x):
+    torch.manual_seed(0)
+    graph = capture(Module(nn.Linear(24, 7, bias=bias), nn.Parameter(random(24)), forward=forward), x)
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fold_scales, exact=False) == 1
+    (read,) = [n for n in graph.calls(operators.linear) if n.args[0].op == "placeholder"]
+    assert read.args[1].target is aten.mul.Tensor
+
+
+def by_rows(self, x):
+    return self.p0(x * self.p1)
+
+
+def read_elsewhere(self, x):
+    y = x * self.p2
+    return self.p0(y) + y.sum()
+
+
+@pytest.mark.parametrize("forward", [by_rows, read_elsewhere])
+def test_what_multiplies_rows_or_is_read_elsewhere_stays_before_the_linear(forward, x):
+    members = nn.Linear(24, 7), nn.Parameter(random(5, 1)), nn.Parameter(random(24))
+    graph = capture(Module(*members, forward=forward), x)
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fold_scales) == 0
