@@ -6,6 +6,7 @@ After    y = linear(x, w, b, "gelu")   y = conv2d(x, w, b, "relu")  z = add_acti
 Before   y = layer_norm(x + r, [n], w, b, eps)
 After    y = add_layer_norm(x, r, w, b, eps)
 
+Activations of linears may be computed in float32, as the kernel does, where casts bring them back (Gemma 3n's routers).
 Sums are fused where both operands have one shape and dtype. A sum that is read again stays: TTNN's norm returns only
 the norm. A linear must be told the core grid, or TTNN launches two kernels. No convolution takes in a hardswish.
 """
@@ -18,7 +19,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
-from tt_dynamo.passes.rewrite import ANY, Pattern, Rules, call, emit, is_anything, once, variable
+from tt_dynamo.passes.rewrite import ANY, Pattern, Rules, call, cast, emit, is_anything, once, variable
 
 LINEARS, IMAGES, NORMS = Rules(), Rules(), Rules()
 PLAIN = ("relu", "silu", "tanh", "sigmoid")
@@ -35,6 +36,12 @@ SUM = call(aten.add.Tensor, variable("x"), variable("y"))
 def _with_activation(node: Node, target: Any, name: str, **operands: Any) -> Node | None:
     fits = target is not operators.add_activation or _are_alike(**operands)
     return emit(node, target, *operands.values(), name) if fits else None
+
+
+def _cast_activation(node: Node, name: str, **operands: Any) -> Node | None:
+    """An activation in a linear's own dtype, computed in another: the linear's kernel rounds once, behind it."""
+    linear = emit(node, operators.linear, *operands.values(), name)
+    return linear if dtype_of(linear) == dtype_of(node) else None
 
 
 def _layer_norm(node: Node, x: Node, y: Node, **options: Any) -> Node | None:
@@ -56,6 +63,9 @@ for rules, target, first, names in TABLE:
     for name in names:
         build = partial(_with_activation, target=target, name=name)
         rules.add(f"{name} of {target}", ACTIVATIONS[name](once(first)), build)
+        if rules is LINEARS:
+            exact = partial(_cast_activation, name=name)
+            rules.add(f"{name} in float32", cast(once(ACTIVATIONS[name](once(cast(once(first)))))), exact)
 NORMS.add("add_layer_norm", call(aten.layer_norm.default, once(SUM), ANY, *anything[:3], ANY), _layer_norm)
 
 

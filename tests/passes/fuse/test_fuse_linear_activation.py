@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from captured import Module, capture, random
+from captured import Module, capture, random, same
 from torch import nn
 
 from tt_dynamo.ir import operators
@@ -76,3 +76,24 @@ def test_every_layer_is_fused():
     graph, changed = fused(lambda s, x: F.gelu(s.p1(F.relu(s.p0(x)))), nn.Linear(8, 4), nn.Linear(4, 8))
     assert changed == 2
     assert [linear.args[3] for linear in graph.calls(operators.linear)] == ["relu", "gelu"]
+
+
+def test_an_activation_in_float32_is_one_with_a_linear_of_bfloat16():
+    def forward(self, x):
+        return torch.tanh(self.p0(x.bfloat16()).float()).bfloat16()
+
+    graph = capture(Module(nn.Linear(8, 4).bfloat16(), forward=forward), random(2, 5, 8))
+    canonicalize(graph.graph, graph.context)
+    before = graph.run()
+    assert fuse_linear_activation(graph.graph, graph.context) == 1
+    same(graph.run(), before, exact=False)
+    assert graph.only(operators.linear).args[3] == "tanh"
+
+
+def test_an_activation_in_float32_that_is_read_so_stays_alone():
+    def forward(self, x):
+        return torch.tanh(self.p0(x.bfloat16()).float())
+
+    graph = capture(Module(nn.Linear(8, 4).bfloat16(), forward=forward), random(2, 5, 8))
+    canonicalize(graph.graph, graph.context)
+    assert graph.apply(fuse_linear_activation) == 0
