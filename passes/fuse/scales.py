@@ -12,6 +12,7 @@ and image models scale what a block adds (LayerScale). Moves of data may stand b
 of Gemma 3n); nothing else may read what is between.
 """
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
@@ -70,10 +71,16 @@ def _fold(node: Node) -> Node | None:
 
 def _add_to_bias(node: Node, y: Node, number: float) -> Node | None:
     linear = _linear_before(y, node)
-    if linear is None or linear.args[2:] in ((), (None,)):
+    if linear is None:
         return None
+    weight, bias = (*linear.args[1:], None)[:2]
     with node.graph.inserting_before(linear):
-        linear.args = (*linear.args[:2], emit(linear, aten.add.Tensor, linear.args[2], number))
+        if bias is None:
+            options = {"dtype": dtype_of(linear), "device": torch.device("cpu")}
+            bias = emit(linear, aten.full.default, [shape_of(weight)[-1]], number, **options)
+        else:
+            bias = emit(linear, aten.add.Tensor, bias, number)
+        linear.args = (linear.args[0], weight, bias)
     return y
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.scales import fold_scales
+from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 
@@ -121,3 +121,12 @@ def test_what_multiplies_rows_or_is_read_elsewhere_stays_before_the_linear(forwa
     graph = capture(Module(*members, forward=forward), x)
     graph.apply(canonicalize, exact=False)
     assert graph.apply(fold_scales) == 0
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_number_that_is_added_goes_into_the_bias(bias, x):
+    graph = capture(Module(nn.Linear(24, 7, bias=bias), forward=lambda self, x: self.p0(x) + 1.0), x)
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fold_offsets, exact=False) == 1
+    linear = graph.only(operators.linear)
+    assert graph.graph.output_node().args[0] == (linear,) and linear.args[2] is not None
