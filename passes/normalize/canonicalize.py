@@ -7,6 +7,7 @@ What is computed twice is computed once. Moves of data that do nothing vanish, r
 with moves of the leading dimensions: upwards where that completes the merging of heads, downwards everywhere else.
 """
 
+import bisect
 import itertools
 import math
 import operator
@@ -29,7 +30,7 @@ from tt_dynamo.ir.graph import (
     replace,
     shape_of,
 )
-from tt_dynamo.passes.movement import is_move, moves_leading
+from tt_dynamo.passes.movement import dim_of, is_move, moves_leading
 from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, call, emit, is_constant, is_node, once, variable
 
 RULES = Rules()
@@ -75,9 +76,12 @@ def _common_modules(one: Node, other: Node) -> dict:
 
 def _same(node: Node) -> Node | None:
     """The node's first argument, where no output comes to share memory with an input, and nothing reads too late."""
-    source = node.args[0]
+    return node.args[0] if _can_be(node, node.args[0]) else None
+
+
+def _can_be(node: Node, source: Node) -> bool:
     is_given_away = source.op == "placeholder" and any(user.op == "output" for user in node.users)
-    return None if is_given_away or reads_too_late(node, source) else source
+    return not is_given_away and not reads_too_late(node, source)
 
 
 @RULES.on(
@@ -125,26 +129,51 @@ def _permute(node: Node) -> Node | None:
 
 @RULES.on(aten.slice.Tensor, aten.select.int)
 def _cut_part(node: Node) -> Node | None:
-    """What is cut out of one part of a concatenation: of slices that are written one by one, the next reads some."""
-    joined = node.args[0]
+    """What is cut out of one part of a concatenation, or is several of its parts.
+
+    Of slices that are written one by one, the next reads some; `x[1:] += y` reads all it wrote back, and writes it.
+    """
+    joined, dim = node.args[0], dim_of(node)
     if not is_call(joined, aten.cat.default):
         return None
-    (parts, dim), (_, node_dim, *place) = arguments(joined).values(), arguments(node).values()
+    (parts, joined_dim), (_, _, *place) = arguments(joined).values(), arguments(node).values()
     shape, is_slice = shape_of(joined), node.target is aten.slice.Tensor
-    if (dim - node_dim) % len(shape) or any(len(shape_of(part)) != len(shape) for part in parts):
+    if joined_dim % len(shape) != dim or any(len(shape_of(part)) != len(shape) for part in parts):
         return None
-    numbers, first = range(shape[dim]), 0
-    wanted = numbers[slice(*place[:2])] if is_slice else [numbers[place[0]]]
-    for part in parts:
-        behind = first + shape_of(part)[dim]
-        if len(wanted) and first <= wanted[0] and wanted[-1] < behind:
-            is_given_away = part.op == "placeholder" and any(user.op == "output" for user in node.users)
-            if dtype_of(part) != dtype_of(node) or is_given_away or reads_too_late(node, part):
-                return None
-            there = [wanted[0] - first, *([wanted[-1] + 1 - first, place[2]] if is_slice else [])]
-            return emit(node, node.target, part, dim, *there)
-        first = behind
+    numbers, ends = range(shape[dim]), [*itertools.accumulate((shape_of(part)[dim] for part in parts), initial=0)]
+    wanted, step = numbers[slice(*place[:2])] if is_slice else [numbers[place[0]]], place[2] if is_slice else 1
+    if not len(wanted):
+        return None
+    first, behind = wanted[0], wanted[-1] + 1
+    at, last = bisect.bisect(ends, first) - 1, bisect.bisect_left(ends, behind)
+    read = parts[at:last]
+    if any(dtype_of(part) != dtype_of(node) or not _can_be(node, part) for part in read):
+        return None
+    if len(read) == 1:
+        there = [first - ends[at], *([behind - ends[at], step] if is_slice else [])]
+        return emit(node, node.target, read[0], dim, *there)
+    return emit(node, aten.cat.default, read, dim) if (ends[at], ends[last], step) == (first, behind, 1) else None
+
+
+@RULES.on(aten.slice.Tensor, aten.select.int)
+def _cut_once(node: Node) -> Node | None:
+    """x[i : i + 1] and x[i] as one cut: the second is a reshape of the first."""
+    whole, dim = node.args[0], dim_of(node)
+    start, is_one = _first(node), shape_of(node)[dim : dim + 1] == (1,) or is_call(node, aten.select.int)
+    for user in whole.users if is_one else ():
+        is_other = is_call(user, aten.slice.Tensor, aten.select.int) and user.target is not node.target and user < node
+        is_same = is_other and dim_of(user) == dim and _first(user) == start
+        if is_same and user.meta["val"].numel() == node.meta["val"].numel() and _can_be(node, user):
+            return emit(node, aten.reshape.default, user, list(shape_of(node)))
     return None
+
+
+def _first(cut: Node) -> int:
+    """The first element along its dimension that a slice or a select reads."""
+    size = shape_of(cut.args[0])[dim_of(cut)]
+    if is_call(cut, aten.select.int):
+        return cut.args[2] % size
+    return slice(*[*arguments(cut).values()][2:]).indices(size)[0]
 
 
 # --- linear layers and products --------------------------------------------------------------------------------------
