@@ -24,6 +24,7 @@ from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.joint_heads import split_joint_heads
 from tt_dynamo.passes.fuse.linears import split_linears
+from tt_dynamo.passes.fuse.lone_heads import split_lone_heads
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.permutes import hoist_permutes
@@ -149,6 +150,10 @@ PHASES: dict[str, tuple[Step, ...]] = {
                 fuse_qkv: "it divides the projection of the heads too",
                 rows_of_images: "rows of images are its columns",
             },
+        ),
+        Step(
+            split_lone_heads,
+            {fuse_qkv: "three of one input are split at once", split_linears: "parts of a linear are linears by then"},
         ),
         Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),

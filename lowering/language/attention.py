@@ -152,6 +152,13 @@ def split_heads(ttnn: TTNN, x: Tensor, num_heads, num_kv_heads):
     return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False, **assigned(ttnn))
 
 
+@lower(operators.split_lone_heads)
+def split_lone_heads(ttnn: TTNN, x: Tensor, num_heads):
+    """x [batch, 1, seq, heads head_dim] → [batch, heads, seq, head_dim]: queries of the kernel, without keys."""
+    heads = {"num_heads": num_heads, "num_kv_heads": 0}
+    return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False, **assigned(ttnn))[0]
+
+
 def _split_shards(ttnn: TTNN, x: Tensor, num_heads):
     """The same of block shards, which TTNN reads for the heads of ViT-base alone (`operators.splits_shards`).
 

@@ -21,6 +21,13 @@ def split_heads(x, num_heads, num_kv_heads):
     return query.clone(), key.clone(), value.clone()
 
 
+@define("Tensor x, int num_heads", FUSED)
+def split_lone_heads(x, num_heads):
+    """x [batch, 1, seq, num_heads head_dim] -> query, key or value [batch, num_heads, seq, head_dim]."""
+    batch, _, seq, width = x.shape
+    return x.reshape(batch, seq, num_heads, width // num_heads).permute(0, 2, 1, 3).contiguous()
+
+
 def splits_shards(node: Node) -> bool:
     """Whether a node is a split of heads that TTNN has a kernel for which reads block shards: 12 heads of 64."""
     if node.target is not split_heads:
