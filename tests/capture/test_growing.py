@@ -88,6 +88,49 @@ def test_autocast_around_a_growing_cache_is_kept() -> None:
     assert_same([y.float() for y, *_ in ours], [y.float() for y, *_ in eager])
 
 
+class Masked(Layer):
+    """With a mask over the keys so far, as `generate()` gives it, before the first layer and in attention."""
+
+    def forward(self, x: torch.Tensor, keys: torch.Tensor, mask: torch.Tensor) -> Any:
+        x = self.inner(x)
+        keys = torch.cat([keys, x], 1)
+        seen = mask.to(torch.bool)[:, None, :]
+        return self.outer(F.scaled_dot_product_attention(x, keys, keys, attn_mask=seen)), keys
+
+
+def test_a_mask_that_grows_beside_the_cache_leaves_the_programs_alone() -> None:
+    model = Masked()
+    compiled = torch.compile(model, backend="ttnn")
+    made = []
+    keys = torch.randn(2, 5, 32)
+    for length in range(6, 13):
+        mask = torch.ones(2, length, dtype=torch.int64)
+        mask[0, :3] = 0
+        x = torch.randn(2, 1, 32)
+        with tt_dynamo.record() as reports:
+            ours = compiled(x, keys, mask)
+        assert_same(ours, theirs := model(x, keys, mask))
+        keys = theirs[1]
+        made.append(len(reports))
+    assert made == [1, 3, 0, 0, 0, 0, 0]  # of one length; what runs in eager torch, and a program before and behind it
+
+
+def test_calls_that_add_other_numbers_of_tokens_have_programs_for_each_number() -> None:
+    model = Layer()
+    compiled = torch.compile(model, backend="ttnn", dynamic=True)
+    keys = torch.randn(2, 5, 32)
+    made = []
+    for tokens in (3, 2, 3, 2, 2, 3, 4, 3):
+        x, states = torch.randn(2, tokens, 32), [torch.ones(2, tokens, 32) for _ in range(2)]
+        with tt_dynamo.record() as reports:
+            ours = compiled(x, keys, states[0])
+        assert_same(ours, theirs := model(x, keys, states[1]))
+        assert_same(states[0], states[1])
+        keys = theirs[1]
+        made.append(len(reports))
+    assert made == [3, 2, 0, 0, 0, 0, 2, 0]
+
+
 class Prefixed(torch.nn.Module):
     """One token in front of inputs of many lengths: all that is computed has a size that differs."""
 

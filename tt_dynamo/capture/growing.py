@@ -1,7 +1,11 @@
-"""Caches that grow by as much at every call: what reads them runs in eager torch, everything else is compiled once.
+"""Caches that grow at every call: what reads them runs in eager torch, everything else is compiled once.
 
 Before   q, k, v = …;  keys = cat(cache, k);  y = attention(q, keys, …);  …     a program for each length of the cache
 After    q, k, v = program_0(…);  keys and y in eager torch;  … = program_1(y)  the same programs for all lengths
+
+A mask over the cache grows with it, and may have a length of its own: one of integers alone, which no node that reads
+parameters has. How many tokens a call adds is no such length: each number of them, as a draft model guesses some, has
+its programs.
 
 Nodes keep their order, so writes do. A graph most of which would run in eager torch, by what reads parameters, has
 inputs of many lengths, and no cache.
@@ -9,7 +13,7 @@ inputs of many lengths, and no cache.
 
 import itertools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import sympy
@@ -27,11 +31,14 @@ Make = Callable[[GraphModule], Callable[..., Any]]
 
 def split_growing(module: GraphModule, make: Make) -> tuple[GraphModule, list[Node]] | None:
     """The graph with calls of what `make` gives for its parts, and its nodes in eager torch; None where none grows."""
-    symbols = _growing_sizes(module.graph)
     graph, _ = copy_graph(module.graph)
     computing = [node for node in graph.nodes if node.op not in ("placeholder", "output")]
-    eager = {node for node in computing if _stays(node, symbols)}
     reading = [node for node in computing if any(is_static_input(operand) for operand in node.all_input_nodes)]
+    read = _sizes(map(_value, reading))
+    symbols = _growing_sizes(graph, read)
+    if symbols:
+        symbols |= _mask_sizes(graph) - read
+    eager = {node for node in computing if _stays(node, symbols)}
     if not symbols or 2 * sum(node in eager for node in reading) >= len(reading):
         return None
     whole = GraphModule(module, graph)
@@ -55,8 +62,11 @@ def _is_arithmetic(node: Node) -> bool:
     return isinstance(_value(node), NUMBERS) and node.target != "item"
 
 
-def _growing_sizes(graph: Graph) -> set[Any]:
-    """The symbols of sizes that a result has more of, by a fixed number, than the input that it continues."""
+def _growing_sizes(graph: Graph, read: set[Any]) -> set[Any]:
+    """The symbols of sizes that a result has more of than the input that it continues: by a fixed number, or by a size.
+
+    Of two sizes that add up, nodes with parameters have the tokens', so it is in `read`, and not the cache's.
+    """
     inputs = [value for node in graph.find_nodes(op="placeholder") if isinstance(value := _value(node), torch.Tensor)]
     results = [_value(node) for node in graph.output_node().all_input_nodes]
     symbols = set()
@@ -64,9 +74,21 @@ def _growing_sizes(graph: Graph) -> set[Any]:
         if isinstance(after, torch.Tensor) and (after.dim(), after.dtype) == (before.dim(), before.dtype):
             sizes = [(sympy.sympify(a), sympy.sympify(b)) for a, b in zip(before.shape, after.shape, strict=True)]
             grown = [(a, b - a) for a, b in sizes if a != b]
-            if len(grown) == 1 and grown[0][0].is_Symbol and grown[0][1].is_Integer and grown[0][1] > 0:
-                symbols.add(grown[0][0])
+            size, growth = grown[0] if len(grown) == 1 else (sympy.S.Zero, sympy.S.Zero)
+            if size.is_Symbol and growth.is_positive and (growth.is_Integer or size not in read):
+                symbols.add(size)
     return symbols
+
+
+def _mask_sizes(graph: Graph) -> set[Any]:
+    """The symbols of sizes of inputs that are integers or booleans, and of no others."""
+    values = [value for node in graph.find_nodes(op="placeholder") if isinstance(value := _value(node), torch.Tensor)]
+    exact = [not (value.is_floating_point() or value.is_complex()) for value in values]
+    return _sizes(itertools.compress(values, exact)) - _sizes(itertools.compress(values, map(operator.not_, exact)))
+
+
+def _sizes(values: Iterable[Any]) -> set[Any]:
+    return {s for value in values if isinstance(value, torch.Tensor) for s in free_symbols(list(value.shape))}
 
 
 def _value(node: Node) -> Any:

@@ -89,6 +89,55 @@ def test_beams_give_eager_s_text(model: Any) -> None:
     assert decode(generate(compiled, ids, **options)[0]) == decode(generate(model, ids, **options)[0])
 
 
+GROWING = {"cache_implementation": None, "max_new_tokens": 16}  # the dynamic cache of generate() without arguments
+
+
+@pytest.mark.parametrize(
+    ("tales", "options"),
+    [
+        pytest.param([0], {}, id="greedy"),
+        pytest.param([4], {"num_beams": 3}, id="beams", marks=pytest.mark.slow),
+        pytest.param([0, 1, 2], {}, id="left_padding"),
+    ],
+)
+def test_growing_caches_give_eager_s_text_in_few_programs(tales: list[int], options: Any, model: Any) -> None:
+    compiled = storyteller()
+    compiled.compile(backend="ttnn")
+    ids, mask = padded([opening(number, lines=6 - at) for at, number in enumerate(tales)])
+    with tt_dynamo.record() as reports:
+        ours = generate(compiled, ids, mask, **GROWING, **options)
+    assert torch.equal(ours, generate(model, ids, mask, **GROWING, **options))
+    programs = [report for report in reports if report.device_nodes]
+    assert len(programs) <= 2 + 2 + model.config.num_hidden_layers  # a prompt, a step, and parts of steps of any length
+
+
+@pytest.mark.slow
+@torch._dynamo.config.patch(recompile_limit=32)  # both models are calls of one function to Dynamo
+def test_a_draft_model_gives_eager_s_text_in_few_programs(model: Any) -> None:
+    """There is a program for each number of guessed tokens, and none for each length of the cache."""
+    settings = {"num_assistant_tokens_schedule": "constant", "num_assistant_tokens": 4}
+    models = []
+    for compiles in (True, False):
+        target, draft = storyteller(), storyteller()
+        draft.model.layers = draft.model.layers[:1]
+        draft.config.num_hidden_layers = 1
+        draft.generation_config.update(**settings, assistant_confidence_threshold=0)
+        if compiles:
+            target.compile(backend="ttnn")
+            draft.compile(backend="ttnn")
+        models.append((target, {"assistant_model": draft}))
+    ids, programs = opening(0)[None], []
+    for tokens in (16, 48):
+        options = {**GROWING, "max_new_tokens": tokens}
+        with tt_dynamo.record() as reports:
+            ours, theirs = (generate(target, ids, **options, **assistant) for target, assistant in models)
+        assert torch.equal(ours, theirs)
+        assert torch.equal(ours, generate(model, ids, **options))
+        programs.append(sum(report.device_nodes > 0 for report in reports))
+    parts = 6 * (2 + model.config.num_hidden_layers) + 3 * (2 + 1)  # of steps of up to 6 tokens, and of the draft's
+    assert sum(programs) <= 2 * 2 + parts
+
+
 @torch.no_grad()
 def test_next_tokens_of_a_held_out_text_are_eager_s_in_prefill(model: Any) -> None:
     ids = encode("".join(held_out_tales()))[: 4 * 512].view(4, 512)
