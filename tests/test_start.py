@@ -1,10 +1,6 @@
 """Starting costs nothing that is not used: the entry point imports the compiler at the first compilation alone."""
 
-import pytest
-import torch
 from fresh_process import FreshProcess
-
-from tt_dynamo.entry import ttnn
 
 IMPORTS = """
 import json, sys
@@ -23,9 +19,3 @@ def test_the_entry_point_imports_no_compiler_and_nothing_more_of_torch(fresh_pro
     assert not heavy.intersection(name.partition(".")[0] for name in imported)
     ours = {name.split(".")[1] for name in imported if name.startswith("tt_dynamo.")}
     assert ours == {"entry", "report"}
-
-
-def test_aot_compile_says_what_keeps_programs() -> None:
-    compiled = torch.compile(torch.nn.Linear(32, 32), backend=ttnn, fullgraph=True)
-    with pytest.raises(Exception, match="nothing to save by aot_compile"), torch.no_grad():
-        compiled.forward.aot_compile(((torch.ones(4, 32),), {}))

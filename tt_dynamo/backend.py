@@ -1,6 +1,7 @@
 """The entry point that torch.compile finds as backend="ttnn"."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import logging
@@ -30,6 +31,7 @@ from tt_dynamo.passes.prompts.comparison import Fitted
 from tt_dynamo.passes.prompts.fit import fit_to_length
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
 from tt_dynamo.runtime.guards import Assuming
+from tt_dynamo.saving import is_to_be_saved, refuse_to_save, saved, serializable, set_key
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ def ttnn(
     device = open_device(parsed.device)
     device.check_open()
     if _symbolic(module, example_inputs):
+        refuse_to_save("its sizes vary; compile with dynamic=False")
         return _compile_symbolic(module, device, parsed)
     return compile_graph(module, example_inputs, device, parsed)
 
@@ -161,12 +164,17 @@ def compile_graph(
         placeholders = list(module.graph.find_nodes(op="placeholder"))
         nodes, count = [placeholders[at] for at in shared], len(compute_nodes(module.graph))
         reason = "it shares elements with another input, and AOTAutograd takes the two for apart"
+        refuse_to_save(reason)
         report_eager(nodes, reason, count, f"graph_{next(_names)}", device.description, options)
         return module.forward
     if asks_for_gradients(inputs):
         options = options.for_gradients()
     trace_through(module)
     given = [described_input(node, DeviceTensor) for node in module.graph.find_nodes(op="placeholder")]
+    is_held = any(source.held for source in given)
+    if is_held:
+        refuse_to_save("an input lies on the device")
+    is_saved = is_to_be_saved() and not (is_held or instead or fit)
     described: dict[str, GraphInput] = {}
     tracing = contextlib.ExitStack()
 
@@ -181,10 +189,11 @@ def compile_graph(
         name = f"graph_{next(_names)}"
         eager = in_eager(graph, name, device.description, options)
         if eager is not None:
-            return eager
+            return saved(eager, None, options) if is_saved else eager
         regularize(graph)
         sure = fit(graph) if fit is not None else []
-        made = Compiler(graph, device, options, name)
+        # What is saved runs without its graph: for all values of its inputs, and described when it was compiled.
+        made = Compiler(graph, device, compiling, name, assume=not is_saved)
         if notes:
             made.report.notes += notes
         program: Any = made.compile()
@@ -200,10 +209,14 @@ def compile_graph(
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(instead(graph) if instead else program)
         call._boxed_call = True
-        return call
+        return saved(call, program, options) if is_saved else call
 
+    compiling = dataclasses.replace(options, cache=False) if is_saved else options
+    if is_saved:
+        set_key(module, inputs, device, options, {"given": given, "notes": list(notes)})
     with tracing:
         tracing.enter_context(kept_whole(module, inputs))
-        compiled = _aot(module, inputs, forward, compiler)
+        compilers = map(serializable, (forward, compiler)) if is_saved else (forward, compiler)
+        compiled = _aot(module, inputs, *compilers)
     # Of a function without attributes: the wrapper has those of what it wraps, and one would be Dynamo's to call.
-    return unfetched()(lambda *args: compiled(*args)) if any(source.held for source in given) else compiled
+    return unfetched()(lambda *args: compiled(*args)) if is_held else compiled

@@ -61,12 +61,12 @@ def describe(program: Program, assumptions: Sequence[Assumption]) -> Description
 def _describe_weight(use: WeightUse) -> Description:
     computed = None
     if use.node.op != "placeholder":
-        computed = _describe_constant(getattr(use.node.graph.owning_module, str(use.node.target)))
+        computed = describe_constant(getattr(use.node.graph.owning_module, str(use.node.target)))
     spec = vars(use.spec) if use.spec is not None else None
     return {"spec": spec, "positions": list(use.positions), "expression": use.expression, "computed": computed}
 
 
-def _describe_constant(value: Any) -> Any:
+def describe_constant(value: Any) -> Any:
     """A literal as the tensor that it is, a folded constant as the text of its graph and what that reads."""
     if isinstance(value, torch.Tensor):
         return value.detach()
@@ -77,14 +77,14 @@ def _describe_constant(value: Any) -> Any:
     if unknown:
         raise Unkeyable(f"a constant is computed by {', '.join(unknown)}")
     read = {str(node.target) for node in value.graph.nodes if node.op in ("get_attr", "call_module")}
-    return {"code": code.src, "reads": {name: _describe_constant(getattr(value, name)) for name in sorted(read)}}
+    return {"code": code.src, "reads": {name: describe_constant(getattr(value, name)) for name in sorted(read)}}
 
 
-def _constant(described: Any) -> Any:
+def constant_of(described: Any) -> Any:
     """The tensor of a literal, or a function of the parameters that a constant is made of."""
     if isinstance(described, torch.Tensor):
         return described
-    reads = types.SimpleNamespace(**{name: _constant(value) for name, value in described["reads"].items()})
+    reads = types.SimpleNamespace(**{name: constant_of(value) for name, value in described["reads"].items()})
     scope: dict[str, Any] = dict(KNOWN)
     exec(compile(described["code"], "<tt_dynamo constant>", "exec"), scope)
     return functools.partial(scope["forward"], reads)
@@ -94,7 +94,7 @@ def _weight(described: Description, node: Node) -> WeightUse:
     spec = Spec(**described["spec"]) if described["spec"] is not None else None
     use = WeightUse(node, spec, described["positions"], expression=described["expression"])
     if described["computed"] is not None:
-        value = _constant(described["computed"])
+        value = constant_of(described["computed"])
         use.evaluate = (lambda: value) if isinstance(value, torch.Tensor) else value
     return use
 
@@ -105,7 +105,7 @@ def report_of(description: Description, eager: GraphModule) -> GraphReport:
     for name, kind in ROWS.items():
         fields[name] = [kind(**row) for row in fields[name]]
     lines = {node.name: source_line(node) for node in compute_nodes(eager.graph)} if fields["fallbacks"] else {}
-    fields["fallbacks"] = [dataclasses.replace(f, line=lines.get(f.node, f.line)) for f in fields["fallbacks"]]
+    fields["fallbacks"] = [dataclasses.replace(f, line=lines.get(f.node) or f.line) for f in fields["fallbacks"]]
     return GraphReport(**fields)
 
 

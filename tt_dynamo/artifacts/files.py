@@ -62,30 +62,42 @@ def read(key: str) -> dict[str, Any] | None:
         contents = path.read_bytes()
     except FileNotFoundError:
         return None
-    digest, _, stored = contents.partition(b"\n")
-    if digest != _digest(key, stored):
-        raise Damaged(f"{path} is damaged or not of this cache")
+    description = unpack(key, contents, str(path))
     mark_used(path)
-    return _loaded(stored)
+    return description
 
 
 def write(key: str, description: dict[str, Any]) -> None:
     """Put a description under a key. Raises OSError, and what `torch.load` raises for what it would not read."""
-    stored = io.BytesIO()
-    torch.save(description, stored)
-    _loaded(stored.getvalue())
+    contents = pack(key, description)
     folder().mkdir(parents=True, exist_ok=True)
     name = None
     try:
         with tempfile.NamedTemporaryFile(dir=folder(), prefix=".new-", delete=False) as new:
             name = new.name
-            new.write(_digest(key, stored.getvalue()) + b"\n" + stored.getvalue())
+            new.write(contents)
         os.replace(name, path_of(key))
     except OSError:
         if name is not None:
             Path(name).unlink(missing_ok=True)
         raise
     remove_least_recent(folder().glob(f"*{SUFFIX}"), LIMIT)
+
+
+def pack(key: str, description: dict[str, Any]) -> bytes:
+    """A description as the bytes of its file. Raises what `torch.load` raises for what it would not read."""
+    stored = io.BytesIO()
+    torch.save(description, stored)
+    _loaded(stored.getvalue())
+    return _digest(key, stored.getvalue()) + b"\n" + stored.getvalue()
+
+
+def unpack(key: str, contents: bytes, name: str) -> dict[str, Any]:
+    """The description that `pack` made bytes of. name: what to call those. Raises Damaged."""
+    digest, _, stored = contents.partition(b"\n")
+    if digest != _digest(key, stored):
+        raise Damaged(f"{name} is damaged or not of this cache")
+    return _loaded(stored)
 
 
 def _loaded(stored: bytes) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from tt_dynamo.artifacts import files
 from tt_dynamo.artifacts.description import LaterRecovery, describe, program_of, report_of
 from tt_dynamo.artifacts.key import Unkeyable, compilation_key
+from tt_dynamo.devices import Device
 from tt_dynamo.ir.graph import Assumption, copy_graph
 from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
@@ -58,7 +59,7 @@ class Kept:
             if description is None:
                 return None
             report = report_of(description, self._eager)
-            if report.peak_dram_bytes > self._free_dram():
+            if report.peak_dram_bytes > free_dram(self._device):
                 return None  # the compiler says what takes too much
             recovery = self._recovery(report)
             program = program_of(description, report, recovery, self._device.resource(WeightStore), self._eager)
@@ -88,9 +89,7 @@ class Kept:
 
     def _recovery(self, report: GraphReport) -> LaterRecovery:
         options = self._options
-        folder = None if options.dry_run else options.weight_cache
-        weights = None if folder is None else WeightCache(folder, report, options.weight_cache_limit)
-        border = Border(self._device, self._device.namespace(options.dry_run), options.dry_run, weights)
+        border = border_of(self._device, report, options.dry_run, options.weight_cache, options.weight_cache_limit)
 
         def recompile() -> Recovery:
             graph = GraphModule(self._eager, copy_graph(self._eager.graph)[0])
@@ -100,10 +99,20 @@ class Kept:
 
         return LaterRecovery(self._eager, border, options.fallback == "error", recompile)
 
-    def _free_dram(self) -> int:
-        view = self._ttnn.get_memory_view(self._device.handle, self._ttnn.BufferType.DRAM)
-        return int(view.total_bytes_free_per_bank * view.num_banks)
-
     def _note(self, text: str) -> None:
         self._notes.append(f"cache of compiled programs: {text}")
         log.warning("%s: %s", self._name, self._notes[-1])
+
+
+def border_of(device: Device, report: GraphReport, dry_run: bool, weight_cache: Any, limit: int) -> Border:
+    """What a program that was compiled before crosses to the device by; weight_cache: a folder or None."""
+    folder = None if dry_run else weight_cache
+    weights = None if folder is None else WeightCache(folder, report, limit)
+    return Border(device, device.namespace(dry_run), dry_run, weights)
+
+
+def free_dram(device: Device) -> int:
+    """How many bytes of the whole board's DRAM are free."""
+    ttnn = device.namespace(dry_run=True)
+    view = ttnn.get_memory_view(device.handle, ttnn.BufferType.DRAM)
+    return int(view.total_bytes_free_per_bank * view.num_banks)

@@ -7,7 +7,7 @@ that has no text of its own (a Python function, a size that only a run knows) ha
 import dataclasses
 import hashlib
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -32,6 +32,12 @@ class Unkeyable(Exception):
 
 def compilation_key(graph: Graph, device: Device, options: Options, ttnn: Any, others: Mapping[str, Any]) -> str:
     """The key of a compilation. others: what else it depends on. Raises Unkeyable."""
+    text = "\n".join([circumstances(device, options, ttnn, others), graph_text(graph)])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def circumstances(device: Device, options: Options, ttnn: Any, others: Mapping[str, Any]) -> str:
+    """What a compilation depends on beside its graph. Raises Unkeyable."""
     given = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     del given["device"]
     given["chosen"] = sorted(options.chosen)
@@ -45,23 +51,12 @@ def compilation_key(graph: Graph, device: Device, options: Options, ttnn: Any, o
     if " at 0x" in stated:  # an object's address, which another one may have
         raise Unkeyable("an option is an object without a text of its own")
     code = sources_digest(), platform.python_version()
-    text = "\n".join([stated, repr((versions, code)), graph_text(graph)])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return "\n".join([stated, repr((versions, code))])
 
 
 def graph_text(graph: Graph) -> str:
     """All that the compiler reads of a graph: a line a node. Raises Unkeyable."""
-    memories: dict[int, int] = {}
-
-    def described(value: Any) -> Any:
-        if not isinstance(value, torch.Tensor):
-            return _plain(value)
-        if value.layout != torch.strided or not all(type(n) is int for n in (*value.shape, *value.stride())):
-            raise Unkeyable("a tensor is sparse or has sizes that only a run knows")
-        memory = memories.setdefault(storage_of(value), len(memories))
-        lies = value.stride(), value.storage_offset(), memory, value.untyped_storage().nbytes()
-        return Text(repr((tuple(value.shape), *lies, value.dtype, value.device, value.requires_grad)))
-
+    described = value_text({})
     lines = []
     for node in graph.nodes:
         values = map_aggregate(node.meta.get("val"), described)
@@ -72,6 +67,31 @@ def graph_text(graph: Graph) -> str:
         modules = [str(path) for path, *_ in (node.meta.get("nn_module_stack") or {}).values()]
         lines.append(repr((node.op, node.name, _target(node), arguments, values, facts, modules)))
     return "\n".join(lines)
+
+
+def dynamo_key(inputs: Sequence[Any], device: Device, options: Options, ttnn: Any, others: Mapping[str, Any]) -> str:
+    """What AOTAutogradCache, whose key has the graph of Dynamo, is to tell compilations of this backend apart by.
+
+    Raises Unkeyable.
+    """
+    values = list(map(value_text({}), inputs))
+    text = circumstances(device, options, ttnn, {**others, "inputs": values})
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def value_text(memories: dict[int, int]) -> Callable[[Any], Any]:
+    """A function that describes values, tensors by all but their contents. memories: the storages it has met."""
+
+    def described(value: Any) -> Any:
+        if not isinstance(value, torch.Tensor):
+            return _plain(value)
+        if value.layout != torch.strided or not all(type(n) is int for n in (*value.shape, *value.stride())):
+            raise Unkeyable("a tensor is sparse or has sizes that only a run knows")
+        memory = memories.setdefault(storage_of(value), len(memories))
+        lies = value.stride(), value.storage_offset(), memory, value.untyped_storage().nbytes()
+        return Text(repr((tuple(value.shape), *lies, value.dtype, value.device, value.requires_grad)))
+
+    return described
 
 
 class Text(str):
