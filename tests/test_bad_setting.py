@@ -32,7 +32,7 @@ def compile_with(**options: Any) -> Any:
 
 WRONG = {
     "an unknown option": ({"devcie": "n150"}, "unknown option 'devcie'; did you mean 'device'"),
-    "an option like no other": ({"qqq": 1}, "valid are 'activation_dtype', 'cache_dtype', 'configs', 'device'"),
+    "an option like no other": ({"qqq": 1}, "valid are 'activation_dtype', 'cache', 'cache_dtype', 'configs'"),
     "an unknown board": ({"device": "n15O"}, "unknown device 'n15O'; did you mean 'n150'"),
     "no device at all": ({"device": 7}, "or an open ttnn device, not 7"),
     "torch's device": ({"device": torch.device("cpu")}, "or an open ttnn device, not device"),
