@@ -50,6 +50,7 @@ WRONG = {
         r"multiples of 32 \(the rows of a tile\), not \(32, 100\)",
     ),
     "an unknown policy of buckets": ({"prompt_buckets": "atuo"}, "'prompt_buckets' is None, \"auto\" or.*not 'atuo'"),
+    "three queues": ({"queues": 3}, "'queues' is 1 or 2, not 3"),
     "an unknown placement": ({"placement": "devcie"}, "unknown placement 'devcie'; did you mean 'device'"),
     "no mapping of configs": ({"configs": "fast"}, "'configs' is a mapping of patterns to configs, not 'fast'"),
     "no config": ({"configs": {"up": "HiFi4"}}, "config 'up' is a mapping of fields to values, not 'HiFi4'"),

@@ -55,7 +55,7 @@ def ttnn(
     parsed = Options.parse({"mode": mode or "default", **(options or {})})
     for note in parsed.notes:
         _log_once(note)
-    device = open_device(parsed.device)
+    device = open_device(parsed.device, parsed.queues)
     device.check_open()
     if _symbolic(module, example_inputs):
         refuse_to_save("its sizes vary; compile with dynamic=False")

@@ -114,6 +114,9 @@ class Options:
         writes the inputs and reads the results. What no trace can hold runs without, with a warning; "auto" tells the
         report alone. False by default: what is allocated on the device around this backend, as by a user who opened it,
         may be overwritten by a replay.
+    queues: 2 has the inputs of traced programs written by a command queue of their own, while the call before still
+        runs. With outputs "device" their results come down as well, but are waited for where they are read. Programs
+        without a trace take one queue, which the report notes.
     cache: whether compiled programs are kept for later processes, and taken from those that were (`cache_info`).
     warn_after_shapes: how many input shapes one graph may specialize for before a warning says so.
     prompt_buckets: None, "auto", or lengths, multiples of 32. A graph of token ids whose length varies is compiled for
@@ -146,6 +149,7 @@ class Options:
     weight_cache: str | os.PathLike[str] | None = None
     weight_cache_limit: int = 1 << 36
     trace: bool | str = False
+    queues: int = 1
     cache: bool = True
     warn_after_shapes: int = 4
     prompt_buckets: str | tuple[int, ...] | None = None
@@ -212,6 +216,7 @@ class Options:
         for name, is_valid, expected in (
             ("dry_run", isinstance(self.dry_run, bool), "True or False"),
             ("trace", isinstance(self.trace, bool) or self.trace == "auto", 'True, "auto" or False'),
+            ("queues", type(self.queues) is int and self.queues in (1, 2), "1 or 2"),
             ("tune", isinstance(self.tune, bool), "True or False"),
             ("cache", isinstance(self.cache, bool), "True or False"),
             ("fp32_accumulation", are_switches, "True or False, or a mapping of name patterns to them"),

@@ -44,7 +44,7 @@ def circumstances(device: Device, options: Options, ttnn: Any, others: Mapping[s
     handle = device.handle
     grid = handle.compute_with_storage_grid_size()
     l1 = ttnn.get_memory_view(handle, ttnn.BufferType.L1)
-    board = device.description, grid.x, grid.y, handle.get_num_devices()
+    board = device.description, grid.x, grid.y, handle.get_num_devices(), device.has_two_queues
     free = l1.total_bytes_per_bank, l1.total_bytes_free_per_bank, l1.largest_contiguous_bytes_free_per_bank
     versions = [version(name) for name in ("torch", "ttnn", "tt-dynamo")]
     stated = repr((given, dict(others), board, free))

@@ -285,7 +285,8 @@ class Compiler:
             raise FallbackError(f'{found[0]}; {share} would run in eager torch and fallback="error" forbids it')
 
     def _program(self, placed: GraphModule, sides: Sides, traced: Trace, settings: Settings) -> Program:
-        parts = trace_source(traced.graph, self.options, self.report)
+        makes_caches = bool(meta.kept.get(placed.graph.output_node(), ()))
+        parts = trace_source(traced.graph, self.options, self.report, self.device, makes_caches)
         if "insert_deallocations" not in self.options.disable_passes:
             insert_deallocations(traced.graph)
         bind_weights(traced.weights, placed)

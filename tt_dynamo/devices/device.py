@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
 from .errors import DeviceError
 from .mock.toolchain import cache_root, mock_environment
+from .queues import HardwareQueues
 from .traces import HardwareTrace
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,32 @@ class Device:
 
         return EmulatedTrace(ttnn, handle, None if dry_run else run, check, arguments)
 
+    @property
+    def has_two_queues(self) -> bool:
+        """Whether it was opened with two command queues, which a mock device need not be: what is given to its queues
+        is only noted, and each number of queues has kernels of its own to build. Raises DeviceError for hardware that
+        was closed.
+        """
+        if self.emulated:
+            return True
+        import ttnn
+
+        try:
+            ttnn.record_event(self.handle, 1)
+        except RuntimeError:
+            return False
+        return True
+
+    def queues(self, namespace: Any, dry_run: bool) -> Any:
+        """The two command queues, for one program with its namespace, as `HardwareQueues`."""
+        import ttnn
+
+        if not self.emulated:
+            return HardwareQueues(ttnn, self.handle)
+        from .emulation.queues import Clocks, EmulatedQueues
+
+        return EmulatedQueues(ttnn, namespace, self.resource(Clocks), computes=not dry_run)
+
     def check_open(self) -> None:
         """Raise DeviceError if the device is closed, also where its user closed it without telling us."""
         if not _is_open(self.handle):
@@ -141,11 +168,12 @@ class Device:
         return f"<Device {self.description}{', closed' if self.closed else ''}>"
 
 
-def open_device(choice: Any = "auto") -> Device:
+def open_device(choice: Any = "auto", queues: int = 1) -> Device:
     """Open the device that `choice` names, or return the one that is already open for it.
 
     choice: "auto" (hardware where there is some, else an emulated N150), "hardware", a board's name to emulate it
     ("n150", "n300" as one chip, "p150"), an open ttnn device or mesh, which the caller owns and closes, or a Device.
+    queues: how many command queues to open it with, 1 or 2; what is open already keeps those that it has.
 
     Raises DeviceError: no such choice, TTNN not installed or not for this Python, no hardware found, another board
     already open in this process.
@@ -170,7 +198,7 @@ def open_device(choice: Any = "auto") -> Device:
             device.close()
         if choice == "auto":
             choice = _cluster or ("hardware" if _hardware_nodes() else DEFAULT_BOARD)
-        return _open(choice)
+        return _open(choice, queues)
 
 
 def open_devices() -> list[Device]:
@@ -201,7 +229,7 @@ def _hardware_nodes() -> list[Path]:
     return sorted(HARDWARE_NODES.glob("[0-9]*"))
 
 
-def _open(target: str) -> Device:
+def _open(target: str, queues: int) -> Device:
     global _cluster
     emulated = target != "hardware"
     if not emulated and not _hardware_nodes():
@@ -221,7 +249,7 @@ def _open(target: str) -> Device:
         # The user may have opened a device of another cluster before us: TTNN keeps to that one.
         if emulated and _board(ttnn) != target:
             raise _taken(target, _board(ttnn))
-        options: dict[str, Any] = {"l1_small_size": L1_SMALL_SIZE}
+        options: dict[str, Any] = {"l1_small_size": L1_SMALL_SIZE, "num_command_queues": queues}
         if emulated and (dispatch := BOARD_DESCRIPTIONS[target].dispatch):
             options["dispatch_core_config"] = ttnn.DispatchCoreConfig(getattr(ttnn.DispatchCoreType, dispatch))
         try:

@@ -9,6 +9,7 @@ A graph that writes into one of its inputs changes the copy on the device. What 
 """
 
 import contextlib
+import dataclasses
 import threading
 import weakref
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from tt_dynamo.devices import DeviceError
+from tt_dynamo.devices.queues import Reading
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.torch_internals import as_plain_tensor, flattens_for_program, storage_of, wrapper_like
@@ -252,7 +254,13 @@ def _answer_on_device(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
         return None
     host = args[0]._host
     owner, copy = owner_of(host), copy_of(host)
-    if isinstance(host, FakeTensor) or copy is None or not copy.is_only_on_device() or not shows_all_of(host, owner):
+    if (
+        isinstance(host, FakeTensor)
+        or copy is None
+        or not copy.is_only_on_device()
+        or copy.spec.memory == "HOST"
+        or not shows_all_of(host, owner)
+    ):
         return None
     if func is aten.argmax.default:
         return argmax(copy.tensor, copy.border, host, *args[1:], **kwargs)
@@ -284,12 +292,15 @@ def fetch(host: torch.Tensor) -> None:
 
 
 def give(tensor: Any, spec: Spec, like: torch.Tensor, border: Border) -> DeviceTensor:
-    """A DeviceTensor of the shape, strides and dtype of `like` with the contents of `tensor`."""
+    """A DeviceTensor of the shape, strides and dtype of `like` with the contents of `tensor`, or of a `Reading`."""
+    if isinstance(tensor, Reading):
+        spec = dataclasses.replace(spec, memory="HOST")  # which no program takes where it is
+    else:
+        border.traces.allocated()
     with torch.inference_mode(False):
         host = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
         copy = host._tt_dynamo_copy = Copy(host, tensor, spec, border)  # type: ignore[attr-defined]
         copy.newer = True
-        border.traces.allocated()
         return DeviceTensor(host)
 
 

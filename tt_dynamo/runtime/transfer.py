@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from tt_dynamo.devices import Device
+from tt_dynamo.devices.queues import Reading
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import Spec
@@ -62,5 +63,7 @@ class Border:
         return self.device.resource(Traces)
 
     def down(self, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
-        """A torch tensor of `dtype` with the values of a device tensor."""
+        """A torch tensor of `dtype` with the values of a device tensor, or of one on its way."""
+        if isinstance(tensor, Reading):
+            tensor = tensor.wait()
         return self.namespace.to_torch(tensor, dtype=dtype)

@@ -30,16 +30,20 @@ class Parts:
 
     upload gives `uploads` tensors that `run` reads, then values of the host that `download` reads. constants gives the
     literals that `run` reads. run takes uploads, constants and its arguments; download the results of `run`, the values
-    and its arguments.
+    and its arguments. late: which results of `run` are the caller's as they are, by position.
     """
 
     functions: dict[str, Graph]
     reads: dict[str, list[int]]
     uploads: int
+    late: list[int]
 
 
-def split(graph: Graph) -> Parts:
-    """The parts of a program, whose deallocations are not inserted yet. Raises Untraceable."""
+def split(graph: Graph, keeps_results: bool = True) -> Parts:
+    """The parts of a program, whose deallocations are not inserted yet. Raises Untraceable.
+
+    keeps_results: whether results that end on the device stay there; otherwise they come down after the call.
+    """
     for node in graph.find_nodes(op="placeholder"):
         if node in meta.state and meta.state(node).result is not None:
             raise Untraceable(f"{node.name} lies elsewhere after each call")
@@ -49,8 +53,10 @@ def split(graph: Graph) -> Parts:
     results = list(dict.fromkeys(n.args[0] for n in graph.nodes if meta.path.get(n, "") == "ttnn.to_torch"))
     after = [node for node in graph.nodes if side.get(node) == "download"]
     needed = dict.fromkeys(operand for node in (*after, graph.output_node()) for operand in node.all_input_nodes)
-    if any(side[node] in ("run", "constants", "device") and node not in results for node in needed):
+    kept = [node for node in needed if side[node] in ("run", "constants", "device") and node not in results]
+    if kept and (keeps_results or any(side[node] != "run" for node in kept)):
         raise Untraceable("a result stays on the device, for which each call allocates memory")
+    results += kept
     values = [node for node in needed if side[node] == "upload"]
     output = graph.output_node().args[0]
     made = {
@@ -68,7 +74,7 @@ def split(graph: Graph) -> Parts:
         read = sorted(wanted, key=order.__getitem__)
         functions[name] = _function(graph, [*given, *read], nodes, output)
         reads[name] = [order[node] for node in read]
-    return Parts(functions, reads, len(uploads))
+    return Parts(functions, reads, len(uploads), [results.index(node) for node in kept])
 
 
 def _is_upload(node: Node) -> bool:

@@ -18,7 +18,10 @@ from .tensor import Buffer, EmulatedTensor
 
 
 class EmulatedTrace:
-    """As `HardwareTrace`. run computes values, None in a dry run; check makes the same calls without."""
+    """As `HardwareTrace`. run computes values, None in a dry run; check makes the same calls without.
+
+    reads: the ids of the buffers of `arguments`.
+    """
 
     def __init__(
         self,
@@ -32,8 +35,8 @@ class EmulatedTrace:
         tensors = [argument.tensor if run is not None else argument for argument in arguments]
         self._arguments = [weakref.ref(argument) for argument in arguments] if run is not None else []
         results = self._without_host_writes(check, tensors)
-        taken = {tensor.buffer_unique_id() for tensor in tensors}
-        if any(result.buffer_unique_id() in taken for result in results):
+        self.reads: list[int] = [tensor.buffer_unique_id() for tensor in tensors]
+        if any(result.buffer_unique_id() in self.reads for result in results):
             raise EmulationError("a result lies in the memory of an input, which a trace would write to")
         self._id = self._checked(check, tensors)
         self.outputs: Sequence[Any] = results if run is None else [_undefined(result) for result in results]

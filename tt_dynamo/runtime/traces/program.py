@@ -13,6 +13,7 @@ from typing import Any
 
 from tt_dynamo.devices import Device
 from tt_dynamo.report.report import GraphReport
+from tt_dynamo.runtime.traces.inputs import OneQueue, Replays, TwoQueues
 from tt_dynamo.runtime.traces.traces import Capture, Traces
 from tt_dynamo.runtime.transfer import Border
 
@@ -24,11 +25,16 @@ NOT_YET = "not captured yet: the second call captures it"
 
 @dataclasses.dataclass(frozen=True)
 class TraceSource:
-    """The text of a program's parts, and what they take; see `tt_dynamo.compiler.traces.parts.Parts`."""
+    """The text of a program's parts, and what they take; see `tt_dynamo.compiler.traces.parts.Parts`.
+
+    queues: how many command queues they are given to.
+    """
 
     source: str
     reads: dict[str, list[int]]
     uploads: int
+    late: list[int]
+    queues: int
 
 
 Load = Callable[[str, Any, Sequence[str]], list[Callable[..., Any]]]
@@ -40,20 +46,20 @@ class TracedProgram:
     def __init__(
         self, parts: TraceSource, inputs: int, device: Device, border: Border, report: GraphReport, load: Load
     ) -> None:
-        self._reads, self._uploads, self._inputs = parts.reads, parts.uploads, inputs
+        self._parts, self._reads, self._inputs = parts, parts.reads, inputs
+        self._device, self._border = device, border
         names = ("upload", "constants", "run", "download")
         self._upload, self._constants, run, self._download = load(parts.source, border.namespace, names)
         check = None
         if device.emulated:
             (check,) = load(parts.source, device.namespace(dry_run=True), ("run",))
         self._trace = functools.partial(device.trace, run, check, border.dry_run)
-        self._copy = border.namespace.copy_host_to_device_tensor
         self._report = report
         self._traces = device.resource(Traces)
         self._captures = self._traces.add(self)
         self._refused = False
         self._warm_since: int | None = None  # `Traces.cleared` at the first call, which fills TTNN's cache
-        self._buffers: Sequence[Any] = ()  # for the inputs
+        self._written: OneQueue | TwoQueues | None = None  # the tensors for the inputs
         self._literals: Sequence[Any] = ()
         device.depend(self._traces)
 
@@ -72,10 +78,10 @@ class TracedProgram:
                 capture = self._captured(capture, handle, up, bound)
                 if capture.trace is None:
                     return forward(handle, *args)  # type: ignore[no-any-return]
-            for host, tensor in zip(made, self._buffers, strict=False):
-                self._copy(host, tensor)
-            capture.trace.replay()
-            return self._download(handle, *capture.trace.outputs, *made[self._uploads :], *down)  # type: ignore[no-any-return]
+            assert self._written is not None
+            uploads = self._parts.uploads
+            results = self._written.run(made[:uploads], capture.trace)
+            return self._download(handle, *results, *made[uploads:], *down)  # type: ignore[no-any-return]
 
     def forget(self) -> None:
         """Let go of what is on the device; the next call makes it anew."""
@@ -83,12 +89,12 @@ class TracedProgram:
             for capture in self._captures:
                 capture.release()
             self._captures.clear()
-            self._buffers = self._literals = ()
+            self._free()
 
     def _captured(self, capture: Capture | None, handle: Any, up: list[Any], bound: list[Any]) -> Capture:
         self._traces.release()  # nothing is allocated while there are traces
         if not self._captures:
-            self._buffers = self._upload(handle, *up)[: self._uploads]
+            self._written = self._inputs_on_device(handle, up)
             self._literals = self._constants(handle)
         if capture is None:
             program = weakref.ref(self)
@@ -100,9 +106,23 @@ class TracedProgram:
             self._report.trace = "captured"
         return capture
 
-    def make(self, handle: Any, tensors: list[Any]) -> Any:
-        """A trace that reads these states and weights."""
-        return self._trace(handle, [*self._buffers, *self._literals, *tensors])
+    def _inputs_on_device(self, handle: Any, up: list[Any]) -> OneQueue | TwoQueues:
+        sets = [self._upload(handle, *up)[: self._parts.uploads] for _ in range(self._parts.queues)]
+        if self._parts.queues == 1:
+            return OneQueue(self._border.namespace.copy_host_to_device_tensor, sets)
+        queues = self._device.queues(self._border.namespace, self._border.dry_run)
+        return TwoQueues(queues, sets, self._parts.late)
+
+    def _free(self) -> None:
+        if self._written is not None:
+            self._written.finish()
+        self._written, self._literals = None, ()
+
+    def make(self, handle: Any, tensors: list[Any]) -> Replays:
+        """Traces that read these states and weights."""
+        assert self._written is not None
+        rest = [*self._literals, *tensors]
+        return Replays(functools.partial(self._trace, handle, [*buffers, *rest]) for buffers in self._written.sets)
 
     def refuse(self, reason: str) -> None:
         """Run without a trace from now on."""
@@ -111,7 +131,7 @@ class TracedProgram:
         self._refused, self._report.trace = True, f"none: {reason}"
         for capture in self._captures:
             capture.release()
-        self._buffers = self._literals = ()
+        self._free()
         log.warning("%s: no trace could be captured (%s); it runs without", self._report.name, reason)
 
 

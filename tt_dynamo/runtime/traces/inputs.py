@@ -1,0 +1,80 @@
+"""How the inputs of a traced program get to where its traces read them: by its queue, or by one of their own.
+
+By one queue   write the inputs, replay
+By two         queue 1 writes the inputs of a call while queue 0 replays the one before: there are two sets of tensors,
+               each with a trace that reads it, and calls take them in turn. A set is written once the last replay that
+               read it is done, and replayed once it is written.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tt_dynamo.devices.queues import PROGRAMS, WRITES
+
+
+class Replays:
+    """A trace for each set of inputs; made together or not at all."""
+
+    def __init__(self, traces: Iterable[Callable[[], Any]]) -> None:
+        self.traces: list[Any] = []
+        try:
+            for trace in traces:
+                self.traces.append(trace())
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        for trace in self.traces:
+            trace.release()
+
+
+class OneQueue:
+    """sets: one, of the tensors that inputs are written to by `copy`."""
+
+    def __init__(self, copy: Callable[[Any, Any], None], sets: Sequence[Sequence[Any]]) -> None:
+        self._copy, self.sets = copy, sets
+
+    def run(self, made: Sequence[Any], replays: Replays) -> Sequence[Any]:
+        """The results of a replay on the tensors of the host that `made` begins with."""
+        (buffers,), (trace,) = self.sets, replays.traces
+        for host, tensor in zip(made, buffers, strict=False):
+            self._copy(host, tensor)
+        trace.replay()
+        return trace.outputs  # type: ignore[no-any-return]
+
+    def finish(self) -> None:
+        """Wait for what is on its way to the tensors."""
+
+
+class TwoQueues:
+    """sets: two. late: which results are read without waiting for them, as a `Reading`."""
+
+    def __init__(self, queues: Any, sets: Sequence[Sequence[Any]], late: Sequence[int]) -> None:
+        self._queues, self.sets, self._late = queues, sets, late
+        for tensor in (tensor for buffers in sets for tensor in buffers):
+            queues.made(tensor)
+        self._free = [queues.record(PROGRAMS) for _ in sets]  # where each set may be written again
+        self._written: list[Sequence[Any]] = [() for _ in sets]  # stays on the host until the device has it
+        self._turn = 0
+
+    def run(self, made: Sequence[Any], replays: Replays) -> Sequence[Any]:
+        """As `OneQueue.run`."""
+        at, queues = self._turn, self._queues
+        self._turn = (at + 1) % len(self.sets)
+        queues.wait(WRITES, self._free[at])
+        for host, tensor in zip(made, self.sets[at], strict=False):
+            queues.write(host, tensor)
+        queues.wait(PROGRAMS, queues.record(WRITES))
+        queues.execute(replays.traces[at])
+        self._free[at], self._written[at] = queues.record(PROGRAMS), made
+        results = list(replays.traces[at].outputs)
+        for position in self._late:
+            results[position] = queues.read(results[position])
+        return results
+
+    def finish(self) -> None:
+        """Wait for what is on its way to the tensors, which are about to be freed."""
+        with contextlib.suppress(Exception):  # a device that failed has nothing on its way
+            self._queues.finish()
