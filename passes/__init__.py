@@ -22,17 +22,17 @@ from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
-from tt_dynamo.passes.fuse.joint_heads import split_joint_heads
 from tt_dynamo.passes.fuse.linears import split_linears
-from tt_dynamo.passes.fuse.lone_heads import split_lone_heads
 from tt_dynamo.passes.fuse.modulation import split_modulations
-from tt_dynamo.passes.fuse.pad_heads import pad_heads
 from tt_dynamo.passes.fuse.permutes import hoist_permutes
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
+from tt_dynamo.passes.heads.joint_heads import split_joint_heads
+from tt_dynamo.passes.heads.lone_heads import split_lone_heads
+from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding

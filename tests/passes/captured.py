@@ -103,9 +103,9 @@ def _reads_tensors(model: Callable[..., Any]) -> bool:
 
 def _through_dynamo(compiler: Callable[..., Any], model: Callable[..., Any], inputs: Sequence[Any]) -> None:
     class Capturing:
-        def __init__(self, graph: GraphModule, *_: Any) -> None:
+        def __init__(self, graph: GraphModule, *_: Any, assume: bool) -> None:
             self.graph = graph
-            self.context = Context()
+            self.context = Context(assume=assume)
 
         def compile(self) -> Callable[[list[Any]], Any]:
             return compiler(self.graph)

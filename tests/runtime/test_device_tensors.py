@@ -13,6 +13,7 @@ import torch
 from tt_dynamo.devices import DeviceError
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.runtime.caches import Copy, DeviceTensor, Residents, copy_of, give
+from tt_dynamo.runtime.traces.traces import Traces
 
 SPEC = Spec((2, 4), "bfloat16", "TILE")
 
@@ -25,7 +26,7 @@ class Board:
     def __init__(self) -> None:
         self.dependents: list[Any] = []
         self.uploads = self.downloads = 0
-        self.residents = Residents()
+        self.residents, self.traces = Residents(), Traces()
         self.border: Any = self  # whose device it is, too
         self.device = self
 
@@ -35,6 +36,9 @@ class Board:
     def up(self, tensor: torch.Tensor, spec: Spec) -> torch.Tensor:
         self.uploads += 1
         return tensor.clone()
+
+    def renew(self, *_: Any) -> bool:
+        return False  # no trace reads it
 
     def down(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         self.downloads += 1

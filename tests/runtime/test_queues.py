@@ -18,6 +18,7 @@ from tt_dynamo.devices.emulation.queues import Clocks, EmulatedQueues
 from tt_dynamo.devices.queues import PROGRAMS, WRITES, HardwareQueues
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.runtime.caches import DeviceTensor
+from tt_dynamo.runtime.traces import traces as runtime
 from tt_dynamo.runtime.traces.inputs import Replays, TwoQueues
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
@@ -167,6 +168,7 @@ def test_hardware_is_given_the_order_that_the_ledger_checks() -> None:
 def test_a_fault_in_a_replay_gives_eager_s_answer_and_working_calls(
     monkeypatch: pytest.MonkeyPatch, warnings_logged: Any
 ) -> None:
+    monkeypatch.setattr(runtime, "WARN_AFTER", 0)  # each fault has all captured anew
     model, x = Feedforward(), torch.randn(4, 32)
     call = compiled(model, fallback="torch", outputs="device")
     expected = model(x).detach()

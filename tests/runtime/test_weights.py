@@ -17,6 +17,7 @@ from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.uses import WeightUse
 from tt_dynamo.lowering import registry
+from tt_dynamo.runtime.traces.traces import Traces
 from tt_dynamo.runtime.weights import Stamps, WeightStore
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
@@ -28,6 +29,7 @@ class Uploads:
 
     def __init__(self, values=(), dry_run=False):
         self.values, self.dry_run = list(values), dry_run
+        self.traces = Traces()
 
     def up(self, tensor, spec):
         self.values.append((tensor.clone(), spec))
@@ -35,6 +37,9 @@ class Uploads:
 
     def up_first(self, tensor, spec):
         return self.up(tensor, spec)
+
+    def renew(self, old, tensor, spec):
+        return False  # no trace reads it
 
 
 @pytest.fixture

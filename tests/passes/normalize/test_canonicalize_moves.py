@@ -11,7 +11,6 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.lookups import index_to_embedding
-from tt_dynamo.passes.normalize.moves import normalize_moves
 
 
 @pytest.fixture
@@ -70,19 +69,6 @@ def test_a_run_of_moves_is_one_move_in_one_spelling(move, expected, x):
     graph = capture(lambda x: torch.relu(move(torch.relu(x))), x)
     graph.apply(canonicalize)
     assert graph.targets() == [aten.relu.default, expected, aten.relu.default]
-
-
-@pytest.mark.parametrize("cuts", [(3, slice(3, 4)), (slice(3, 4), 3), (-1, slice(-1, None))])
-def test_a_row_is_cut_out_once(cuts, x):
-    graph = capture(lambda x: [(x.sin()[:, cut]).exp() for cut in cuts], x)
-    graph.apply(canonicalize)
-    assert len(graph.calls(aten.slice.Tensor, aten.select.int)) == 1
-
-
-def test_other_rows_are_cut_out_themselves(x):
-    graph = capture(lambda x: [x.sin()[:, cut].exp() for cut in (3, slice(2, 3), slice(3, 5))] + [x.sin()[1:].exp()], x)
-    graph.apply(canonicalize)
-    assert len(graph.calls(aten.slice.Tensor, aten.select.int)) == 4
 
 
 def test_a_cast_to_the_same_dtype_vanishes(x):
@@ -322,27 +308,6 @@ def test_a_copy_that_is_read_before_the_write_is_dropped():
 # --- parts of concatenations ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("cut", "rows"),
-    [
-        (lambda y: y[:, :5], 5), (lambda y: y[:, 5:], 4), (lambda y: y[:, 6:-1], 2), (lambda y: y[:, -3::2], 2),
-        (lambda y: y[:, 7], None), (lambda y: y.narrow(-2, 1, 3), 3),
-    ],
-)  # fmt: skip
-def test_what_is_cut_out_of_one_part_of_a_concatenation_skips_it(cut, rows, x):
-    graph = capture(lambda x, y: torch.tanh(cut(torch.cat([torch.relu(x), torch.exp(y)], 1))), x, random(2, 4, 8))
-    graph.apply(canonicalize)
-    assert not graph.calls(aten.cat.default)
-    assert graph.only(aten.tanh.default).meta["val"].shape == ((2, rows, 8) if rows else (2, 8))
-
-
-@pytest.mark.parametrize("cut", [lambda y: y[:, 4:6], lambda y: y[:1], lambda y: y[:, 9:], lambda y: y[..., 3]])
-def test_what_is_cut_out_of_more_is_cut_from_the_concatenation(cut, x):
-    graph = capture(lambda x, y: cut(torch.cat([torch.relu(x), torch.exp(y)], 1)) * 2, x, random(2, 4, 8))
-    graph.apply(canonicalize)
-    assert graph.only(aten.cat.default)
-
-
 def test_literals_of_equal_numbers_are_one(x):
     def shifted_twice(x):
         return torch.relu(x).roll(1, 0) + torch.exp(x).roll(1, 0) + torch.relu(x).roll(1, 0)
@@ -351,53 +316,3 @@ def test_literals_of_equal_numbers_are_one(x):
     graph.apply(index_to_embedding, canonicalize)
     assert len(graph.graph.find_nodes(op="get_attr")) == 1
     assert len(graph.calls(operators.look_up)) == 2
-
-
-@pytest.mark.parametrize(
-    ("cut", "parts"),
-    [
-        (lambda y: y[:, 5:10], 1),
-        (lambda y: y[:, -6:], 2),
-        (lambda y: y[:, :10], 2),
-        (lambda y: y[:, 7], 1),
-        (lambda y: y[:, -1], 1),
-        (lambda y: y[:, 4:10], 3),
-        (lambda y: y[:, 5:10:2], 1),
-        (lambda y: y[:1], 3),
-    ],
-)
-def test_a_cut_between_joined_parts_reads_these_alone(cut, parts, x):
-    """parts: how many are read"""
-    graph = capture(lambda x: torch.relu(cut(torch.cat([x.sin(), x.cos(), x[:, :1].exp()], 1))), x)
-    graph.apply(canonicalize)
-    assert len(graph.calls(aten.sin.default, aten.cos.default, aten.exp.default)) == parts
-
-
-def test_a_part_that_changes_before_the_cut_is_read_as_it_was(x):
-    def forward(x):
-        part = x.sin()
-        whole = torch.cat([part, x], 1)
-        part.mul_(2)
-        return torch.relu(whole[:, :5]) + part
-
-    graph = capture(forward, x)
-    graph.apply(canonicalize)
-
-
-def test_a_cut_that_is_an_input_is_returned_as_a_copy(x):
-    graph = capture(lambda x: torch.cat([x, x.sin()], 1)[:, :5], x)
-    graph.apply(canonicalize)
-    (result,) = graph.module(*graph.arguments)
-    assert result.data_ptr() != graph.arguments[0].data_ptr()
-
-
-def test_writing_to_the_rest_of_a_stack_writes_it_once(x):
-    def forward(x):
-        y = x.sin()
-        y[1:] += 1
-        return y
-
-    graph = capture(forward, x)
-    normalize_moves(graph.graph, graph.context)
-    graph.apply(canonicalize)
-    assert len(graph.calls(aten.cat.default)) == 1

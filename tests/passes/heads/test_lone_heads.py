@@ -10,7 +10,7 @@ from comparison import assert_same
 
 import tt_dynamo
 from tt_dynamo.ir import operators
-from tt_dynamo.passes.fuse.lone_heads import split_lone_heads
+from tt_dynamo.passes.heads.lone_heads import split_lone_heads
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 WIDTH, IMAGE, WORDS = 128, random(2, 36, 128), random(2, 9, 128)

@@ -1,0 +1,1 @@
+"""Heads of attention: how they are split, and padded to whole tiles."""
