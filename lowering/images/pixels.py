@@ -4,7 +4,7 @@ import math
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
-from tt_dynamo.ir.operators.image import folding_cores, patch_order
+from tt_dynamo.ir.operators.image import folding_cores
 from tt_dynamo.lowering.data_movement import in_layout
 from tt_dynamo.lowering.images.pools import flat_pixels
 from tt_dynamo.lowering.matmul import matmul, product_config
@@ -81,7 +81,7 @@ def fold_patches(ttnn: TTNN, x: Tensor, height, width):
 def gather_patches(ttnn: TTNN, x: Tensor):
     """x [batch, channels, rows, height, columns, width] → [batch, rows columns, channels height width]; volumes too."""
     sizes = tuple(x.shape)
-    order = patch_order(len(sizes))
+    order = [0, *range(2, len(sizes), 2), *range(1, len(sizes), 2)]
     counts = math.prod(sizes[dim] for dim in order[1 : len(order) // 2])
     return ttnn.reshape(ttnn.permute(x, tuple(order)), (sizes[0], counts, math.prod(sizes[1:]) // counts))
 

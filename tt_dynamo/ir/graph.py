@@ -339,7 +339,7 @@ def target_name(node: Node) -> str:
     """`ttnn.linear`, `torch.ops.aten.add.Tensor`, `checked`: how a call is written."""
     if "path" in node.meta:
         return node.meta["path"]
-    if node.target in operators.HOST:
+    if operators.is_written(node.target):
         return str(operators.FUNCTIONS[node.target].__name__)
     return function_name(node.target.function if isinstance(node.target, operators.HostCall) else node.target)
 

@@ -59,5 +59,7 @@ def source_of(function: Callable[..., Any]) -> str:
 # What a program may call on the host, by the target of its node: the text that defines it.
 HELPERS: dict[Any, str] = {
     **{helper: source_of(helper) for helper in (checked, restrided, shared, as_bfloat16)},
-    **{target: source_of(operators.FUNCTIONS[target]) for target in operators.FUNCTIONS if target in operators.HOST},
+    **{
+        target: source_of(operators.FUNCTIONS[target]) for target in operators.FUNCTIONS if operators.is_written(target)
+    },
 }

@@ -31,9 +31,8 @@ GROUP_NORM_BACKWARD = (
 )
 BILINEAR = (
     "permute reshape reshape embedding reshape reshape reshape embedding reshape reshape reshape embedding reshape "
-    "reshape reshape embedding reshape reshape reshape subtract reshape permute multiply permute reshape add reshape "
-    "reshape subtract reshape permute multiply permute reshape add subtract reshape permute multiply permute reshape "
-    "add reshape permute"
+    "reshape reshape embedding reshape reshape reshape subtract reshape multiply reshape add reshape reshape subtract "
+    "reshape multiply reshape add subtract reshape multiply reshape add reshape permute"
 )
 POOLED_VOLUME = "reshape permute reshape avg_pool2d avg_pool2d to_memory_config reshape permute reshape"
 

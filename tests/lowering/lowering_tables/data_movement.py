@@ -50,7 +50,7 @@ MOVES = {
     "constant_pad_nd: cut on both sides": (lambda x: F.pad(x, (-1, -2)), "relu to_layout slice to_layout relu"),
     "_pad_circular": (
         lambda x: F.pad(x, (2, 1), mode="circular"),
-        "relu concat to_layout slice to_layout slice to_layout concat to_layout slice to_layout slice concat relu",
+        "relu to_layout slice to_layout concat concat slice slice concat relu",
     ),
     "stack": (lambda x: torch.stack([x, x], 1), "relu reshape concat relu"),
     "stack: at the end": (lambda x: torch.stack([x, x], -1), "relu reshape concat relu"),

@@ -10,10 +10,12 @@ library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as lo
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # each operator's torch implementation
 # Kinds of operators. FUSED: becomes TTNN calls one by one where TTNN refuses the whole. CACHE_WRITES: makes a cache of
 # its first operand, in that one's dtype: in place, or where rows move in a tensor of its own. HOST: prepares positions,
-# with eager's checks, and belongs on the host, where the positions are. TRANSFERS: crosses between host and device.
+# with eager's checks, and belongs on the host, where the positions are. WRITTEN: may run there too, and its text stands
+# in programs that call it there, as that of HOST. TRANSFERS: crosses between host and device.
 FUSED: set[Any] = set()
 CACHE_WRITES: set[Any] = set()
 HOST: set[Any] = set()
+WRITTEN: set[Any] = set()
 TRANSFERS: set[Any] = set()
 
 
@@ -34,3 +36,8 @@ def define(arguments: str, *kinds: set[Any], gives: str = "Tensor") -> Callable[
         return operator
 
     return register
+
+
+def is_written(target: Any) -> bool:
+    """Whether the text of an operator stands in the programs that call it on the host."""
+    return target in HOST or target in WRITTEN

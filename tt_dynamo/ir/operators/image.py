@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.fx import Node
 
-from tt_dynamo.ir.operators.definition import FUSED, define
+from tt_dynamo.ir.operators.definition import FUSED, WRITTEN, define
 from tt_dynamo.ir.operators.linear import ACTIVATIONS
 
 aten = torch.ops.aten
@@ -128,18 +128,14 @@ def fold_patches(x, height, width):
     return x.reshape(batch, (h // height) * (w // width), height * width * channels)
 
 
-@define("Tensor x", FUSED)
+@define("Tensor x", FUSED, WRITTEN)
 def gather_patches(x):
     """Images as [batch, channels, rows, height, columns, width] -> patches [batch, rows * columns, those of a patch].
 
     Within a patch the order is channel, row, column. Volumes have two dimensions more.
     """
-    return x.permute(patch_order(x.ndim)).flatten(x.ndim // 2).flatten(1, -2)
-
-
-def patch_order(rank):
-    """The dimensions of such images, what counts patches first."""
-    return [0, *range(2, rank, 2), *range(1, rank, 2)]
+    order = [0, *range(2, x.ndim, 2), *range(1, x.ndim, 2)]  # what counts patches first
+    return x.permute(order).flatten(x.ndim // 2).flatten(1, -2)
 
 
 @define("Tensor x, int stride, int[] padding, int channels", FUSED)
