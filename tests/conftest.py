@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,16 +145,39 @@ def ttnn(device: Any) -> Any:
 @pytest.fixture
 def uploads(board_device: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of what programs upload during the test: the calls of `ttnn.from_torch` with values."""
+    return _shapes_given(board_device, "from_torch", monkeypatch)
+
+
+@pytest.fixture
+def downloads(board_device: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what comes down during the test: the calls of `ttnn.to_torch` with values."""
+    return _shapes_given(board_device, "to_torch", monkeypatch)
+
+
+def _shapes_given(device: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the tensors that a function of TTNN is given from now on."""
     shapes: list[tuple[int, ...]] = []
-    namespace = board_device.namespace()
-    from_torch = namespace.from_torch
+    namespace = device.namespace()
+    function = getattr(namespace, name)
 
     def counted(tensor: Any, *args: Any, **kwargs: Any) -> Any:
         shapes.append(tuple(tensor.shape))
-        return from_torch(tensor, *args, **kwargs)
+        return function(tensor, *args, **kwargs)
 
-    monkeypatch.setattr(namespace, "from_torch", counted)
+    monkeypatch.setattr(namespace, name, counted)
     return shapes
+
+
+@pytest.fixture
+def bytes_in_use(board_device: Any) -> Callable[[], list[int]]:
+    """Says how many bytes of each bank are allocated, of DRAM and of L1."""
+    ttnn = board_device.namespace(dry_run=True)
+
+    def in_use() -> list[int]:
+        kinds = (ttnn.BufferType.DRAM, ttnn.BufferType.L1)
+        return [ttnn.get_memory_view(board_device.handle, kind).total_bytes_allocated_per_bank for kind in kinds]
+
+    return in_use
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Without `torch._functorch.config.bundled_autograd_cache`, AOTAutogradCache keeps
 Inductor's alone (`AOTAutogradCache.make_entry`); this backend keeps its programs by itself then.
 """
 
-import hashlib
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from torch._functorch._aot_autograd.autograd_cache import should_bundle_autograd
 from torch._functorch._aot_autograd.schemas import SerializableAOTDispatchCompiler
 from torch.fx import GraphModule
 
-from tt_dynamo.artifacts.key import Unkeyable, dynamo_key
+from tt_dynamo.artifacts.key import Unkeyable, dynamo_key, tunings_digest
 from tt_dynamo.compiler.choices import tunings_path
 from tt_dynamo.devices import Device
 from tt_dynamo.options import Options
@@ -49,8 +48,7 @@ def set_key(
     module: GraphModule, inputs: Sequence[Any], device: Device, options: Options, others: Mapping[str, Any]
 ) -> None:
     """Give a graph of Dynamo an attribute with what AOTAutogradCache, whose key is of the graph, does not know."""
-    tunings = tunings_path(device)
-    tuned = hashlib.sha256(tunings.read_bytes() if tunings.is_file() else b"").hexdigest()
+    tuned = tunings_digest(tunings_path(device))
     namespace = device.namespace(dry_run=True)
     try:
         module._tt_dynamo_key = dynamo_key(inputs, device, options, namespace, {**others, "tuned": tuned})

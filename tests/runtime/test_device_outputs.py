@@ -25,21 +25,6 @@ def compiled(model: Any, **options: Any) -> Any:
     return torch.compile(model, backend="ttnn", options={"outputs": "device", **options})
 
 
-@pytest.fixture
-def downloads(board_device: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of what comes down during the test."""
-    shapes: list[tuple[int, ...]] = []
-    namespace = board_device.namespace()
-    to_torch = namespace.to_torch
-
-    def counted(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        shapes.append(tuple(tensor.shape))
-        return to_torch(tensor, *args, **kwargs)
-
-    monkeypatch.setattr(namespace, "to_torch", counted)
-    return shapes
-
-
 @torch.no_grad()
 def test_a_pipeline_of_two_models_crosses_nothing_between_them(uploads: Any, downloads: Any) -> None:
     first, second, x = Feedforward(), torch.nn.Linear(32, 16), torch.randn(4, 32)

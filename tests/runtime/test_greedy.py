@@ -12,21 +12,6 @@ from tt_dynamo.runtime.caches import DeviceTensor
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
 
 
-@pytest.fixture
-def downloads(board_device: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of what comes down during the test."""
-    shapes: list[tuple[int, ...]] = []
-    namespace = board_device.namespace()
-    to_torch = namespace.to_torch
-
-    def counted(tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        shapes.append(tuple(tensor.shape))
-        return to_torch(tensor, *args, **kwargs)
-
-    monkeypatch.setattr(namespace, "to_torch", counted)
-    return shapes
-
-
 def logits_of(values: torch.Tensor) -> torch.Tensor:
     """`values`, which are not negative, as a model leaves them on the device."""
     logits: torch.Tensor = torch.compile(torch.nn.ReLU(), backend="ttnn", options={"outputs": "device"})(values)

@@ -182,22 +182,16 @@ def test_a_fault_in_a_replay_gives_eager_s_answer_and_working_calls(
         assert "division by zero" in warnings_logged()[0]
 
 
-def test_300_calls_leave_the_memory_as_it_is(board_device: Device) -> None:
-    ttnn = board_device.namespace(dry_run=True)
-
-    def in_use() -> list[int]:
-        kinds = (ttnn.BufferType.DRAM, ttnn.BufferType.L1)
-        return [ttnn.get_memory_view(board_device.handle, kind).total_bytes_allocated_per_bank for kind in kinds]
-
+def test_300_calls_leave_the_memory_as_it_is(bytes_in_use: Any) -> None:
     call, x = compiled(Feedforward(), dry_run=True, outputs="device"), torch.randn(4, 32)
     for _ in range(3):
         call(x)
     gc.collect()
-    before = in_use()
+    before = bytes_in_use()
     for _ in range(300):
         call(x)
     gc.collect()
-    assert in_use() == before
+    assert bytes_in_use() == before
 
 
 def test_a_second_queue_without_a_trace_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,21 +175,15 @@ def test_a_node_on_the_host_between_those_of_the_device_is_named(warnings_logged
     assert any("no trace" in warning and "the host computes" in warning for warning in warnings_logged())
 
 
-def test_1000_replays_leave_the_memory_as_it_is(board_device: Device) -> None:
-    ttnn = board_device.namespace(dry_run=True)
-
-    def in_use() -> list[int]:
-        kinds = (ttnn.BufferType.DRAM, ttnn.BufferType.L1)
-        return [ttnn.get_memory_view(board_device.handle, kind).total_bytes_allocated_per_bank for kind in kinds]
-
+def test_1000_replays_leave_the_memory_as_it_is(bytes_in_use: Any) -> None:
     call, x = traced(mlp(32, 32), dry_run=True), torch.randn(4, 32)
     for _ in range(3):
         call(x)
     gc.collect()
-    before = in_use()
+    before = bytes_in_use()
     for _ in range(1000):
         call(x)
-    assert in_use() == before
+    assert bytes_in_use() == before
 
 
 def test_four_threads_on_one_model_get_each_its_result(replays: list[Any]) -> None:

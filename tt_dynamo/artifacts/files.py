@@ -8,8 +8,6 @@ written anew. The least recently used files go where all have more than `LIMIT` 
 
 import hashlib
 import io
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +15,7 @@ import torch
 
 from tt_dynamo.devices.mock.toolchain import cache_root
 from tt_dynamo.ir.torch_internals import outside_tracing
-from tt_dynamo.runtime.folder import mark_used, remove_least_recent
+from tt_dynamo.runtime.folder import mark_used, remove_least_recent, write_whole
 
 LIMIT = 1 << 29  # bytes of the folder; the program of a model takes some hundred kilobytes
 SUFFIX = ".program"
@@ -71,16 +69,7 @@ def write(key: str, description: dict[str, Any]) -> None:
     """Put a description under a key. Raises OSError, and what `torch.load` raises for what it would not read."""
     contents = pack(key, description)
     folder().mkdir(parents=True, exist_ok=True)
-    name = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder(), prefix=".new-", delete=False) as new:
-            name = new.name
-            new.write(contents)
-        os.replace(name, path_of(key))
-    except OSError:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path_of(key), contents)
     remove_least_recent(folder().glob(f"*{SUFFIX}"), LIMIT)
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -12,14 +11,13 @@ from torch.fx import GraphModule
 
 from tt_dynamo.artifacts import files
 from tt_dynamo.artifacts.description import LaterRecovery, describe, program_of, report_of
-from tt_dynamo.artifacts.key import Unkeyable, compilation_key
+from tt_dynamo.artifacts.key import Unkeyable, compilation_key, tunings_digest
 from tt_dynamo.devices import Device
 from tt_dynamo.ir.graph import Assumption, copy_graph
 from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import Recovery
-from tt_dynamo.runtime.transfer import Border
-from tt_dynamo.runtime.weight_cache import WeightCache
+from tt_dynamo.runtime.transfer import border_of
 from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
@@ -40,9 +38,8 @@ class Kept:
         if not self._options.cache or self._options.tune or any((self._options.dump, self._options.program)):
             return
         try:
-            tuned = tunings.read_bytes() if tunings.is_file() else b""
             passes = [transform.__name__ for transform in compiler.passes]
-            others = {"passes": passes, "assume": self._context.assume, "tuned": hashlib.sha256(tuned).hexdigest()}
+            others = {"passes": passes, "assume": self._context.assume, "tuned": tunings_digest(tunings)}
             self._key = compilation_key(self._eager.graph, self._device, self._options, self._ttnn, others)
         except Unkeyable as error:
             log.debug("%s is not kept for the next process: %s", self._name, error)
@@ -102,13 +99,6 @@ class Kept:
     def _note(self, text: str) -> None:
         self._notes.append(f"cache of compiled programs: {text}")
         log.warning("%s: %s", self._name, self._notes[-1])
-
-
-def border_of(device: Device, report: GraphReport, dry_run: bool, weight_cache: Any, limit: int) -> Border:
-    """What a program that was compiled before crosses to the device by; weight_cache: a folder or None."""
-    folder = None if dry_run else weight_cache
-    weights = None if folder is None else WeightCache(folder, report, limit)
-    return Border(device, device.namespace(dry_run), dry_run, weights)
 
 
 def free_dram(device: Device) -> int:

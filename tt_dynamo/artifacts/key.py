@@ -9,6 +9,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,12 +47,21 @@ def circumstances(device: Device, options: Options, ttnn: Any, others: Mapping[s
     l1 = ttnn.get_memory_view(handle, ttnn.BufferType.L1)
     board = device.description, grid.x, grid.y, handle.get_num_devices(), device.has_two_queues
     free = l1.total_bytes_per_bank, l1.total_bytes_free_per_bank, l1.largest_contiguous_bytes_free_per_bank
-    versions = [version(name) for name in ("torch", "ttnn", "tt-dynamo")]
     stated = repr((given, dict(others), board, free))
     if " at 0x" in stated:  # an object's address, which another one may have
         raise Unkeyable("an option is an object without a text of its own")
-    code = sources_digest(), platform.python_version()
-    return "\n".join([stated, repr((versions, code))])
+    return "\n".join([stated, repr(versions())])
+
+
+def versions() -> dict[str, str]:
+    """Of all that compiles and runs a program, by names for people."""
+    found = {name: version(name) for name in ("torch", "ttnn", "tt-dynamo")}
+    return {**found, "tt-dynamo's files": sources_digest(), "Python": platform.python_version()}
+
+
+def tunings_digest(path: Path) -> str:
+    """What the tuner found, which the compiler reads; also of a file that is not there."""
+    return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
 def graph_text(graph: Graph) -> str:

@@ -7,10 +7,8 @@ that was compiled is not in it; a call that fails runs in eager torch, by the te
 """
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Any
 
 from torch._functorch._aot_autograd.autograd_cache import BypassAOTAutogradCache
@@ -28,14 +26,14 @@ from tt_dynamo.artifacts.description import (
     program_of,
     report_of,
 )  # fmt: skip
-from tt_dynamo.artifacts.kept import border_of, free_dram
-from tt_dynamo.artifacts.key import Unkeyable
+from tt_dynamo.artifacts.kept import free_dram
+from tt_dynamo.artifacts.key import Unkeyable, versions
 from tt_dynamo.devices import Device, open_device
 from tt_dynamo.ir.graph import compute_nodes
 from tt_dynamo.options import Options
 from tt_dynamo.report.report import emit
-from tt_dynamo.runtime.folder import sources_digest
 from tt_dynamo.runtime.program import Program
+from tt_dynamo.runtime.transfer import border_of
 from tt_dynamo.runtime.weights import WeightStore
 
 OPENING = ("device", "dry_run", "weight_cache", "weight_cache_limit", "fallback")
@@ -112,9 +110,8 @@ def _contents(program: Program, options: Options) -> bytes:
 def _made_for(device: Device) -> dict[str, str]:
     """What a program runs on, by names for people."""
     grid = device.handle.compute_with_storage_grid_size()
-    versions = {name: version(name) for name in ("torch", "ttnn", "tt-dynamo")}
     board = f"{device.description}, {grid.x} x {grid.y} cores, {device.handle.get_num_devices()} chips"
-    return {**versions, "tt-dynamo's files": sources_digest(), "Python": platform.python_version(), "device": board}
+    return {**versions(), "device": board}
 
 
 def _load(contents: bytes) -> Program:

@@ -16,7 +16,6 @@ import contextlib
 import json
 import logging
 import os
-import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any, TypeVar
 
 from tt_dynamo.devices import Device
 from tt_dynamo.devices.mock.toolchain import cache_root
-from tt_dynamo.runtime.folder import mark_used, remove_least_recent, sources_digest
+from tt_dynamo.runtime.folder import mark_used, remove_least_recent, sources_digest, write_whole
 from tt_dynamo.tuner.tuner import Tuning
 
 log = logging.getLogger(__name__)
@@ -105,9 +104,7 @@ class Kept(dict[Any, A]):
     def _rewrite(self, path: Path) -> None:
         """Put a sound file in the place of one that is not."""
         with contextlib.suppress(OSError):
-            with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as new:
-                new.writelines(self._line(*item) for item in self.items() if isinstance(item[0], str))
-            os.replace(new.name, path)
+            write_whole(path, b"".join(self._line(*item) for item in self.items() if isinstance(item[0], str)))
 
     def _give_up(self, what: str, error: OSError) -> None:
         log.warning("%s cannot be %s (%s): what is chosen is not kept for the next process", self._path, what, error)

@@ -59,8 +59,7 @@ from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import LoweringNamespace, Recovery
 from tt_dynamo.runtime.traces.traces import Traces
-from tt_dynamo.runtime.transfer import Border
-from tt_dynamo.runtime.weight_cache import WeightCache
+from tt_dynamo.runtime.transfer import border_of
 from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
@@ -294,10 +293,8 @@ class Compiler:
         position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
         output = placed.graph.output_node()
         eager = meta.eager(output)
-        strict = self.options.fallback == "error"
-        folder = None if self.options.dry_run else self.options.weight_cache  # a dry run has no contents to keep
-        cache = None if folder is None else WeightCache(folder, self.report, self.options.weight_cache_limit)
-        border = Border(self.device, self.device.namespace(self.options.dry_run), self.options.dry_run, cache)
+        strict, weights = self.options.fallback == "error", (self.options.weight_cache, self.options.weight_cache_limit)
+        border = border_of(self.device, self.report, self.options.dry_run, *weights)
         if self.options.program is not None:
             edited = edited_program(Path(self.options.program), interface_of(self.eager, traced), border.namespace)
             self.report.code = edited.read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -20,6 +21,20 @@ def sources_digest() -> str:
         elif file.name.endswith((".py", ".json", ".csv")):
             texts.add(file.read_bytes())
     return hashlib.sha256(b"".join(sorted(texts))).hexdigest()[:12]
+
+
+def write_whole(path: Path, contents: bytes) -> None:
+    """Put a file where others may look for it: it appears whole, by being renamed, or not. Raises OSError."""
+    name = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as new:
+            name = new.name
+            new.write(contents)
+        os.replace(name, path)
+    except OSError:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        raise
 
 
 def mark_used(path: Path) -> None:

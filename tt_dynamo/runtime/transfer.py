@@ -10,6 +10,7 @@ from tt_dynamo.devices.queues import Reading
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
 from tt_dynamo.ir.spec import Spec
+from tt_dynamo.report.report import GraphReport
 from tt_dynamo.runtime.traces.traces import Traces
 from tt_dynamo.runtime.weight_cache import WeightCache
 
@@ -67,3 +68,10 @@ class Border:
         if isinstance(tensor, Reading):
             tensor = tensor.wait()
         return self.namespace.to_torch(tensor, dtype=dtype)
+
+
+def border_of(device: Device, report: GraphReport, dry_run: bool, weight_cache: Any, limit: int) -> Border:
+    """The border of a program. weight_cache: a folder or None; a dry run has no contents to keep. limit: its bytes."""
+    folder = None if dry_run else weight_cache
+    weights = None if folder is None else WeightCache(folder, report, limit)
+    return Border(device, device.namespace(dry_run), dry_run, weights)
