@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tt_dynamo.devices import ttnn_internals as operations
+from tt_dynamo.devices.direct import direct
 from tt_dynamo.ir import ttnn_internals as words
 
 
@@ -186,3 +187,13 @@ def test_activations_are_known_by_name_and_by_type(ttnn: Any) -> None:
     x = torch.tensor([-1.0, 2.0])
     for activation in ("relu", ttnn.UnaryOpType.RELU, ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU)):
         assert operations.golden_of_activation(activation)(x).tolist() == [0.0, 2.0]
+
+
+def test_below_a_wrapper_is_a_function_that_does_the_same(ttnn: Any, empty: Any, monkeypatch: Any) -> None:
+    assert operations.function_of(ttnn.add) is not ttnn.add
+    assert operations.function_of(ttnn.add)(empty(32, 64), empty(32, 64)).shape == (32, 64)
+    assert operations.function_of(ttnn.CoreCoord) is ttnn.CoreCoord
+    called = direct(ttnn)
+    assert called.transformer.scaled_dot_product_attention is ttnn.transformer.scaled_dot_product_attention.function
+    monkeypatch.setattr(ttnn.CONFIG, "enable_fast_runtime_mode", False)
+    assert direct(ttnn) is ttnn

@@ -1,4 +1,4 @@
-"""What the emulated device reads of TTNN that TTNN promises nobody: how its operations tell names and golden functions.
+"""What devices read of TTNN that TTNN promises nobody: how its operations tell names, functions and goldens.
 
 `tests/devices/test_ttnn_internals.py` names what an upgrade broke.
 """
@@ -12,6 +12,20 @@ _Prepare = Callable[[Any, Any], tuple[Any, Any]]
 def operation_name(function: Any) -> str | None:
     """ "ttnn.transformer.concatenate_heads"; None for a function of TTNN that is no operation."""
     return getattr(function, "python_fully_qualified_name", None)
+
+
+def function_of(operation: Any) -> Any:
+    """What an operation's wrapper calls; anything else itself."""
+    from ttnn.decorators import FastOperation
+
+    return operation.function if isinstance(operation, FastOperation) else operation
+
+
+def wants_every_call() -> bool:
+    """Whether TTNN's wrappers do more than call: `FastOperation._requires_slow_runtime`."""
+    from ttnn import CONFIG
+
+    return bool(not CONFIG.enable_fast_runtime_mode or CONFIG.enable_comparison_mode or CONFIG.enable_logging)
 
 
 def golden_of(operation: Any) -> Callable[..., Any] | None:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from tt_dynamo.devices import Device
+from tt_dynamo.devices.direct import direct
 from tt_dynamo.ir.errors import FallbackError
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.ttnn_internals import lacks_l1_small, ttnn_reason
@@ -47,7 +48,7 @@ def load_functions(
 ) -> list[Callable[..., tuple[Any, ...]]]:
     """Functions of a program's text by their names; see `load`."""
     name = f"<tt_dynamo program {next(_serial)}>" if path is None else str(path)
-    scope: dict[str, Any] = {"ttnn": namespace, "__name__": "program", "__file__": name}
+    scope: dict[str, Any] = {"ttnn": direct(namespace), "__name__": "program", "__file__": name}
     exec(compile(re.sub(r"^import ttnn\n", "\n", source, count=1, flags=re.MULTILINE), name, "exec"), scope)
     found: list[Callable[..., tuple[Any, ...]]] = [scope[function] for function in functions]
     if path is None:
