@@ -122,12 +122,27 @@ def in_blocks(ttnn, wanted):
     return _sharded(ttnn, layout, ttnn.BufferType.L1, corners, shape, ttnn.ShardOrientation.ROW_MAJOR)
 
 
-def first_cores(ttnn, count, columns=None):
-    """So many cores, row after row; columns: in each row, all unless told otherwise."""
+def first_cores(ttnn, count, columns=None, skipped=0):
+    """So many cores, row after row, behind those skipped; columns: in each row, all unless told otherwise."""
     columns = columns or ttnn.settings.grid_size[0]
+    corners, (row, column) = [], divmod(skipped, columns)
+    if column:
+        begun = min(count, columns - column)
+        corners, row, count = [(column, row, column + begun - 1, row)], row + 1, count - begun
     full, rest = divmod(count, columns)
-    corners = [(0, 0, columns - 1, full - 1)] * (full > 0) + [(0, full, rest - 1, full)] * (rest > 0)
+    corners += [(0, row, columns - 1, row + full - 1)] * (full > 0)
+    corners += [(0, row + full, rest - 1, row + full)] * (rest > 0)
     return _core_ranges(ttnn, corners)
+
+
+def shares_cores(x, y):
+    """Whether both lie on the same cores, one after another; both are sharded."""
+    return _config(x).shard_spec.grid == _config(y).shard_spec.grid
+
+
+def on_cores_of(ttnn, x, shape):
+    """The memory configuration of shards of another shape where x lies in such."""
+    return _in_shards(ttnn, _config(x), shape)
 
 
 def in_rows(ttnn, cores, shape):

@@ -3,12 +3,26 @@
 Heads lie height sharded in L1, each user's on a core of their own; caches are interleaved in DRAM.
 """
 
+import math
+
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
+from tt_dynamo.ir.spec import Columns
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.language.attention import turn_by_tiles
 from tt_dynamo.lowering.language.decode_products import placed
-from tt_dynamo.lowering.memory import assigned, divisors, first_cores, in_rows, interleaved, is_in_columns, on_rectangle
+from tt_dynamo.lowering.memory import (
+    assigned,
+    divisors,
+    first_cores,
+    in_columns,
+    in_rows,
+    interleaved,
+    is_in_columns,
+    on_cores_of,
+    on_rectangle,
+    shares_cores,
+)
 from tt_dynamo.lowering.registry import Need, lower
 from tt_dynamo.lowering.workarounds import TILE
 
@@ -16,14 +30,26 @@ POSITIONS = Need("ROW_MAJOR", "int32")
 
 
 @lower(operators.split_heads_decode, sharded=True)
-def split_heads_decode(ttnn, x, num_heads, num_kv_heads):
+def split_heads_decode(ttnn, x, num_heads, num_kv_heads, apart=False):
     """x [1, 1, batch, (heads + 2 kv heads) head_dim] → query, key, value [1, batch, heads, head_dim].
 
     Of shards, the kernel counts as many tiles on each core of the rectangle around them, which TTNN does not check:
     nlp_create_qkv_heads_decode/device/kernels/reader_tm_tile_layout_nlp_create_qkv_heads_decode.cpp of tt-metal.
+    Where keys go to cores of their own, no core may have parts of two heads; from DRAM all lie together.
     """
-    x = on_rectangle(ttnn, x) if is_in_columns(x) else interleaved(ttnn, x)
-    return ttnn.experimental.nlp_create_qkv_heads_decode(x, num_heads=num_heads, num_kv_heads=num_kv_heads)
+    heads, create = num_heads + 2 * num_kv_heads, ttnn.experimental.nlp_create_qkv_heads_decode
+    counts = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
+    if not is_in_columns(x):
+        return create(interleaved(ttnn, x), **counts)
+    wide = x.shape[-1] // TILE
+    whole = Columns.of_parts(ttnn.settings.grid_size, wide, wide // heads) if apart and wide % heads == 0 else None
+
+    def split(is_apart):
+        if is_apart:
+            return create(ttnn.to_memory_config(x, in_columns(ttnn, whole)), **counts, overlap_qk_coregrid=False)
+        return create(on_rectangle(ttnn, x), **counts)
+
+    return ttnn.choose(("nlp_create_qkv_heads_decode", x, *counts.values()), [True] * bool(whole) + [False], split)
 
 
 def into_columns(ttnn, x, shape):
@@ -46,9 +72,9 @@ def into_columns(ttnn, x, shape):
 
 
 @lower(operators.by_user, sharded=True)
-def by_user(ttnn, x, users=None):
+def by_user(ttnn, x, users=None, apart=False):
     """x [1, batch, rows, width] or [1, 1, users rows, width], each user's rows on a core of their own."""
-    return _by_user(ttnn, x, users=users)
+    return _by_user(ttnn, x, users=users, apart=apart)
 
 
 def _on_rectangle(ttnn, x):
@@ -58,32 +84,62 @@ def _on_rectangle(ttnn, x):
     return _by_user(ttnn, x, wide[0] if wide else None)
 
 
-def _by_user(ttnn, x, columns=None, users=None):
-    """x with each user's rows on a core of their own, `columns` users in a row of cores."""
+def _by_user(ttnn, x, columns=None, users=None, apart=False):
+    """x with each user's rows on a core of their own, `columns` users in a row of cores.
+
+    apart: on the cores that follow the first ones, where there are as many, as TTNN splits keys apart.
+    """
     _, batch, rows, width = x.shape
     batch, rows = (batch, rows) if users is None else (users, rows // users)
+    skipped = batch if apart and 2 * batch <= math.prod(ttnn.settings.grid_size) else 0
     shape = [rows + -rows % TILE, width + -width % TILE]
-    return ttnn.to_memory_config(x, in_rows(ttnn, first_cores(ttnn, batch, columns), shape))
+    return ttnn.to_memory_config(x, in_rows(ttnn, first_cores(ttnn, batch, columns, skipped), shape))
+
+
+def _at_table(ttnn, x, table):
+    """x with each user's rows where that one's row of a table lies: the kernels read it on their cores."""
+    if x.is_sharded() and shares_cores(x, table):
+        return x
+    rows, width = x.shape[2], x.shape[3]
+    return ttnn.to_memory_config(x, on_cores_of(ttnn, table, [rows + -rows % TILE, width + -width % TILE]))
 
 
 @lower(operators.rotary_decode, sharded=True)
 def rotary_decode(ttnn, x, cos, sin):
     """x [1, batch, heads, head_dim] turned by cos, sin [1, batch, 1, head_dim]."""
     config = ttnn.settings.compute_kernel_config
-    x = _on_users(ttnn, x)
+    x = _at_table(ttnn, x, cos)
     return ttnn.experimental.rotary_embedding_hf(x, cos, sin, is_decode_mode=True, compute_kernel_config=config)
 
 
 @lower(operators.rotary_by_matrix_decode, sharded=True)
 def rotary_by_matrix_decode(ttnn, x, cos, sin, matrix):
     """The same by a matrix of tiles [1, 1, 32 batch, 32]."""
-    return turn_by_tiles(ttnn, _on_users(ttnn, x), cos, sin, matrix, is_decode_mode=True)
+    return turn_by_tiles(ttnn, _at_table(ttnn, x, cos), cos, sin, matrix, is_decode_mode=True)
 
 
 @lower(operators.update_cache_decode, sharded=True, positions=POSITIONS)
 def update_cache_decode(ttnn, cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch], in place."""
     return ttnn.experimental.paged_update_cache(cache, _on_users(ttnn, x), update_idxs_tensor=positions)
+
+
+@lower(operators.update_caches_decode, sharded=True, positions=POSITIONS)
+def update_caches_decode(ttnn, key_cache, key, positions, value_cache, value):
+    """Both caches of an attention, in place: at once where keys and values lie on different cores."""
+    value = _on_users(ttnn, value)
+    key = key if key.is_sharded() else _by_user(ttnn, key, apart=True)
+
+    def update(is_at_once):
+        if not is_at_once:
+            written = ((key_cache, key), (value_cache, value))
+            return tuple(update_cache_decode(ttnn, cache, x, positions) for cache, x in written)
+        moved = _by_user(ttnn, key, apart=True) if shares_cores(key, value) else key
+        operands = key_cache, moved, value_cache, value
+        return ttnn.experimental.paged_fused_update_cache(*operands, update_idxs_tensor=positions)
+
+    asked = "paged_fused_update_cache", key_cache, key, value_cache, value
+    return ttnn.choose(asked, [True, False], update, costed=True)
 
 
 @lower(operators.slide_cache_decode, sharded=True, rows=Need("ROW_MAJOR", "uint32"), last=POSITIONS)

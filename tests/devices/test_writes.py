@@ -183,6 +183,22 @@ def test_paged_update_cache_writes_a_row_of_each_user(
     assert torch.equal(cache.value, before) and torch.equal(result.value, before)
 
 
+def test_paged_fused_update_cache_writes_a_row_of_each_user_into_two_caches(
+    emulated: Any, upload: Upload, random: Random, shard: Place, indices: Upload
+) -> None:
+    before, tokens = [random(3, 2, 64, 64) for _ in range(2)], [random(1, 3, 2, 64) for _ in range(2)]
+    caches = [upload(cache) for cache in before]
+    first, second = (shard(upload(rows), at) for at, rows in zip((0, 3), tokens, strict=True))
+    positions = (0, 49, 31)
+    results = emulated.experimental.paged_fused_update_cache(
+        caches[0], first, caches[1], second, update_idxs_tensor=indices(*positions)
+    )
+    for cache, result, expected, rows in zip(caches, results, before, tokens, strict=True):
+        for user, position in enumerate(positions):
+            expected[user, :, position] = rows[0, user]
+        assert torch.equal(cache.value, expected) and torch.equal(result.value, expected)
+
+
 def test_paged_update_cache_skips_users_at_minus_one(
     emulated: Any, upload: Upload, random: Random, shard: Place, indices: Upload
 ) -> None:

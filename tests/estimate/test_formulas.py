@@ -179,6 +179,17 @@ def test_heads_of_a_step_are_moved_row_by_row_within_tiles_by_two_data_movers() 
     # 8 users' 32 heads of 4 tiles on 16 cores, and on one core for each user.
     assert nanoseconds(merge, chip) == pytest.approx(8 * 32 * 4 / 16, rel=1e-3)
     assert nanoseconds(split, chip) == pytest.approx(8 * 32 * 4 / 8, rel=1e-3)
+    counts = {"num_heads": 16, "num_kv_heads": 8, "overlap_qk_coregrid": False}  # keys are a quarter, on other cores
+    apart = Call(split.name, split.inputs, split.outputs, counts)
+    assert nanoseconds(apart, chip) == pytest.approx(0.75 * 8 * 32 * 4 / 8, rel=1e-3)
+
+
+def test_two_caches_are_written_in_the_time_of_one() -> None:
+    chip = plain(binary_cycles=10.0, start_cycles=5.0)
+    rows, cache = Tensor((1, 8, 8, 128), memory="L1", sharding="HEIGHT_SHARDED", cores=8), Tensor((8, 8, 64, 128))
+    one = Call("ttnn.experimental.paged_update_cache", (cache, rows), (cache,))
+    both = Call("ttnn.experimental.paged_fused_update_cache", (cache, rows) * 2, (cache,) * 2)
+    assert nanoseconds(both, chip) == nanoseconds(one, chip) == pytest.approx(8 * 4 * 2 * 10 + 2 * 5, rel=1e-3)
 
 
 def test_a_relu_of_the_result_costs_nothing_one_before_a_pass_of_the_vector_engine_and_a_silu_two() -> None:

@@ -260,7 +260,7 @@ class Compiler:
         layout, dtype = needs(node, operand)
         if layout == "HOST":
             return layout, dtype  # TTNN lays it out in its dtype, of bfloat16
-        if node.target in operators.CACHE_WRITES and operand is node.args[0]:
+        if node.target in operators.CACHE_WRITES and operand in operators.caches_of(node):
             return layout, self.options.cache_dtype
         if dtype is None and reads_exactly(node) and dtype_of(operand).is_floating_point:
             return layout, FLOAT32

@@ -35,6 +35,7 @@ Change = tuple[str, Arguments]  # what is changed, in words, and the keywords th
 DECODE = (
     operators.update_cache,
     operators.update_cache_decode,
+    operators.update_caches_decode,
     operators.slide_cache_decode,
     operators.attention_decode,
     operators.capped_attention_decode,

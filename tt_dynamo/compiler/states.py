@@ -9,6 +9,7 @@ that is only read, as cross-attention reads the encoder's keys and values, is ta
 """
 
 import dataclasses
+import operator
 from collections.abc import Iterable
 
 import torch
@@ -83,7 +84,7 @@ def _crossing_of(write: Node) -> Node | None:
     if any(is_call(user, operators.state_write) for user in new.users):  # another input ends as the same tensor
         return None
     spec, result = meta.spec(crossings[0]), meta.spec(new)
-    if is_call(new, *operators.CACHE_WRITES):
+    if is_call(new.args[0] if is_call(new, operator.getitem) else new, *operators.CACHE_WRITES):
         result = dataclasses.replace(result, dtype=spec.dtype)  # in place, whichever dtype that has
     return crossings[0] if spec == result else None
 
@@ -106,17 +107,19 @@ def _write_as_state(graph: Graph, write: Node, sides: Sides) -> None:
 def _write_rows_alone(graph: Graph, write: Node, sides: Sides) -> bool:
     """Bring down the row that was written, where the rest of the cache is as it was."""
     target, down = write.args[:2]
-    new = down.args[0]
-    if not is_call(new, operators.update_cache, operators.update_cache_decode):
+    new, at = down.args[0], 0
+    if is_call(new, operator.getitem):
+        new, at = new.args
+    if not is_call(new, operators.update_cache, operators.update_cache_decode, operators.update_caches_decode):
         return False
-    cache, values, positions = new.args
+    (cache, values), positions = new.args[3 * at : 3 * at + 2], new.args[2]
     if not is_call(cache, operators.state_read) or not is_call(positions, operators.to_device):
         return False
     with graph.inserting_before(write):
         rows = insert(graph, operators.to_host, (values,), like=down)
         sides[rows] = "host"
         place = positions.args[0]
-        if is_call(new, operators.update_cache_decode):
+        if not is_call(new, operators.update_cache):
             rows = insert(graph, aten.permute.default, (rows, [1, 2, 0, 3]), like=down)
             place = insert(graph, aten.slice.Tensor, (place, 0, 0, 1), like=down)  # it is one for all users
         copied = graph.call_function(aten.index_copy_.default, (target, 2, place, rows))

@@ -208,9 +208,15 @@ def heads_of_any_cores(call: Call, chip: Chip) -> Cost:
 
 
 def heads_decode(call: Call, chip: Chip) -> Cost:
-    """Heads of one token of each user: rows within a tile change their cores, half of them by each data mover."""
+    """Heads of one token of each user: rows within a tile change their cores, half of them by each data mover.
+
+    Keys that go to cores of their own are moved at the same time as the queries and values, which are more.
+    """
     x, cores = call.inputs[0], max(1, call.outputs[0].cores)
     rows = ceil_div(math.prod(x.shape[:-1]) * x.columns, min(chip.cores, cores)) * chip.k.page_cycles / 2
+    if not call.options.get("overlap_qk_coregrid", True):
+        heads, kv_heads = call.options["num_heads"], call.options["num_kv_heads"]
+        rows *= (heads + kv_heads) / (heads + 2 * kv_heads)
     return chip.cost("heads", noc=chip.cycles(rows), dispatch=chip.cycles(chip.k.start_cycles))
 
 
@@ -222,7 +228,10 @@ def rotary(call: Call, chip: Chip) -> Cost:
 
 
 def update_cache(call: Call, chip: Chip) -> Cost:
-    """One row of each user: its tiles are untilized, changed and tilized; each user is a core's."""
+    """One row of each user: its tiles are untilized, changed and tilized; each user is a core's.
+
+    Two caches are written at the same time, on different cores.
+    """
     cache, x = call.inputs[0], call.inputs[1]
     heads = cache.shape[1] if len(cache.shape) > 1 else 1
     users = max(1, x.cores or min(chip.cores, cache.shape[0]))
@@ -231,7 +240,7 @@ def update_cache(call: Call, chip: Chip) -> Cost:
         "cache update",
         compute=chip.cycles(tiles * 2 * chip.k.binary_cycles),
         dispatch=chip.cycles(2 * chip.k.start_cycles),
-        dram_bytes=2 * tiles * users * cache.tile_bytes,
+        dram_bytes=2 * tiles * users * cache.tile_bytes * len(call.outputs),
     )
 
 

@@ -133,6 +133,19 @@ class Columns:
         columns, rows = min(shapes, key=lambda shape: (abs(math.prod(shape) - USUAL_CORES), shape[1]))
         return cls(columns, rows, wide // (columns * rows))
 
+    @classmethod
+    def of_parts(cls, cores: tuple[int, int], wide: int, part: int) -> "Columns | None":
+        """`wide` tiles on the fewest cores that are a rectangle of those, each with tiles of one part alone.
+
+        part: tiles of each. None where no rectangle of cores (columns, rows) has them so.
+        """
+        for width in (size for size in range(part, 0, -1) if part % size == 0):
+            count = wide // width
+            for rows in range(1, cores[1] + 1):
+                if count % rows == 0 and count // rows <= cores[0]:
+                    return cls(count // rows, rows, width)
+        return None
+
     def of_width(self, size: int) -> "Columns":
         """Those of a row of `size` elements on the same cores."""
         return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / (self.columns * self.rows)))

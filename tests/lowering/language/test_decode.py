@@ -58,6 +58,20 @@ class Layer(torch.nn.Module):
         return torch.softmax(scores, -1) @ values
 
 
+class Stack(torch.nn.Module):
+    """Layers one after another, each with caches of its own."""
+
+    def __init__(self, *layers: Layer) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(layers)
+
+    def forward(self, x, cos, sin, *inputs):
+        *caches, position, given = inputs
+        for at, layer in enumerate(self.layers):
+            x = layer(x, cos, sin, *caches[2 * at : 2 * at + 2], position, given)
+        return x
+
+
 def turned(x, cos, sin):
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((-second, first), -1) * sin
@@ -65,11 +79,11 @@ def turned(x, cos, sin):
 
 def run(
     batch: int = 3, length: int = 64, position: int = 37, given: bool = False, heads: int = 4,
-    window: int | None = None, cap: float | None = None, slides: bool = False, norms: bool = False,
+    window: int | None = None, cap: float | None = None, slides: bool = False, norms: bool = False, layers: int = 1,
 ) -> list[str]:  # fmt: skip
     """Assert eager's output and caches, and no fallback; the calls of the program."""
-    layer = Layer(heads, window, cap, slides, norms).eval()
-    caches = [random(batch, KV_HEADS, length, DIM), random(batch, KV_HEADS, length, DIM, mean=0.5)]
+    layer = Stack(*(Layer(heads, window, cap, slides, norms) for _ in range(layers))).eval()
+    caches = [random(batch, KV_HEADS, length, DIM, mean=mean) for mean in layers * (0.0, 0.5)]
     mask = (torch.arange(batch * length) % 3 > 0).view(batch, 1, 1, length) if given else None
     tables = random(1, 1, 1, DIM), random(1, 1, 1, DIM, mean=0.5)
     arguments: list[Any] = [random(batch, 1, heads * DIM), *tables]
@@ -82,7 +96,7 @@ def run(
     (report,) = reports
     assert not report.fallbacks, report.fallbacks
     for ours, eager in zip(results[1], results[0], strict=True):
-        close(ours, eager, ROUNDINGS, cancels=True)
+        close(ours, eager, layers * ROUNDINGS, cancels=True)
     kept = list(range(length - 1)) if slides else [row for row in range(length) if row != position]
     for ours, eager in zip(results[1][1:], results[0][1:], strict=True):
         assert torch.equal(ours[:, :, kept], eager[:, :, kept])
@@ -98,6 +112,13 @@ def test_a_step_is_the_calls_of_an_expert(batch: int) -> None:
     made = run(batch)
     assert [made.count(name) for name in (*HEADS, "experimental.paged_update_cache", ATTENTION)] == [1, 2, 2, 1]
     assert not {"permute", "matmul", "softmax"} & set(made)
+
+
+@pytest.mark.parametrize(("batch", "norms"), [(1, False), (3, True)])
+def test_steps_of_several_layers_write_keys_and_values_at_once(batch: int, norms: bool) -> None:
+    made = run(batch, norms=norms, layers=2)
+    assert made.count("experimental.paged_fused_update_cache") == 2
+    assert "experimental.paged_update_cache" not in made
 
 
 @pytest.mark.parametrize("length", [48, 50])

@@ -54,8 +54,8 @@ def test_a_layer_is_spread_over_cores_from_norm_to_sum(board_device: Any, batch:
     assert sum(call.programs for call in layer) == 17
     names = [call.target.rpartition(".")[2] for call in layer]
     assert names == [
-        *("rms_norm", "linear", "nlp_create_qkv_heads_decode"),
-        *("rotary_embedding_hf", "paged_update_cache", "paged_update_cache", "rotary_embedding_hf"),
+        *("rms_norm", "linear", "to_memory_config", "nlp_create_qkv_heads_decode"),
+        *("rotary_embedding_hf", "paged_fused_update_cache", "rotary_embedding_hf"),
         *("scaled_dot_product_attention_decode", "reshape", "linear", "add"),
         *("rms_norm", "linear", "linear", "multiply", "linear", "add"),
     ]

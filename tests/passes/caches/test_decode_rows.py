@@ -71,21 +71,25 @@ def attended(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: Any, cap: 
 
 
 def step(
-    batch: int, mask: str | None = "causal", write: Any = update, cap: float | None = None, tokens: int = 1, turn=turned
-):
-    """A captured attention of `tokens` tokens to a cache, up to where decode_rows runs."""
+    batch: int, mask: str | None = "causal", write: Any = update, cap: float | None = None, tokens: int = 1,
+    turn: Any = turned, layers: int = 1,
+) -> Captured:  # fmt: skip
+    """Captured attentions of `tokens` tokens to a cache each, up to where decode_rows runs."""
 
-    def model(self: Any, x, table, cached_keys, cached_values, position, given):
-        q, k, v = ((x @ p).view(batch, tokens, -1, DIM).transpose(1, 2) for p in (self.p0, self.p1, self.p2))
-        q, k = (turn(heads, table, table + 1) for heads in (q, k))
-        k, v = write(cached_keys, k, position), write(cached_values, v, position)
+    def model(self: Any, x, table, *inputs):
+        *caches, position, given = inputs
         seen = None if mask is None else MASKS[mask](position, given)
-        out = attended(q, k, v, seen, cap).transpose(1, 2).reshape(batch, tokens, WIDTH)
-        return out @ self.p3
+        for layer in range(layers):
+            q, k, v, o = (getattr(self, f"p{4 * layer + at}") for at in range(4))
+            q, k, v = ((x @ p).view(batch, tokens, -1, DIM).transpose(1, 2) for p in (q, k, v))
+            q, k = (turn(heads, table, table + 1) for heads in (q, k))
+            k, v = (write(cache, new, position) for cache, new in zip(caches[2 * layer :][:2], (k, v), strict=True))
+            x = attended(q, k, v, seen, cap).transpose(1, 2).reshape(batch, tokens, WIDTH) @ o
+        return x
 
     sizes = [(WIDTH, heads * DIM) for heads in (HEADS, KV_HEADS, KV_HEADS)] + [(WIDTH, WIDTH)]
-    weights = [torch.nn.Parameter(random(*size) * WIDTH**-0.5) for size in sizes]
-    caches = random(batch, KV_HEADS, LENGTH, DIM), random(batch, KV_HEADS, LENGTH, DIM)
+    weights = [torch.nn.Parameter(random(*size) * WIDTH**-0.5) for size in layers * sizes]
+    caches = [random(batch, KV_HEADS, LENGTH, DIM) for _ in range(2 * layers)]
     given = (torch.arange(batch * LENGTH) % 3 > 0).view(batch, 1, 1, LENGTH)
     graph = capture(
         Module(*weights, forward=model), random(batch, tokens, WIDTH), random(1, 1, tokens, DIM), *caches,
@@ -145,6 +149,25 @@ def test_a_mask_up_to_a_position_becomes_that_position(batch: int) -> None:
     assert shape_of(positions) == (batch,)
     assert mask is None and window is None
     assert {positions} == {update.args[2] for update in graph.calls(operators.update_cache_decode)}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_several_layers_write_keys_and_values_at_once_and_keys_have_tables_of_their_own(batch: int) -> None:
+    graph = step(batch, layers=3)
+    assert rewritten(graph) == 3
+    assert len(graph.calls(operators.update_caches_decode)) == 3
+    assert not graph.calls(operators.update_cache_decode, operators.update_cache)
+    assert all(split.args[3] for split in graph.calls(operators.split_heads_decode))
+    tables = [(table.args[2:], len(table.users)) for table in graph.calls(operators.by_user)]
+    assert sorted(tables) == 2 * [((), 3)] + 2 * [((True,), 3)]
+
+
+@pytest.mark.parametrize("other", [{"turn": turned_neighbours}, {"write": slide, "mask": None}])
+def test_keys_that_turn_by_a_matrix_and_caches_that_slide_are_written_one_by_one(other: dict[str, Any]) -> None:
+    graph = step(3, layers=2, **other)
+    assert rewritten(graph) == 2
+    assert not graph.calls(operators.update_caches_decode)
+    assert len(graph.calls(operators.update_cache_decode, operators.slide_cache_decode)) == 4
 
 
 def test_a_window_becomes_a_position_and_a_number() -> None:

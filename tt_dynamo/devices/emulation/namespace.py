@@ -172,8 +172,10 @@ def _by_golden(name: str, real: Any) -> _Values:
     return values
 
 
-def _written(ttnn: ModuleType, write: Callable[..., Any], args: Any, kwargs: Any, _: Any, inputs: Any) -> torch.Tensor:
-    """Write to the first tensor; the result is a tensor of the same buffer."""
+def _written(ttnn: ModuleType, write: Callable[..., Any], args: Any, kwargs: Any, results: Any, inputs: Any) -> Any:
+    """Write to the first tensor; the result is a tensor of the same buffer. Of two results, to the third as well."""
+    if isinstance(results, tuple):
+        return [_written(ttnn, write, args[at : at + 2], kwargs, None, inputs[at : at + 2]) for at in (0, 2)]
     target, source = inputs[:2]
     args, kwargs = _values_of((args, kwargs))
     index, value = write(*args, **kwargs, padding=source.padding)

@@ -58,4 +58,5 @@ def paged_update_cache(
 WRITES: dict[str, Callable[..., tuple[Any, Tensor]]] = {
     "ttnn.fill_cache": fill_cache,
     "ttnn.experimental.paged_update_cache": paged_update_cache,
+    "ttnn.experimental.paged_fused_update_cache": paged_update_cache,  # for each of two caches
 }

@@ -83,21 +83,21 @@ def attention_mask(mask, zeros=None):
     return mask.clone() if zeros is None else mask + zeros
 
 
-@define("Tensor x, int num_heads, int num_kv_heads", FUSED, gives="(Tensor, Tensor, Tensor)")
-def split_heads_decode(x, num_heads, num_kv_heads):
+@define("Tensor x, int num_heads, int num_kv_heads, bool apart=False", FUSED, gives="(Tensor, Tensor, Tensor)")
+def split_heads_decode(x, num_heads, num_kv_heads, apart=False):
     """One token of each user, x [1, 1, batch, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value.
 
-    Each [1, batch, heads, head_dim].
+    Each [1, batch, heads, head_dim]. apart: whether keys may lie on other cores than queries and values.
     """
     heads = x.reshape(1, x.shape[2], num_heads + 2 * num_kv_heads, -1)
     return tuple(part.clone() for part in heads.split([num_heads, num_kv_heads, num_kv_heads], 2))
 
 
-@define("Tensor x, int? users=None", FUSED)
-def by_user(x, users=None):
+@define("Tensor x, int? users=None, bool apart=False", FUSED)
+def by_user(x, users=None, apart=False):
     """x [1, batch, rows, width] with each user's rows on a core of their own, as the calls of a decode step take it.
 
-    Or x [1, 1, users rows, width] of so many users.
+    Or x [1, 1, users rows, width] of so many users. apart: on those of keys that are split apart.
     """
     return x.clone()
 

@@ -1,8 +1,15 @@
 """Writes into KV caches."""
 
 import torch
+from torch.fx import Node
 
 from tt_dynamo.ir.operators.definition import CACHE_WRITES, FUSED, define
+
+
+def caches_of(node: Node) -> list[Node]:
+    """The caches that one of CACHE_WRITES writes to."""
+    names = (argument.name for argument in node.target._schema.arguments)
+    return [operand for name, operand in zip(names, node.args, strict=False) if name.endswith("cache")]
 
 
 @define("Tensor cache, Tensor x, Tensor positions", FUSED, CACHE_WRITES)
@@ -33,6 +40,18 @@ def update_cache_decode(cache, x, positions):
     """cache [batch, heads, length, head_dim] with x [1, batch, heads, head_dim] in row positions [batch]."""
     users = torch.arange(cache.shape[0])
     return cache.permute(0, 2, 1, 3).index_put([users, positions.long()], x[0]).permute(0, 2, 1, 3).contiguous()
+
+
+@define(
+    "Tensor key_cache, Tensor key, Tensor positions, Tensor value_cache, Tensor value",
+    FUSED,
+    CACHE_WRITES,
+    gives="(Tensor, Tensor)",
+)
+def update_caches_decode(key_cache, key, positions, value_cache, value):
+    """Both caches of an attention after `update_cache_decode`, each with its rows, at the same positions."""
+    write = update_cache_decode.decompose
+    return write(key_cache, key, positions), write(value_cache, value, positions)
 
 
 @define("Tensor cache, Tensor x, Tensor rows, Tensor last", FUSED, CACHE_WRITES)

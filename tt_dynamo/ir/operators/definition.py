@@ -9,9 +9,9 @@ library = torch.library.Library("tt_dynamo", "DEF")  # noqa: TOR901 (lives as lo
 
 FUNCTIONS: dict[Any, Callable[..., Any]] = {}  # each operator's torch implementation
 # Kinds of operators. FUSED: becomes TTNN calls one by one where TTNN refuses the whole. CACHE_WRITES: makes a cache of
-# its first operand, in that one's dtype: in place, or where rows move in a tensor of its own. HOST: prepares positions,
-# with eager's checks, and belongs on the host, where the positions are. WRITTEN: may run there too, and its text stands
-# in programs that call it there, as that of HOST. TRANSFERS: crosses between host and device.
+# each operand that is named so, in that one's dtype: in place, or where rows move in a tensor of its own. HOST:
+# prepares positions, with eager's checks, and belongs on the host, where the positions are. WRITTEN: may run there too,
+# and its text stands in programs that call it there, as that of HOST. TRANSFERS: crosses between host and device.
 FUSED: set[Any] = set()
 CACHE_WRITES: set[Any] = set()
 HOST: set[Any] = set()
