@@ -46,7 +46,8 @@ class Capture:
     def release(self) -> None:
         trace, self.trace = self.trace, None
         if trace is not None:
-            trace.release()
+            with contextlib.suppress(RuntimeError):  # a device that failed, or that its user closed, has none
+                trace.release()
 
 
 class Traces:
