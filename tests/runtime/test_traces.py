@@ -162,6 +162,45 @@ def test_the_trace_of_a_model_that_is_gone_is_released(
     assert not board_device.resource(Traces).captured
 
 
+def test_what_is_left_of_several_models_is_replayed_on_when_one_is_gone(
+    captures: list[Any], replays: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[Any] = []
+    release = emulation.EmulatedTrace.release
+    monkeypatch.setattr(emulation.EmulatedTrace, "release", lambda self: (released.append(self), release(self)))
+    kept, gone, x = mlp(32, 32), mlp(32, 64), torch.randn(4, 32)
+    calls = [traced(model) for model in (kept, gone)]
+    for _ in range(3):
+        for call in calls:
+            call(x)
+    for record in (captures, replays, released):
+        record.clear()
+    del gone, call, calls[1]
+    gc.collect()
+    assert len(released) == 1
+    for _ in range(3):
+        assert_same(calls[0](x), kept(x).detach())
+        x = x * 2
+    assert not captures and len(replays) == 3
+
+
+def test_what_programs_had_on_the_device_is_freed_with_their_models_and_the_rest_by_a_reset(bytes_in_use: Any) -> None:
+    def free() -> list[int]:
+        gc.collect()
+        return bytes_in_use()
+
+    empty = free()
+    model = mlp(32, 64)
+    call = traced(model)
+    for _ in range(3):
+        call(torch.randn(4, 32))
+    used = free()
+    del model, call
+    assert all(now <= before for now, before in zip(free(), used, strict=True)) and free() != used
+    torch._dynamo.reset()
+    assert free() == empty
+
+
 def test_a_node_on_the_host_between_those_of_the_device_is_named(warnings_logged: Any) -> None:
     def model(x: torch.Tensor) -> torch.Tensor:
         return torch.relu(torch.linalg.eigvalsh(torch.exp(x)) + 1)

@@ -5,6 +5,7 @@ changed, running on after a failure) happens off this path.
 """
 
 import dataclasses
+import functools
 import itertools
 import linecache
 import logging
@@ -73,6 +74,11 @@ class Uploaded:
         """Whether another module than that with parameters at `pointers` lives on with these, none of them replaced."""
         alive = [owner.data_ptr() for reference in self.owners if (owner := reference()) is not None]
         return alive == self.stamps.pointers and alive != pointers
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether none of the parameters is left, if there were any."""
+        return bool(self.owners) and all(owner() is None for owner in self.owners)
 
 
 @dataclasses.dataclass(eq=False)
@@ -199,7 +205,8 @@ class Program:
 
     def _upload_all(self, args: list[Any], parameters: list[torch.Tensor]) -> Uploaded:
         stamps = self.store.stamp(parameters)  # first: what changes from now on is seen
-        uploaded = Uploaded(stamps, [weakref.ref(parameter) for parameter in parameters], [], [])
+        gone = functools.partial(_drop_gone, weakref.ref(self))
+        uploaded = Uploaded(stamps, [weakref.ref(parameter, gone) for parameter in parameters], [], [])
         uses = [(use, [args[i] for i in use.positions]) for use in self.weights]
         with torch.no_grad():
             for use, sources in uses:
@@ -210,6 +217,15 @@ class Program:
                 callback, self.on_first_weights = self.on_first_weights, None
                 callback([use.evaluate(*sources) for use, sources in uses])
         return uploaded
+
+    def drop_gone(self) -> None:
+        """Free what was uploaded of modules that are gone, while Dynamo keeps the program for others of their class.
+
+        From any thread, at any time, so without the lock: what another thread is about to put back goes later.
+        """
+        self._others = [kept for kept in self._others if not kept.is_gone]
+        if self._uploaded is not None and self._uploaded.is_gone:
+            self._uploaded = None
 
     def _recover(self, args: list[Any], reason: str) -> Sequence[Any]:
         for position in self.held_positions:
@@ -225,3 +241,10 @@ class Program:
         where = f"{', '.join(names[:5])}{more} ran in eager torch" if names else "the second attempt went through"
         log.warning("%s: a call failed on %s (%s); %s", self.report.name, self.device.description, reason, where)
         return outputs
+
+
+def _drop_gone(program: weakref.ref[Program], _: weakref.ref[torch.Tensor]) -> None:
+    """A parameter is gone."""
+    found = program()
+    if found is not None:
+        found.drop_gone()

@@ -98,7 +98,8 @@ class TracedProgram:
             self._literals = self._constants(handle)
         if capture is None:
             program = weakref.ref(self)
-            capture = Capture(bound, functools.partial(_make, program, handle), functools.partial(_refuse, program))
+            given = functools.partial(_make, program, handle), functools.partial(_refuse, program), self._traces.drop
+            capture = Capture(bound, *given)
             self._captures.append(capture)
             del self._captures[:-MOST_CAPTURES]
         self._traces.capture_all()

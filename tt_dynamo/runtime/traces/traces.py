@@ -22,11 +22,24 @@ WARN_AFTER = 16  # captures of all traces
 class Capture:
     """A trace of one program for these states and weights, which it knows weakly.
 
-    bound: what holds each of them, with its tensor as `tensor`. trace: None while there is none.
+    bound: what holds each of them, with its tensor as `tensor`. gone: called with this once one of them is, while
+    there is a trace. trace: None while there is none.
     """
 
-    def __init__(self, bound: list[Any], make: Callable[[list[Any]], Any], refuse: Callable[[str], None]) -> None:
-        self._bound = [weakref.ref(each) for each in bound]
+    def __init__(
+        self,
+        bound: list[Any],
+        make: Callable[[list[Any]], Any],
+        refuse: Callable[[str], None],
+        gone: Callable[["Capture"], None],
+    ) -> None:
+        me = weakref.ref(self)
+
+        def lost(_: Any) -> None:
+            if (capture := me()) is not None and capture.trace is not None:
+                gone(capture)
+
+        self._bound = [weakref.ref(each, lost) for each in bound]
         self._make, self._refuse = make, refuse
         self.trace: Any = None
 
@@ -75,7 +88,7 @@ class Traces:
         """The captures of a program, which go with it."""
         captures: list[Capture] = []
         self._of_programs.append(captures)
-        weakref.finalize(program, self._drop, captures).atexit = False
+        weakref.finalize(program, self._drop_program, captures).atexit = False
         return captures
 
     def allocated(self) -> None:
@@ -104,9 +117,9 @@ class Traces:
     def release(self) -> None:
         """Release all traces, also because the device is being closed."""
         with self.lock:
-            for capture in [*self._dead, *(each for captures in self._of_programs for each in captures)]:
+            self._release_dead()
+            for capture in [each for captures in self._of_programs for each in captures]:
                 capture.release()
-            self._dead.clear()
 
     def clear_program_cache(self, handle: Any) -> None:
         """Empty TTNN's cache of programs, without which nothing can be captured: all are to run once more before."""
@@ -118,17 +131,20 @@ class Traces:
             handle.clear_program_cache()
             log.debug("the device's cache of programs was emptied, %d times so far", self.cleared)
 
-    def _drop(self, captures: list[Capture]) -> None:
-        """A program is gone: from any thread, at any time."""
+    def drop(self, *captures: Capture) -> None:
+        """Release traces whose program, or what they read, is gone: from any thread, at any time."""
+        self._dead += captures
+        if self.lock.acquire(blocking=False):
+            try:
+                if not self._capturing:
+                    self._release_dead()
+            finally:
+                self.lock.release()
+
+    def _drop_program(self, captures: list[Capture]) -> None:
         self._of_programs = [others for others in self._of_programs if others is not captures]
-        if not self.lock.acquire(blocking=False):
-            self._dead += captures
-            return
-        try:
-            if self._capturing:
-                self._dead += captures
-            else:
-                for capture in captures:
-                    capture.release()
-        finally:
-            self.lock.release()
+        self.drop(*captures)
+
+    def _release_dead(self) -> None:
+        while self._dead:
+            self._dead.pop().release()
