@@ -22,6 +22,7 @@ from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.fuse.linear_parts import fuse_linear_parts
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.permutes import hoist_permutes
@@ -159,7 +160,11 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),
         Step(fuse_residual_norm),
-        Step(fuse_gates, {fuse_residual_norm: "it reads sums"}),
+        Step(fuse_gates, {fuse_residual_norm: "it reads sums", fuse_linear_activation: "a gate is behind a plain one"}),
+        Step(
+            fuse_linear_parts,
+            {split_linears: "it joins parts of one input", fold_offsets: "parts take their ones", fuse_gates: "gates"},
+        ),
     ),
     "caches": (
         Step(decode_rows, {cache_writes_in_place: "it reads update_cache", fuse_qkv: "it reads split_heads"}),

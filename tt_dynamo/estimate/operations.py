@@ -9,7 +9,10 @@ from tt_dynamo.estimate.tensor import Call
 Formula = Callable[[Call, Chip], Cost]
 
 _NAMES: dict[Formula, str] = {
-    products.product: "linear matmul experimental.minimal_matmul",
+    products.product: (
+        "linear matmul experimental.minimal_matmul experimental.minimal_matmul_split "
+        "experimental.dit_minimal_matmul_addcmul_fused"
+    ),
     products.chosen_groups: "sparse_matmul",
     attention.attention: "transformer.scaled_dot_product_attention",
     attention.attention_decode: (

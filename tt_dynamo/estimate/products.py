@@ -65,7 +65,7 @@ class Product:
         self.blocks = ceil_div(self.k, max(size for size in range(1, self.block + 1) if self.k % size == 0))
 
     def _default(self, name: str) -> str:
-        if name == "ttnn.experimental.minimal_matmul":
+        if "minimal_matmul" in name:
             return "minimal"
         if self.in1.in_dram and self.in1.sharding != "INTERLEAVED":
             return "dram_sharded"
@@ -84,7 +84,7 @@ class Product:
 
 
 def product(call: Call, chip: Chip) -> Cost:
-    """Device time of `ttnn.linear`, `ttnn.matmul` and `ttnn.experimental.minimal_matmul`."""
+    """Device time of `ttnn.linear`, `ttnn.matmul` and the forms of `ttnn.experimental.minimal_matmul`."""
     found = Product(call, chip)
     return KINDS[found.kind](found, chip)
 
@@ -240,8 +240,9 @@ def _batched(product: Product, chip: Chip) -> Cost:
 
 
 def _minimal(product: Product, chip: Chip) -> Cost:
-    """`minimal_matmul`: shared as in two dimensions; reads and products add up."""
+    """`minimal_matmul`: shared as in two dimensions; reads and products add up. It may write its columns in parts."""
     columns, rows = product.grid
+    product.n = product.in1.columns
     per_m, per_n = ceil_div(product.m, rows), ceil_div(product.n, columns)
     return chip.cost(
         "minimal_matmul",

@@ -166,6 +166,13 @@ def _multihead(width: int, heads: int, batch_first: bool) -> Row:
     )
 
 
+GATED = rounded(nn.Linear(64, 64))
+
+
+def _gated(x: torch.Tensor, residual: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    return residual + gate * GATED(x)
+
+
 ROWS = [
     *(
         Row(f"linear: {shape}, bias={bias}", rounded(nn.Linear(33, 17, bias=bias)), random(*shape), "linear")
@@ -179,6 +186,12 @@ ROWS = [
     Row("linear: core grid and fidelity", rounded(nn.Linear(33, 17)), random(2, 33), "linear",
         code=("core_grid=", "compute_kernel_config=")),
     *(_joined(name) for name in operators.ACTIVATIONS),
+    Row("linear_parts: a modulation", bind(lambda x, y: y(x).chunk(3, -1), rounded(nn.Linear(33, 96))), random(2, 33),
+        "experimental.minimal_matmul_split", programs=1),
+    Row("linear_addcmul: a gate", _gated, (random(1, 33, 64), random(1, 33, 64, mean=1.0), random(1, 1, 64)),
+        "experimental.dit_minimal_matmul_addcmul_fused", roundings=2, cancels=True, programs=1),
+    Row("linear_addcmul: block floats", _gated, (random(1, 33, 64), random(1, 33, 64, mean=1.0), random(1, 1, 64)),
+        "linear addcmul", roundings=4, cancels=True, options={"weight_dtype": "bfloat8_b"}),
     *(_product(f"matmul: {shapes}", torch.matmul, shapes, calls) for shapes, calls in PRODUCTS.items()),
     Row("addmm: an input", torch.addmm, (random(5), random(3, 33), random(33, 5)), "linear"),
     *(_product(f.__name__, f, shapes, calls) for f, (*shapes, calls) in VECTORS.items()),

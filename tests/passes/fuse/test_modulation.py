@@ -142,3 +142,21 @@ def test_a_sum_with_a_product_by_a_vector_is_one_call(case: str) -> None:
     graph = captured(forward, random(2, 5, 32), random(2, 5, 32), random(2, 32), parts=())
     assert graph.apply(fuse_gates, exact=False) == count
     assert len(graph.calls(aten.addcmul.default)) == count
+
+
+GATED: dict[str, tuple[int, int, Callable[..., torch.Tensor]]] = {
+    "one image": (1, 1, lambda self, x, y, v: x + v[:, None] * self.p0(y)),
+    "one image, from the other side": (1, 1, lambda self, x, y, v: self.p0(y) * v[:, None] + x),
+    "two images": (2, 0, lambda self, x, y, v: x + v[:, None] * self.p0(y)),
+    "an activation between": (1, 0, lambda self, x, y, v: x + v[:, None] * torch.relu(self.p0(y))),
+    "another reader": (1, 0, lambda self, x, y, v: x + v[:, None] * (z := self.p0(y)) + torch.exp(z)),
+}
+
+
+@pytest.mark.parametrize("case", GATED)
+def test_a_linear_takes_in_the_gate_of_one_image(case: str) -> None:
+    batch, count, forward = GATED[case]
+    inputs = random(batch, 5, 32), random(batch, 5, 16), random(batch, 32)
+    graph = captured(forward, *inputs, parts=(nn.Linear(16, 32),))
+    assert graph.apply(fuse_gates, exact=False) > 0
+    assert len(graph.calls(operators.linear_addcmul)) == count

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
-from . import references_volumes  # noqa: F401 (registers references)
+from . import references_products, references_volumes  # noqa: F401 (register references)
 from .fidelity import engine_of
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
 from .references import HOW, REFERENCES
@@ -146,7 +146,7 @@ def _by_reference(compute: Callable[..., Any]) -> _Values:
             given["result"] = results
         if "engine" in named:
             config = kwargs.get("compute_kernel_config", kwargs.get("compute_config"))
-            wide = any(tensor.dtype.name == "FLOAT32" for tensor in (results, *inputs))
+            wide = any(tensor.dtype.name == "FLOAT32" for tensor in (*tree_leaves(results), *inputs))
             given["engine"] = engine_of(config, kwargs.get("program_config"), wide)
         args, given = _values_of((args, given))
         return compute(*args, **given)

@@ -12,5 +12,6 @@ from tt_dynamo.ir.operators.host import *
 from tt_dynamo.ir.operators.image import *
 from tt_dynamo.ir.operators.index import *
 from tt_dynamo.ir.operators.linear import *
+from tt_dynamo.ir.operators.modulation import *
 from tt_dynamo.ir.operators.recurrence import *
 from tt_dynamo.ir.operators.volume import *

@@ -1,0 +1,33 @@
+"""TTNN's minimal products, against torch: shape, dtype and values."""
+
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.mark.parametrize("rows", [(1, 1), (2, 1), (1, 40)])
+def test_minimal_matmul_split(emulated: Any, upload: Any, random: Any, rows: tuple[int, ...]) -> None:
+    x, weight, bias = random(*rows, 48), random(48, 96), random(1, 96)
+    found = emulated.experimental.minimal_matmul_split(upload(x), upload(weight), chunks=3, bias_tensor=upload(bias))
+    for part, expected in zip(found, (x @ weight + bias).chunk(3, -1), strict=True):
+        torch.testing.assert_close(part.value, expected, rtol=1 / 128, atol=1e-2)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_dit_minimal_matmul_addcmul_fused(emulated: Any, upload: Any, random: Any, bias: bool) -> None:
+    x, weight, residual, gate = random(1, 40, 48), random(48, 64), random(1, 40, 64), random(1, 1, 64)
+    added = random(1, 64) if bias else None
+    fused = emulated.experimental.dit_minimal_matmul_addcmul_fused
+    options = {} if added is None else {"bias_tensor": upload(added)}
+    found = fused(upload(x), upload(weight), 0.5, upload(residual), upload(gate), **options)
+    expected = residual + 0.5 * (x @ weight + (0 if added is None else added)) * gate
+    torch.testing.assert_close(found.value, expected, rtol=1 / 128, atol=1e-1)
+
+
+def test_a_gate_is_its_first_row(emulated: Any, upload: Any, random: Any) -> None:
+    x, weight, residual, gate = random(2, 32, 32), random(32, 32), random(2, 32, 32), random(2, 1, 32)
+    found = emulated.experimental.dit_minimal_matmul_addcmul_fused(
+        *map(upload, (x, weight)), 1.0, *map(upload, (residual, gate))
+    )
+    torch.testing.assert_close(found.value, residual + x @ weight * gate[:1], rtol=1 / 128, atol=1e-1)

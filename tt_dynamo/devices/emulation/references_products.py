@@ -1,0 +1,22 @@
+"""Values of TTNN's minimal products; see `references.py`. TTNN has no golden for them."""
+
+from .references import reference
+
+
+@reference("ttnn.experimental.minimal_matmul_split")
+def minimal_matmul_split(a, b, *, chunks=3, dim=-1, bias_tensor=None, result, engine):
+    """a b + bias, its columns in so many parts."""
+    output = _product(a, b, bias_tensor, engine)
+    return [part.reshape(tuple(made.shape)) for part, made in zip(output.chunk(chunks, -1), result, strict=True)]
+
+
+@reference("ttnn.experimental.dit_minimal_matmul_addcmul_fused")
+def dit_minimal_matmul_addcmul_fused(a, b, scalar, residual, gate, *, bias_tensor=None, result, engine):
+    """residual + scalar (a b + bias) gate, of the gate's first row: TTNN reads no other."""
+    output = _product(a, b, bias_tensor, engine)
+    row = gate.flatten(0, -2)[0]
+    return (residual + scalar * output.reshape(residual.shape) * row).reshape(tuple(result.shape))
+
+
+def _product(a, b, bias, engine):
+    return engine.product(a, b.flatten(0, -2)) + (0 if bias is None else bias.flatten())
