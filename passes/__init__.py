@@ -32,6 +32,7 @@ from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
+from tt_dynamo.passes.heads.key_value_heads import split_key_value_heads
 from tt_dynamo.passes.heads.lone_heads import split_lone_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.images.channels_last import channels_last
@@ -153,9 +154,10 @@ PHASES: dict[str, tuple[Step, ...]] = {
             },
         ),
         Step(
-            split_lone_heads,
+            split_key_value_heads,
             {fuse_qkv: "three of one input are split at once", split_linears: "parts of a linear are linears by then"},
         ),
+        Step(split_lone_heads, {split_key_value_heads: "two of one input are split at once"}),
         Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),

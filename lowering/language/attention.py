@@ -159,6 +159,16 @@ def split_lone_heads(ttnn: TTNN, x: Tensor, num_heads):
     return ttnn.experimental.nlp_create_qkv_heads(x, **heads, transpose_k_heads=False, **assigned(ttnn))[0]
 
 
+@lower(operators.split_key_value)
+def split_key_value(ttnn: TTNN, x: Tensor, num_heads):
+    """x [batch, 1, seq, heads (key, value) head_dim] → key, value [batch, heads, seq, head_dim].
+
+    TTNN's kernel takes each head's columns apart, as queries with columns that are turned and others have them.
+    """
+    head_dim = x.shape[-1] // (2 * num_heads)
+    return ttnn.experimental.nlp_create_q_heads_split(x, num_heads=num_heads, split_head_dim=head_dim, **assigned(ttnn))
+
+
 def _split_shards(ttnn: TTNN, x: Tensor, num_heads):
     """The same of block shards, which TTNN reads for the heads of ViT-base alone (`operators.splits_shards`).
 

@@ -9,7 +9,6 @@ worth the cores that TTNN's product in parts leaves idle for one row of tiles.
 Source: Peebles & Xie 2023, https://arxiv.org/abs/2212.09748
 """
 
-import math
 import operator
 from collections import defaultdict
 
@@ -28,8 +27,8 @@ def fuse_linear_parts(graph: Graph, context: Context) -> int:
     """Fuse every group of such linears; returns how many groups."""
     groups: dict[tuple, list[Node]] = defaultdict(list)
     for linear in graph.find_nodes(op="call_function", target=operators.linear):
-        *rows, width = shape_of(linear)
-        if has_own_weights(linear) and math.prod(rows) <= TILE and not width % TILE:
+        width = shape_of(linear)[-1]
+        if has_own_weights(linear) and not width % TILE:
             bias = (*linear.args, None)[2]
             groups[linear.args[0], width, dtype_of(linear.args[1]), bias is None].append(linear)
     fused = 0

@@ -1,4 +1,4 @@
-"""TTNN's minimal products, against torch: shape, dtype and values."""
+"""TTNN's minimal products and heads in two parts, against torch: shape, dtype and values."""
 
 from typing import Any
 
@@ -31,3 +31,12 @@ def test_a_gate_is_its_first_row(emulated: Any, upload: Any, random: Any) -> Non
         *map(upload, (x, weight)), 1.0, *map(upload, (residual, gate))
     )
     torch.testing.assert_close(found.value, residual + x @ weight * gate[:1], rtol=1 / 128, atol=1e-1)
+
+
+@pytest.mark.parametrize("split", [32, 64])
+def test_nlp_create_q_heads_split(emulated: Any, upload: Any, random: Any, split: int) -> None:
+    x = random(2, 1, 40, 3 * 96)
+    found = emulated.experimental.nlp_create_q_heads_split(upload(x), num_heads=3, split_head_dim=split)
+    heads = x.reshape(2, 40, 3, 96).transpose(1, 2)
+    for part, expected in zip(found, heads.split([split, 96 - split], -1), strict=True):
+        assert torch.equal(part.value, expected)

@@ -47,7 +47,8 @@ _NAMES: dict[Formula, str] = {
     kernels.place: "to_memory_config interleaved_to_sharded sharded_to_interleaved reshard move reallocate",
     kernels.change_layout: "to_layout tilize untilize tilize_with_val_padding untilize_with_unpadding",
     kernels.heads: (
-        "experimental.nlp_create_qkv_heads experimental.nlp_concat_heads transformer.concatenate_heads "
+        "experimental.nlp_create_qkv_heads experimental.nlp_concat_heads experimental.nlp_create_q_heads_split "
+        "transformer.concatenate_heads "
         "transformer.split_query_key_value_and_split_heads experimental.split_query_key_value_and_split_heads"
     ),
     kernels.heads_of_any_cores: "experimental.nlp_create_qkv_heads_vit",

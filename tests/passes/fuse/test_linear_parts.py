@@ -49,7 +49,6 @@ def test_modulations_of_blocks_are_a_product_for_each_twelve() -> None:
 OTHERS: dict[str, tuple[int, int, Any]] = {
     "two": (2, 32, lambda self, x: (self.p0(x), self.p1(x))),
     "columns that fill no tile": (2, 24, lambda self, x: (self.p0(x), self.p1(x), self.p2(x))),
-    "more rows than a tile": (33, 32, lambda self, x: (self.p0(x), self.p1(x), self.p2(x))),
     "different inputs": (2, 32, lambda self, x: (self.p0(x), self.p1(2 * x), self.p2(3 * x))),
 }
 

@@ -10,6 +10,7 @@ from comparison import assert_same
 
 import tt_dynamo
 from tt_dynamo.ir import operators
+from tt_dynamo.passes.heads.key_value_heads import split_key_value_heads
 from tt_dynamo.passes.heads.lone_heads import split_lone_heads
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
@@ -32,16 +33,25 @@ class Cross(torch.nn.Module):
         return self.out(F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2))
 
 
-def split(model: torch.nn.Module, *inputs: torch.Tensor):
+def split(model: torch.nn.Module, *inputs: torch.Tensor, by=split_lone_heads):
     graph = capture(model, *inputs)
     graph.apply(canonicalize, exact=False)
-    return graph, graph.apply(split_lone_heads, exact=False)
+    return graph, graph.apply(by, exact=False)
 
 
 @pytest.mark.parametrize("heads", [2, 4])
 def test_each_projection_gets_its_heads_from_one_kernel(heads):
     graph, changed = split(Cross(heads), IMAGE, WORDS)
     assert changed == len(graph.calls(operators.split_lone_heads)) == 3
+
+
+@pytest.mark.parametrize("heads", [2, 4])
+def test_key_and_value_of_one_input_are_one_projection(heads):
+    graph = capture(Cross(heads), IMAGE, WORDS)
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(split_key_value_heads, exact=False) == 1
+    assert graph.apply(split_lone_heads, exact=False) == 1  # the query
+    assert len(graph.calls(operators.linear)) == 3 and len(graph.calls(operators.split_key_value)) == 1
 
 
 class Flipped(Cross):
@@ -61,8 +71,10 @@ OTHERS = {
 
 @pytest.mark.parametrize("case", OTHERS)
 def test_other_heads_are_left_alone(case):
-    graph, changed = split(*OTHERS[case])
-    assert changed == 0 and not graph.calls(operators.split_lone_heads)
+    for by in (split_lone_heads, split_key_value_heads):
+        graph, changed = split(*OTHERS[case], by=by)
+        if by is split_lone_heads or case != "columns apart":  # which one weight may hold in any order
+            assert changed == 0 and not graph.calls(operators.split_lone_heads, operators.split_key_value)
 
 
 @pytest.mark.usefixtures("clean_dynamo", "board_device")
@@ -73,5 +85,5 @@ def test_no_launch_of_cross_attention_only_moves():
         out = torch.compile(model, backend="ttnn", options={"fallback": "error"})(IMAGE, WORDS)
     assert_same(out, model(IMAGE, WORDS))
     (report,) = reports
-    assert sum(op.programs for op in report.operations if op.target.endswith("nlp_create_qkv_heads")) == 3
+    assert sum(op.programs for op in report.operations if "nlp_create_q" in op.target) == 2
     assert not report.movement.operations.keys() & {"ttnn.permute", "ttnn.reshape"}

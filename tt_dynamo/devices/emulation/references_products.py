@@ -1,4 +1,4 @@
-"""Values of TTNN's minimal products; see `references.py`. TTNN has no golden for them."""
+"""Values of TTNN's minimal products and of heads in two parts; see `references.py`. TTNN has no golden for them."""
 
 from .references import reference
 
@@ -20,3 +20,10 @@ def dit_minimal_matmul_addcmul_fused(a, b, scalar, residual, gate, *, bias_tenso
 
 def _product(a, b, bias, engine):
     return engine.product(a, b.flatten(0, -2)) + (0 if bias is None else bias.flatten())
+
+
+@reference("ttnn.experimental.nlp_create_q_heads_split")
+def nlp_create_q_heads_split(x, *, num_heads, split_head_dim):
+    """[batch, 1, seq, heads * head_dim] → the first columns of each head [batch, heads, seq, split], and the others."""
+    heads = x[:, 0].unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return heads[..., :split_head_dim], heads[..., split_head_dim:]

@@ -28,6 +28,15 @@ def split_lone_heads(x, num_heads):
     return x.reshape(batch, seq, num_heads, width // num_heads).permute(0, 2, 1, 3).contiguous()
 
 
+@define("Tensor x, int num_heads", FUSED, gives="(Tensor, Tensor)")
+def split_key_value(x, num_heads):
+    """x [batch, 1, seq, num_heads (key, value) head_dim] -> key, value [batch, num_heads, seq, head_dim]."""
+    batch, _, seq, width = x.shape
+    heads = x.reshape(batch, seq, num_heads, width // num_heads).permute(0, 2, 1, 3)
+    key, value = heads.chunk(2, -1)
+    return key.clone(), value.clone()
+
+
 def splits_shards(node: Node) -> bool:
     """Whether a node is a split of heads that TTNN has a kernel for which reads block shards: 12 heads of 64."""
     if node.target is not split_heads:
