@@ -95,6 +95,14 @@ def places_in_a_grid(row: Tensor, height: Tensor) -> Tensor:
     return (torch.nn.functional.embedding(rows * 16 + 3, WEIGHT) * weights[..., None]).sum(1) @ WEIGHT.t()
 
 
+def blocks_of_a_text(mask: Tensor) -> Tensor:
+    """What LongT5 looks up: which block of 8 tokens each token is in, counted in fractions; -1 where it is padding."""
+    fractions = torch.ones_like(mask) / 8
+    block = torch.floor(mask + fractions.cumsum(1) - fractions - 1.0).long() * mask + mask - 1
+    last = torch.logical_and(torch.arange(64) % 8 == 7, block >= 0).sum(-1, keepdim=True) - 1
+    return torch.nn.functional.embedding(torch.where(block < last, block, last) + 1, WEIGHT) @ WEIGHT.t()
+
+
 def decay(t: Tensor) -> Tensor:
     return torch.exp(-t[:, None] * torch.linspace(0, 1, 32)) @ WEIGHT[:32]
 
@@ -126,6 +134,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Tensor, ...]]]] = 
     ),
     "rounded": (rounded, lambda: (torch.rand(8, 32),)),
     "places in a grid": (places_in_a_grid, lambda: (torch.arange(90), torch.full((90,), 45))),
+    "blocks of a text": (blocks_of_a_text, lambda: ((torch.arange(64) < 60).long()[None],)),
     "decay": (decay, lambda: (torch.rand(16) * 10 + 20,)),
     "power": (power, lambda: (torch.rand(16) * 1000,)),
 }

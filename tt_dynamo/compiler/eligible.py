@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import aten, constant_nodes, is_call, is_parameter, mutates, target_name, values_of
+from tt_dynamo.ir.graph import aten, constant_nodes, is_call, is_parameter, is_random, mutates, target_name, values_of
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering import operand_name
@@ -80,7 +80,8 @@ class HostWork:
     """Which nodes of a graph are work for the host.
 
     integer_math: arithmetic of small integers that come from the host. Floats on the way from integers to integers
-    count as well: T5 puts distances into buckets by their logarithm, and bfloat16 would round them into others.
+    count as well, and constants beside them: T5 puts distances into buckets by their logarithm, LongT5 counts blocks in
+    fractions of one, and bfloat16 would round them into others.
     positions: floats that are computed where they are exact, see `float_position_math`; they count as well.
     """
 
@@ -99,9 +100,15 @@ class HostWork:
         return user.op != "output" and (user not in self.integer_math or user in self._serving)
 
     def belongs_on_host(self, node: Node) -> bool:
-        """Whether it checks indices, is a Python number (as torch passes one: in float64), or has no elements."""
+        """Whether it is host work by plan: no fallback.
+
+        It checks indices, draws random numbers that the graph reads, is a Python number (as torch passes one: in
+        float64), or has no elements.
+        """
         if node.target in operators.HOST or (node in self.integer_math and node in self._serving):
             return True
+        if is_random(node) and all(is_call(x, aten.empty.memory_format) for x in node.all_input_nodes):
+            return any(user.op != "output" for user in node.users)  # torch's generator is on the host
         if is_call(node, aten.copy_.default, aten.index_copy_.default):
             return node.args[0].op == "placeholder"  # what the caller finds in its tensor
         results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
@@ -125,7 +132,7 @@ def _host_integer_math(graph: Graph, positions: set[Node]) -> set[Node]:
         values = [(n, value) for n in (node, *operands) for value in values_of(n)]
         is_small = not any(value.is_complex() or value.numel() > SMALL for _, value in values)
         floats = [n for n, value in values if value.is_floating_point()]
-        if is_small and all(n.op == "call_function" and n in ending for n in floats):
+        if is_small and all(n.op == "call_module" or (n.op == "call_function" and n in ending) for n in floats):
             found.add(node)
     return found
 

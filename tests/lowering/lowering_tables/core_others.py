@@ -18,11 +18,6 @@ from .core import (
 )
 
 NO_PRODUCT = Host(("ttnn.matmul: Unsupported data format for input A: DataType::INT32",))
-RANDOM = (
-    "torch.ops.aten.bernoulli.p stays on the host: random numbers come from torch's generator, whose sequence a seed "
-    "promises"
-)
-
 GROUP_NORM_BACKWARD = (
     "multiply reshape sum reshape sum reshape to_layout multiply reshape sum multiply reshape sum reshape reshape "
     "to_layout multiply neg addcmul multiply multiply multiply multiply neg multiply multiply multiply subtract "
@@ -182,7 +177,7 @@ CORE = [
     Core("rand.default", lambda make: ([3, 40],), IMPOSSIBLE),
     Core("randn.default", lambda make: ([3, 40],), IMPOSSIBLE),
     Core("randperm.default", lambda make: (40,), IMPOSSIBLE),
-    Core("native_dropout.default", lambda make: (make(3, 40), 0.5, True), Host((RANDOM,), calls="nez where multiply"),
+    Core("native_dropout.default", lambda make: (make(3, 40), 0.5, True), Host(calls="nez where multiply"),
         None, None),
     Core("_fft_r2c.default", lambda make: (make(3, 40), [1], 0, True), IMPOSSIBLE, None, None, others={torch.bfloat16:
         None}),
