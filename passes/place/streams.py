@@ -14,7 +14,8 @@ ELEMENTWISE = dict.fromkeys(
 )
 # What ties its result to operands, and to how many of the first.
 TIES = {**NORMS, **SUMS, **ELEMENTWISE, aten.reshape.default: 1}
-WRITERS = frozenset({*TIES, operators.linear, operators.attention})
+LINEARS = (operators.linear, operators.gated_linear)
+WRITERS = frozenset({*TIES, *LINEARS, operators.attention})
 # Who writes shards of operands that are interleaved.
 ENTRANCES = WRITERS - ELEMENTWISE.keys() - {aten.reshape.default}
 SLICES = (aten.slice.Tensor, aten.select.int)
@@ -24,7 +25,7 @@ def reads_l1(node: Node, operand: Node) -> bool:
     """Whether a node takes an operand, in TILE layout, in block shards, or interleaved in L1."""
     if isinstance(meta.memory.get(operand, None), Interleaved):
         return True
-    if node.target is operators.linear:
+    if is_call(node, *LINEARS):
         return operand is node.args[0] and operand not in node.args[1:]
     if is_call(node, operators.to_host, operators.split_heads_decode, *SLICES) or operators.splits_shards(node):
         return True
@@ -40,8 +41,8 @@ class Stream:
     def __init__(self, values: list[Node]) -> None:
         self.values = values
         readers = [(reader, value) for value in values for reader in value.users]
-        self._into = [reader for reader, _ in readers if is_call(reader, operators.linear)]
-        self._out = [value for value in values if is_call(value, operators.linear)]
+        self._into = [reader for reader, _ in readers if is_call(reader, *LINEARS)]
+        self._out = [value for value in values if is_call(value, *LINEARS)]
         self.copied = {value for reader, value in readers if not reads_l1(reader, value)}
         self.is_split = any(operators.splits_shards(reader) for reader, _ in readers)
         self.has_norm = any(value.target in NORMS for value in values)

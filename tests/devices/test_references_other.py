@@ -184,6 +184,19 @@ def test_sparse_matmul_multiplies_by_the_groups_of_its_list(
     check(found, a @ b[indices] + bias[indices])
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_minimal_matmul_reads_gates_and_ups_by_turns(
+    emulated: Any, upload: Upload, random: Random, has_bias: bool
+) -> None:
+    x, gate, up, a, b = random(50, 64), random(64, 96), random(64, 96), random(96), random(96)
+    by_turns = [torch.stack([y.unflatten(-1, (3, 32)) for y in pair], -2).flatten(-3) for pair in ((gate, up), (a, b))]
+    bias = {"bias_tensor": upload(by_turns[1][None])} if has_bias else {}
+    found = emulated.experimental.minimal_matmul(upload(x), upload(by_turns[0]), fuse_swiglu=True, **bias)
+    a, b = (a, b) if has_bias else (0, 0)
+    check(found, torch.nn.functional.silu(x @ gate + a) * (x @ up + b))
+    check(emulated.experimental.minimal_matmul(upload(x), upload(gate)), x @ gate)
+
+
 def test_a_prefix_scan_carries_its_state_from_row_to_row(random: Random) -> None:
     factors, terms, state = random(1, 1, 12, 64).sigmoid(), random(1, 1, 12, 64), random(1, 1, 1, 64)
     name = "experimental.prefix_scan"

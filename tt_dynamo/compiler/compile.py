@@ -29,6 +29,7 @@ from tt_dynamo.compiler.stream_costs import StreamCosts
 from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.compiler.traced_weights import bind_weights
 from tt_dynamo.compiler.traces.source import trace_source
+from tt_dynamo.compiler.weights.gates import Gates
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
@@ -105,6 +106,9 @@ class Compiler:
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
         recorder, settings_of = recorder_for(self.ttnn, self.device, self.options, configs)
         self.decisions.configs = configs
+        gates = Gates(recorder, configs, settings_of, self.decisions.weight_dtype)
+        if recorder.settings.searches and gates.fuse(self.module.graph) and fold_constants in self.passes:
+            fold_constants(self.module.graph, self.context)
         stream_costs = StreamCosts(recorder.settings)
         shardings = Shardings(recorder.settings, self.module)
         find = self.device.resource(WeightStore).find
@@ -138,7 +142,7 @@ class Compiler:
         placed = GraphModule(self.module, graph)
         self.dump.graph("place_and_assign_layouts", placed)
         self._report_decisions()
-        self.report.notes += configs.notes() + (banks.notes if banks else [])
+        self.report.notes += configs.notes() + gates.notes + (banks.notes if banks else [])
         if self.options.tune:
             self.report.notes += _tuning_notes(self.device, self.options)
         self.report.configured_for = f"@{configs.phase}@{configs.board}"

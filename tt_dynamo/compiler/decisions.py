@@ -27,7 +27,7 @@ log = logging.getLogger("tt_dynamo.lowering")
 CONVOLUTIONS = (operators.conv2d, operators.conv_transpose2d)
 # Where each product has its weight. Its first operand is the activation, whose dtype is that of the result.
 WEIGHT_OPERANDS = {
-    **dict.fromkeys((operators.linear, aten.matmul.default, aten.bmm.default), 1),
+    **dict.fromkeys((operators.linear, operators.gated_linear, aten.matmul.default, aten.bmm.default), 1),
     **dict.fromkeys((operators.expert_linear, operators.mix_experts), 1),
     **dict.fromkeys((operators.linear_parts, operators.linear_addcmul), 1),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 2),
@@ -37,6 +37,7 @@ OPERATIONS = {
     operators.linear: "ttnn.linear",
     operators.linear_parts: "ttnn.experimental.minimal_matmul_split",
     operators.linear_addcmul: "ttnn.experimental.dit_minimal_matmul_addcmul_fused",
+    operators.gated_linear: "ttnn.experimental.minimal_matmul",
     operators.conv2d: "ttnn.conv2d",
     operators.conv_transpose2d: "ttnn.conv_transpose2d",
 }

@@ -23,9 +23,9 @@ from tt_dynamo.lowering.language.decode_products import MOST_SENT, READERS
 from tt_dynamo.lowering.matmul import MOST_READ
 from tt_dynamo.lowering.memory import divisors
 from tt_dynamo.passes.place.memory import Lies, Place
-from tt_dynamo.passes.place.streams import NORMS, SLICES, SUMS
+from tt_dynamo.passes.place.streams import LINEARS, NORMS, SLICES, SUMS
 
-GIVES_ANY_DTYPE = {operators.linear, *SUMS}
+GIVES_ANY_DTYPE = {*LINEARS, *SUMS}
 # Rows of queries and of keys that attention takes at once.
 CHUNKS = (32, 64, 128, 256)
 
@@ -94,6 +94,9 @@ class StreamCosts:
         out = results[0]
         if node.target is operators.linear:
             return self._linear(operands[0], operands[1].tensor, out, *map(str, node.args[3:]))
+        if node.target is operators.gated_linear:
+            given = {"fuse_swiglu": True, "compute_kernel_config": self._settings.weight_kernel_config}
+            return self._call("experimental.minimal_matmul", operands, [out], **given)
         if node.target in NORMS:
             return self._norm(node, operands, out)
         if node.target is operators.attention:

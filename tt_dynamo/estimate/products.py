@@ -41,7 +41,8 @@ class Product:
         self.out = call.outputs[0]
         config = options.get("program_config")
         self.k = ceil_div(self.in0.shape[-2 if options.get("transpose_a") else -1], 32)
-        self.n = self.out.columns
+        # Of a fused SwiGLU, two columns of the product make one of the result.
+        self.n = self.in1.columns if options.get("fuse_swiglu") else self.out.columns
         second = (1, *self.in1.shape)[:-2]
         self.batch = self.out.rows // max(1, ceil_div(self.out.shape[-2] if len(self.out.shape) > 1 else 1, 32))
         self.batched = any(size > 1 for size in second)
@@ -244,10 +245,11 @@ def _minimal(product: Product, chip: Chip) -> Cost:
     columns, rows = product.grid
     product.n = product.in1.columns
     per_m, per_n = ceil_div(product.m, rows), ceil_div(product.n, columns)
+    sent0 = _sent(per_m * product.k, product.in0, chip, ceil_div(product.n, per_n))
     return chip.cost(
         "minimal_matmul",
         compute=_compute(product, chip, per_m, per_n),
-        noc=max(_sent_in_both(product, chip, per_m, per_n)),
+        noc=max(sent0, _sent_in_both(product, chip, per_m, per_n)[1]),
         after=_written(product.out, chip),
         dispatch=chip.k.product_start_ns,
         products=product.m * product.n * product.k,

@@ -26,6 +26,20 @@ def linear(x, weight, bias=None, activation=""):
     return ACTIVATIONS[activation](out) if activation else out
 
 
+@define("Tensor x, Tensor weight, Tensor? bias=None", FUSED)
+def gated_linear(x, weight, bias=None):
+    """silu(x @ gate + a) * (x @ up + b) of x [..., in] -> [..., out], "SwiGLU".
+
+    weight [in, 2 out]: the columns of gate and up by turns, 32 of each; bias [2 out] likewise a and b.
+    Source: Shazeer 2020, https://arxiv.org/abs/2002.05202
+    """
+    gate, up = (part.flatten(-2) for part in weight.unflatten(-1, (-1, 2, 32)).unbind(-2))
+    a, b = 0, 0
+    if bias is not None:
+        a, b = (part.flatten(-2) for part in bias.unflatten(-1, (-1, 2, 32)).unbind(-2))
+    return F.silu(x @ gate + a) * (x @ up + b)
+
+
 @define("Tensor x, Tensor residual, Tensor? weight, Tensor? bias, float eps", FUSED)
 def add_layer_norm(x, residual, weight, bias, eps):
     """Layer norm of x + residual over the last dimension."""
