@@ -5,8 +5,8 @@ After    y = permute(reshape(conv2d(reshape(permute(x, NHWC), [1, 1, n h w, c]),
 
 What follows takes the flattened image where it can, be it another of these or an operation on each element
 (`passes/images/pointwise.py`), so nothing moves in between. Zeros around the image of a convolution become its padding.
-A convolution of one pixel is a linear. Transposed convolutions of volumes, and indices of maxima that something reads,
-stay as they are; what else there is of volumes: `passes/images/volumes.py`.
+A convolution of one pixel is a linear. Indices of maxima that something reads stay as they are. What there is of
+volumes: `passes/images/volumes.py`.
 
 Before   y = upsample_nearest2d(x, …)
 After    y = repeat_pixels(x, 2, 2)              nearest, by whole numbers
@@ -68,7 +68,9 @@ def result_of(node: Node) -> Node | None:
 
 def _convolution(write, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
     rank = len(write.shape)
-    if rank == 5 and not transposed:
+    if rank == 5 and transposed:
+        return volumes.transposed(write, x, weight, bias, stride, padding, dilation, groups)
+    if rank == 5:
         x, sides = _zero_padding(x, 3)
         return volumes.convolution(write, x, weight, bias, stride, padding, sides, dilation, groups)
     if rank not in (3, 4):

@@ -4,6 +4,7 @@ Before   y = convolution(x, w, b, …)                 w [out, in, 1, height, wi
 After    y = conv2d(x as batch * frames images)      no kernel over frames
          y = conv2d(x as images of frames rows, each of height * width pixels)      no kernel over pixels
          y = conv3d(x)                               any other
+         y = rearrange(conv3d(x, boxes of w))        a transposed one: of each voxel all that it has a part in
 
 Before   y = max_pool3d(x, …)        avg_pool3d(x, …)
 After    y = max_pool2d(max_pool2d(x as images), x as frames), and so for means: windows are boxes
@@ -11,6 +12,7 @@ After    y = max_pool2d(max_pool2d(x as images), x as frames), and so for means:
 Flattened, a volume is an image of frames * height rows (`passes/images/writer.py`), so what acts on each element flows.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -32,17 +34,25 @@ def convolution(
     write: ImageWriter, x: Node, weight: Node, bias: Node | None, stride: Sizes, padding: Sizes, sides: Sizes,
     dilation: Sizes, groups: int,
 ) -> Node | None:  # fmt: skip
-    """A convolution that is not transposed; sides: zeros before and after frames, rows and columns besides.
+    """A convolution that is not transposed; sides: zeros before and after frames, rows and columns besides."""
+    stride, padding, dilation = map(triple, (stride, padding, dilation))
+    around = [zeros + side for zeros, side in zip(_both_sides(padding), sides, strict=True)]
+    flat = _convolved(write, x, weight, bias, stride, around, dilation, groups)
+    return flat and _value(write, flat, shape_of(x)[0])
 
-    TTNN's conv3d gives whole tiles of channels, of which the rest is cut off.
 
-    It is not told of channels that fill up the last one of several groups.
+def _convolved(
+    write: ImageWriter, x: Node, weight: Node, bias: Node | None, stride: Sizes, around: Sizes, dilation: Sizes,
+    groups: int,
+) -> Node | None:  # fmt: skip
+    """A convolution, flattened; around: zeros before and after frames, rows and columns.
+
+    TTNN's conv3d gives whole tiles of channels, of which the rest is cut off. It is not told of channels that fill up
+    the last one of several groups.
     """
     batch, _, *size = shape_of(x)
     out, group, *kernel = shape_of(weight)
-    stride, padding, dilation = map(triple, (stride, padding, dilation))
     flat, _ = write.flat(x)
-    around = [zeros + side for zeros, side in zip(_both_sides(padding), sides, strict=True)]
     idle = [_is_idle(kernel, stride, around, part) for part in (FRAMES, PIXELS)]
     if not any(idle):
         more = -out % TILE
@@ -53,14 +63,67 @@ def convolution(
             bias = bias and write.emit(aten.constant_pad_nd.default, bias, [0, more], 0)
         bias = bias and write.reshape(bias, 1, out + more)
         flat = write.emit(operators.conv3d, flat, weight, bias, [batch, *size], stride, around, dilation, groups)
-        return _value(write, write.emit(aten.slice.Tensor, flat, 3, 0, out) if more else flat, batch)
+        return write.emit(aten.slice.Tensor, flat, 3, 0, out) if more else flat
     bias = bias and write.reshape(bias, 1, 1, 1, out)
     part = PIXELS if idle[0] else FRAMES
     image = _as_image(batch, size, part)
     weight = write.reshape(weight, out, group, *_pair(kernel, part, 1))
     around = [*around[2 * part.start : 2 * part.stop], 0, 0][:4]
     options = (_pair(stride, part, 1), around, _pair(dilation, part, 1), groups)
-    return _value(write, write.emit(operators.conv2d, flat, weight, bias, image, *options), batch)
+    return write.emit(operators.conv2d, flat, weight, bias, image, *options)
+
+
+def transposed(
+    write: ImageWriter, x: Node, weight: Node, bias: Node | None, stride: Sizes, padding: Sizes, dilation: Sizes,
+    groups: int,
+) -> Node | None:  # fmt: skip
+    """A transposed convolution: of each voxel the channels of all of a box of `stride`, and the boxes put together.
+
+    Along a dimension, voxel stride * m + r of what comes out reads voxel m + d of x by the kernel's element
+    r + padding - stride * d. For all r, the d from `first` to `last` name each element once, and zeros beside them.
+    """
+    stride, padding = triple(stride), triple(padding)
+    batch, _, *size = shape_of(x)
+    _, out, *kernel = shape_of(weight)
+    dims = list(zip(kernel, stride, padding, strict=True))
+    first = [(own + step - taps) // step for taps, step, own in dims]
+    last = [-(-own // step) for _, step, own in dims]
+    boxes = [-(-new // step) for new, step in zip(write.shape[2:], stride, strict=True)]
+    reads = [end - begin + 1 for begin, end in zip(first, last, strict=True)]
+    after = [m + d - old for m, d, old in zip(boxes, last, size, strict=True)]
+    if groups > 1 or set(dilation) != {1} or max(first) > 0 or min(after) < 0:
+        return None
+    around = [zeros for begin, more in zip(first, after, strict=True) for zeros in (-begin, more)]
+    weight = _by_boxes(write, weight, dims, reads, last)
+    bias = bias and write.emit(aten.repeat.default, bias, [math.prod(stride)])
+    flat = _convolved(write, x, weight, bias, [1, 1, 1], around, [1, 1, 1], 1)
+    if flat is None:
+        return None
+    whole = [m * step for m, step in zip(boxes, stride, strict=True)]
+    shape = [batch, *whole, out]
+    if whole == boxes:
+        flat = write.reshape(flat, *shape)
+    else:
+        flat = write.emit(operators.rearrange, flat, [batch, *boxes, *stride, out], [0, 1, 4, 2, 5, 3, 6, 7], shape)
+    for dim, (new, length) in enumerate(zip(write.shape[2:], whole, strict=True), 1):
+        flat = flat if new == length else write.emit(aten.slice.Tensor, flat, dim, 0, new)
+    return _value(write, write.reshape(flat, 1, 1, batch * math.prod(write.shape[2:]), out), batch)
+
+
+def _by_boxes(write: ImageWriter, weight: Node, dims: list[tuple[int, int, int]], reads: Sizes, last: Sizes) -> Node:
+    """weight [in, out, *kernel] -> [out of each voxel of a box, in, *reads]."""
+    channels, out, *_ = shape_of(weight)
+    sides: Sizes = []
+    parts: Sizes = []
+    for (taps, step, own), count, end in zip(dims, reads, last, strict=True):
+        before = step * end - own
+        sides = [before, count * step - taps - before, *sides]
+        parts += [count, step]
+    if any(sides):
+        weight = write.emit(aten.constant_pad_nd.default, weight, sides, 0)
+    weight = write.emit(aten.flip.default, write.reshape(weight, channels, out, *parts), [2, 4, 6])
+    weight = write.emit(aten.permute.default, weight, [3, 5, 7, 1, 0, 2, 4, 6])
+    return write.reshape(weight, out * math.prod(step for _, step, _ in dims), channels, *reads)
 
 
 def pool(write: ImageWriter, x: Node, kernel: Sizes, stride: Sizes, padding: Sizes, *options: Any, of: Any) -> Node:

@@ -12,6 +12,7 @@ CONV3D, CONV2D, MAX_POOL2D, AVG_POOL2D = (
     "permute reshape reshape pad experimental.conv3d reshape slice reshape permute",
     *(f"permute reshape {call} to_memory_config reshape permute" for call in ("conv2d", "max_pool2d", "avg_pool2d")),
 )
+WHOLE_TILES, BOXES = "permute reshape reshape pad experimental.conv3d reshape", "to_layout reshape permute reshape"
 TWO = {
     calls: calls.replace(name, f"{name} {name}")
     for calls, name in ((MAX_POOL2D, "max_pool2d"), (AVG_POOL2D, "avg_pool2d"))
@@ -28,6 +29,20 @@ CONVOLUTIONS = {
     "of frames before, as of video": (
         nn.Sequential(nn.ZeroPad3d((1, 1, 1, 1, 2, 0)), nn.Conv3d(6, 10, 3)),
         CONV3D,
+    ),
+    "transposed": (nn.ConvTranspose3d(6, 10, 3, padding=1), CONV3D),
+    "transposed, of boxes side by side": (
+        nn.ConvTranspose3d(6, 8, 2, 2),
+        f"permute reshape conv2d {BOXES} reshape permute",
+    ),
+    "transposed, twice as large": (nn.ConvTranspose3d(6, 4, 3, 2, 1, 1), f"{WHOLE_TILES} {BOXES} reshape permute"),
+    "transposed, less than whole boxes": (
+        nn.ConvTranspose3d(6, 4, 3, 2, 1),
+        f"{WHOLE_TILES} {BOXES} slice slice slice reshape permute",
+    ),
+    "transposed, of dimensions apart": (
+        nn.ConvTranspose3d(6, 10, (2, 3, 4), (1, 2, 3), (0, 1, 2), (0, 1, 1)),
+        f"{WHOLE_TILES} slice {BOXES} slice reshape permute",
     ),
     "of frames alone before": (nn.Sequential(nn.ZeroPad3d((0, 0, 0, 0, 2, 0)), nn.Conv3d(6, 10, (3, 1, 1))), CONV2D),
 }
@@ -53,7 +68,11 @@ STAYING = {
     "max_pool3d_with_indices: and where": (nn.MaxPool3d(2, return_indices=True), "indices"),
     "adaptive_max_pool3d: windows that differ": (nn.AdaptiveMaxPool3d((3, 2, 7)), "windows that differ"),
     "convolution: of a volume in groups that fill no tiles": (rounded(nn.Conv3d(6, 10, 2, groups=2)), "3 dimensions"),
-    "convolution: of a volume, transposed": (rounded(nn.ConvTranspose3d(6, 10, 2)), "3 dimensions"),
+    "convolution: of a volume, transposed in groups": (rounded(nn.ConvTranspose3d(6, 10, 2, groups=2)), "3 dimensions"),
+    "convolution: of volumes, transposed with gaps": (
+        rounded(nn.ConvTranspose3d(6, 10, 2, dilation=2)),
+        "3 dimensions",
+    ),
 }
 IMAGE, GRID = random(2, 32, 9, 11), random(2, 4, 5, 2).float().clamp(-1.2, 1.2)
 WIDE, POSITIONS = random(1, 32, 4, 500), torch.rand(1, 3, 40, 2, generator=torch.Generator().manual_seed(0))

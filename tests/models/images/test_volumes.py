@@ -62,6 +62,35 @@ def causal():
     return nn.Sequential(*layers), (1, 16, 3, 8, 8)
 
 
+class Hourglass(nn.Module):
+    """Residual units that halve a volume, and transposed convolutions that double it again: MONAI's UNet and V-Net."""
+
+    def __init__(self, kernel: int) -> None:
+        super().__init__()
+        up = {"stride": 2, "padding": kernel % 2, "output_padding": kernel % 2}
+        self.down = nn.Sequential(nn.Conv3d(1, 16, 5, 2, 2), nn.InstanceNorm3d(16), nn.PReLU())
+        self.deeper = nn.Sequential(nn.Conv3d(16, 32, 2, 2), nn.BatchNorm3d(32), nn.ELU())
+        self.up = nn.Sequential(nn.ConvTranspose3d(32, 16, kernel, **up), nn.InstanceNorm3d(16), nn.PReLU())
+        self.last = nn.ConvTranspose3d(32, 2, kernel, **up)
+
+    def forward(self, x):
+        fine = self.down(x) + nn.functional.avg_pool3d(x, 2)
+        return self.last(torch.cat([fine, self.up(self.deeper(fine))], 1)).softmax(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [2, 3])
+def test_a_volume_that_shrinks_and_grows_again_runs_on_the_device(kernel):
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    model, x = Hourglass(kernel).eval(), torch.randn(1, 1, 8, 16, 16)
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        ours = torch.compile(model, backend="ttnn", options={"device": BOARD, "fallback": "error"})(x)
+        eager = model(x)
+    assert len(reports) == 1
+    assert_same(ours, eager)
+
+
 @pytest.mark.parametrize("make", [r3d, r2plus1d, s3d, swin3d, lambda: (UNet(), (1, 1, 4, 16, 16)), causal])
 def test_a_network_of_volumes_runs_on_the_device(make):
     torch.manual_seed(0)
