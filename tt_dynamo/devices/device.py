@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
 from .errors import DeviceError
+from .host_tensors import HostTensor
 from .mock.toolchain import cache_root, mock_environment
 from .queues import HardwareQueues
 from .traces import HardwareTrace
@@ -130,6 +131,16 @@ class Device:
         from .emulation.queues import Clocks, EmulatedQueues
 
         return EmulatedQueues(ttnn, namespace, self.resource(Clocks), computes=not dry_run)
+
+    def host_tensor(self, tensor: Any, dry_run: bool) -> HostTensor:
+        """A tensor that `ttnn.from_torch` made on the host, for torch to write to. Raises as `HostTensor` does."""
+        import ttnn
+
+        if not self.emulated or dry_run:
+            return HostTensor(ttnn, tensor)
+        from .emulation.host_tensors import EmulatedHostTensor
+
+        return EmulatedHostTensor(ttnn, tensor)
 
     def check_open(self) -> None:
         """Raise DeviceError if the device is closed, also where its user closed it without telling us."""

@@ -1,10 +1,12 @@
 """Split a program around its device part, which a trace can hold.
 
-Before   x = from_torch(a);  y = relu(x);  b = a + 1;  z = to_torch(y);  return z * b
-After    upload: x = from_torch(a), b = a + 1     run: y = relu(x)     download: z = to_torch(y), return z * b
+Before   c = a.bfloat16();  x = from_torch(c);  y = relu(x);  b = a + 1;  z = to_torch(y);  return z * b
+After    prepare: c = a.bfloat16(), b = a + 1     upload: x = from_torch(c)
+         run: y = relu(x)                         download: z = to_torch(y), return z * b
 
-What must hold: `run` calls TTNN alone, on what `upload` brings up, on literals, states and weights. Nothing that it
-computes comes down and goes up again. Writes to the caller's tensors are part of `download`, in their order.
+What must hold: `run` calls TTNN alone, on what `upload` brings up, on literals, states and weights; `prepare` calls
+torch alone. Nothing that `run` computes comes down and goes up again. Writes to the caller's tensors are part of
+`download`, in their order.
 """
 
 import dataclasses
@@ -28,14 +30,15 @@ class Untraceable(Exception):
 class Parts:
     """The functions of a program, by their names, and which of the program's arguments each takes, by position.
 
-    upload gives `uploads` tensors that `run` reads, then values of the host that `download` reads. constants gives the
-    literals that `run` reads. run takes uploads, constants and its arguments; download the results of `run`, the values
-    and its arguments. late: which results of `run` are the caller's as they are, by position.
+    prepare gives what goes up, then values of the host that `download` reads. upload takes the former and gives tensors
+    that `run` reads. constants gives the literals that `run` reads. run takes uploads, constants and its arguments;
+    download the results of `run`, the values and its arguments. goes_up: what each upload is made of, as the position
+    of a result of `prepare`. late: which results of `run` are the caller's as they are, by position.
     """
 
     functions: dict[str, Graph]
     reads: dict[str, list[int]]
-    uploads: int
+    goes_up: list[int]
     late: list[int]
 
 
@@ -48,8 +51,10 @@ def split(graph: Graph, keeps_results: bool = True) -> Parts:
         if node in meta.state and meta.state(node).result is not None:
             raise Untraceable(f"{node.name} lies elsewhere after each call")
     side = _sides(graph)
-    parts = {part: [node for node in graph.nodes if side.get(node) == part] for part in ("upload", "constants", "run")}
-    uploads = [node for node in parts["upload"] if _is_upload(node)]
+    names = ("prepare", "upload", "constants", "run")
+    parts = {part: [node for node in graph.nodes if side.get(node) == part] for part in names}
+    uploads = parts["upload"]
+    sources = list(dict.fromkeys(node.all_input_nodes[0] for node in uploads))
     results = list(dict.fromkeys(n.args[0] for n in graph.nodes if meta.path.get(n, "") == "ttnn.to_torch"))
     after = [node for node in graph.nodes if side.get(node) == "download"]
     needed = dict.fromkeys(operand for node in (*after, graph.output_node()) for operand in node.all_input_nodes)
@@ -57,10 +62,11 @@ def split(graph: Graph, keeps_results: bool = True) -> Parts:
     if kept and (keeps_results or any(side[node] != "run" for node in kept)):
         raise Untraceable("a result stays on the device, for which each call allocates memory")
     results += kept
-    values = [node for node in needed if side[node] == "upload"]
+    values = [node for node in needed if side[node] == "prepare"]
     output = graph.output_node().args[0]
     made = {
-        "upload": (parts["upload"], [], (*uploads, *values)),
+        "prepare": (parts["prepare"], [], (*sources, *values)),
+        "upload": (uploads, sources, tuple(uploads)),
         "constants": (parts["constants"], [], tuple(parts["constants"])),
         "run": (parts["run"], [*uploads, *parts["constants"]], tuple(results)),
         "download": (after, [*results, *values], output),
@@ -69,12 +75,12 @@ def split(graph: Graph, keeps_results: bool = True) -> Parts:
     functions, reads = {}, {}
     for name, (nodes, given, output) in made.items():
         outputs = [node for node in output if isinstance(node, Node)]
-        wanted = dict.fromkeys(o for node in nodes for o in node.all_input_nodes if o in order)
-        wanted.update(dict.fromkeys(node for node in outputs if node in order and node not in given))
-        read = sorted(wanted, key=order.__getitem__)
+        wanted = {operand for node in nodes for operand in node.all_input_nodes} | set(outputs)
+        read = sorted((wanted & order.keys()) - set(given), key=order.__getitem__)
         functions[name] = _function(graph, [*given, *read], nodes, output)
         reads[name] = [order[node] for node in read]
-    return Parts(functions, reads, len(uploads), [results.index(node) for node in kept])
+    goes_up = [sources.index(node.all_input_nodes[0]) for node in uploads]
+    return Parts(functions, reads, goes_up, [results.index(node) for node in kept])
 
 
 def _is_upload(node: Node) -> bool:
@@ -99,15 +105,17 @@ def _sides(graph: Graph) -> dict[Node, str]:
                 raise Untraceable(f"{_named(node)} goes up, which the host computes of what the device computed")
             if node.kwargs.get("device") is None:
                 raise Untraceable(f"{_named(node)} is laid out on the host by the operation that reads it")
+            if not node.all_input_nodes:
+                raise Untraceable(f"{_named(node)} goes up, which is no value of the program")
             side[node] = "upload"
         elif path.startswith("ttnn.") or (on_device and node.target is operator.getitem):
-            if sides & {"host", "upload", "download"}:
+            if sides & {"host", "prepare", "download"}:
                 raise Untraceable(f"{node.name} ({path}) reads a value of the host")
             side[node] = "constants" if _is_literal(node) else "run"
         elif on_device:
             raise Untraceable(f"{node.name} runs on the host between operations of the device")
         else:
-            side[node] = "download" if mutates(node) or "download" in sides else "upload"
+            side[node] = "download" if mutates(node) or "download" in sides else "prepare"
     if len({side[node] for node in graph.nodes if is_random(node)}) > 1:
         raise Untraceable("the host draws random numbers before and after the device computes")
     return side

@@ -43,4 +43,4 @@ def trace_source(
     if "insert_deallocations" not in options.disable_passes:
         insert_deallocations(parts.functions["run"])
     report.trace = NOT_YET
-    return TraceSource(functions_source(parts.functions), parts.reads, parts.uploads, parts.late, queues)
+    return TraceSource(functions_source(parts.functions), parts.reads, parts.goes_up, parts.late, queues)

@@ -1,5 +1,7 @@
 """How the inputs of a traced program get to where its traces read them: by its queue, or by one of their own.
 
+On the host a call writes them to tensors of TTNN that are there since the first one, if torch can.
+
 By one queue   write the inputs, replay
 By two         queue 1 writes the inputs of a call while queue 0 replays the one before: there are two sets of tensors,
                each with a trace that reads it, and calls take them in turn. A set is written once the last replay that
@@ -10,7 +12,42 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
+
+from tt_dynamo.devices import Device
 from tt_dynamo.devices.queues import PROGRAMS, WRITES
+
+
+class OnHost:
+    """The tensors of TTNN that go up at each call.
+
+    upload: makes them of the tensors of torch, here with no device. goes_up: which of those each is made of.
+    """
+
+    def __init__(self, upload: Callable[..., Sequence[Any]], goes_up: Sequence[int]) -> None:
+        self._upload, self._goes_up = upload, goes_up
+        self._written: list[Any] = []
+
+    def reserve(self, device: Device, dry_run: bool, sources: Sequence[torch.Tensor]) -> None:
+        """Have later calls write to tensors that are made now, unless TTNN fills any of them in another way."""
+        counted = [torch.arange(s.numel()).remainder(251).to(s.dtype).view(s.shape) for s in sources]
+        try:
+            ours, theirs = (
+                [device.host_tensor(tensor, dry_run) for tensor in self._upload(None, *filling)]
+                for filling in ([torch.zeros_like(source) for source in sources], counted)
+            )
+        except (TypeError, ValueError):
+            return
+        for at, written, made in zip(self._goes_up, ours, theirs, strict=True):
+            written.write(counted[at])
+            if not written.takes(sources[at]) or not written.holds(made):
+                return
+        self._written = ours
+
+    def make(self, sources: Sequence[torch.Tensor]) -> Sequence[Any]:
+        if not self._written:
+            return self._upload(None, *sources)
+        return [tensor.write(sources[at]) for at, tensor in zip(self._goes_up, self._written, strict=True)]
 
 
 class Replays:
@@ -37,9 +74,9 @@ class OneQueue:
         self._copy, self.sets = copy, sets
 
     def run(self, made: Sequence[Any], replays: Replays) -> Sequence[Any]:
-        """The results of a replay on the tensors of the host that `made` begins with."""
+        """The results of a replay on the tensors `made` of the host."""
         (buffers,), (trace,) = self.sets, replays.traces
-        for host, tensor in zip(made, buffers, strict=False):
+        for host, tensor in zip(made, buffers, strict=True):
             self._copy(host, tensor)
         trace.replay()
         return trace.outputs  # type: ignore[no-any-return]
@@ -64,7 +101,7 @@ class TwoQueues:
         at, queues = self._turn, self._queues
         self._turn = (at + 1) % len(self.sets)
         queues.wait(WRITES, self._free[at])
-        for host, tensor in zip(made, self.sets[at], strict=False):
+        for host, tensor in zip(made, self.sets[at], strict=True):
             queues.write(host, tensor)
         queues.wait(PROGRAMS, queues.record(WRITES))
         queues.execute(replays.traces[at])

@@ -13,7 +13,7 @@ from typing import Any
 
 from tt_dynamo.devices import Device
 from tt_dynamo.report.report import GraphReport
-from tt_dynamo.runtime.traces.inputs import OneQueue, Replays, TwoQueues
+from tt_dynamo.runtime.traces.inputs import OneQueue, OnHost, Replays, TwoQueues
 from tt_dynamo.runtime.traces.traces import Capture, Traces
 from tt_dynamo.runtime.transfer import Border
 
@@ -32,7 +32,7 @@ class TraceSource:
 
     source: str
     reads: dict[str, list[int]]
-    uploads: int
+    goes_up: list[int]
     late: list[int]
     queues: int
 
@@ -48,8 +48,11 @@ class TracedProgram:
     ) -> None:
         self._parts, self._reads, self._inputs = parts, parts.reads, inputs
         self._device, self._border = device, border
-        names = ("upload", "constants", "run", "download")
-        self._upload, self._constants, run, self._download = load(parts.source, border.namespace, names)
+        names = ("prepare", "upload", "constants", "run", "download")
+        functions = load(parts.source, border.namespace, names)
+        self._prepare, self._upload, self._constants, run, self._download = functions
+        self._host = OnHost(self._upload, parts.goes_up)
+        self._sources = len(set(parts.goes_up))
         check = None
         if device.emulated:
             (check,) = load(parts.source, device.namespace(dry_run=True), ("run",))
@@ -70,8 +73,9 @@ class TracedProgram:
                 results: Sequence[Any] = forward(handle, *args)
                 self._warm_since = self._traces.cleared
                 return results
-            up, down = ([args[at] for at in self._reads[part]] for part in ("upload", "download"))
-            made = self._upload(None, *up)
+            read, down = ([args[at] for at in self._reads[part]] for part in ("prepare", "download"))
+            made = self._prepare(None, *read)
+            up, values = made[: self._sources], made[self._sources :]
             bound = [bound[at - self._inputs] for at in self._reads["run"]]
             capture = next((each for each in self._captures if each.is_of(bound)), None)
             if capture is None or self._traces.stale:
@@ -79,9 +83,8 @@ class TracedProgram:
                 if capture.trace is None:
                     return forward(handle, *args)  # type: ignore[no-any-return]
             assert self._written is not None
-            uploads = self._parts.uploads
-            results = self._written.run(made[:uploads], capture.trace)
-            return self._download(handle, *results, *made[uploads:], *down)  # type: ignore[no-any-return]
+            results = self._written.run(self._host.make(up), capture.trace)
+            return self._download(handle, *results, *values, *down)  # type: ignore[no-any-return]
 
     def forget(self) -> None:
         """Let go of what is on the device; the next call makes it anew."""
@@ -91,7 +94,7 @@ class TracedProgram:
             self._captures.clear()
             self._free()
 
-    def _captured(self, capture: Capture | None, handle: Any, up: list[Any], bound: list[Any]) -> Capture:
+    def _captured(self, capture: Capture | None, handle: Any, up: Sequence[Any], bound: list[Any]) -> Capture:
         self._traces.release()  # nothing is allocated while there are traces
         if not self._captures:
             self._written = self._inputs_on_device(handle, up)
@@ -107,8 +110,9 @@ class TracedProgram:
             self._report.trace = "captured"
         return capture
 
-    def _inputs_on_device(self, handle: Any, up: list[Any]) -> OneQueue | TwoQueues:
-        sets = [self._upload(handle, *up)[: self._parts.uploads] for _ in range(self._parts.queues)]
+    def _inputs_on_device(self, handle: Any, up: Sequence[Any]) -> OneQueue | TwoQueues:
+        self._host.reserve(self._device, self._border.dry_run, up)
+        sets = [self._upload(handle, *up) for _ in range(self._parts.queues)]
         if self._parts.queues == 1:
             return OneQueue(self._border.namespace.copy_host_to_device_tensor, sets)
         queues = self._device.queues(self._border.namespace, self._border.dry_run)

@@ -9,7 +9,7 @@ from fresh_process import BOARD, FreshProcess
 
 START = f"""
     import gc, json, sys
-    sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+    sys.path.insert(0, {str(Path(__file__).parents[2])!r})
     import torch
     from comparison import assert_same
     from small_models import Feedforward
