@@ -19,6 +19,7 @@ from tt_dynamo.artifacts import output_code
 from tt_dynamo.artifacts.files import Damaged
 from tt_dynamo.artifacts.output_code import CompiledProgram, LoadError
 from tt_dynamo.compiler.compile import Compiler
+from tt_dynamo.devices.emulation.traces import EmulatedTrace
 from tt_dynamo.runtime.program import Program
 
 pytestmark = pytest.mark.usefixtures("clean_dynamo")
@@ -218,6 +219,31 @@ def test_a_call_that_fails_runs_in_eager_torch(monkeypatch: pytest.MonkeyPatch, 
     close(model.total, eager.total)
     assert hits() == 1 and len(report.fallbacks) > 2
     assert any("a call failed" in text for text in warnings_logged())
+
+
+@torch.no_grad()
+def test_a_replay_that_fails_runs_in_eager_torch_and_later_calls_replay(
+    monkeypatch: pytest.MonkeyPatch, warnings_logged: Any
+) -> None:
+    model, replayed = nn.Sequential(nn.Linear(64, 64), nn.ReLU()), []
+    replay = EmulatedTrace.replay
+
+    def counted(self: EmulatedTrace) -> None:
+        replayed.append(self)
+        if len(replayed) == 2:
+            raise RuntimeError("TT_FATAL: a fault")
+        replay(self)
+
+    monkeypatch.setattr(EmulatedTrace, "replay", counted)
+    started(model, trace=True)
+    torch._dynamo.reset()
+    call = torch.compile(model, backend="ttnn", dynamic=False, options={"device": BOARD, "trace": True})
+    with tt_dynamo.record() as reports:
+        for scale in range(1, 7):
+            close(call(X * scale), model(X * scale))
+    (report,) = reports
+    assert report.from_cache and report.trace == "captured" and len(replayed) == 5
+    assert "a call failed" in warnings_logged()[-1]
 
 
 class Sized(nn.Module):
