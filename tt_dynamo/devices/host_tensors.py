@@ -26,7 +26,7 @@ class HostTensor:
             raise TypeError(f"torch writes no {tensor.dtype.name}")
         shard = tensor.host_buffer().get_shard(ttnn.MeshCoordinate(0, 0))
         self._memory = torch.from_dlpack(shard).view(DTYPES[tensor.dtype.name])
-        self._rows = self._memory
+        self._rows, self._padded = self._memory, self._memory
         self._tiles: torch.Tensor | None = None
         shape = tuple(tensor.shape)
         if tensor.layout == ttnn.TILE_LAYOUT:
@@ -34,17 +34,21 @@ class HostTensor:
             rows, columns = -(-high // TILE), -(-wide // TILE)
             faces = self._memory.view(math.prod(outer), rows, columns, 2, 2, FACE, FACE)
             self._tiles = faces.permute(0, 1, 3, 5, 2, 4, 6)  # matrix, row of tiles, of faces, of elements; columns
-            self._rows = torch.zeros((math.prod(outer), rows * TILE, columns * TILE), dtype=self._memory.dtype)
-            self._rows, self._padded = self._rows[:, :high, :wide], self._rows
-        self._shape = self._rows.shape
+            self._padded = torch.zeros((math.prod(outer), rows * TILE, columns * TILE), dtype=self._memory.dtype)
+            self._rows = self._padded[:, :high, :wide]
+        self._shape, self._fills_up = self._rows.shape, self._rows.shape != self._padded.shape
         if self._rows.numel() != math.prod(shape):
             raise ValueError(f"{self._rows.numel()} elements for the shape {shape}")
 
     def write(self, source: torch.Tensor) -> Any:
         """The tensor with the elements of `source`, which has its shape, cast to its dtype as torch casts."""
-        self._rows.copy_(source.reshape(self._shape))
-        if self._tiles is not None:
+        if self._tiles is None:
+            self._rows.copy_(source.reshape(self._shape))
+        elif self._fills_up:
+            self._rows.copy_(source.reshape(self._shape))
             self._tiles.copy_(self._padded.view(self._tiles.shape))
+        else:
+            self._tiles.copy_(source.reshape(self._tiles.shape))
         return self.tensor
 
     def takes(self, source: torch.Tensor) -> bool:
