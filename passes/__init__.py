@@ -47,6 +47,7 @@ from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.draws import draw_by_shape
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
+from tt_dynamo.passes.normalize.identities import drop_identities
 from tt_dynamo.passes.normalize.integer_round_trips import drop_integer_round_trips
 from tt_dynamo.passes.normalize.joined_moves import join_moves
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
@@ -95,6 +96,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(drop_integer_round_trips, required=True),
         Step(promote_operands, required=True, for_values=True),
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
+        Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
         Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
     ),
     "images": (

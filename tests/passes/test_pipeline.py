@@ -91,7 +91,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         moves += ("masked_writes_to_where", "embedding_bags_to_lookups")
         absent = ("channels_last", "fuse_gelu", "fuse_rms_norm", "split_norm_affine", "fold_batch_norm")
         absent += ("fuse_image_activation", "pad_heads", "fold_scales", "fuse_layer_norm", "fold_stem")
-        absent += ("split_modulations", "fold_offsets", "fuse_gates", "fuse_linear_parts")
+        absent += ("drop_identities", "split_modulations", "fold_offsets", "fuse_gates", "fuse_linear_parts")
         absent += ("fuse_fourier", "order_rows", "rows_of_images", "join_moves", "hoist_permutes")
         absent += ("draw_by_shape", "drop_integer_round_trips")
         language = (
