@@ -85,8 +85,11 @@ def pointers_of(crossing: Node) -> list[int]:
 def pays_over_banks(recorder: Recorder, spec: Spec, banks: int) -> bool:
     """Whether a product of one row of tiles takes a weight [in, out] sharded over the banks, and is about as fast so.
 
-    The row lies in width shards, as the stream of a decode step does; the result too, where cores share it evenly.
+    The row lies in width shards, as the stream of a decode step does; the result too, where cores share it evenly. A
+    weight of one column of tiles would lie in one bank, and what is in no stream would be moved into shards for it.
     """
+    if tiles(spec.shape)[1] == 1:
+        return False
     graph = Graph()
     ttnn = recorder.into(graph)
     graph.placeholder("start")

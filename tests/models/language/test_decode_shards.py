@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from comparison import pcc
 from decoders import prefill_and_decode, static_cache, tokens
+from torch import nn
 
 import tt_dynamo
+from tt_dynamo.compiler import compile as compiling
 from tt_dynamo.compiler.trace import Trace
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering import workarounds
@@ -62,6 +65,15 @@ def test_a_layer_is_spread_over_cores_from_norm_to_sum(board_device: Any, batch:
     chosen = [each.candidate for each in report.choices if each.operation == "linear" and "layers.1." in each.module]
     assert sum("num_workers_per_dram_bank" in candidate for candidate in chosen) >= 3, chosen
     assert (f"num_workers_per_dram_bank={2 if board == 'p150' else 1}" in chosen[0]) and IN_BANKS in report.code
+
+
+@pytest.mark.parametrize(("columns", "pays"), [(32, False), (1024, True)])
+def test_a_weight_of_one_column_of_tiles_lies_in_no_bank(board_device: Any, columns: int, pays: bool) -> None:
+    model = nn.Linear(1024, columns, bias=False).eval()
+    options = {"device": board_device.board, "dry_run": True}
+    with mock.patch.object(compiling, "phase_of", lambda graph: "decode"), tt_dynamo.record() as reports:
+        torch.compile(model, backend="ttnn", options=options)(torch.randn(1, 1024))
+    assert (IN_BANKS in reports[0].code) == pays
 
 
 def test_prefill_and_decode_share_weights_over_the_banks_and_give_eager_s_values(
