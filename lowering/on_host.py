@@ -10,7 +10,8 @@ from tt_dynamo.ir.graph import aten
 
 _REASONS: dict[str, tuple[Any, ...]] = {
     "stays on the host: random numbers come from torch's generator, whose sequence a seed promises": (
-        aten.rand.default, aten.randn.default, aten.randperm.default, aten.bernoulli.p, aten.native_dropout.default,
+        aten.rand.default, aten.randn.default, aten.randperm.default, aten.bernoulli.default, aten.bernoulli.p,
+        aten.native_dropout.default,
     ),
     "gives a tensor whose shape depends on values": (aten.nonzero.default,),
     "gives a Python number": (
@@ -36,3 +37,16 @@ _REASONS: dict[str, tuple[Any, ...]] = {
 }  # fmt: skip
 
 IMPOSSIBLE = {target: reason for reason, targets in _REASONS.items() for target in targets}
+
+# Those of other libraries, by name: importing tt_dynamo imports none of them.
+_BOXES = "stays on the host, as all that chooses among a detector's boxes"
+_OTHERS = {
+    **dict.fromkeys(("torchvision::nms", "torchvision::roi_align", "torchvision::roi_pool"), _BOXES),
+    **dict.fromkeys(("torchvision::ps_roi_align", "torchvision::ps_roi_pool"), _BOXES),
+    "torchvision::deform_conv2d": "reads pixels of its own for each element of a kernel, which TTNN has not",
+}
+
+
+def reason_on_host(target: Any) -> str | None:
+    """Why an operation runs in eager torch by plan; None where nothing is known against it."""
+    return IMPOSSIBLE.get(target) or _OTHERS.get(getattr(target, "name", str)())

@@ -15,7 +15,7 @@ from tt_dynamo.ir.graph import aten, constant_nodes, is_call, is_parameter, is_r
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering import operand_name
-from tt_dynamo.lowering.on_host import IMPOSSIBLE
+from tt_dynamo.lowering.on_host import reason_on_host
 from tt_dynamo.passes.place.place import MOVES
 
 SMALL = 1 << 16  # elements of what integer arithmetic gives and reads
@@ -34,13 +34,17 @@ SENSITIVE = frozenset(
 )
 STEPS = frozenset({aten.floor, aten.ceil, aten.round, aten.trunc})
 SENSITIVE |= STEPS | {aten.frac, aten.fmod, aten.remainder}
+# Writes into what the caller holds. The last is `parameter.data = …`, which not every release of torch has.
+_WRITES = aten.copy_, aten.index_copy_, getattr(aten, "shallow_copy_data_", None)
+INTO_INPUTS = tuple(packet.default for packet in _WRITES if packet is not None)
 COMPARISONS = frozenset({aten.eq, aten.ne, aten.lt, aten.le, aten.gt, aten.ge})
 
 
 def impossible(node: Node) -> str:
     """Why a node cannot even be asked about on the device; empty where it can."""
     if find_lowering(node.target) is None:
-        reason = node.target.reason if isinstance(node.target, operators.HostCall) else IMPOSSIBLE.get(node.target)
+        is_host_call = isinstance(node.target, operators.HostCall)
+        reason = node.target.reason if is_host_call else reason_on_host(node.target)
         return f"{target_name(node)} {reason or 'has no lowering to TTNN'}"
     if mutates(node):
         return f"{target_name(node)} writes into its operand"
@@ -109,7 +113,7 @@ class HostWork:
             return True
         if is_random(node) and all(is_call(x, aten.empty.memory_format) for x in node.all_input_nodes):
             return any(user.op != "output" for user in node.users)  # torch's generator is on the host
-        if is_call(node, aten.copy_.default, aten.index_copy_.default):
+        if is_call(node, *INTO_INPUTS):
             return node.args[0].op == "placeholder"  # what the caller finds in its tensor
         results, operands = values_of(node), [v for operand in node.all_input_nodes for v in values_of(operand)]
         tensors = results + operands
@@ -124,7 +128,8 @@ def _host_integer_math(graph: Graph, positions: set[Node]) -> set[Node]:
     for node in graph.nodes:
         if node.op != "call_function" or not values_of(node):
             continue  # a Python number never goes up
-        if not isinstance(node.meta["val"], torch.Tensor) and find_lowering(node.target) is not None:
+        has_floats = any(value.is_floating_point() for value in values_of(node))
+        if has_floats and not isinstance(node.meta["val"], torch.Tensor) and find_lowering(node.target) is not None:
             continue  # several results are no arithmetic, unless the host alone has them, as running extremes
         operands = node.all_input_nodes
         if not all(n in found or n.op in ("placeholder", "get_attr", "call_module") for n in operands):

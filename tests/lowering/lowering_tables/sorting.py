@@ -43,7 +43,12 @@ def _ranked(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return x.argmax(), x.argmin(), *x.sort(), *x.sort(descending=True), *x.topk(2), *x.max(0), *x.min(0)
 
 
-def _exact(name: str, function: Any, x: torch.Tensor, calls: str) -> Row:
+def _rows_in_order(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    order = ids.argsort()
+    return x.relu()[ids.gather(0, order) // 2]
+
+
+def _exact(name: str, function: Any, x: torch.Tensor | tuple[torch.Tensor, ...], calls: str) -> Row:
     return Row(name, function, x, calls, roundings=0)
 
 
@@ -100,5 +105,7 @@ ROWS = [
             "argmax typecast"),
     _exact("sort: inputs on the host", lambda x: (x.argmax(), *x.sort(), *x.topk(2), *x.max(0)), CLOSE, ""),
     _exact("argmax: a single number", lambda x: (x.neg().argmax(), x.neg().argmin(0)), torch.tensor(1.5), "neg"),
+    _exact("sort: integers that say which rows, and what is computed of them", _rows_in_order,
+        (random(40, 64), torch.randperm(40, generator=torch.Generator().manual_seed(0))), "relu"),
     *(_exact(f"sort: {dtype}", _ranked, WHOLE.to(dtype), "") for dtype in (torch.int64, torch.int32)),
 ]  # fmt: skip
