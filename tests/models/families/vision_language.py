@@ -104,6 +104,33 @@ def smolvlm() -> Sample:
     }
 
 
+def idefics3() -> Sample:
+    """Two tiles of an image, pixels shuffled into channels, Llama."""
+    from transformers import Idefics3Config, Idefics3ForConditionalGeneration, LlamaConfig
+
+    config = Idefics3Config(
+        vision_config=dict(VISION), text_config=LlamaConfig(**TEXT), image_token_id=IMAGE, scale_factor=2
+    )
+    images = {
+        "pixel_values": torch.randn(1, 2, 3, 56, 56),
+        "pixel_attention_mask": torch.ones(1, 2, 56, 56, dtype=torch.bool),
+    }
+    return Idefics3ForConditionalGeneration(config), {"input_ids": _prompt(8), **images}
+
+
+def internvl() -> Sample:
+    """InternViT, four patches a token, Qwen2."""
+    from transformers import InternVLConfig, InternVLForConditionalGeneration, InternVLVisionConfig, Qwen2Config
+
+    sizes = {"image_size": (56, 56), "patch_size": (14, 14)}
+    config = InternVLConfig(
+        vision_config=InternVLVisionConfig(**{**VISION, **sizes}), text_config=Qwen2Config(**TEXT),
+        image_token_id=IMAGE, image_seq_length=4, downsample_ratio=0.5,
+    )  # fmt: skip
+    images = {"pixel_values": torch.randn(1, 3, 56, 56)}
+    return InternVLForConditionalGeneration(config), {"input_ids": _prompt(4), **images}
+
+
 def _qwen_inputs(patch: int) -> dict[str, torch.Tensor]:
     """Four by six patches of two frames, of which the model makes two by three features."""
     ids = _prompt(6)
@@ -135,11 +162,27 @@ def qwen3_vl() -> Sample:
     return Qwen3VLForConditionalGeneration(config), _qwen_inputs(16)
 
 
+def glm4v() -> Sample:
+    """A grid of learned positions resampled to that of the patches, four patches convolved to a token, GLM-4."""
+    from transformers import Glm4vConfig, Glm4vForConditionalGeneration
+
+    vision = {**QWEN_VISION, "patch_size": 14, "image_size": 56}
+    text = {**TEXT, "rope_parameters": {**ROTARY, "partial_rotary_factor": 1.0}}
+    ends = {"image_start_token_id": START, "image_end_token_id": END}
+    videos = {"video_start_token_id": 304, "video_end_token_id": 305}
+    tokens = {"image_token_id": IMAGE, "video_token_id": VIDEO, **ends, **videos}
+    model = Glm4vForConditionalGeneration(Glm4vConfig(vision_config=vision, text_config=text, **tokens))
+    return model, _qwen_inputs(14)
+
+
 MODELS: dict[str, Callable[[], Sample]] = {
     "LLaVA": llava,
     "PaliGemma": paligemma,
     "Gemma 3": gemma3,
     "SmolVLM": smolvlm,
+    "Idefics3": idefics3,
+    "InternVL": internvl,
+    "GLM-4V": glm4v,
     "Qwen2.5-VL": qwen2_5_vl,
     "Qwen3-VL": qwen3_vl,
 }
