@@ -21,6 +21,7 @@ from tt_dynamo.lowering.memory import (
     is_in_columns,
     on_cores_of,
     on_rectangle,
+    shares_columns,
     shares_cores,
 )
 from tt_dynamo.lowering.registry import Need, lower
@@ -35,7 +36,8 @@ def split_heads_decode(ttnn, x, num_heads, num_kv_heads, apart=False):
 
     Of shards, the kernel counts as many tiles on each core of the rectangle around them, which TTNN does not check:
     nlp_create_qkv_heads_decode/device/kernels/reader_tm_tile_layout_nlp_create_qkv_heads_decode.cpp of tt-metal.
-    Where keys go to cores of their own, no core may have parts of two heads; from DRAM all lie together.
+    Where keys go to cores of their own, no core may have parts of two heads; another kernel is told the cores, if these
+    are no rectangle: nlp_create_qkv_heads_decode.cpp there. From DRAM all lie together.
     """
     heads, create = num_heads + 2 * num_kv_heads, ttnn.experimental.nlp_create_qkv_heads_decode
     counts = {"num_heads": num_heads, "num_kv_heads": num_kv_heads}
@@ -46,7 +48,8 @@ def split_heads_decode(ttnn, x, num_heads, num_kv_heads, apart=False):
 
     def split(is_apart):
         if is_apart:
-            return create(ttnn.to_memory_config(x, in_columns(ttnn, whole)), **counts, overlap_qk_coregrid=False)
+            rows = x if shares_columns(x, whole) else ttnn.to_memory_config(x, in_columns(ttnn, whole))
+            return create(rows, **counts, overlap_qk_coregrid=False)
         return create(on_rectangle(ttnn, x), **counts)
 
     return ttnn.choose(("nlp_create_qkv_heads_decode", x, *counts.values()), [True] * bool(whole) + [False], split)

@@ -139,7 +139,8 @@ def _shards_over(cores: tuple[int, int], fewest: float, shape: Sequence[int], is
 def _beside(stream: Stream, shards: Place, neighbour: Node, cores: tuple[int, int]) -> Place | None:
     """The shards of what lies between linears, on the cores of a neighbour whose rows it has; None where it has not.
 
-    What heads are made of fills a rectangle of cores where TTNN puts a product.
+    What heads are made of fills a rectangle of cores where TTNN puts a product; where keys are split apart, no core has
+    parts of two heads.
     """
     assert not isinstance(shards, Interleaved)
     shape = shape_of(stream.values[0])
@@ -150,9 +151,12 @@ def _beside(stream: Stream, shards: Place, neighbour: Node, cores: tuple[int, in
         return None
     place = shards.of_width(shape[-1])
     if isinstance(place, Blocks):
-        place = dataclasses.replace(place, or_interleaved=stream.is_split)
-    elif stream.becomes_heads:
-        place = place.on_rectangle(cores[0])
+        return dataclasses.replace(place, or_interleaved=stream.is_split)
+    for split in stream.splits:
+        _, heads, kv_heads, *apart = split.args
+        part, rest = divmod(wide, heads + 2 * kv_heads)
+        whole = Columns.of_parts(cores, wide, part) if any(apart) and not rest else None
+        place = whole or place.on_rectangle(cores[0])
     return place
 
 

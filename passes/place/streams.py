@@ -35,7 +35,8 @@ def reads_l1(node: Node, operand: Node) -> bool:
 class Stream:
     """Values that lie in the same shards, or all interleaved.
 
-    copied: those that somebody reads in DRAM. is_split: whether heads are split from one, in shards or not.
+    copied: those that somebody reads in DRAM. is_split: whether heads are split from one, in shards or not. splits:
+    those of the heads of a decode step.
     """
 
     def __init__(self, values: list[Node]) -> None:
@@ -46,7 +47,7 @@ class Stream:
         self.copied = {value for reader, value in readers if not reads_l1(reader, value)}
         self.is_split = any(operators.splits_shards(reader) for reader, _ in readers)
         self.has_norm = any(value.target in NORMS for value in values)
-        self.becomes_heads = any(is_call(reader, operators.split_heads_decode) for reader, _ in readers)
+        self.splits = [reader for reader, _ in readers if is_call(reader, operators.split_heads_decode)]
         self.has_attention = any(is_call(value, operators.attention) for value in values)
 
     @property
