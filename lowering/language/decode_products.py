@@ -8,7 +8,7 @@ Source: tech_reports/Saturating_DRAM_bandwidth of tt-metal.
 
 import math
 
-from tt_dynamo.ir.spec import Columns, tiles
+from tt_dynamo.ir.spec import MOST_SENT, Columns, tiles
 from tt_dynamo.lowering.memory import (
     assigned,
     banks_of,
@@ -22,8 +22,6 @@ from tt_dynamo.lowering.memory import (
 )
 from tt_dynamo.lowering.registry import TTNN, Tensor
 
-# Tiles of the inner dimension that are sent around at once, at most all of a shard.
-MOST_SENT = 16
 # Cores that read each DRAM bank; TTNN takes more than one on Blackhole alone.
 READERS = (1, 2, 3)
 
@@ -37,7 +35,7 @@ def is_row_in_shards(ttnn: TTNN, x: Tensor, weight: Tensor):
 def ways_from_banks(ttnn: TTNN, x: Tensor, weight: Tensor):
     """Candidates for a weight in DRAM shards."""
     width = shard_width(x) // ttnn.TILE_SIZE if _is_shared(x, weight) else _usual(ttnn, weight).width
-    depths = divisors(width, MOST_SENT)[:2]
+    depths = divisors(width, MOST_SENT)[:3]
     return [{"in0_block_w": depth, "num_workers_per_dram_bank": count} for count in READERS for depth in depths]
 
 

@@ -103,6 +103,12 @@ def test_a_sharded_norm_shares_the_columns_among_its_cores() -> None:
     assert nanoseconds(Call("ttnn.rms_norm", (x,), (x,)), chip) == pytest.approx(2 * 1000, rel=1e-3)
 
 
+def test_a_sharded_norm_moves_its_result_to_other_cores() -> None:
+    chip = plain(norm_cycles=1000.0, shard_copy_cycles=100.0)
+    x, few = (Tensor((32, 1024), memory="L1", sharding="WIDTH_SHARDED", cores=cores) for cores in (16, 4))
+    assert nanoseconds(Call("ttnn.rms_norm", (x,), (few,)), chip) == pytest.approx(2 * 1000 + 2 * 100, rel=1e-3)
+
+
 def test_a_causal_attention_does_half_of_what_a_full_one_does() -> None:
     chip = plain(matrix_cycles=1.0, unpack_bytes_per_cycle=1e12)
     x = Tensor((1, 16, 1024, 64))

@@ -17,9 +17,9 @@ from tt_dynamo.estimate.calls import estimate
 from tt_dynamo.estimate.tensor import Call, Tensor
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, values_of
-from tt_dynamo.ir.spec import Blocks, Columns, tiles
+from tt_dynamo.ir.spec import MOST_SENT, Blocks, Columns, tiles
 from tt_dynamo.ir.uses import Settings
-from tt_dynamo.lowering.language.decode_products import MOST_SENT, READERS
+from tt_dynamo.lowering.language.decode_products import READERS
 from tt_dynamo.lowering.matmul import MOST_READ
 from tt_dynamo.lowering.memory import divisors
 from tt_dynamo.passes.place.memory import Lies, Place
@@ -141,7 +141,7 @@ class StreamCosts:
         lies = out.place if out.is_sharded else Columns.over(self._settings.grid_size, wide) if high == 1 else None
         if lies is not None and (ways == [] or isinstance(lies, Columns)):
             moves = sum(self._move(x, lies) for x in rows if not x.is_sharded)
-            there = [x.moved(lies) for x in rows]
+            there = [x if x.is_sharded else x.moved(lies) for x in rows]
             back = 0.0 if out.is_sharded else self._move(out.moved(lies), None)
             ways.append(moves + self._call(name, there, [out.moved(lies)], **residual) + back)
         return min(ways)

@@ -266,7 +266,10 @@ def embedding(call: Call, chip: Chip) -> Cost:
 
 
 def norm(call: Call, chip: Chip) -> Cost:
-    """Layer norm and RMS norm. Interleaved, a row of tiles is one core's; shards share the columns as well."""
+    """Layer norm and RMS norm. Interleaved, a row of tiles is one core's; shards share the columns as well.
+
+    A result on other cores is moved there when it is computed.
+    """
     k, x, out = chip.k, call.inputs[0], call.outputs[0]
     residual = call.options.get("residual_input_tensor") is not None
     cycles = k.norm_cycles * (k.norm_residual if residual else 1)
@@ -274,6 +277,8 @@ def norm(call: Call, chip: Chip) -> Cost:
     if x.sharded_in_l1:
         compute = ceil_div(x.tiles, x.cores or chip.cores) * cycles
         start = k.norm_in_one_row_start_cycles if x.rows == 1 else k.norm_start_cycles
+        if out.sharded_in_l1 and out.cores != x.cores:
+            compute += ceil_div(x.tiles, max(x.cores, out.cores)) * k.shard_copy_cycles
     else:
         compute, start = ceil_div(x.rows, min(chip.cores, x.rows)) * x.columns * cycles, k.norm_start_cycles
     return chip.cost(

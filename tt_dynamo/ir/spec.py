@@ -150,6 +150,15 @@ class Columns:
         """Those of a row of `size` elements on the same cores."""
         return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / (self.columns * self.rows)))
 
+    def gathered(self) -> "Columns":
+        """The same columns on fewer rows of cores, as products send them around in the fewest blocks."""
+        times = max(
+            size
+            for size in range(1, self.rows + 1)
+            if self.rows % size == 0 and (size == 1 or self.width * size <= MOST_SENT)
+        )
+        return Columns(self.columns, self.rows // times, self.width * times)
+
     def on_rectangle(self, most: int) -> "Columns":
         """The same columns on cores that are a rectangle where whole rows of `most` cores fill up one after another.
 
@@ -163,6 +172,8 @@ class Columns:
 
 
 USUAL_CORES = 32
+# Tiles of the inner dimension that a product of one row of tiles sends around at once, at most all of a shard.
+MOST_SENT = 16
 
 
 @dataclasses.dataclass(frozen=True)

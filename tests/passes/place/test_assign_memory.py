@@ -309,8 +309,9 @@ STEP = nn.Sequential(GatedLayer(1024, 2048), GatedLayer(1024, 2048))
 def test_a_row_of_a_decode_step_lies_in_columns(batch: int) -> None:
     nodes = assigned(STEP, random(1, batch, 1024), is_step=True)[1]
     lies = [meta.memory(node) for node in nodes]
-    assert {*lies} == {Columns(8, 4, 1), Columns(8, 4, 2)}
-    assert sum(node.target is operators.rms_norm for node in nodes) == 4
+    assert {*lies} == {Columns(8, 4, 1), Columns(8, 1, 4), Columns(8, 4, 2)}
+    norms = [node for node in nodes if node.target is operators.rms_norm]
+    assert [meta.memory(norm) for norm in norms] == 4 * [Columns(8, 1, 4)], "products send around what few cores hold"
     assert lies.count(Columns(8, 4, 2)) == 6, "gate, up and their product"
 
 
@@ -331,6 +332,28 @@ def test_a_refused_norm_costs_a_step_its_stream() -> None:
 )
 def test_columns_are_shared_evenly_by_about_32_cores(wide: int, shape: tuple[int, int, int]) -> None:
     assert Columns.over(CORES, wide) == Columns(*shape)
+
+
+@pytest.mark.parametrize(
+    ("given", "gathered"),
+    [((8, 4, 4), (8, 1, 16)), ((8, 4, 8), (8, 2, 16)), ((8, 3, 6), (8, 3, 6)), ((8, 4, 20), (8, 4, 20))],
+    ids=["on one row of cores", "on half of them", "evenly or not at all", "no more than are sent at once"],
+)
+def test_what_is_normed_for_products_lies_on_fewer_rows_of_cores(
+    given: tuple[int, int, int], gathered: tuple[int, int, int]
+) -> None:
+    assert Columns(*given).gathered() == Columns(*gathered)
+
+
+@pytest.mark.parametrize(
+    ("cores", "wide", "part", "shape"),
+    [((8, 8), 192, 4, (8, 6, 4)), ((11, 10), 192, 4, (8, 6, 4)), ((8, 8), 6, 3, (2, 1, 3)), ((2, 2), 192, 4, None)],
+    ids=["N150", "P150", "odd heads", "too few cores"],
+)
+def test_columns_of_heads_that_are_split_apart_have_no_parts_of_two_on_a_core(
+    cores: tuple[int, int], wide: int, part: int, shape: tuple[int, int, int] | None
+) -> None:
+    assert Columns.of_parts(cores, wide, part) == (shape and Columns(*shape))
 
 
 @pytest.mark.parametrize(
