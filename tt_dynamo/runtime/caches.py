@@ -28,6 +28,7 @@ from tt_dynamo.ir.spec import Spec
 from tt_dynamo.ir.torch_internals import as_plain_tensor, flattens_for_program, storage_of, wrapper_like
 from tt_dynamo.ir.ttnn_internals import ttnn_reason
 from tt_dynamo.runtime.on_device import argmax, cast_is_exact, shows_all_of
+from tt_dynamo.runtime.traces.inputs import Lent
 from tt_dynamo.runtime.transfer import Border
 
 
@@ -36,13 +37,14 @@ class Copy:
 
     tensor: on the device, at `spec`. newer: whether it was written to since both were the same. of_view: whether the
     host tensor is a view, which gets at once what was written: others read the same memory. lost: why the contents can
-    no longer be fetched, which raises DeviceError then. borrowed: whether another Copy has the same tensor.
+    no longer be fetched, which raises DeviceError then. borrowed: whether the tensor is another Copy's as well, or a
+    trace's. was_read: whether a program read it whose trace could not.
     """
 
     def __init__(self, host: torch.Tensor, tensor: Any, spec: Spec, border: Border, of_view: bool = False) -> None:
         self.tensor, self.spec, self.of_view, self.newer, self.lost = tensor, spec, of_view, False, ""
         self._host, self._stamp, self.border = weakref.ref(host), _stamp(host), border
-        self.borrowed = False
+        self.borrowed = self.was_read = False
         self._lock = threading.Lock()  # of a fetch: no thread reads what another has half of
         border.device.depend(self)
 
@@ -82,6 +84,18 @@ class Copy:
                 with torch.inference_mode(False), torch.no_grad():
                     host.copy_(self.border.down(self.tensor, host.dtype).reshape(host.shape))
                 self._stamp, self.newer = _stamp(host), False
+
+    def leave(self) -> None:
+        """Let go of the tensor on the device: what the host lacks of it is on its way from now on."""
+        with self._lock:
+            if isinstance(self.tensor, Reading):
+                return
+            if self.is_only_on_device():
+                queues = self.border.device.queues(self.border.namespace, self.border.dry_run)
+                self.tensor = queues.read(self.tensor)
+                self.spec = dataclasses.replace(self.spec, memory="HOST")
+            else:
+                self.tensor = None
 
     def release(self) -> None:
         """Let go of the device, which is being closed, and lose nothing, unless its user has closed it already."""
@@ -254,20 +268,17 @@ def _answer_on_device(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
         return None
     host = args[0]._host
     owner, copy = owner_of(host), copy_of(host)
-    if (
-        isinstance(host, FakeTensor)
-        or copy is None
-        or not copy.is_only_on_device()
-        or copy.spec.memory == "HOST"
-        or not shows_all_of(host, owner)
-    ):
+    if isinstance(host, FakeTensor) or copy is None or copy.spec.memory == "HOST" or not shows_all_of(host, owner):
         return None
-    if func is aten.argmax.default:
-        return argmax(copy.tensor, copy.border, host, *args[1:], **kwargs)
-    if not cast_is_exact(copy.spec.dtype, owner.dtype, kwargs):
-        return None
-    copy.borrowed = True
-    return give(copy.tensor, copy.spec, torch.empty_like(host, dtype=torch.float32), copy.border)
+    with copy.border.traces.turn():  # no replay writes to it meanwhile
+        if not copy.is_only_on_device():
+            return None
+        if func is aten.argmax.default:
+            return argmax(copy.tensor, copy.border, host, *args[1:], **kwargs)
+        if not cast_is_exact(copy.spec.dtype, owner.dtype, kwargs):
+            return None
+        copy.borrowed = True
+        return give(Lent(copy.tensor), copy.spec, torch.empty_like(host, dtype=torch.float32), copy.border)
 
 
 def _device_tensors(values: Any) -> list[DeviceTensor]:
@@ -293,14 +304,17 @@ def fetch(host: torch.Tensor) -> None:
 
 def give(tensor: Any, spec: Spec, like: torch.Tensor, border: Border) -> DeviceTensor:
     """A DeviceTensor of the shape, strides and dtype of `like` with the contents of `tensor`, or of a `Reading`."""
+    is_lent = isinstance(tensor, Lent)
     if isinstance(tensor, Reading):
         spec = dataclasses.replace(spec, memory="HOST")  # which no program takes where it is
-    else:
-        border.traces.allocated()
+    elif is_lent:
+        tensor = tensor.tensor
     with torch.inference_mode(False):
         host = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
         copy = host._tt_dynamo_copy = Copy(host, tensor, spec, border)  # type: ignore[attr-defined]
-        copy.newer = True
+        copy.newer, copy.borrowed = True, is_lent
+        if is_lent or border.traces.captured:
+            border.traces.lend(copy)
         return DeviceTensor(host)
 
 
@@ -317,15 +331,21 @@ class Residents(WeakTensorKeyDictionary):
         of_view = held and owner_of(host) is not host
         known = copy_of(host) if held else self.get(host)
         if known is not None:
-            if known.serves(host, spec, border) and not (written and known.borrowed):
+            is_others = written and known.borrowed
+            if known.serves(host, spec, border) and not is_others:
+                if written:
+                    border.traces.keep(known)
                 return known
             known.fetch()
-            if not of_view and known.renew(spec, border):
+            if not of_view and not is_others and known.renew(spec, border):
                 return known
             if not of_view:
                 known.tensor = None  # freed before its successor is allocated
         copy = Copy(host, border.up(host, spec), spec, border, of_view)
-        border.traces.allocated()
+        if held and not written and border.traces.captured:
+            border.traces.lend(copy)
+        else:
+            border.traces.allocated()
         if held and not of_view:
             host._tt_dynamo_copy = copy  # type: ignore[attr-defined]
         elif not held and not host.is_inference():  # whose writes nobody counts

@@ -42,10 +42,10 @@ class Parts:
     late: list[int]
 
 
-def split(graph: Graph, keeps_results: bool = True) -> Parts:
+def split(graph: Graph, makes_caches: bool = False) -> Parts:
     """The parts of a program, whose deallocations are not inserted yet. Raises Untraceable.
 
-    keeps_results: whether results that end on the device stay there; otherwise they come down after the call.
+    makes_caches: whether results that end on the device are to stay there; others come down before the next replay.
     """
     for node in graph.find_nodes(op="placeholder"):
         if node in meta.state and meta.state(node).result is not None:
@@ -59,7 +59,7 @@ def split(graph: Graph, keeps_results: bool = True) -> Parts:
     after = [node for node in graph.nodes if side.get(node) == "download"]
     needed = dict.fromkeys(operand for node in (*after, graph.output_node()) for operand in node.all_input_nodes)
     kept = [node for node in needed if side[node] in ("run", "constants", "device") and node not in results]
-    if kept and (keeps_results or any(side[node] != "run" for node in kept)):
+    if kept and (makes_caches or any(side[node] != "run" for node in kept)):
         raise Untraceable("a result stays on the device, for which each call allocates memory")
     results += kept
     values = [node for node in needed if side[node] == "prepare"]

@@ -20,7 +20,7 @@ def trace_source(
 ) -> TraceSource | None:
     """The parts of a program, whose deallocations are not inserted yet, if `options` ask for traces; notes why not.
 
-    makes_caches: whether results stay on the device for calls to come, which take them there.
+    makes_caches: whether results stay on the device for calls to come, which write to them there.
     """
     queues = options.queues if device.has_two_queues else 1
     if queues < options.queues:
@@ -32,7 +32,7 @@ def trace_source(
     try:
         if options.program is not None:
             raise Untraceable("the program may have been edited")
-        parts = split(graph, keeps_results=queues == 1 or makes_caches)
+        parts = split(graph, makes_caches)
     except Untraceable as error:
         report.trace = f"none: {error}"
         if queues == 2:

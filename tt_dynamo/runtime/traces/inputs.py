@@ -9,6 +9,7 @@ By two         queue 1 writes the inputs of a call while queue 0 replays the one
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -67,11 +68,18 @@ class Replays:
             trace.release()
 
 
-class OneQueue:
-    """sets: one, of the tensors that inputs are written to by `copy`."""
+@dataclasses.dataclass(frozen=True)
+class Lent:
+    """A result that is another's as well: another copy's, or a trace's, which the next replay writes to."""
 
-    def __init__(self, copy: Callable[[Any, Any], None], sets: Sequence[Sequence[Any]]) -> None:
-        self._copy, self.sets = copy, sets
+    tensor: Any
+
+
+class OneQueue:
+    """sets: one, of the tensors that inputs are written to by `copy`. late: which results are `Lent`."""
+
+    def __init__(self, copy: Callable[[Any, Any], None], sets: Sequence[Sequence[Any]], late: Sequence[int]) -> None:
+        self._copy, self.sets, self._late = copy, sets, late
 
     def run(self, made: Sequence[Any], replays: Replays) -> Sequence[Any]:
         """The results of a replay on the tensors `made` of the host."""
@@ -79,7 +87,10 @@ class OneQueue:
         for host, tensor in zip(made, buffers, strict=True):
             self._copy(host, tensor)
         trace.replay()
-        return trace.outputs  # type: ignore[no-any-return]
+        results = list(trace.outputs)
+        for position in self._late:
+            results[position] = Lent(results[position])
+        return results
 
     def finish(self) -> None:
         """Wait for what is on its way to the tensors."""

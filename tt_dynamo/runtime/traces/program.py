@@ -69,20 +69,21 @@ class TracedProgram:
     def __call__(self, forward: Callable[..., Any], handle: Any, args: list[Any], bound: list[Any]) -> Sequence[Any]:
         """forward: the program as it is. args: what it takes. bound: what holds those that lie on the device."""
         with self._traces.lock:
-            if self._refused or self._warm_since != self._traces.cleared:
+            bound = [bound[at - self._inputs] for at in self._reads["run"]]
+            if self._refused or self._warm_since != self._traces.cleared or self._traces.has_lent(bound):
                 results: Sequence[Any] = forward(handle, *args)
                 self._warm_since = self._traces.cleared
                 return results
             read, down = ([args[at] for at in self._reads[part]] for part in ("prepare", "download"))
             made = self._prepare(None, *read)
             up, values = made[: self._sources], made[self._sources :]
-            bound = [bound[at - self._inputs] for at in self._reads["run"]]
             capture = next((each for each in self._captures if each.is_of(bound)), None)
             if capture is None or self._traces.stale:
                 capture = self._captured(capture, handle, up, bound)
                 if capture.trace is None:
                     return forward(handle, *args)  # type: ignore[no-any-return]
             assert self._written is not None
+            self._traces.before_replay()
             results = self._written.run(self._host.make(up), capture.trace)
             return self._download(handle, *results, *values, *down)  # type: ignore[no-any-return]
 
@@ -114,7 +115,7 @@ class TracedProgram:
         self._host.reserve(self._device, self._border.dry_run, up)
         sets = [self._upload(handle, *up) for _ in range(self._parts.queues)]
         if self._parts.queues == 1:
-            return OneQueue(self._border.namespace.copy_host_to_device_tensor, sets)
+            return OneQueue(self._border.namespace.copy_host_to_device_tensor, sets, self._parts.late)
         queues = self._device.queues(self._border.namespace, self._border.dry_run)
         return TwoQueues(queues, sets, self._parts.late)
 

@@ -72,6 +72,7 @@ class Traces:
         self.cleared = 0  # how many times TTNN's cache of programs was
         self._of_programs: list[list[Capture]] = []
         self._dead: list[Capture] = []
+        self._lent: weakref.WeakSet[Any] = weakref.WeakSet()
         self._capturing = False
         self._rounds = 0
 
@@ -94,6 +95,35 @@ class Traces:
     def allocated(self) -> None:
         """Note that something was allocated that stays."""
         self.stale = True
+
+    def lend(self, copy: Any) -> None:
+        """Note a copy that was allocated since the captures, or is a trace's own, for `before_replay`."""
+        self._lent.add(copy)
+
+    def keep(self, copy: Any) -> None:
+        """Note that a copy stays on the device, where it is written to or read by many calls."""
+        if copy in self._lent:
+            self._lent.discard(copy)
+            self.stale = True
+
+    def has_lent(self, bound: list[Any]) -> bool:
+        """Whether a program reads what others left for their next readers alone, where no trace can read it.
+
+        What comes a second time is kept: a cache, and not the result of another model.
+        """
+        lent = [each for each in bound if each in self._lent] if self._lent else []
+        for copy in lent:
+            if copy.was_read and not copy.borrowed:
+                self.keep(copy)
+            copy.was_read = True
+        return any(copy in self._lent for copy in lent)
+
+    def before_replay(self) -> None:
+        """Have what a replay may write over come down before it."""
+        while self._lent:
+            copy = next(iter(self._lent))
+            copy.leave()
+            self._lent.discard(copy)
 
     def capture_all(self) -> None:
         """Release all traces, and capture all anew; the caller holds the lock."""
