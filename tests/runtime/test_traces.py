@@ -143,6 +143,19 @@ def test_a_loop_that_keeps_compiling_is_warned_once(
     assert "captured 3 times" in warning
 
 
+def test_compiling_now_and_then_is_no_reason_to_warn(
+    warnings_logged: Any, monkeypatch: pytest.MonkeyPatch, board_device: Device
+) -> None:
+    monkeypatch.setattr(runtime, "WARN_AFTER", 3)
+    monkeypatch.setattr(runtime, "PAYS_AFTER", 2)
+    monkeypatch.setattr(board_device.resource(Traces), "_rounds", 0)
+    for size in range(1, 6):
+        call = traced(mlp(32, 32 * size))
+        for _ in range(4):
+            call(torch.randn(4, 32))
+    assert not warnings_logged()
+
+
 def test_the_trace_of_a_model_that_is_gone_is_released(
     captures: list[Any], board_device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:

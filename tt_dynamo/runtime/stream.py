@@ -25,6 +25,9 @@ def stream(
     taken. on_error: "raise" raises what a call raised in its place in the order, after the results before it, and ends;
     "skip" leaves that batch out and goes on. What `batches` itself raises is raised in its place in both.
 
+    One thread takes all results of a stream, and makes the calls meanwhile. Threads may each have a stream of one
+    compiled model.
+
     Raises OptionError for another on_error, TypeError for what is not callable or iterable, ValueError for a depth
     below 1; all at once, not at the first result.
     """

@@ -16,7 +16,8 @@ from tt_dynamo.ir.ttnn_internals import ttnn_reason
 
 log = logging.getLogger(__name__)
 
-WARN_AFTER = 16  # captures of all traces
+WARN_AFTER = 16  # captures of all traces, one after another
+PAYS_AFTER = 100  # replays, which make a capture of all traces worth its time
 
 
 class Capture:
@@ -74,7 +75,7 @@ class Traces:
         self._dead: list[Capture] = []
         self._lent: weakref.WeakSet[Any] = weakref.WeakSet()
         self._capturing = False
-        self._rounds = 0
+        self._rounds = self._replays = 0
 
     @property
     def captured(self) -> bool:
@@ -120,6 +121,7 @@ class Traces:
 
     def before_replay(self) -> None:
         """Have what a replay may write over come down before it."""
+        self._replays += 1
         while self._lent:
             copy = next(iter(self._lent))
             copy.leave()
@@ -136,12 +138,14 @@ class Traces:
                 captures[:] = [capture for capture in captures if capture.trace is not None]
         finally:
             self._capturing = False
-        self._rounds += 1
+        self._rounds = 1 if self._replays >= PAYS_AFTER else self._rounds + 1
+        self._replays = 0
         if self._rounds == WARN_AFTER:
             log.warning(
-                "all traces of the device were captured %d times: each new program, weight or cache has all of them "
-                "captured anew; compile first, or use trace=False",
+                "all traces of the device were captured %d times, each time for fewer than %d replays: each new "
+                "program, weight or cache has all of them captured anew; compile first, or use trace=False",
                 self._rounds,
+                PAYS_AFTER,
             )
 
     def release(self) -> None:
