@@ -6,12 +6,14 @@ After    a = relu(to_device(x));   b = unsupported(to_host(a));   c = gelu(to_de
 What the device cannot take runs on the host; arithmetic that it can take runs on the device. Moves of data, casts and
 integers run wherever a minimum cut puts them: the capacity of an edge is the bytes that would cross. So a mask of int64
 becomes a mask of bfloat16 before it goes up, and a slice of the output is cut off before it comes down. Of equal cuts,
-reshapes, casts and choices between two numbers stay on the host, where they cost next to nothing, and the rest on the
-device; so do patches of an input whose rows are long, which the host moves in less time than the device. A value
-crosses once, whoever reads it; constants are at home on both sides.
+reshapes, permutes, casts and choices between two numbers stay on the host, and the rest on the device: the host copies
+what it gives TTNN and the caller anyway, so an image goes up channels last and comes down so, and no kernel moves it.
+So do patches of an input whose rows are long. A value crosses once, whoever reads it; constants are at home on both
+sides.
 """
 
 import logging
+import math
 import operator
 from collections.abc import Callable
 
@@ -49,12 +51,14 @@ MOVES = frozenset(
 # Values and their places: as exact as the operand is, so they are looked for where it lies.
 RANKINGS = (aten.sort.default, aten.sort.stable, aten.topk.default, aten.max.dim, aten.min.dim)
 FREE = MOVES | {*RANKINGS, aten.where.Scalar}
-NEARLY_FREE_ON_HOST = VIEWS | {aten._to_copy.default, aten.where.Scalar}
-# Columns of a patch. Beside the cast to bfloat16, patches of a 3 x 224 x 224 image take the host 100 us of 8 columns,
-# next to nothing of 16, and 360 us of 4; the device takes 100 us and more, in three launches.
-LONG_ROW = 8
+NEARLY_FREE_ON_HOST = VIEWS | {aten.permute.default, aten._to_copy.default, aten.where.Scalar}
+# Columns of a patch. Beside the cast to bfloat16, patches of a 3 x 224 x 224 image take the host 100 us of 4 columns,
+# next to nothing of 16, and more than that of fewer; the device takes 100 us and more, in three launches.
+LONG_ROW = 4
 # Bytes that a crossing counts for beside its own: one transfer of an input beats two of half its size.
 FIXED_COST = 1024
+# An input may cross with so many of its bytes more so that the device need not pad it: that moves all of it.
+PADDING = 1 / 16
 
 
 def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True, keeps_outputs: bool = False) -> Sides:
@@ -97,8 +101,11 @@ def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> 
     # One byte outweighs every preference together.
     byte = len(free) + 1
     for node in free:
-        ends = (node, "host") if _is_nearly_free_on_host(node) else ("device", node)
-        network.add_edge(*ends, capacity=1)
+        capacity = 1
+        if is_call(node, aten.constant_pad_nd.default) and _is_input(node.args[0], undecided):
+            capacity = byte * math.ceil(PADDING * bytes_on_device(node.args[0].meta["val"]))
+        ends = (node, "host") if capacity > 1 or _is_nearly_free_on_host(node) else ("device", node)
+        network.add_edge(*ends, capacity=capacity)
 
     def vertex(node: Node) -> Node | str:
         producer = node.args[0] if is_call(node, operator.getitem) else node
@@ -124,6 +131,13 @@ def _is_nearly_free_on_host(node: Node) -> bool:
     if is_call(node, operators.gather_patches):
         return shape_of(node.args[0])[-1] >= LONG_ROW
     return node.target in NEARLY_FREE_ON_HOST
+
+
+def _is_input(node: Node, undecided: set[Node]) -> bool:
+    """Whether a value is an input of the graph, or moved from one."""
+    while node in undecided and len(node.all_input_nodes) == 1:
+        node = node.all_input_nodes[0]
+    return node.op == "placeholder"
 
 
 def _is_tuple(node: Node) -> bool:

@@ -4,6 +4,7 @@ import operator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from captured import Module, capture, parameter, random, same
 from torch import nn
 
@@ -139,11 +140,11 @@ def test_integer_arithmetic_runs_where_its_operands_are():
     [
         (lambda x: x.reshape(4, 16), aten.reshape.default, "host"),
         (lambda x: x.to(torch.bfloat16), aten._to_copy.default, "host"),
-        (lambda x: x.permute(1, 0), aten.permute.default, "device"),
+        (lambda x: x.permute(1, 0), aten.permute.default, "host"),
         (lambda x: torch.cat([x.relu(), x.tanh()])[4:12], aten.cat.default, "device"),
     ],
 )
-def test_of_equal_cuts_reshapes_and_casts_stay_on_the_host_and_the_rest_runs_on_the_device(move, target, side):
+def test_of_equal_cuts_reshapes_permutes_and_casts_stay_on_the_host_and_the_rest_runs_on_the_device(move, target, side):
     graph, sides = placed(lambda x: torch.relu(move(x)), random(8, 8))
     assert side_of(graph, sides, target) == side
 
@@ -154,13 +155,32 @@ def test_of_equal_cuts_choices_between_two_numbers_stay_on_the_host():
 
 
 def test_a_single_byte_outweighs_every_preference():
-    """Two permutes prefer the device; a slice of one element less in between is worth doing first."""
+    """Three permutes prefer the host; a slice of one element less in between is worth doing first."""
 
     def model(x):
-        return torch.relu(x.permute(1, 0)[:, :-1].permute(1, 0)[:, :-1].permute(1, 0))
+        return torch.relu(x).permute(1, 0)[:, :-1].permute(1, 0)[:, :-1].permute(1, 0)
 
     graph, sides = placed(model, random(9, 9))
-    assert all(sides[node] == "host" for node in graph.calls(aten.slice.Tensor))
+    assert all(sides[node] == "device" for node in graph.calls(aten.slice.Tensor))
+
+
+def test_an_image_goes_up_channels_last_and_comes_down_so():
+    graph, sides = placed(lambda x: torch.relu(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), random(1, 3, 8, 8))
+    assert [sides[node] for node in graph.calls(aten.permute.default)] == ["host", "host"]
+    between = placed(lambda x: torch.tanh(torch.relu(x).permute(0, 2, 3, 1)), random(1, 3, 8, 8))
+    assert side_of(*between, aten.permute.default) == "device"
+
+
+@pytest.mark.parametrize(
+    ("model", "side"),
+    [
+        (lambda x: torch.relu(F.pad(x, (0, 0, 1, 0))), "host"),
+        (lambda x: torch.relu(F.pad(x, (0, 0, 0, 999))), "device"),
+        (lambda x: torch.relu(F.pad(torch.tanh(x), (0, 0, 1, 0))), "device"),
+    ],
+)
+def test_an_input_is_padded_before_it_goes_up_where_that_is_little(model, side):
+    assert side_of(*placed(model, random(1, 32, 64)), aten.constant_pad_nd.default) == side
 
 
 def test_one_crossing_of_a_value_beats_two_of_its_halves():
@@ -215,10 +235,10 @@ def test_the_same_graph_is_placed_the_same_way_every_time():
     assert all(placed(model, random(8, 8), random(32))[0].targets() == first for _ in range(3))
 
 
-@pytest.mark.parametrize(("patch", "side"), [(4, "device"), (16, "host")])
-def test_patches_are_gathered_on_the_host_where_their_rows_are_long(patch, side):
-    model = nn.Conv2d(3, 8, patch, stride=patch)
-    graph = capture(model, random(1, 3, 2 * patch, 2 * patch))
+@pytest.mark.parametrize(("channels", "patch", "side"), [(1, 2, "device"), (3, 4, "host"), (3, 16, "host")])
+def test_patches_are_gathered_on_the_host_where_their_rows_are_long(channels, patch, side):
+    model = nn.Conv2d(channels, 8, patch, stride=patch)
+    graph = capture(model, random(1, channels, 2 * patch, 2 * patch))
     graph.apply(canonicalize, fold_patch_embedding, exact=False)
     sides = place(graph.graph, lambda node: True)
     assert sides[graph.only(operators.gather_patches)] == side
