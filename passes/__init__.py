@@ -39,6 +39,7 @@ from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.images.stem import fold_stem
+from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
@@ -114,6 +115,10 @@ PHASES: dict[str, tuple[Step, ...]] = {
             required=True,
         ),
         Step(join_moves, {channels_last: "its moves meet those of the model"}),
+        Step(
+            tokens_among_patches,
+            {fold_patch_embedding: "it reads the linear of patches", join_moves: "nothing moves behind that by then"},
+        ),
         Step(fuse_image_activation, {channels_last: "it reads conv2d"}),
     ),
     "fuse": (

@@ -36,7 +36,8 @@ class Encoder:
     """One row of the table.
 
     build: number of layers -> model. inputs: batch -> keyword arguments. launches: most kernel launches a layer may
-    make. up: bytes an element of each input takes on its way to the device, by name.
+    make. up: bytes an element of each input takes on its way to the device, by name. joined: bytes that go up beside
+    the patches of an image, as a row of zeros in place of a learned token.
     """
 
     build: Callable[[int], torch.nn.Module]
@@ -45,6 +46,7 @@ class Encoder:
     up: dict[str, int]
     layers: int = 12
     patches: bool = False
+    joined: int = 0
 
 
 def outputs_of(result: Any) -> list[torch.Tensor]:
@@ -136,12 +138,13 @@ def torchvision_vit(layers: int) -> torch.nn.Module:
 # The mask becomes a bfloat16 before it goes up; token type ids of zero are a constant.
 TEXT = {"input_ids": 4, "attention_mask": 2}
 
+ROW = 3 * 16 * 16 * 2  # bytes of a patch in bfloat16
 ENCODERS = {
     "minilm": Encoder(minilm, sentences, launches=10, up=TEXT, layers=6),
     "bert-base": Encoder(bert, tokens, launches=10, up=TEXT),
-    "vit-base": Encoder(vit, images, launches=11, up={"pixel_values": 2}, patches=True),
-    "vit-base, timm": Encoder(timm_vit, image, launches=11, up={"x": 2}, patches=True),
-    "vit-base, torchvision": Encoder(torchvision_vit, image, launches=11, up={"x": 2}, patches=True),
+    "vit-base": Encoder(vit, images, launches=11, up={"pixel_values": 2}, patches=True, joined=ROW),
+    "vit-base, timm": Encoder(timm_vit, image, launches=11, up={"x": 2}, patches=True, joined=ROW),
+    "vit-base, torchvision": Encoder(torchvision_vit, image, launches=11, up={"x": 2}, patches=True, joined=ROW),
     "siglip-base": Encoder(siglip, images, launches=11, up={"pixel_values": 2}, patches=True),
 }
 

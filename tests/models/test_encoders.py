@@ -130,7 +130,8 @@ def test_only_inputs_go_up_and_only_outputs_come_down(run: Any, name: str, batch
     done = run(name, batch, 2)
     up = [transfer.bytes for transfer in done.report.transfers if transfer.direction == "to_device"]
     down = [transfer.bytes for transfer in done.report.transfers if transfer.direction == "to_host"]
-    assert sorted(up) == sorted(done.inputs[key].numel() * size for key, size in done.encoder.up.items())
+    joined = batch * done.encoder.joined
+    assert sorted(up) == sorted(done.inputs[key].numel() * size + joined for key, size in done.encoder.up.items())
     assert sorted(down) == sorted(output.numel() * 2 for output in done.eager)
     assert done.report.transfer_bytes == sum(up) + sum(down)
 
