@@ -33,9 +33,10 @@ def in_layout(ttnn: TTNN, x: Tensor, layout):
 
 @lower(operators.to_layout, sharded=True, x=Need("any"))
 def to_layout(ttnn: TTNN, x: Tensor, layout):
-    """x in the layout "TILE" or "ROW_MAJOR"; of what is sharded only rows become tiles where they lie."""
-    if is_sharded(x) and layout == "ROW_MAJOR":
-        raise Refused("ttnn.to_layout: what reads rows takes them interleaved")
+    """x in the layout "TILE" or "ROW_MAJOR"; rows become tiles where they lie, and tiles of shards rows in DRAM."""
+    if is_sharded(x) and layout == "ROW_MAJOR":  # what reads rows takes them interleaved
+        workarounds.check_tiles_of_shards(x)
+        return ttnn.to_layout(x, ttnn.ROW_MAJOR_LAYOUT, memory_config=ttnn.DRAM_MEMORY_CONFIG)
     return in_layout(ttnn, x, getattr(ttnn, f"{layout}_LAYOUT"))
 
 

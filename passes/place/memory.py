@@ -5,10 +5,10 @@ After    the same;   meta.memory of all but x: Blocks(columns=8, rows=8, height=
 
 A stream is what norms, sums and elementwise functions tie together: TTNN norms shards into shards, and they are as
 many operands as results. A linear reads and writes shards or not as is needed, attention writes them; so streams enter
-and leave there for nothing. They leave for the host and as slices, too. What lies between two linears of streams, as
-inside a feedforward, takes the cores of its neighbours. Whoever else reads a value of a stream is given a copy in DRAM,
-which is a move. The heads that an attention reads of a stream lie in L1 as well, interleaved; so does what they are
-split from, or in shards where TTNN can split those.
+and leave there for nothing. They leave for the host, as slices and as rows, too. What lies between two linears of
+streams, as inside a feedforward, takes the cores of its neighbours. Whoever else reads a value of a stream is given a
+copy in DRAM, which is a move. The heads that an attention reads of a stream lie in L1 as well, interleaved; so does
+what they are split from, or in shards where TTNN can split those.
 
 Where each stream lies, on which cores or in DRAM, costs decide: of all operations around them, moves included, the sum
 of estimated seconds is to be least. A cost depends on the streams that one operation reads and gives, so a graph of
@@ -38,10 +38,10 @@ from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, is_call, shape_of
 from tt_dynamo.ir.spec import TILE, Blocks, Columns, Interleaved, tiles
 from tt_dynamo.passes.place.search import Scope, Table, cheapest
-from tt_dynamo.passes.place.streams import NORMS, SLICES, WRITERS, Stream, Streams, reads_l1
+from tt_dynamo.passes.place.streams import EXITS, NORMS, WRITERS, Stream, Streams, reads_l1
 
 # Whose cost depends on where a stream lies.
-COSTED = WRITERS | {operators.split_heads, operators.split_heads_decode, *SLICES}
+COSTED = WRITERS | {operators.split_heads, operators.split_heads_decode, *EXITS}
 # Fewer cores share nothing worth sharing.
 FEWEST_CORES = 4
 WIDEST = "bfloat16"

@@ -5,7 +5,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, dtype_of, is_call, shape_of
-from tt_dynamo.ir.spec import Interleaved, tiles
+from tt_dynamo.ir.spec import TILE, Interleaved, tiles
 
 NORMS = {aten.layer_norm.default: 1, operators.add_layer_norm: 2, operators.rms_norm: 1}
 SUMS = {aten.add.Tensor: 2, aten.mul.Tensor: 2, aten.addcmul.default: 3}
@@ -19,6 +19,8 @@ WRITERS = frozenset({*TIES, *LINEARS, operators.attention})
 # Who writes shards of operands that are interleaved.
 ENTRANCES = WRITERS - ELEMENTWISE.keys() - {aten.reshape.default}
 SLICES = (aten.slice.Tensor, aten.select.int)
+# What leaves shards, or a copy of them in DRAM where TTNN refuses that.
+EXITS = (*SLICES, operators.to_layout)
 
 
 def reads_l1(node: Node, operand: Node) -> bool:
@@ -27,6 +29,8 @@ def reads_l1(node: Node, operand: Node) -> bool:
         return True
     if is_call(node, *LINEARS):
         return operand is node.args[0] and operand not in node.args[1:]
+    if is_call(node, operators.to_layout):  # of whole tiles alone
+        return not any(size % TILE for size in shape_of(operand)[-2:])
     if is_call(node, operators.to_host, operators.split_heads_decode, *SLICES) or operators.splits_shards(node):
         return True
     return operand in tied_operands(node)

@@ -49,7 +49,7 @@ from tt_dynamo.lowering.memory import assigned_dtype, in_dram, is_sharded, lies_
 from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.options import OptionError
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
-from tt_dynamo.passes.place.streams import SLICES, reads_l1
+from tt_dynamo.passes.place.streams import EXITS, reads_l1
 from tt_dynamo.runtime.transfer import INT32
 from tt_dynamo.runtime.weights import WeightStore
 
@@ -257,7 +257,7 @@ class Trace:
                 return self._attempt(node, found, self._known.__getitem__)
             except Refused as error:
                 log.debug("%s finds no place in L1: %s", node.name, error)
-                if not is_call(node, *SLICES):  # who may as well be given a copy, as others are
+                if not is_call(node, *EXITS):  # who may as well be given a copy, as others are
                     if has_block_floats(node) and not lacks_room(error):
                         self.refused_dtypes[node] = str(error)
                     self.left_l1.append(node)
