@@ -38,6 +38,7 @@ from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
@@ -104,12 +105,14 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_batch_norm),
         Step(fold_patch_embedding),
         Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),
+        Step(split_convolutions, {fold_batch_norm: "norms are weights by then"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
         Step(
             channels_last,
             {
                 fold_patch_embedding: "it takes the convolution of the patches",
                 fold_stem: "it takes convolutions",
+                split_convolutions: "it takes convolutions",
                 split_norm_affine: "it takes group norms without weights only",
             },
             required=True,

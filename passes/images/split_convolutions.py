@@ -1,0 +1,73 @@
+"""A convolution of one pixel whose channels are cut apart, as a convolution for each part.
+
+Before   a, b = silu(convolution(x, w, bias)).chunk(2, 1)
+After    a = silu(convolution(x, w[:n], bias[:n]));   b = silu(convolution(x, w[n:], bias[n:]))
+
+Weights are cut once, activations in every call, and where a part ends inside a tile that untilizes and tilizes them. A
+larger kernel gathers its pixels anew for each part, and stays whole.
+"""
+
+import operator
+
+from torch.fx import Graph, Node
+
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.rewrite import argument, emit, is_constant
+
+NAMES = ("silu", "relu", "gelu", "sigmoid", "tanh", "hardtanh", "hardswish", "clone")
+ACTIVATIONS = frozenset(getattr(aten, name).default for name in NAMES)
+SPLITS = (aten.split.Tensor, aten.split_with_sizes.default)
+MOST = 6  # parts, each of which reads all of the image
+
+
+def split_convolutions(graph: Graph, context: Context) -> int:
+    """Rewrite every such convolution; returns how many."""
+    count = sum(map(_split, graph.find_nodes(op="call_function", target=aten.convolution.default)))
+    dead_code(graph)
+    return count
+
+
+def _split(node: Node) -> bool:
+    x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = node.args
+    is_pixel = not transposed and groups == 1 and set(shape_of(weight)[2:]) == {1} and not any(padding)
+    if not is_pixel or not is_constant(weight) or not is_constant(bias):
+        return False
+    chain = [node]
+    while (user := only_user(chain[-1])) is not None and is_call(user, *ACTIVATIONS) and user.args[0] is chain[-1]:
+        chain.append(user)
+    parts = _parts(chain[-1])
+    if parts is None:
+        return False
+    made: dict[tuple[int, int], Node] = {}
+    for part, (start, stop) in parts.items():
+        if (start, stop) not in made:
+            with node.graph.inserting_before(chain[-1].next):
+                own = [p and emit(node, aten.slice.Tensor, p, 0, start, stop) for p in (weight, bias)]
+                rest = (stride, padding, dilation, transposed, output_padding, groups)
+                new = emit(node, node.target, x, *own, *rest)
+                for step in chain[1:]:
+                    new = emit(step, step.target, new, *step.args[1:], **step.kwargs)
+            made[start, stop] = new
+        replace(part, made[start, stop])
+    return True
+
+
+def _parts(x: Node) -> dict[Node, tuple[int, int]] | None:
+    """The values that are channels of x, and from where to where; None where anything else reads x."""
+    parts: dict[Node, tuple[int, int]] = {}
+    channels = shape_of(x)[1]
+    for user in x.users:
+        if is_call(user, aten.slice.Tensor) and argument(user, 1, 0) == 1 and argument(user, 4, 1) == 1:
+            start, stop, _ = slice(argument(user, 2), argument(user, 3)).indices(channels)
+            parts[user] = start, stop
+        elif is_call(user, *SPLITS) and argument(user, 2, 0) == 1:
+            ends = [0]
+            for value in user.meta["val"]:
+                ends.append(ends[-1] + value.shape[1])
+            picks = [pick for pick in user.users if is_call(pick, operator.getitem)]
+            parts |= {pick: (ends[pick.args[1]], ends[pick.args[1] + 1]) for pick in picks}
+        else:
+            return None
+    distinct = {*parts.values()}
+    is_cut = 1 <= len(distinct) <= MOST and sum(stop - start for start, stop in distinct) <= channels
+    return parts if is_cut and (0, channels) not in distinct else None
