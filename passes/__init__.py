@@ -24,9 +24,11 @@ from tt_dynamo.passes.fuse.gates import fuse_gates
 from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.linear_parts import fuse_linear_parts
 from tt_dynamo.passes.fuse.linears import split_linears
+from tt_dynamo.passes.fuse.means import means_of_rows
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.permutes import hoist_permutes
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
+from tt_dynamo.passes.fuse.reshapes import sink_reshapes
 from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
@@ -49,6 +51,7 @@ from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.draws import draw_by_shape
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
+from tt_dynamo.passes.normalize.expands import drop_expands
 from tt_dynamo.passes.normalize.identities import drop_identities
 from tt_dynamo.passes.normalize.integer_round_trips import drop_integer_round_trips
 from tt_dynamo.passes.normalize.joined_moves import join_moves
@@ -171,6 +174,9 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),
+        Step(sink_reshapes, {fuse_linear_activation: "activations of linears are no steps by themselves"}),
+        Step(means_of_rows, {sink_reshapes: "it reads what is cut in a line"}),
+        Step(drop_expands, {fuse_attention: "it reads masks as they are expanded"}),
         Step(fuse_residual_norm),
         Step(fuse_gates, {fuse_residual_norm: "it reads sums", fuse_linear_activation: "a gate is behind a plain one"}),
         Step(

@@ -5,7 +5,8 @@ After    ids = to_device(input, "uint32", "ROW_MAJOR");   ...;   z = linear(to_l
 
 What arrives from the host arrives as its reader needs it, once for every dtype and layout that is needed. A value made
 on the device is converted once, where a reader needs the other layout. Readers that take any layout change nothing; for
-a value that only such readers read, ROW_MAJOR saves the device a conversion.
+a value that only such readers read, ROW_MAJOR saves the device a conversion. A reshape that puts rows into other tiles
+is a view of rows, so where they are read as such they are converted before it.
 """
 
 import operator
@@ -14,8 +15,8 @@ from collections.abc import Callable
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import Sides, dtype_of, is_call, shape_of
-from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec
+from tt_dynamo.ir.graph import Sides, aten, dtype_of, is_call, shape_of
+from tt_dynamo.ir.spec import DEVICE_DTYPES, TILE, Spec
 from tt_dynamo.passes.rewrite import emit
 
 # For a node on the device: the layout of its results ("same" as its first operand's), and the (layout, dtype) needed
@@ -36,6 +37,9 @@ def assign_layouts(graph: Graph, sides: Sides, gives: Gives, needs: Needs) -> in
         layout = meta.layout(node.args[0]) if is_call(node, operator.getitem) else gives(node)
         if layout == "same":
             layout = meta.layout.get(node.all_input_nodes[0], "TILE")
+            if layout == "TILE" and _is_view_of_rows(node) and _reads_rows(node, sides, needs):
+                layout = "ROW_MAJOR"
+                conversions += _convert_operand(node, sides)
         if isinstance(node.meta.get("val"), (tuple, list)):
             meta.layout.set(node, layout)
         else:
@@ -75,6 +79,37 @@ def _specialize(crossing: Node, sides: Sides, needs: Needs) -> None:
             user.replace_input_with(crossing, special)
     sides.pop(crossing)
     crossing.graph.erase_node(crossing)
+
+
+def _is_view_of_rows(node: Node) -> bool:
+    """Whether a reshape keeps rows, which come into other tiles."""
+    if not is_call(node, aten.reshape.default) or not dtype_of(node).is_floating_point:
+        return False
+    before, after = shape_of(node.args[0]), shape_of(node)
+    is_of_rows = min(len(before), len(after)) > 1 and before[-1] == after[-1] and before[-2] != after[-2]
+    return is_of_rows and any(shape[-2] % TILE for shape in (before, after))
+
+
+def _reads_rows(node: Node, sides: Sides, needs: Needs) -> bool:
+    readers = _device_readers(node, sides)
+    return (
+        bool(readers)
+        and all(needs(user, node)[0] == "ROW_MAJOR" for user in readers)
+        and len(readers) == len(node.users)
+    )
+
+
+def _convert_operand(node: Node, sides: Sides) -> bool:
+    """Whether the first operand was not there in ROW_MAJOR before."""
+    x = node.args[0]
+    rows = next((u for u in x.users if is_call(u, operators.to_layout) and u.args[1] == "ROW_MAJOR"), None)
+    is_new = rows is None
+    if rows is None:
+        with node.graph.inserting_after(x):
+            rows = emit(x, operators.to_layout, x, "ROW_MAJOR")
+        _note(rows, sides, meta.spec(x).dtype, "ROW_MAJOR")
+    node.replace_input_with(x, rows)
+    return is_new
 
 
 def _convert(node: Node, sides: Sides, needs: Needs) -> bool:

@@ -15,12 +15,12 @@ from tt_dynamo.passes.place.place import place
 
 to_device, to_host, to_layout = operators.to_device, operators.to_host, operators.to_layout
 
+SAME = (aten.permute.default, aten.split.Tensor, aten.reshape.default)
 # A device for these tests alone: cos gives and needs rows, reshapes and splits take what comes, the rest is tiles.
-GIVES = {aten.cos.default: "ROW_MAJOR", aten.permute.default: "same", aten.split.Tensor: "same"}
+GIVES = {aten.cos.default: "ROW_MAJOR", **dict.fromkeys(SAME, "same")}
 NEEDS = {
     aten.cos.default: ("ROW_MAJOR", None),
-    aten.permute.default: ("any", None),
-    aten.split.Tensor: ("any", None),
+    **dict.fromkeys(SAME, ("any", None)),
     aten.embedding.default: ("ROW_MAJOR", None),
     aten.sigmoid.default: ("any", "float32"),
 }
@@ -150,3 +150,17 @@ def test_booleans_are_bfloat16_and_integers_int32():
     assert graph.only(aten.gt.Scalar).meta["ttnn"].dtype == "bfloat16"
     graph, _ = assigned(lambda i: torch.relu(i) * 2.5, torch.tensor([1, 2]))
     assert arrivals(graph) == [("int32", "TILE")]
+
+
+def test_rows_are_converted_before_a_reshape_that_puts_them_into_other_tiles():
+    graph, count = assigned(lambda x: torch.cos(torch.relu(x).reshape(2, 7, 7, 8)), random(2, 49, 8))
+    assert count == 1 and graph.only(aten.reshape.default).args[0] is graph.only(to_layout)
+
+
+def test_tiles_that_stay_and_rows_that_tiles_are_made_of_are_converted_behind_a_reshape():
+    graph, _ = assigned(lambda x: torch.cos(torch.relu(x).reshape(2, 32, 2, 4)), random(2, 32, 8))
+    assert graph.only(to_layout).args[0] is graph.only(aten.reshape.default)
+    graph, _ = assigned(lambda x: torch.cos(torch.relu(x).reshape(4, 32, 8)), random(2, 64, 8))
+    assert graph.only(to_layout).args[0] is graph.only(aten.reshape.default)
+    graph, _ = assigned(lambda x: torch.relu(torch.relu(x).reshape(2, 7, 7, 8)), random(2, 49, 8))
+    assert not graph.calls(to_layout)
