@@ -33,6 +33,7 @@ from tt_dynamo.passes.fuse.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
+from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
 from tt_dynamo.passes.heads.key_value_heads import split_key_value_heads
 from tt_dynamo.passes.heads.lone_heads import split_lone_heads
@@ -153,6 +154,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
             },
         ),
         Step(fuse_merge_heads, dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are apart")),
+        Step(fuse_joint_attention, {fuse_merge_heads: "it reads attention with merged heads"}),
         Step(rows_of_images, {fuse_qkv: "it reads projections in place"}),
         Step(
             hoist_permutes,

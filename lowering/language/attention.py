@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import struct
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
@@ -64,6 +65,30 @@ def merge_heads(ttnn: TTNN, x: Tensor):
     """x [batch, heads, seq, head_dim] → [batch, 1, seq, heads head_dim]."""
     check_whole_tiles(x)
     return ttnn.experimental.nlp_concat_heads(x)
+
+
+@lower(operators.joint_attention)
+def joint_attention(ttnn: TTNN, query1: Tensor, key1: Tensor, value1, query2: Tensor, key2: Tensor, value2, scale):
+    """softmax(query keyᵀ scale) value of two streams to both → their heads merged, [batch, 1, rows, heads head_dim]."""
+    check_whole_tiles(query1)
+    batch, heads, rows, head_dim = query1.shape
+    keys = rows + key2.shape[2]
+    columns, grid_rows = ttnn.settings.grid_size
+    sizes = ttnn.settings.config(ATTENTION).get("chunk_sizes", (TILE,))
+    # TTNN takes no scale that float32 rounds.
+    given = {} if scale is None else {"scale": struct.unpack("f", struct.pack("f", scale))[0]}
+    given |= {"joint_strategy": "rear", "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    operands = (query1, key1, value1, query2, key2, value2)
+
+    def attend(chunk):
+        grid = ttnn.CoreCoord(columns, grid_rows)
+        program = ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, **chunk, exp_approx_mode=False)
+        return ttnn.transformer.joint_scaled_dot_product_attention(*operands, program_config=program, **given)
+
+    chunks = _chunks(sizes, (batch, heads, keys, head_dim), keys, columns * grid_rows, False)
+    candidates = [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks]
+    asked = ("joint_scaled_dot_product_attention", *operands, scale)
+    return tuple(merge_heads(ttnn, x) for x in ttnn.choose(asked, candidates, attend, costed=True))
 
 
 @lower(operators.capped_attention)

@@ -40,3 +40,16 @@ def test_nlp_create_q_heads_split(emulated: Any, upload: Any, random: Any, split
     heads = x.reshape(2, 40, 3, 96).transpose(1, 2)
     for part, expected in zip(found, heads.split([split, 96 - split], -1), strict=True):
         assert torch.equal(part.value, expected)
+
+
+def test_joint_scaled_dot_product_attention(ttnn: Any, emulated: Any, upload: Any, random: Any) -> None:
+    streams = [random(2, 2, rows, 32) for rows in (40, 32) for _ in range(3)]
+    program = ttnn.SDPAProgramConfig(
+        compute_with_storage_grid_size=ttnn.CoreCoord(8, 8), q_chunk_size=32, k_chunk_size=32, exp_approx_mode=False
+    )
+    attention = emulated.transformer.joint_scaled_dot_product_attention
+    found = attention(*map(upload, streams), joint_strategy="rear", program_config=program, scale=0.25)
+    query, key, value = (torch.cat(both, 2) for both in zip(streams[:3], streams[3:], strict=True))
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=0.25).split([40, 32], 2)
+    for part, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(part.value, wanted, rtol=1 / 64, atol=1e-2)

@@ -1,5 +1,7 @@
 """Device time of attention: scaled_dot_product_attention by chunks, and its decode form against a cache."""
 
+from dataclasses import replace
+
 from tt_dynamo.estimate.chip import PHASES, Chip, Cost
 from tt_dynamo.estimate.kernels import moved_bytes
 from tt_dynamo.estimate.products import fidelity_of
@@ -66,6 +68,15 @@ def attention(call: Call, chip: Chip) -> Cost:
         fidelity=fidelity,
         dram_bytes=moved_bytes(call.tensors),
     )
+
+
+def joint_attention(call: Call, chip: Chip) -> Cost:
+    """Attention of two streams to both: as of one sequence of all their rows."""
+    heads = [
+        replace(first, shape=(*first.shape[:-2], first.shape[-2] + second.shape[-2], first.shape[-1]))
+        for first, second in zip(call.inputs[:3], call.inputs[3:6], strict=True)
+    ]
+    return attention(Call(call.name, heads, heads[:1], {**call.options, "is_causal": False}), chip)
 
 
 def attention_decode(call: Call, chip: Chip) -> Cost:

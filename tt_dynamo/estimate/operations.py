@@ -15,6 +15,7 @@ _NAMES: dict[Formula, str] = {
     ),
     products.chosen_groups: "sparse_matmul",
     attention.attention: "transformer.scaled_dot_product_attention",
+    attention.joint_attention: "transformer.joint_scaled_dot_product_attention",
     attention.attention_decode: (
         "transformer.scaled_dot_product_attention_decode transformer.paged_scaled_dot_product_attention_decode"
     ),

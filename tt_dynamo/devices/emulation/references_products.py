@@ -1,6 +1,8 @@
-"""Values of TTNN's minimal products and of heads in two parts; see `references.py`. TTNN has no golden for them."""
+"""Values of TTNN's minimal products, of heads in two parts and of joint attention: TTNN has no golden for them."""
 
-from .references import reference
+import torch
+
+from .references import reference, scaled_dot_product_attention
 
 
 @reference("ttnn.experimental.minimal_matmul_split")
@@ -27,3 +29,11 @@ def nlp_create_q_heads_split(x, *, num_heads, split_head_dim):
     """[batch, 1, seq, heads * head_dim] → the first columns of each head [batch, heads, seq, split], and the others."""
     heads = x[:, 0].unflatten(-1, (num_heads, -1)).transpose(1, 2)
     return heads[..., :split_head_dim], heads[..., split_head_dim:]
+
+
+@reference("ttnn.transformer.joint_scaled_dot_product_attention")
+def joint_scaled_dot_product_attention(q1, k1, v1, q2, k2, v2, *, joint_strategy="rear", scale=None, engine):
+    """softmax(q k^T * scale) v of two streams [batch, heads, rows, head_dim] to both, the second behind the first."""
+    query, key, value = (torch.cat(both, 2) for both in ((q1, q2), (k1, k2), (v1, v2)))
+    output = scaled_dot_product_attention(query, key, value, is_causal=False, scale=scale, engine=engine)
+    return output.split([q1.shape[2], q2.shape[2]], 2)

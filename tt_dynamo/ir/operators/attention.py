@@ -64,6 +64,21 @@ def _attend(attend, query, key, value, mask, is_causal, scale, window=None):
     return merge_heads.decompose(attend(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped))
 
 
+JOINT = ", ".join(f"Tensor {name}{stream}" for stream in (1, 2) for name in ("query", "key", "value"))
+
+
+@define(f"{JOINT}, float? scale", FUSED, gives="(Tensor, Tensor)")
+def joint_attention(query1, key1, value1, query2, key2, value2, scale):
+    """Attention of two streams [batch, heads, rows, head_dim] to both, of each [batch, 1, rows, heads head_dim].
+
+    Source: Esser et al. 2024, https://arxiv.org/abs/2403.03206
+    """
+    query, key, value = (torch.cat(both, 2) for both in ((query1, query2), (key1, key2), (value1, value2)))
+    merged = attention.decompose(query, key, value, None, False, scale)
+    first, second = merged.split([query1.shape[2], query2.shape[2]], 2)
+    return first.clone(), second.clone()
+
+
 @define("Tensor x", FUSED)
 def merge_heads(x):
     """x [batch, heads, seq, head_dim] -> [batch, 1, seq, heads head_dim]."""
