@@ -46,6 +46,7 @@ from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
+from tt_dynamo.passes.loops.state_spaces import fuse_state_spaces
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
@@ -56,6 +57,7 @@ from tt_dynamo.passes.normalize.expands import drop_expands
 from tt_dynamo.passes.normalize.identities import drop_identities
 from tt_dynamo.passes.normalize.integer_round_trips import drop_integer_round_trips
 from tt_dynamo.passes.normalize.joined_moves import join_moves
+from tt_dynamo.passes.normalize.limits import drop_limits
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
@@ -82,7 +84,8 @@ class Step:
 
 
 PHASES: dict[str, tuple[Step, ...]] = {
-    "loops": (Step(fuse_scans), Step(fuse_recurrences)),  # first: what is left is as short as a layer
+    # First: what is left is as short as a layer.
+    "loops": (Step(fuse_scans), Step(fuse_state_spaces), Step(fuse_recurrences)),
     "normalize": (
         Step(fuse_experts),
         Step(complex_to_real),
@@ -103,6 +106,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(promote_operands, required=True, for_values=True),
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
+        Step(drop_limits),
         Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
     ),
     "images": (

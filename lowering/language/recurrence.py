@@ -52,3 +52,16 @@ def _scan(ttnn: TTNN, a: Tensor, b: Tensor, initial: Tensor):
     rows = math.ceil(tokens / tile) * tile
     states = ttnn.experimental.prefix_scan(in_shards(a, rows), in_shards(b, rows), in_shards(initial, 1))
     return ttnn.to_memory_config(states, ttnn.DRAM_MEMORY_CONFIG)
+
+
+@lower(operators.segment_decays)
+def segment_decays(ttnn: TTNN, steps: Tensor, rates: Tensor, mask: Tensor):
+    """exp(sum over s < r <= t of rates steps[r] + mask[t, s]): steps [parts, rows, heads] → [parts, heads, rows, rows].
+
+    The sums are float32: in bfloat16 the difference of two large ones would keep no digit of a small one.
+    """
+    parts, rows, heads = steps.shape
+    sums = ttnn.cumsum(ttnn.multiply(steps, rates, dtype=ttnn.float32), 1)
+    sums = ttnn.reshape(sums, (parts, 1, rows, heads))
+    between = ttnn.subtract(ttnn.permute(sums, (0, 3, 2, 1)), ttnn.permute(sums, (0, 3, 1, 2)))
+    return ttnn.add(between, mask, dtype=ttnn.bfloat16, activations=[ttnn.UnaryWithParam(ttnn.UnaryOpType.EXP)])

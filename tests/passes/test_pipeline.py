@@ -103,6 +103,8 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "rotary_tables",
             "fuse_recurrences",
             "fuse_scans",
+            "fuse_state_spaces",
+            "drop_limits",
             "split_linears",
             "decode_rows",
             "fuse_experts",

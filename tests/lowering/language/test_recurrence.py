@@ -34,3 +34,24 @@ def test_what_does_not_fit_the_cores_is_scanned_in_parts() -> None:
     made = calls(report)
     assert not report.fallbacks
     assert made.count("experimental.prefix_scan") == made.count("slice") / 3 > 1
+
+
+def attend_with_decay(x: torch.Tensor, steps: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """A state space as one product of all tokens: x, b, c [batch, tokens, heads 32], steps [batch, tokens, heads]."""
+    heads = steps.shape[-1]
+    sums = (steps * -torch.arange(1.0, heads + 1)).cumsum(1)
+    unseen = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+    decays = (sums[:, :, None] - sums[:, None]).masked_fill(unseen[..., None], -torch.inf).exp()
+    x, b, c = (part.unflatten(-1, (heads, 32)) for part in (x, b, c))
+    return torch.einsum("btsh,bshp->bthp", torch.einsum("bthn,bshn->btsh", c, b) * decays * steps[:, None], x)
+
+
+def test_decays_of_segments_are_taken_from_float32_sums() -> None:
+    x, b, c = (random(2, 40, 64) for _ in range(3))
+    steps = positive(2, 40, 2) + 16  # of sums of hundreds, bfloat16 would keep no digit of a difference
+    outputs, report = without_dynamo(attend_with_decay, x, steps, b, c)
+    assert not report.fallbacks
+    made = calls(report)
+    assert made.count("cumsum") == 1 and made.count("matmul") == 2
+    assert len(made) <= 30
+    close(outputs, attend_with_decay(x, steps, b, c), roundings=6, cancels=True)

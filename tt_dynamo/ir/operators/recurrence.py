@@ -19,3 +19,13 @@ def linear_recurrence(a, b, initial):
         a = torch.cat([a[:span], a[span:] * a[:-span]])
         span *= 2
     return b
+
+
+@define("Tensor steps, Tensor rates, Tensor mask", FUSED)
+def segment_decays(steps, rates, mask):
+    """exp(sum over s < r <= t of rates steps[r] + mask[t, s]) -> [parts, heads, t, s].
+
+    steps [parts, rows, heads], rates [heads], mask [rows, rows]. Source: Dao & Gu 2024, https://arxiv.org/abs/2405.21060
+    """
+    sums = (steps * rates).cumsum(1).permute(0, 2, 1)
+    return torch.exp(sums[..., :, None] - sums[..., None, :] + mask)
