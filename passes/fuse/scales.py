@@ -3,14 +3,18 @@
 Before   q = heads(linear(x, w, b) * 0.125)             scale = 1 + linear(x, w, b)      y = linear(x, w, b) * gamma
 After    q = heads(linear(x, w * 0.125, b * 0.125))     scale = linear(x, w, b + 1)      y = linear(x, w gamma, b gamma)
 
+Before   step = linear(x, w) + beta                     After    step = linear(x, w, beta)
+
 Before   y = linear(x * gamma, w, b)      After    y = linear(x, gamma[:, None] * w, b)
 
 Whisper and OPT scale their queries before the heads are split, which is a kernel in every layer and keeps the query's
 projection apart from those of key and value. Diffusion transformers make the weight of a norm as one plus a linear,
-and image models scale what a block adds (LayerScale). Moves of data may stand between a linear and a number, a vector
-(gamma, of parameters) lies along the linear's columns, or along its rows where it comes before (the routers and gates
-of Gemma 3n); nothing else may read what is between.
+image models scale what a block adds (LayerScale), and state spaces keep the bias of their steps apart (Mamba). Moves of
+data may stand between a linear and a number, a vector (gamma, beta, of parameters) lies along the linear's columns, or
+along its rows where it comes before (the routers and gates of Gemma 3n); nothing else may read what is between.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch.fx import Graph, Node
@@ -42,7 +46,7 @@ def fold_scales(graph: Graph, context: Context) -> int:
 
 
 def fold_offsets(graph: Graph, context: Context) -> int:
-    """Fold every number that is added to what a linear with constant weights gives; returns how many."""
+    """Fold every number and vector that is added to what a linear with constant weights gives; returns how many."""
     return OFFSETS.apply(graph)
 
 
@@ -69,7 +73,7 @@ def _fold(node: Node) -> Node | None:
     return x
 
 
-def _add_to_bias(node: Node, y: Node, number: float) -> Node | None:
+def _add_number(node: Node, y: Node, number: float) -> Node | None:
     linear = _linear_before(y, node)
     if linear is None:
         return None
@@ -86,17 +90,37 @@ def _add_to_bias(node: Node, y: Node, number: float) -> Node | None:
 
 def _scale_columns(node: Node, y: Node, gamma: Node) -> Node | None:
     """A vector times a linear, whose weight [in, out] and bias [out] have its columns."""
+
+    def scale(weight: Node, bias: Node | None, vector: Node) -> list[Node | None]:
+        return [each and emit(node, aten.mul.Tensor, each, vector) for each in (weight, bias)]
+
+    return _with_vector(node, y, gamma, scale)
+
+
+def _add_vector(node: Node, y: Node, beta: Node) -> Node | None:
+    """A vector that is added to a linear, whose bias [out] has its columns."""
+
+    def add(weight: Node, bias: Node | None, vector: Node) -> list[Node | None]:
+        return [weight, vector if bias is None else emit(node, aten.add.Tensor, bias, vector)]
+
+    return _with_vector(node, y, beta, add)
+
+
+def _with_vector(
+    node: Node, y: Node, vector: Node, take: Callable[[Node, Node | None, Node], list[Node | None]]
+) -> Node | None:
+    """The linear that moves bring to y, with the weight and bias that take a vector along its columns."""
     columns = shape_of(y)[-1:]
-    is_vector = is_constant(gamma) and shape_of(gamma) == (*[1] * (len(shape_of(gamma)) - 1), *columns)
-    linear = _linear_before(y, node) if is_vector and dtype_of(gamma) == dtype_of(y) else None
+    is_vector = is_constant(vector) and shape_of(vector) == (*[1] * (len(shape_of(vector)) - 1), *columns)
+    linear = _linear_before(y, node) if is_vector and dtype_of(vector) == dtype_of(y) else None
     if linear is None or shape_of(node) != shape_of(y) or not all(map(moves_leading, chain_of(y))):
         return None
-    vector = gamma if len(shape_of(gamma)) == 1 else emit(node, aten.reshape.default, gamma, [*columns])
-    weights = [weight and emit(linear, aten.mul.Tensor, weight, vector) for weight in linear.args[1:]]
-    scaled = emit(linear, operators.linear, linear.args[0], *weights)  # here, as the vector may be made behind it
+    vector = vector if len(shape_of(vector)) == 1 else emit(node, aten.reshape.default, vector, [*columns])
+    weight, bias = (*linear.args[1:], None)[:2]
+    made = emit(node, operators.linear, linear.args[0], *take(weight, bias, vector))  # here: the vector may come late
     for move in reversed(chain_of(y)):
-        scaled = emit(move, move.target, scaled, *move.args[1:], **move.kwargs)
-    return scaled
+        made = emit(move, move.target, made, *move.args[1:], **move.kwargs)
+    return made
 
 
 def _scale_rows(node: Node, x: Node, gamma: Node, weight: Node, bias: Node | None = None) -> Node | None:
@@ -110,7 +134,8 @@ def _scale_rows(node: Node, x: Node, gamma: Node, weight: Node, bias: Node | Non
     return emit(node, operators.linear, x, emit(node, aten.mul.Tensor, weight, rows), bias)
 
 
-OFFSETS.add("add_to_bias", call(ADD, variable("y"), variable("number", is_number)), _add_to_bias)
+OFFSETS.add("add_number", call(ADD, variable("y"), variable("number", is_number)), _add_number)
+OFFSETS.add("add_vector", call(aten.add.Tensor, variable("y"), variable("beta")), _add_vector)
 SCALES.add("scale_columns", call(aten.mul.Tensor, variable("y"), variable("gamma")), _scale_columns)
 scaled = once(call(aten.mul.Tensor, variable("x"), variable("gamma")))
 bias = variable("bias", is_anything)

@@ -11,6 +11,7 @@ from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.rewrite import is_constant
 
 
 @pytest.fixture
@@ -130,3 +131,12 @@ def test_a_number_that_is_added_goes_into_the_bias(bias, x):
     assert graph.apply(fold_offsets, exact=False) == 1
     linear = graph.only(operators.linear)
     assert graph.graph.output_node().args[0] == (linear,) and linear.args[2] is not None
+
+
+def test_a_vector_that_is_added_goes_into_the_bias(x):
+    members = nn.Linear(24, 7), nn.Parameter(random(7))
+    graph = capture(Module(*members, forward=lambda self, x: self.p0(x) + self.p1), x)
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fold_offsets, exact=False) == 1
+    assert graph.only(operators.linear).args[2] is not None
+    assert all(map(is_constant, graph.calls(aten.add.Tensor)))
