@@ -8,13 +8,14 @@ That is what torch.associative_scan makes in graphs of a linear recurrence (Mamb
 Source: Blelloch 1990, https://www.cs.cmu.edu/~guyb/papers/Ble93.pdf
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.passes.rewrite import VIEWS, arguments, emit
 
 
@@ -30,9 +31,11 @@ def fuse_scans(graph: Graph, context: Context) -> int:
             continue
         a, b = scan
         with graph.inserting_before(node):
-            first = emit(node, aten.select.int, b, 0, 0)
-            zero = emit(node, aten.zeros.default, list(shape_of(first)), dtype=first.meta["val"].dtype)
-            replace(node, emit(node, operators.linear_recurrence, a, b, zero))
+            shape = shape_of(b)
+            rows = [emit(node, aten.reshape.default, x, [shape[0], math.prod(shape[1:])]) for x in (a, b)]
+            zero = emit(node, aten.zeros.default, [*shape_of(rows[1])[1:]], dtype=dtype_of(b))
+            states = emit(node, operators.linear_recurrence, *rows, zero)
+            replace(node, emit(node, aten.reshape.default, states, [*shape]))
         count += 1
     dead_code(graph)
     return count

@@ -44,7 +44,7 @@ def test_a_linear_recurrence_is_found(tokens: int, dim: int) -> None:
     graph = capture(Scan(decaying, dim), random(*shape), random(*shape))
     assert graph.apply(fuse_scans, exact=False) == 1
     assert graph.only(operators.linear_recurrence)
-    assert len(graph.targets()) < 8
+    assert len(graph.targets()) <= 9
 
 
 @pytest.mark.parametrize("combine", [summing, crossed, through_tanh])
