@@ -56,8 +56,14 @@ def prelu(ttnn: TTNN, x: Tensor, weight: Tensor):
 def softplus(ttnn: TTNN, x: Tensor, beta=1, threshold=20):
     """log(1 + exp(beta x)) / beta, and x where beta x > threshold.
 
-    In float32: in bfloat16 TTNN's gives 0 for all beta x < -5, where it is up to 0.0067.
+    TTNN's gives in bfloat16 0 for all beta x < -5, where it is up to 0.0067: that one in float32, or, where the
+    threshold is beyond what bfloat16 tells apart, relu(x) + log(1 + exp(-|x|)) in one call.
     """
+    if beta == 1 and threshold >= 8:
+        unary, steps = ttnn.UnaryOpType, ("ABS", "NEG", "EXP", "LOG1P")
+        rest = [ttnn.UnaryWithParam(getattr(unary, step)) for step in steps]
+        relu = [ttnn.UnaryWithParam(unary.RELU)]
+        return ttnn.add(x, x, input_tensor_a_activations=relu, input_tensor_b_activations=rest)
     x = ttnn.softplus(ttnn.typecast(x, ttnn.float32), beta=float(beta), threshold=float(threshold))
     return ttnn.typecast(x, ttnn.bfloat16)
 

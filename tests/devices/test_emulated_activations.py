@@ -53,3 +53,11 @@ def test_a_product_takes_gelu_from_the_table(ttnn: Any, emulated: Any, upload: C
     activation = ttnn.UnaryWithParam(ttnn.UnaryOpType.GELU, 1.0)
     ours = emulated.to_torch(emulated.linear(upload(x), upload(torch.eye(32)), activation=activation))
     assert torch.equal(ours, gelu_from_table(x).bfloat16())
+
+
+def test_operands_go_through_all_of_their_activations(ttnn: Any, emulated: Any, upload: Callable[..., Any]) -> None:
+    x = torch.linspace(-8, 8, 64).reshape(2, 32).bfloat16().float()
+    steps = [ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, name)) for name in ("ABS", "NEG", "EXP", "LOG1P")]
+    relu = [ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU)]
+    found = emulated.add(upload(x), upload(x), input_tensor_a_activations=relu, input_tensor_b_activations=steps)
+    torch.testing.assert_close(found.value, functional.softplus(x), rtol=2.0**-8, atol=0)

@@ -37,8 +37,8 @@ def _softplus(beta: float, threshold: float) -> Row:
         f"softplus: beta {beta}, threshold {threshold}",
         function,
         ENDS,
-        "typecast softplus typecast",
-        code=("ttnn.float32",),
+        "add" if (beta, threshold) == (1, 20) else "typecast softplus typecast",
+        code=("LOG1P",) if (beta, threshold) == (1, 20) else ("ttnn.float32",),
     )
 
 

@@ -39,7 +39,12 @@ def falcon_mamba() -> Any:
     return transformers.FalconMambaForCausalLM(transformers.FalconMambaConfig(**SIZES, state_size=16))
 
 
-LAUNCHES = {mamba: 58, falcon_mamba: 66, recurrent_gemma: 48, rwkv: 116}  # a layer
+def mamba2() -> Any:
+    config = transformers.Mamba2Config(**SIZES, num_heads=4, head_dim=32, state_size=32, n_groups=2, chunk_size=16)
+    return transformers.Mamba2ForCausalLM(config)
+
+
+LAUNCHES = {mamba: 42, falcon_mamba: 46, mamba2: 40, recurrent_gemma: 48, rwkv: 116}  # a layer
 
 
 @pytest.mark.parametrize("build", LAUNCHES, ids=lambda build: build.__name__)

@@ -8,6 +8,7 @@ https://github.com/tenstorrent/tt-isa-documentation, WormholeB0/TensixTile/Tensi
 line begins, and that it is computed in float32).
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,3 +35,15 @@ def gelu_from_table(x: Tensor) -> Tensor:
     size = x.abs()
     line = torch.bucketize(size, _BEGINS, right=True)
     return torch.addcmul(_OFFSETS[line], _SLOPES[line], size).add_(x, alpha=0.5)
+
+
+def activate_operands(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a sum, product ... whose operands went through the activations that it is given for them."""
+    operands, rest = [*args], dict(kwargs)
+    for place, name in enumerate(("input_tensor_a", "input_tensor_b")):
+        for activation in rest.pop(f"{name}_activations", None) or ():
+            if place < len(operands):
+                operands[place] = activate(operands[place], activation)
+            else:
+                rest[name] = activate(rest[name], activation)
+    return operands, rest

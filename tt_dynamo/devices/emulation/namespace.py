@@ -19,6 +19,7 @@ from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
 from . import references_products, references_volumes  # noqa: F401 (register references)
+from .activations import activate_operands
 from .fidelity import engine_of
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
 from .references import HOW, REFERENCES
@@ -162,6 +163,7 @@ def _by_golden(name: str, real: Any) -> _Values:
         before = [tensor._value._version for tensor in inputs]
         try:
             args, kwargs = _values_of(prepare(args, kwargs) if prepare is not None else (args, kwargs))
+            args, kwargs = activate_operands(args, kwargs)
             value = golden(*args, **kwargs)
         except Exception as error:
             raise EmulationError(f"TTNN's golden function of {name} failed: {error}") from error
