@@ -16,6 +16,7 @@ from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
 from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.fuse.bands import fuse_bands
 from tt_dynamo.passes.fuse.conditions import rows_of_images
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.experts import fuse_experts
@@ -139,6 +140,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(rotary_tables, {cache_writes_in_place: "caches say how long tables are"}, required=True, for_values=True),
         Step(fuse_rms_norm),
         Step(fuse_layer_norm, {fuse_rms_norm: "a layer norm is an rms_norm of what is centered"}),
+        Step(fuse_bands, {index_to_embedding: "blocks are lookups"}),
         Step(fuse_attention),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(fuse_grouped_query, {fuse_attention: "it reads attention", fuse_rotary: "it looks through rotary"}),
