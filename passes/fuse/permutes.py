@@ -1,7 +1,9 @@
-"""Permutes where they cancel: before elementwise operations, and behind the columns of a linear.
+"""Permutes where they cancel: before elementwise operations and joins, and behind the columns of a linear.
 
 Before   permute(permute(x) * a + permute(y))            x, y = permute(linear(z, w)).split(n, 1)
 After    x * permute(a) + y                              x, y = map(permute, linear(z, w).split(n, -1))
+
+Before   permute(cat([permute(x), permute(y)], 1))       After   cat([x, y], -1)
 
 Reshapes that add or drop dimensions of one stand in between as they like; permutes of constants are folded. What else
 reads a value of the elementwise operations, reads it permuted back. Only where fewer permutes are left.
@@ -88,6 +90,9 @@ class _Operand(NamedTuple):
 
 def _operands(node: Node) -> Iterator[_Operand]:
     rank = len(shape_of(node))
+    if is_call(node, aten.cat.default):
+        yield from (_Operand(value, shape_of(value)) for value in node.all_input_nodes)
+        return
     for value in [node.args[0]] if _is_of_ones(node) else node.all_input_nodes:
         shape = shape_of(node) if _is_of_ones(node) else (*[1] * (rank - len(shape_of(value))), *shape_of(value))
         yield _Operand(value, shape)
@@ -124,7 +129,7 @@ class _Region:
 
     def __init__(self, root: Node) -> None:
         self.root = root
-        self.orders: dict[Node, Order] = {}  # of elementwise operations and of reshapes, the last first
+        self.orders: dict[Node, Order] = {}  # of elementwise operations, joins and reshapes, the last first
         self.leaves: set[tuple[Node, Order]] = set()
         self.is_of_one_order = True
 
@@ -133,7 +138,7 @@ class _Region:
             self.is_of_one_order &= self.orders[value] == order
         elif is_constant(value) or _keeps_order(shape_of(value), order):
             pass
-        elif _is_elementwise(value) or _is_of_ones(value):
+        elif _is_elementwise(value) or _is_of_ones(value) or is_call(value, aten.cat.default):
             self.orders[value] = order
             for operand in _operands(value):
                 self.add(operand.value, operand.order(order))
@@ -192,6 +197,9 @@ def _permuted_call(node: Node, order: Order, made: dict[Node, Node]) -> Node:
     operands = {operand.value: _permuted(operand, order, made, node) for operand in _operands(node)}
     if _is_of_ones(node):
         return operands[node.args[0]]
+    if is_call(node, aten.cat.default):
+        dim = order.index(argument(node, 1, 0) % len(order))
+        return emit(node, node.target, [operands[value] for value in node.args[0]], dim)
     args: list[Any] = [operands.get(value, value) if isinstance(value, Node) else value for value in node.args]
     return emit(node, node.target, *args, **node.kwargs)
 
@@ -206,6 +214,8 @@ def _permuted(operand: _Operand, order: Order, made: dict[Node, Node], like: Nod
     else:
         new = _permute(value, own, like)
     shape = [operand.shape[dim] for dim in order]
+    if list(shape_of(new)) != shape and is_call(new, aten.reshape.default):
+        new = new.args[0]  # a view of a view costs a launch where one view costs none
     return new if list(shape_of(new)) == shape else emit(like, aten.reshape.default, new, shape)
 
 

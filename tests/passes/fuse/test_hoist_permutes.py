@@ -1,6 +1,7 @@
 """Permutes that cancel across elementwise operations are gone; where no fewer would be left, they stay."""
 
 import pytest
+import torch
 import torch.nn.functional as F
 from captured import Module, capture, random
 from torch import nn
@@ -49,6 +50,18 @@ def sum_of_two(self, x, y):
 
 def test_operands_that_are_permuted_alike_are_read_as_they_are():
     assert permutes_after(sum_of_two, SHAPE, SHAPE) == 0
+
+
+def joined(self, x):
+    """The scales of a Res2Net: parts of the channels, each made of the one before."""
+    one, two, three = x.split(4, 2)
+    two = (one + two).exp()
+    three = (two + three).exp()
+    return torch.cat([part.transpose(1, 2) for part in (one, two, three)], 1)[:, :, None].permute(0, 2, 3, 1)
+
+
+def test_what_is_permuted_alike_is_joined_before():
+    assert permutes_after(joined) == 0
 
 
 def chunked(self, x):
