@@ -1,4 +1,4 @@
-"""Products of diffusion transformers: fused node → one TTNN call.
+"""Calls of diffusion transformers: fused node → one TTNN call.
 
 TTNN's minimal product writes its columns into several results, and adds them to a residual behind a gate.
 """
@@ -37,3 +37,26 @@ def linear_addcmul(ttnn: TTNN, x: Tensor, weight: Tensor, bias, residual: Tensor
 
     asked = ("experimental.dit_minimal_matmul_addcmul_fused", x, weight, bias, residual, gate)
     return ttnn.choose(asked, (True, False), add)
+
+
+@lower(operators.norm_heads)
+def norm_heads(ttnn: TTNN, x: Tensor, weight: Tensor, cos: Tensor, sin: Tensor, matrix: Tensor, num_heads, eps):
+    """x [1, 1, rows, heads head_dim] → [1, heads, rows, head_dim]: each head's RMS norm, turned.
+
+    TTNN's kernel for several chips, of which each norms what it has: no axis, and so no semaphores.
+    """
+    options = {"memory_config": ttnn.DRAM_MEMORY_CONFIG, "compute_kernel_config": ttnn.settings.compute_kernel_config}
+    return ttnn.experimental.dit_fused_distributed_rmsnorm(
+        x,
+        None,
+        ttnn.settings.device,
+        [],
+        epsilon=eps,
+        num_heads_per_device=num_heads,
+        per_head_norm=True,
+        weight=weight,
+        transformation_mat=matrix,
+        rope_cos=cos,
+        rope_sin=sin,
+        **options,
+    )

@@ -38,6 +38,7 @@ from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
 from tt_dynamo.passes.heads.key_value_heads import split_key_value_heads
 from tt_dynamo.passes.heads.lone_heads import split_lone_heads
+from tt_dynamo.passes.heads.norm_heads import fuse_norm_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
@@ -161,6 +162,10 @@ PHASES: dict[str, tuple[Step, ...]] = {
         ),
         Step(fuse_merge_heads, dict.fromkeys((fuse_grouped_query, attention_to_prompt, pad_heads), "heads are apart")),
         Step(fuse_joint_attention, {fuse_merge_heads: "it reads attention with merged heads"}),
+        Step(
+            fuse_norm_heads,
+            {fuse_joint_attention: "it turns each stream by itself", fuse_qkv: "it reads split_heads"},
+        ),
         Step(rows_of_images, {fuse_qkv: "it reads projections in place"}),
         Step(
             hoist_permutes,

@@ -53,3 +53,17 @@ def test_joint_scaled_dot_product_attention(ttnn: Any, emulated: Any, upload: An
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=0.25).split([40, 32], 2)
     for part, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(part.value, wanted, rtol=1 / 64, atol=1e-2)
+
+
+def test_dit_fused_distributed_rmsnorm(emulated: Any, upload: Any, random: Any, device: Any) -> None:
+    x, weight, cos, sin = random(1, 1, 40, 3 * 64), random(1, 3 * 64), random(1, 1, 40, 64), random(1, 1, 40, 64)
+    matrix = torch.zeros(1, 1, 32, 32)
+    matrix[..., range(1, 32, 2), range(0, 32, 2)], matrix[..., range(0, 32, 2), range(1, 32, 2)] = -1.0, 1.0
+    found = emulated.experimental.dit_fused_distributed_rmsnorm(
+        upload(x), None, device.handle, [], epsilon=1e-5, num_heads_per_device=3, per_head_norm=True,
+        weight=upload(weight), transformation_mat=upload(matrix), rope_cos=upload(cos), rope_sin=upload(sin),
+    )  # fmt: skip
+    heads = torch.nn.functional.rms_norm(x.unflatten(-1, (3, 64)), (64,), eps=1e-5) * weight.reshape(3, 64)
+    heads = heads[0].transpose(1, 2)
+    crossed = torch.stack([-heads[..., 1::2], heads[..., ::2]], -1).flatten(-2)
+    torch.testing.assert_close(found.value, heads * cos + crossed * sin, rtol=1 / 64, atol=2e-2)

@@ -95,6 +95,12 @@ def test_a_joint_block_runs_on_the_device(parts, merge_first):
     given, block = inputs(), JointBlock(PARTS[parts], merge_first).eval()
     outputs, report = compiled(block, *given)
     assert not report.fallbacks and not report.notes
+    if merge_first and parts == "slices":
+        assert report.launches["ttnn.transformer.joint_scaled_dot_product_attention"] == 1
+        assert (
+            report.launches["ttnn.experimental.dit_fused_distributed_rmsnorm"] == 4
+            and "ttnn.concat" not in report.launches
+        )
     with torch.no_grad():
         for output, wanted in zip(outputs, block(*given), strict=True):
             torch.testing.assert_close(output, wanted, rtol=0.03, atol=0.03)

@@ -111,6 +111,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "index_by_rankings",
             "complex_to_real",
             "fuse_joint_attention",
+            "fuse_norm_heads",
             "split_joint_heads",
             "split_key_value_heads",
             "split_lone_heads",

@@ -19,7 +19,7 @@ _NAMES: dict[Formula, str] = {
     attention.attention_decode: (
         "transformer.scaled_dot_product_attention_decode transformer.paged_scaled_dot_product_attention_decode"
     ),
-    kernels.norm: "layer_norm rms_norm",
+    kernels.norm: "layer_norm rms_norm experimental.dit_fused_distributed_rmsnorm",
     kernels.softmax: (
         "softmax moreh_logsoftmax moreh_softmax_backward moreh_logsoftmax_backward softmax_in_place "
         "transformer.attention_softmax_ scale_mask_softmax_in_place"

@@ -2,7 +2,7 @@
 
 import torch
 
-from .references import reference, scaled_dot_product_attention
+from .references import reference, rms_norm, scaled_dot_product_attention
 
 
 @reference("ttnn.experimental.minimal_matmul_split")
@@ -37,3 +37,17 @@ def joint_scaled_dot_product_attention(q1, k1, v1, q2, k2, v2, *, joint_strategy
     query, key, value = (torch.cat(both, 2) for both in ((q1, q2), (k1, k2), (v1, v2)))
     output = scaled_dot_product_attention(query, key, value, is_causal=False, scale=scale, engine=engine)
     return output.split([q1.shape[2], q2.shape[2]], 2)
+
+
+@reference("ttnn.experimental.dit_fused_distributed_rmsnorm")
+def dit_fused_distributed_rmsnorm(
+    x, cluster_axis, mesh_device, semaphores, *, epsilon=1e-5, num_heads_per_device=1, per_head_norm=False, weight=None,
+    transformation_mat=None, rope_cos=None, rope_sin=None, engine,
+):  # fmt: skip
+    """[1, 1, rows, heads * head_dim] on one chip → each head's norm times its weight, x cos + (x matrix) sin of it."""
+    if cluster_axis is not None or not per_head_norm or transformation_mat is None:
+        raise NotImplementedError("dit_fused_distributed_rmsnorm has a reference for heads on one chip, turned, alone")
+    heads = rms_norm(x.unflatten(-1, (num_heads_per_device, -1)), epsilon=epsilon, engine=engine)
+    heads = (heads * weight.unflatten(-1, (num_heads_per_device, -1)))[0].transpose(1, 2)
+    crossed = engine.product(heads.unflatten(-1, (-1, 32)), transformation_mat[0, 0]).flatten(-2)
+    return heads * rope_cos + crossed * rope_sin
