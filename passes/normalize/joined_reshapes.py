@@ -8,7 +8,7 @@ One between that something else reads stays: where it is made anyway, the next o
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import aten, is_call, replace, shape_of
+from tt_dynamo.ir.graph import aten, dead_code, is_call, replace, shape_of
 
 
 def join_reshapes(graph: Graph) -> int:
@@ -27,4 +27,16 @@ def join_reshapes(graph: Graph) -> int:
         if equal is not node:
             replace(node, equal)
             changed += 1
+    return changed
+
+
+def cancel_reshapes(graph: Graph) -> int:
+    """Drop the reshapes that undo those before them, as of the one group of a norm; returns how many went."""
+    changed = 0
+    for node in graph.find_nodes(op="call_function", target=aten.reshape.default):
+        before = node.args[0]
+        if is_call(before, aten.reshape.default) and shape_of(before.args[0]) == shape_of(node):
+            replace(node, before.args[0])
+            changed += 1
+    dead_code(graph)
     return changed

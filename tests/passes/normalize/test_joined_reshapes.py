@@ -7,13 +7,21 @@ from captured import capture, random
 from torch.fx import Graph
 
 from tt_dynamo.ir.graph import Context, aten
-from tt_dynamo.passes.normalize.joined_reshapes import join_reshapes
+from tt_dynamo.passes.normalize.joined_reshapes import cancel_reshapes, join_reshapes
 
 
 def joined(graph: Graph, context: Context) -> int:
+    return join_reshapes(_with_reshapes(graph))
+
+
+def cancelled(graph: Graph, context: Context) -> int:
+    return cancel_reshapes(_with_reshapes(graph))
+
+
+def _with_reshapes(graph: Graph) -> Graph:
     for view in graph.find_nodes(op="call_function", target=aten.view.default):
         view.target = aten.reshape.default
-    return join_reshapes(graph)
+    return graph
 
 
 def test_reshapes_that_follow_one_another_are_one() -> None:
@@ -30,3 +38,13 @@ def test_equal_reshapes_are_one_and_one_that_is_read_stays() -> None:
     graph = capture(forward, random(6, 4))
     assert graph.apply(joined) >= 1
     assert len(graph.calls(aten.reshape.default)) == 2
+
+
+def test_reshapes_that_undo_one_another_go_also_where_something_else_reads_between() -> None:
+    def forward(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        y = x.reshape(2, 12)
+        return y.reshape(6, 4).sin(), y.sin()
+
+    graph = capture(forward, random(6, 4))
+    assert graph.apply(cancelled) == 1
+    assert len(graph.calls(aten.reshape.default)) == 1
