@@ -117,7 +117,8 @@ def _with_vector(
         return None
     vector = vector if len(shape_of(vector)) == 1 else emit(node, aten.reshape.default, vector, [*columns])
     weight, bias = (*linear.args[1:], None)[:2]
-    made = emit(node, operators.linear, linear.args[0], *take(weight, bias, vector))  # here: the vector may come late
+    taken = [each for each in take(weight, bias, vector) if each is not None]
+    made = emit(node, operators.linear, linear.args[0], *taken)  # here, as the vector may be made behind it
     for move in reversed(chain_of(y)):
         made = emit(move, move.target, made, *move.args[1:], **move.kwargs)
     return made
