@@ -4,7 +4,8 @@ Before   t = permute(reshape(permute(reshape(x, [n, h, w, c]), NCHW), [n, c, h w
 After    t = reshape(x, [n, h w, c])
 
 A run of them is read as where each factor of the sizes comes from: factors that stay side by side are one, and what
-is left says the fewest dimensions that one permute has to know. A run is replaced where that saves a permute.
+is left says the fewest dimensions that one permute has to know. A run is replaced where that saves a permute, or
+dimensions beyond the four that TTNN moves as they are: an einsum permutes five and more, most of them of one.
 """
 
 import math
@@ -17,6 +18,8 @@ from tt_dynamo.passes.rewrite import emit
 
 # Of one dimension of a value: a size, and how many elements of the source lie between two neighbours along it.
 Factor = tuple[int, int]
+
+FLAT = 4  # dimensions
 
 
 def join_moves(graph: Graph, context: Context) -> int:
@@ -34,10 +37,13 @@ def _join(node: Node) -> bool:
     run = [node]
     while is_call(run[-1].args[0], aten.reshape.default, aten.permute.default):
         run.append(run[-1].args[0])
-    permutes = sum(is_call(move, aten.permute.default) for move in run)
+    permutes = [move for move in run if is_call(move, aten.permute.default)]
     source = run[-1].args[0]
     factors = _factors_of(run[::-1]) if permutes else None
-    if factors is None or (len(factors) > 1) >= permutes:
+    if factors is None:
+        return False
+    is_flatter = len(factors) <= FLAT < max(len(shape_of(move)) for move in permutes)
+    if (len(factors) > 1) >= len(permutes) and not is_flatter:
         return False
     with node.graph.inserting_before(node):
         moved = source if len(factors) < 2 else _permuted(node, source, factors)

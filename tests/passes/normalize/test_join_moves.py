@@ -69,3 +69,8 @@ def test_a_value_that_something_else_reads_is_still_made():
     graph.apply(canonicalize)
     assert graph.apply(join_moves) == 1
     assert len(graph.calls(aten.permute.default)) == 1
+
+
+def test_an_einsum_permutes_no_dimensions_of_one():
+    graph, count = joined(lambda x: torch.einsum("bqhd,bkhd->bhqk", x, x * 2), (2, 3, 4, 5))
+    assert count and max(len(permute.args[1]) for permute in graph.calls(aten.permute.default)) <= 4
