@@ -144,6 +144,12 @@ def cdist(ttnn: TTNN, x1: Tensor, x2: Tensor, p, compute_mode=None):
     return vector_norm(ttnn, ttnn.subtract(rows, columns), p, [-1])
 
 
+@lower(aten._euclidean_dist.default, floats=True)
+def euclidean_dist(ttnn: TTNN, x1: Tensor, x2: Tensor):
+    """The same of order 2, of differences too: what a product leaves of a small distance, bfloat16 rounds away."""
+    return cdist(ttnn, x1, x2, 2.0)
+
+
 @lower(aten.logsumexp.default, floats=True)
 def logsumexp(ttnn: TTNN, x: Tensor, dim, keepdim=False):
     """log(sum(exp(x - m))) + m over the dimensions `dim`, m the largest element there, in float32 throughout.

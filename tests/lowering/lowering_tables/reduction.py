@@ -139,6 +139,8 @@ ROWS = [
     for order, call in {1.0: "reshape reshape subtract abs sum", 2.0: "reshape reshape subtract multiply sum sqrt", INF:
             "reshape reshape subtract abs max"}.items()
     ),
+    Row("_euclidean_dist", bind(torch.cdist, 2.0, "use_mm_for_euclid_dist"), (random(2, 5, 33), random(2, 7, 33)),
+        "reshape reshape subtract multiply sum sqrt", roundings=4),
     *(
         Row(f"logsumexp: {dim}, keepdim={keepdim}",
             bind(lambda x, *to: (x.logsumexp(*to), (x - 1024).logsumexp(*to)), dim, keepdim),
