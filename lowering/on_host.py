@@ -19,8 +19,9 @@ _REASONS: dict[str, tuple[Any, ...]] = {
         aten.sym_numel.default, aten.sym_is_contiguous.default,
     ),
     "is a Fourier transform of complex numbers, which TTNN has not": (aten._fft_r2c.default, aten._fft_c2r.default),
-    "has indices or windows that TTNN's has not: windows are of one size there, and which of several equal maxima an "
-    "index names is torch's own choice": (aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default),
+    "has indices that TTNN's has not: which of several equal maxima one names is torch's own choice": (
+        aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default,
+    ),
     "has windows that differ, or indices, which TTNN's pools have not": (
         aten.adaptive_max_pool3d.default, aten.max_pool3d_with_indices.default,
     ),

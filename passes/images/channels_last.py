@@ -11,7 +11,7 @@ volumes: `passes/images/volumes.py`.
 Before   y = upsample_nearest2d(x, …)
 After    y = repeat_pixels(x, 2, 2)              nearest, by whole numbers
          y = embedding(x as rows of pixels, i)   nearest, to any size: i says which pixel each new one is
-         y = resample(x, rows, columns)          (bi)linear, bicubic, antialiased, and pools of windows that differ
+         y = resample(x, rows, columns)          (bi)linear, bicubic, antialiased, and means of windows that differ
 
 The pixels and the weights are torch's own: its operation is applied to the places of pixels, and to the identity
 matrix. A sum with weights of 0 is no pick: an infinity spreads over its row and column as NaN.
@@ -119,12 +119,34 @@ def _adaptive_pool(write: ImageWriter, x: Node, size: list[int], pool: Any) -> N
     sizes = list(zip(shape_of(x)[-2:], size, strict=True))
     means = pool is operators.avg_pool2d
     if any(old % new for old, new in sizes):  # windows that differ
-        weights = [F.adaptive_avg_pool1d(torch.eye(old), new) for old, new in sizes]
-        return _resampled(write, x, weights) if means else None
+        if not means:
+            return _maxima_of_windows(write, x, sizes)
+        return _resampled(write, x, [F.adaptive_avg_pool1d(torch.eye(old), new) for old, new in sizes])
     kernel = [old // new for old, new in sizes]
     if kernel == [1, 1] and x.op == "call_function":
         return x
     return _pool(write, x, kernel, kernel, [0, 0], *((False, True, None) if means else ([1, 1], False)), pool=pool)
+
+
+def _maxima_of_windows(write: ImageWriter, x: Node, sizes: list[tuple[int, int]]) -> Node:
+    """The largest element of each of `new` windows of `old` pixels along a dimension, of which some are smaller.
+
+    Those have their last pixel several times, so that all are of one size and touch.
+    """
+    flat, (batch, height, width) = write.flat(x if len(write.shape) == 4 else write.reshape(x, 1, *shape_of(x)))
+    lines, kernel = [], []
+    for old, new in sizes:
+        first, end = torch.arange(new) * old // new, -(-torch.arange(1, new + 1) * old // new)
+        kernel.append(int((end - first).max()))
+        lines.append(torch.minimum(first[:, None] + torch.arange(kernel[-1]), end[:, None] - 1).flatten())
+    (rows, columns), channels = lines, shape_of(flat)[-1]
+    index = ((torch.arange(batch)[:, None] * height + rows)[..., None] * width + columns).reshape(1, -1)
+    pixels = write.reshape(flat, batch * height * width, channels)
+    spread = write.emit(aten.embedding.default, pixels, literal(x, index))
+    image = [batch, len(rows), len(columns)]
+    options = (image, kernel, kernel, [0, 0], [1, 1], False)
+    pooled = write.emit(operators.max_pool2d, write.reshape(spread, 1, *shape_of(spread)), *options)
+    return write.value(pooled, [batch, *(new for _, new in sizes)])
 
 
 def _nearest(write: ImageWriter, x: Node, *options: Any) -> Node:

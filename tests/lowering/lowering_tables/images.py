@@ -18,6 +18,8 @@ CONV2D, CONV_TRANSPOSE2D, MAX_POOL2D, AVG_POOL2D = (
     for call in ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d")
 )
 
+SPREAD = f"permute reshape embedding reshape {MAX_POOL2D.removeprefix('permute reshape ')}"
+
 CONVOLUTIONS = {
     "of a larger kernel": nn.Conv2d(6, 10, 5),
     "of rows and columns apart": nn.Conv2d(6, 10, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2)),
@@ -56,6 +58,8 @@ MAXIMA = {
     "the whole image": (lambda x: F.max_pool2d(x, (9, 11)), "permute reshape max_pool2d"),
     "no batch": (lambda x: F.max_pool2d(x[0], 2), MAX_POOL2D),
     "a size that divides": (lambda x: F.adaptive_max_pool2d(x, (3, 1)), MAX_POOL2D),
+    "windows of different sizes": (lambda x: F.adaptive_max_pool2d(x, (2, 7)), SPREAD),
+    "windows of different sizes, no batch": (lambda x: F.adaptive_max_pool2d(x[0], (13, 4)), SPREAD),
     "a signal": (lambda x: F.max_pool1d(x[0], 3, 2, 1), MAX_POOL2D),
     "a signal without a batch": (lambda x: F.max_pool1d(x[0, 0], 2), "permute max_pool2d to_memory_config permute"),
 }
@@ -223,8 +227,6 @@ ROWS = [
         Row(f"max_pool2d_with_indices: {name}", pool, IMAGE.round(), "", ("equal maxima",), roundings=2)
         for name, pool in INDEXED.items()
     ),
-    Row("adaptive_max_pool2d: windows of different sizes", bind(F.adaptive_max_pool2d, (2, 7)), IMAGE, "",
-        ("equal maxima",), roundings=2),
     Row("max_pool2d: integers", bind(F.max_pool2d, 2), (IMAGE * 1e7).long(), ""),
     *(
         resized(f"{mode} by {factor}", REPEATED, scale_factor=factor, mode=mode)

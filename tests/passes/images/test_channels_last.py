@@ -87,7 +87,6 @@ STAYING = {
     "windows of volumes that differ": (nn.AdaptiveMaxPool3d(2), random(1, 2, 3, 4, 4)),
     "indices": (lambda x: F.max_pool2d(x, 2, return_indices=True), IMAGE),
     "indices alone": (lambda x: F.max_pool2d(x, 2, return_indices=True)[1], IMAGE),
-    "windows of different sizes": (nn.AdaptiveMaxPool2d((2, 7)), IMAGE),
     "double precision": (lambda x: F.avg_pool2d(x, 2), IMAGE.double()),
     "integers": (lambda x: F.max_pool2d(x, 2), (IMAGE * 10).long()),
     "constants": (Module(nn.Parameter(IMAGE), forward=lambda s, x: x + F.avg_pool2d(s.p0, 9)), random(1)),
