@@ -6,7 +6,7 @@ Before   gate, up = linear(x, w).chunk(2, -1);   y = silu(gate) * up
 After    gate = linear(x, w[:, :n], "silu");   up = linear(x, w[:, n:]);   y = gate * up
 
 A slice is a kernel, and an activation of a part is another: linears of their own come without slices and take their
-activations along. Heads have been split off before, in one call for all of them.
+activations along, those of all columns as well. Heads have been split off before, in one call for all of them.
 """
 
 from typing import NamedTuple
@@ -15,12 +15,13 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.movement import head_columns, is_move, moves_behind, source_of
 from tt_dynamo.passes.rewrite import emit, is_constant
 from tt_dynamo.passes.rows import literal
 
 CUTS = (aten.split.Tensor, aten.split_with_sizes.default, aten.slice.Tensor)
+ACTIVATIONS = tuple(getattr(aten, name).default for name in ("gelu", "relu", "silu", "sigmoid", "tanh"))
 
 
 class Projection(NamedTuple):
@@ -84,6 +85,8 @@ def to_heads(x: Node, shape: tuple[int, ...], like: Node) -> Node:
 def split_linears(graph: Graph, context: Context) -> int:
     """Divide every linear that only slices of its columns read; returns how many."""
     divided = 0
+    for node in [node for node in graph.nodes if is_call(node, *ACTIVATIONS)]:
+        _cut_before(node)
     for linear in graph.find_nodes(op="call_function", target=operators.linear):
         parts = _parts(linear) if has_own_weights(linear) and linear.meta["val"].numel() else []
         for part, columns in parts:
@@ -94,12 +97,30 @@ def split_linears(graph: Graph, context: Context) -> int:
     return divided
 
 
-def _parts(linear: Node) -> list[tuple[Node, torch.Tensor]]:
-    """What reads the linear, and which columns: nothing where a column is read twice or something else reads them."""
+def _cut_before(activation: Node) -> None:
+    """Cut the columns of a linear before their activation, where the linear is divided then."""
+    linear = activation.args[0]
+    if only_user(linear) is None or not has_own_weights(linear) or not _parts(linear, activation):
+        return
+    for cut in list(activation.users):
+        with linear.graph.inserting_before(cut):
+            new = emit(cut, cut.target, linear, *cut.args[1:], **cut.kwargs)
+        for part in [cut] if cut.target is aten.slice.Tensor else list(cut.users):
+            with linear.graph.inserting_before(part):
+                value = new if part is cut else emit(part, part.target, new, part.args[1])
+                replace(part, emit(activation, activation.target, value, *activation.args[1:], **activation.kwargs))
+    dead_code(linear.graph)
+
+
+def _parts(linear: Node, cut_value: Node | None = None) -> list[tuple[Node, torch.Tensor]]:
+    """What reads the linear, and which columns: nothing where a column is read twice or something else reads them.
+
+    cut_value: what is made of each element and read in its place.
+    """
     shape = shape_of(linear)
     numbers = torch.arange(shape[-1]).expand(shape)
     parts: list[tuple[Node, torch.Tensor]] = []
-    for user in linear.users:
+    for user in (cut_value or linear).users:
         if not is_call(user, *CUTS):
             return []
         cut = user.target(numbers, *user.args[1:], **user.kwargs)

@@ -52,6 +52,19 @@ def test_a_gate_and_what_it_gates_are_linears_of_their_own(forward, bias):
     assert constant_nodes(graph.graph).issuperset(graph.calls(aten.slice.Tensor))
 
 
+@pytest.mark.parametrize("cut", [lambda y: y.chunk(2, dim=-1), lambda y: (y[..., :WIDTH], y[..., WIDTH:])])
+def test_an_activation_of_all_columns_is_one_of_each_part(cut):
+    def gmlp(self, x):
+        u, v = cut(F.gelu(self.p0(x)))
+        return u * v.sum(-1, keepdim=True)
+
+    graph, changed = divided(gmlp, projection(True))
+    assert changed == 1
+    graph.apply(fuse_linear_activation, exact=False)
+    assert [node.args[3] for node in graph.calls(operators.linear)] == ["gelu", "gelu"]
+    assert constant_nodes(graph.graph).issuperset(graph.calls(aten.slice.Tensor, aten.split.Tensor))
+
+
 def test_columns_that_nothing_reads_are_not_computed():
     def forward(self, x):
         first, _, last = self.p0(x).split([4, 8, 12], dim=-1)
@@ -70,6 +83,7 @@ def test_columns_that_nothing_reads_are_not_computed():
         lambda s, x: (lambda y: y[..., ::2] * y[..., 1::2])(s.p0(x)),  # every other column
         lambda s, x: (lambda y: y[:, :2] * y[:, 2:4])(s.p0(x)),  # rows
         lambda s, x: s.p0(x)[..., :WIDTH] * 2,  # one part
+        lambda s, x: (lambda y: y[..., :14] * y[..., 10:])(s.p0(x).relu()),
         lambda s, x: (lambda y: y[..., :WIDTH] * y[..., WIDTH:])(F.linear(x, s.p0.weight * x.sum())),  # no constant
     ],
 )
