@@ -59,6 +59,7 @@ from tt_dynamo.passes.normalize.expands import drop_expands
 from tt_dynamo.passes.normalize.identities import drop_identities
 from tt_dynamo.passes.normalize.integer_round_trips import drop_integer_round_trips
 from tt_dynamo.passes.normalize.joined_moves import join_moves
+from tt_dynamo.passes.normalize.joined_rows import join_rows
 from tt_dynamo.passes.normalize.limits import drop_limits
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
@@ -110,6 +111,15 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
         Step(drop_limits),
         Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
+        Step(join_rows, {canonicalize: "moves are as few as they can be"}),
+        Step(
+            order_rows,
+            {
+                canonicalize: "it reads linear",
+                index_to_embedding: "windows become lookups",
+                join_rows: "so do merged patches",
+            },
+        ),
     ),
     "images": (
         Step(fold_batch_norm),
