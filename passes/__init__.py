@@ -12,26 +12,25 @@ from collections.abc import Callable, Mapping
 from torch.fx import Graph
 
 from tt_dynamo.ir.graph import Context
+from tt_dynamo.passes.attention.additive_masks import attention_to_prompt
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.bands import fuse_bands
+from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.attention.rotary import fuse_rotary
+from tt_dynamo.passes.attention.rotary_tables import rotary_tables
 from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
-from tt_dynamo.passes.fuse.additive_masks import attention_to_prompt
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.bands import fuse_bands
 from tt_dynamo.passes.fuse.conditions import rows_of_images
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
-from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.fuse.linear_parts import fuse_linear_parts
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.means import means_of_rows
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.permutes import hoist_permutes
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.reshapes import sink_reshapes
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
-from tt_dynamo.passes.fuse.rotary_tables import rotary_tables
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
@@ -40,6 +39,7 @@ from tt_dynamo.passes.heads.key_value_heads import split_key_value_heads
 from tt_dynamo.passes.heads.lone_heads import split_lone_heads
 from tt_dynamo.passes.heads.norm_heads import fuse_norm_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
@@ -110,7 +110,6 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
         Step(drop_limits),
-        Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
         Step(
             order_rows,

@@ -24,7 +24,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.fuse.masks import Masks, seen_positions
+from tt_dynamo.passes.attention.masks import Masks, seen_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import ROWS, carry, literal

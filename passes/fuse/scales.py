@@ -21,7 +21,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
-from tt_dynamo.passes.fuse.attention import split_scale
+from tt_dynamo.passes.attention.attention import split_scale
 from tt_dynamo.passes.movement import chain_of, is_move, moves_leading
 from tt_dynamo.passes.rewrite import (
     ADD,

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from tt_dynamo.ir.errors import LengthDependent
 from tt_dynamo.ir.graph import aten, dtype_of, module_path, target_name
-from tt_dynamo.passes.fuse.masks import Masks
+from tt_dynamo.passes.attention.masks import Masks
 from tt_dynamo.passes.rewrite import arguments, as_dtype, emit
 
 

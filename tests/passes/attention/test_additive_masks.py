@@ -7,8 +7,8 @@ from captured import capture, random
 from torch.fx import Interpreter
 
 from tt_dynamo.ir import operators
+from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
-from tt_dynamo.passes.fuse.attention import fuse_attention
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 

@@ -7,8 +7,8 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, is_call
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.masks import Masks, seen_positions
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.masks import Masks, seen_positions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default

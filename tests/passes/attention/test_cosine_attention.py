@@ -7,7 +7,7 @@ from captured import capture, parameter, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 

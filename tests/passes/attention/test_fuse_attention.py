@@ -9,7 +9,7 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default

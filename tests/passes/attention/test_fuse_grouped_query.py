@@ -7,10 +7,10 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
-from tt_dynamo.passes.fuse import heads
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.heads import fuse_grouped_query
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
+from tt_dynamo.passes.attention import heads
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.heads import fuse_grouped_query
+from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default

@@ -5,7 +5,7 @@ import torch
 from captured import capture, parameter, random
 
 from tt_dynamo.ir.graph import aten, shape_of
-from tt_dynamo.passes.fuse.attention import fuse_attention
+from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default

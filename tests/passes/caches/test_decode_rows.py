@@ -11,12 +11,12 @@ from captured import Captured, Module, capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.caches.decode_rows import USERS, decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.moves import normalize_moves
 

@@ -8,8 +8,8 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import is_constant
 

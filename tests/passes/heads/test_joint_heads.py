@@ -9,10 +9,10 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.heads import fuse_merge_heads
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
+from tt_dynamo.passes.attention.heads import fuse_merge_heads
 from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 HEADS, HEAD_DIM = 2, 32

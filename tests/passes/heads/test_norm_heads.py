@@ -12,10 +12,10 @@ from captured import Captured, Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir import operators
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
+from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
 from tt_dynamo.passes.heads.norm_heads import fuse_norm_heads
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.moves import normalize_moves
 

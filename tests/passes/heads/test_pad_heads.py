@@ -8,10 +8,10 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.heads import fuse_grouped_query, fuse_merge_heads
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 

@@ -12,8 +12,8 @@ from captured import Captured, capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.heads import fuse_merge_heads
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
+from tt_dynamo.passes.attention.heads import fuse_merge_heads
+from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 

@@ -6,8 +6,8 @@ from captured import Module, capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
-from tt_dynamo.passes.fuse.rotary_tables import MORE, ROWS, rotary_tables
+from tt_dynamo.passes.attention.rotary import fuse_rotary
+from tt_dynamo.passes.attention.rotary_tables import MORE, ROWS, rotary_tables
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.lookups import index_to_embedding

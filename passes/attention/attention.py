@@ -24,8 +24,8 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
-from tt_dynamo.passes.fuse.additive_masks import share_masks
-from tt_dynamo.passes.fuse.masks import number_of
+from tt_dynamo.passes.attention.additive_masks import share_masks
+from tt_dynamo.passes.attention.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
 from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_node, is_number, variable
 from tt_dynamo.passes.rows import LIMIT

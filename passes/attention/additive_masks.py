@@ -19,7 +19,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, literal_value, shape_of
 from tt_dynamo.ir.spec import LARGEST
-from tt_dynamo.passes.fuse.masks import Masks
+from tt_dynamo.passes.attention.masks import Masks
 from tt_dynamo.passes.movement import is_move
 from tt_dynamo.passes.rewrite import argument, emit
 from tt_dynamo.passes.rows import literal

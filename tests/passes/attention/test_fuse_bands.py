@@ -14,7 +14,7 @@ from transformers.models.longformer.modeling_longformer import LongformerSelfAtt
 
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes import PHASES
-from tt_dynamo.passes.fuse.bands import fuse_bands
+from tt_dynamo.passes.attention.bands import fuse_bands
 
 NORMALIZE = [step.run for step in PHASES["normalize"]]
 SEQ, WINDOW, DIM = 32, 4, 8

@@ -6,7 +6,7 @@ from captured import Module, capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
+from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.moves import normalize_moves
 

@@ -22,7 +22,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
-from tt_dynamo.passes.fuse.attention import PRODUCTS, SOFTMAXES, sdpa, split_scale
+from tt_dynamo.passes.attention.attention import PRODUCTS, SOFTMAXES, sdpa, split_scale
 from tt_dynamo.passes.origins import Origin, Origins, is_zero
 from tt_dynamo.passes.rewrite import as_dtype, emit
 from tt_dynamo.passes.rows import literal

@@ -20,7 +20,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.fuse.masks import Masks
+from tt_dynamo.passes.attention.masks import Masks
 from tt_dynamo.passes.movement import (
     LIMIT,
     chain_of,

@@ -9,10 +9,10 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.qkv import fuse_qkv
-from tt_dynamo.passes.fuse.rotary import fuse_rotary
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
+from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 sdpa = aten.scaled_dot_product_attention.default

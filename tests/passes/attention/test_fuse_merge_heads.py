@@ -8,8 +8,8 @@ from torch import nn
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.attention import fuse_attention
-from tt_dynamo.passes.fuse.heads import fuse_merge_heads
+from tt_dynamo.passes.attention.attention import fuse_attention
+from tt_dynamo.passes.attention.heads import fuse_merge_heads
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 BATCH, HEADS, SEQ, DIM = 2, 3, 5, 4
