@@ -117,11 +117,11 @@ INTEGERS = {
 }
 
 STRIDES = {
-    "permute: strides": (lambda x: torch.relu(x).permute(1, 0), "relu permute"),
-    "clone: of a permuted value": (lambda x: torch.relu(x).permute(1, 0).contiguous(), "relu permute"),
+    "permute: strides": (lambda x: torch.relu(x).permute(1, 0), "relu"),
+    "clone: of a permuted value": (lambda x: torch.relu(x).permute(1, 0).contiguous(), "relu"),
     "slice: strides": (lambda x: torch.relu(x)[:, ::2], "relu to_layout slice"),
     "expand: strides": (lambda x: torch.relu(x)[:1].expand(3, 5), "relu slice"),
-    "transpose: strides": (lambda x: torch.relu(x).unsqueeze(1).transpose(0, 2), "relu permute"),
+    "transpose: strides": (lambda x: torch.relu(x).unsqueeze(1).transpose(0, 2), "relu"),
     "flip: strides": (lambda x: torch.relu(x).flip(0), "relu to_layout reshape embedding reshape"),
     "stack: strides": (lambda x: torch.stack([torch.relu(x), x], -1), "relu"),
     "diagonal: strides": (lambda x: torch.relu(x).diagonal(), "relu to_layout reshape reshape gather reshape"),
