@@ -29,8 +29,6 @@ from tt_dynamo.passes.fuse.linear_parts import fuse_linear_parts
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.means import means_of_rows
 from tt_dynamo.passes.fuse.modulation import split_modulations
-from tt_dynamo.passes.fuse.permutes import hoist_permutes
-from tt_dynamo.passes.fuse.reshapes import sink_reshapes
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
@@ -49,17 +47,19 @@ from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.loops.state_spaces import fuse_state_spaces
+from tt_dynamo.passes.moves.expands import drop_expands
+from tt_dynamo.passes.moves.joined_moves import join_moves
+from tt_dynamo.passes.moves.joined_rows import join_rows
+from tt_dynamo.passes.moves.permutes import hoist_permutes
+from tt_dynamo.passes.moves.reshapes import sink_reshapes
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
 from tt_dynamo.passes.normalize.draws import draw_by_shape
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
-from tt_dynamo.passes.normalize.expands import drop_expands
 from tt_dynamo.passes.normalize.identities import drop_identities
 from tt_dynamo.passes.normalize.integer_round_trips import drop_integer_round_trips
-from tt_dynamo.passes.normalize.joined_moves import join_moves
-from tt_dynamo.passes.normalize.joined_rows import join_rows
 from tt_dynamo.passes.normalize.limits import drop_limits
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where

@@ -18,7 +18,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, is_random, mutates, only_user, replace, shape_of
 from tt_dynamo.passes.fuse.linears import CUTS, has_own_weights
-from tt_dynamo.passes.normalize.joined_reshapes import cancel_reshapes, join_reshapes
+from tt_dynamo.passes.moves.joined_reshapes import cancel_reshapes, join_reshapes
 from tt_dynamo.passes.rewrite import argument, emit, is_constant
 
 Order = tuple[int, ...]

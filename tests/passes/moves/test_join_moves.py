@@ -6,8 +6,8 @@ from captured import Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir.graph import aten
+from tt_dynamo.passes.moves.joined_moves import join_moves
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.normalize.joined_moves import join_moves
 
 
 def joined(forward, shape):

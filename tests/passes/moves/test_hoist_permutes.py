@@ -7,7 +7,7 @@ from captured import Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.fuse.permutes import hoist_permutes
+from tt_dynamo.passes.moves.permutes import hoist_permutes
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import is_constant
 

@@ -7,7 +7,7 @@ from captured import capture, random
 from torch.fx import Graph
 
 from tt_dynamo.ir.graph import Context, aten
-from tt_dynamo.passes.normalize.joined_reshapes import cancel_reshapes, join_reshapes
+from tt_dynamo.passes.moves.joined_reshapes import cancel_reshapes, join_reshapes
 
 
 def joined(graph: Graph, context: Context) -> int:

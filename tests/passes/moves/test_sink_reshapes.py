@@ -8,9 +8,9 @@ from captured import Module, capture, parameter, random
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.fuse.means import means_of_rows
-from tt_dynamo.passes.fuse.reshapes import sink_reshapes
+from tt_dynamo.passes.moves.expands import drop_expands
+from tt_dynamo.passes.moves.reshapes import sink_reshapes
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.normalize.expands import drop_expands
 from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import literal
 

@@ -6,8 +6,8 @@ from captured import capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
+from tt_dynamo.passes.moves.joined_rows import join_rows
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.normalize.joined_rows import join_rows
 
 
 def joined(model, *shapes):

@@ -1,0 +1,1 @@
+"""Moves of data: fewer of them, later ones, and none twice."""
