@@ -7,6 +7,7 @@ import struct
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.matmul import matmul, product_config
 from tt_dynamo.lowering.memory import assigned, is_sharded
@@ -160,9 +161,14 @@ def _chunks(sizes, shape, keys, cores, is_causal, sliding_window_size=None, **_)
 
 
 @lower(operators.attention_mask)
-def attention_mask(ttnn: TTNN, mask, zeros=None):
-    """The additive mask at full query and key length: adding broadcasts in one kernel, where expand takes three."""
-    return mask if zeros is None else ttnn.add(mask, zeros)
+def attention_mask(ttnn: TTNN, mask, zeros=None, may_hide_all=False):
+    """The additive mask at full query and key length: adding broadcasts in one kernel, where expand takes three.
+
+    A row of -inf would be NaN, and so what all others read of it in the next layer, times zero. With numbers this low
+    it is the mean of the values instead, where torch has zeros; nobody reads that.
+    """
+    mask = mask if zeros is None else ttnn.add(mask, zeros)
+    return ttnn.maximum(mask, -LARGEST) if may_hide_all else mask
 
 
 @lower(operators.split_heads)

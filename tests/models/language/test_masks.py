@@ -95,3 +95,18 @@ def test_numbers_at_the_ends_of_the_range() -> None:
     nan, inf, largest = torch.nan, torch.inf, torch.finfo(torch.float32).max
     ends = torch.tensor([[nan, inf, -inf, 0.0, -0.0, largest, -largest, 1e-40, 1.5, -2.5]])
     check(lambda x: (-x, x.abs(), torch.relu(x), x.isnan(), x.isinf(), x > 0, x == x), lambda: (ends,))
+
+
+@pytest.mark.parametrize("preset", ["accuracy", "balanced"])
+def test_padding_before_a_prompt_that_reads_no_key_reaches_no_other_token(preset: str) -> None:
+    def twice(q: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        allowed = keep & torch.ones(8, 8, dtype=torch.bool).tril()
+        first = F.scaled_dot_product_attention(q, q, q, allowed)
+        return F.scaled_dot_product_attention(first, first, first, allowed)
+
+    q, keep = inputs()
+    keep = keep.flip(-1).bool()[:2]
+    compiled = torch.compile(twice, backend="ttnn", options={"preset": preset})(q[:2], keep)
+    assert compiled.isfinite().all()
+    torch.testing.assert_close(compiled[0, :, 3:], twice(q[:2], keep)[0, :, 3:], atol=0.03, rtol=0.03)
+    torch.testing.assert_close(compiled[1], twice(q[:2], keep)[1], atol=0.03, rtol=0.03)

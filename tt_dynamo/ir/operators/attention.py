@@ -101,9 +101,12 @@ def capped_attention(query, key, value, mask, scale, cap):
     return torch.matmul(weights.reshape(batch, kv_heads, rows.shape[2], -1), value).reshape(query.shape)
 
 
-@define("Tensor mask, Tensor? zeros=None", FUSED)
-def attention_mask(mask, zeros=None):
-    """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key]."""
+@define("Tensor mask, Tensor? zeros=None, bool may_hide_all=False", FUSED)
+def attention_mask(mask, zeros=None, may_hide_all=False):
+    """The additive mask that attention reads, broadcast with `zeros` to [batch or 1, heads or 1, query, key].
+
+    may_hide_all: whether a query may read no key, as one that is padding. Torch gives zeros for it.
+    """
     return mask.clone() if zeros is None else mask + zeros
 
 
