@@ -142,8 +142,8 @@ class Masked(nn.Module):
 
 
 HOST_MODELS: dict[str, tuple[Any, Any]] = {
-    "transposed convolutions of volumes": (
-        lambda: Convolved([nn.ConvTranspose3d(512, 512, (3, 1, 1), padding=(1, 0, 0)) for _ in range(10)]),
+    "transposed convolutions of volumes in groups": (
+        lambda: Convolved([nn.ConvTranspose3d(512, 512, (3, 1, 1), padding=(1, 0, 0), groups=2) for _ in range(10)]),
         lambda: torch.rand(1, 512, 3, 1, 1),
     ),
     "grouped convolutions": (

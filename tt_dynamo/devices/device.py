@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
 from .errors import DeviceError
-from .host_tensors import HostTensor
 from .mock.toolchain import cache_root, mock_environment
 from .queues import HardwareQueues
 from .traces import HardwareTrace
@@ -132,9 +131,11 @@ class Device:
 
         return EmulatedQueues(ttnn, namespace, self.resource(Clocks), computes=not dry_run)
 
-    def host_tensor(self, tensor: Any, dry_run: bool) -> HostTensor:
-        """A tensor that `ttnn.from_torch` made on the host, for torch to write to. Raises as `HostTensor` does."""
+    def host_tensor(self, tensor: Any, dry_run: bool) -> Any:
+        """A `HostTensor` of one that `ttnn.from_torch` made on the host, for torch to write to. Raises as that does."""
         import ttnn
+
+        from .host_tensors import HostTensor
 
         if not self.emulated or dry_run:
             return HostTensor(ttnn, tensor)

@@ -88,7 +88,7 @@ ROWS = [
     Row("where: NaNs do not leak", lambda x, y: (torch.where(x > 0, x, y), torch.where(x > 0, y, 2.0)),
         (torch.tensor([[1.0, 2.0, 3.0, -1.0]]), torch.tensor([[NAN, INF, -INF, 1.0]])), "gt where where"),
     Row("where: a pole does not leak", lambda x: torch.where(x == 0, 1.0, 1 / x),
-        torch.tensor([[0.0, 2.0, -0.0, -4.0]]), "eq reciprocal multiply where"),
+        torch.tensor([[0.0, 2.0, -0.0, -4.0]]), "eq reciprocal where"),
     *(
         Row(f"where: {shapes}", lambda c, x, y: torch.where(torch.relu(c) > 0.5, x, y),
             tuple(random(*shape) for shape in shapes), "relu gt where")

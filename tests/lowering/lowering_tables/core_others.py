@@ -25,9 +25,9 @@ GROUP_NORM_BACKWARD = (
     "subtract multiply sum reshape sum"
 )
 BILINEAR = (
-    "permute reshape reshape embedding reshape reshape reshape embedding reshape reshape reshape embedding reshape "
-    "reshape reshape embedding reshape reshape reshape subtract reshape multiply reshape add reshape reshape subtract "
-    "reshape multiply reshape add subtract reshape multiply reshape add reshape permute"
+    "permute reshape reshape embedding reshape reshape reshape embedding reshape subtract reshape multiply reshape add "
+    "reshape reshape embedding reshape reshape reshape embedding reshape subtract reshape multiply reshape add "
+    "subtract reshape multiply reshape add reshape permute"
 )
 POOLED_VOLUME = "reshape permute reshape avg_pool2d avg_pool2d to_memory_config reshape permute reshape"
 
@@ -85,11 +85,11 @@ CORE = [
     Core("reflection_pad2d.default", lambda make: (image(make), [1, 2, 3, 1]),
         "permute reshape reshape embedding reshape permute", NO_LOWERING, None),
     Core("reflection_pad3d.default", lambda make: (make(1, 2, 4, 4, 4), [1, 1, 1, 1, 1, 1]),
-        "permute reshape reshape embedding reshape permute", NO_LOWERING, None),
+        "reshape permute reshape embedding reshape permute reshape", NO_LOWERING, None),
     Core("replication_pad2d.default", lambda make: (image(make), [1, 2, 3, 1]),
         "permute reshape reshape embedding reshape permute", NO_LOWERING, None),
     Core("replication_pad3d.default", lambda make: (make(1, 2, 4, 4, 4), [1, 1, 1, 1, 1, 1]),
-        "permute reshape reshape embedding reshape permute", NO_LOWERING, None),
+        "reshape permute reshape embedding reshape permute reshape", NO_LOWERING, None),
     Core("index.Tensor", lambda make: (make(8, 40), [index(5, rows=8)]), "reshape embedding reshape", NO_LOWERING),
     Core("index_put.default", lambda make: (make(8, 40), [index(5, rows=8)], make(5, 40)),
         "concat reshape embedding reshape", NO_LOWERING),

@@ -14,7 +14,7 @@ ON_DEVICE = {"placement": "device"}
 
 MOVES = {
     "view: flattened": (lambda x: x.reshape(-1), "relu reshape relu"),
-    "view: rows joined": (lambda x: x.reshape(6, 33), "relu reshape relu"),
+    "view: rows joined": (lambda x: x.reshape(6, 33), "relu relu"),
     "view: columns split": (lambda x: x.reshape(2, 3, 3, 11), "relu reshape relu"),
     "view: in six dimensions": (lambda x: x.reshape(1, 2, 3, 1, 3, 11), "relu reshape relu"),
     "unsqueeze": (lambda x: x[:, None], "relu reshape relu"),
@@ -24,7 +24,7 @@ MOVES = {
     "transpose": (lambda x: x.mT, "relu permute relu"),
     "expand: a dimension of one": (lambda x: x[:, :1].expand(2, 4, 33), "relu slice expand relu"),
     "expand: a new dimension": (lambda x: x.expand(5, 2, 3, 33), "relu reshape expand relu"),
-    "repeat_interleave": (lambda x: x.repeat_interleave(2, 1), "relu reshape expand reshape relu"),
+    "repeat_interleave": (lambda x: x.repeat_interleave(2, 1), "relu reshape expand relu"),
     "slice: rows": (lambda x: x[:, 1:], "relu to_layout slice to_layout relu"),
     "slice: every second column": (lambda x: x[..., ::2], "relu to_layout slice to_layout relu"),
     "slice: counted from the end": (lambda x: x[..., -5:-1], "relu to_layout slice to_layout relu"),
@@ -58,10 +58,10 @@ MOVES = {
     "tril": (lambda x: x.tril(2), "relu where relu"),
     "diag_embed": (lambda x: torch.diag_embed(x, 1), "relu concat reshape where relu"),
     "diag_embed: other dimensions": (lambda x: torch.diag_embed(x, -2, 0, 2), "relu concat reshape permute where relu"),
-    "channel_shuffle": (lambda x: F.channel_shuffle(x.reshape(1, 6, 3, 11), 2), "relu reshape permute reshape relu"),
+    "channel_shuffle": (lambda x: F.channel_shuffle(x.reshape(1, 6, 3, 11), 2), "relu permute reshape relu"),
     "pixel_unshuffle": (
         lambda x: F.pixel_unshuffle(x.reshape(1, 6, 3, 11)[..., :2, :10], 2),
-        "relu reshape slice slice reshape permute reshape relu",
+        "relu reshape slice slice reshape permute relu",
     ),
     "pixel_shuffle": (
         lambda x: F.pixel_shuffle(x.reshape(1, 18, 1, 11)[:, :12], 2),
@@ -69,7 +69,7 @@ MOVES = {
     ),
     "select_scatter": (
         lambda x: torch.select_scatter(x, x[:, 0], 1, 2),
-        "relu slice reshape reshape to_layout slice to_layout concat to_layout relu",
+        "relu slice reshape to_layout reshape slice to_layout concat to_layout relu",
     ),
     "slice_scatter": (
         lambda x: torch.slice_scatter(x, x[:, :2], 1, 1),

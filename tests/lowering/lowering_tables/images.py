@@ -13,12 +13,9 @@ IMAGE, SIGNAL = random(2, 6, 9, 11), random(2, 6, 30)
 WITH_INFINITY = IMAGE.clone()
 WITH_INFINITY[:, :, 3, 4] = torch.inf
 HALVES = (torch.bfloat16, torch.float16)
-CONV2D, CONV_TRANSPOSE2D, MAX_POOL2D, AVG_POOL2D = (
-    f"permute reshape {call} to_memory_config reshape permute"
-    for call in ("conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d")
-)
-
-SPREAD = f"permute reshape embedding reshape {MAX_POOL2D.removeprefix('permute reshape ')}"
+# The host permutes what comes from the caller and what goes there.
+CONV2D, CONV_TRANSPOSE2D, MAX_POOL2D, AVG_POOL2D = "conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d"
+SPREAD = f"embedding reshape {MAX_POOL2D}"
 
 CONVOLUTIONS = {
     "of a larger kernel": nn.Conv2d(6, 10, 5),
@@ -55,13 +52,13 @@ MAXIMA = {
     "rows and columns apart": (lambda x: F.max_pool2d(x, (2, 3), (1, 2), (1, 0)), MAX_POOL2D),
     "windows that leave the image": (lambda x: F.max_pool2d(x, 2, ceil_mode=True), MAX_POOL2D),
     "dilation": (lambda x: F.max_pool2d(x, 3, 1, 1, dilation=2), MAX_POOL2D),
-    "the whole image": (lambda x: F.max_pool2d(x, (9, 11)), "permute reshape max_pool2d"),
+    "the whole image": (lambda x: F.max_pool2d(x, (9, 11)), "max_pool2d"),
     "no batch": (lambda x: F.max_pool2d(x[0], 2), MAX_POOL2D),
     "a size that divides": (lambda x: F.adaptive_max_pool2d(x, (3, 1)), MAX_POOL2D),
     "windows of different sizes": (lambda x: F.adaptive_max_pool2d(x, (2, 7)), SPREAD),
     "windows of different sizes, no batch": (lambda x: F.adaptive_max_pool2d(x[0], (13, 4)), SPREAD),
     "a signal": (lambda x: F.max_pool1d(x[0], 3, 2, 1), MAX_POOL2D),
-    "a signal without a batch": (lambda x: F.max_pool1d(x[0, 0], 2), "permute max_pool2d to_memory_config permute"),
+    "a signal without a batch": (lambda x: F.max_pool1d(x[0, 0], 2), "max_pool2d"),
 }
 MEANS = {
     "touching windows": (lambda x: F.avg_pool2d(x, 2), AVG_POOL2D),
@@ -100,7 +97,7 @@ WEIGHED = [
     {"size": (5, 20), "mode": "bicubic", "align_corners": True},
     {"size": (4, 5), "mode": "bicubic", "antialias": True},
 ]
-REPEATED = "permute reshape reshape upsample reshape reshape permute"
+REPEATED = "reshape upsample reshape"
 
 
 def convolved(name: str, layer: nn.Module, x: torch.Tensor, calls: str, **options: Any) -> Row:
@@ -116,7 +113,7 @@ def _patches(channels: int, patch: Any, *size: int, batch: int = 1, bias: bool =
     """A patch embedding: a move of patches and one linear. The host moves rows of 8 pixels and more."""
     layer = rounded(nn.Conv2d(channels, 10, patch, patch, bias=bias))
     width = layer.kernel_size[1]
-    moves = "permute fold reshape to_layout" if channels >= width else "permute reshape to_layout" if width < 8 else ""
+    moves = "fold reshape to_layout" if channels >= width else ""
     name = f"convolution: patches of {patch}, {channels} channels, {size}, bias={bias}"
     return Row(
         name,
@@ -129,7 +126,7 @@ def _patches(channels: int, patch: Any, *size: int, batch: int = 1, bias: bool =
 def _stem(kernel: int, stride: int, padding: int) -> Row:
     """The first convolution of many images, which reads squares of pixels."""
     layer = rounded(nn.Conv2d(3, 8, kernel, stride, padding))
-    calls = "to_memory_config fold reshape conv2d to_memory_config reshape permute"
+    calls = "to_memory_config fold reshape conv2d"
     return convolved(f"of squares of {stride}, kernel {kernel}", layer, random(32, 3, 16, 16), calls)
 
 
@@ -152,11 +149,11 @@ class _Embeddings(nn.Module):
 
 ROWS = [
     *(convolved(name, layer, IMAGE, CONV2D) for name, layer in CONVOLUTIONS.items()),
-    convolved("of one pixel", nn.Conv2d(6, 10, 1), IMAGE, "permute reshape conv2d reshape permute"),
-    convolved("that fills its image", nn.Conv2d(6, 10, (9, 11)), IMAGE, "permute reshape conv2d"),
+    convolved("of one pixel", nn.Conv2d(6, 10, 1), IMAGE, "conv2d"),
+    convolved("that fills its image", nn.Conv2d(6, 10, (9, 11)), IMAGE, "conv2d"),
     *(
         convolved(f"of {channels} channels", nn.Conv2d(channels, channels + 1, 3), random(2, channels, 9, 11), calls)
-        for channels, calls in {1: "conv2d to_memory_config reshape permute", 3: CONV2D, 16: CONV2D, 65: CONV2D}.items()
+        for channels, calls in {1: "conv2d", 3: CONV2D, 16: CONV2D, 65: CONV2D}.items()
     ),
     *(convolved(f"of a signal {layer}", layer, SIGNAL, calls) for layer, calls in OF_SIGNALS),
     *(
@@ -170,10 +167,9 @@ ROWS = [
     ),
     convolved("channels last", nn.Conv2d(6, 10, 3), IMAGE.to(memory_format=torch.channels_last), CONV2D),
     Row("convolution: weights that are inputs", F.conv2d, (IMAGE, random(10, 6, 3, 3), random(10)),
-        "permute reshape prepare_conv_weights prepare_conv_bias conv2d to_memory_config reshape permute", cancels=True),
+        "prepare_conv_weights prepare_conv_bias conv2d", cancels=True),
     Row("convolution: weights that are moved", lambda x, w, b: F.conv1d(x, w.mT, b),
-        (SIGNAL, random(10, 3, 6), random(10)), "permute reshape prepare_conv_weights prepare_conv_bias conv2d "
-        "to_memory_config reshape permute", cancels=True),
+        (SIGNAL, random(10, 3, 6), random(10)), "prepare_conv_weights prepare_conv_bias conv2d", cancels=True),
     convolved("of float64", nn.Conv2d(6, 10, 3).double(), IMAGE.double(), "", reasons=("float64",), roundings=2),
     convolved("of many groups", nn.Conv2d(4160, 4160, 1, groups=4160), random(2, 4160, 2, 2), "",
         reasons=("49793",), roundings=2),
@@ -201,9 +197,9 @@ ROWS = [
         random(40, 3, 2, 6, 6), "linear"),
     *(_stem(*sizes) for sizes in [(7, 2, 3), (3, 2, 1), (5, 4, 2), (4, 2, 1)]),
     Row("convolution: patches as an image", rounded(nn.Conv2d(3, 10, 8, 8)), random(2, 3, 24, 16),
-        "linear permute"),
+        "linear"),
     Row("convolution: patches after a class token", rounded(_Embeddings()), random(2, 3, 24, 16),
-        "linear to_layout concat to_layout add", roundings=2, cancels=True),
+        "pad to_layout linear add", roundings=2, cancels=True),
     *(Row(f"max_pool2d: {name}", pool, IMAGE, calls, roundings=0) for name, (pool, calls) in MAXIMA.items()),
     *(Row(f"avg_pool2d: {name}", pool, IMAGE, calls, cancels=True) for name, (pool, calls) in MEANS.items()),
     *(
@@ -234,24 +230,24 @@ ROWS = [
         for factor in (2, 3, (2, 3), (1, 4), 2.0)
     ),
     *(
-        resized(f"{mode} {options}", "permute reshape embedding reshape permute", mode=mode, **options)
+        resized(f"{mode} {options}", "embedding", mode=mode, **options)
         for mode in ("nearest", "nearest-exact")
         for options in PICKED
     ),
-    resized("infinities", "permute reshape embedding reshape permute", WITH_INFINITY, size=(5, 20)),
-    resized("a signal to 7", "permute reshape embedding reshape permute", SIGNAL, size=7),
-    resized("a signal to 60", "permute reshape reshape upsample reshape reshape permute", SIGNAL, size=60),
-    resized("a volume", "permute reshape embedding reshape permute", IMAGE[None], size=(7, 3, 5)),
+    resized("infinities", "embedding", WITH_INFINITY, size=(5, 20)),
+    resized("a signal to 7", "embedding", SIGNAL, size=7),
+    resized("a signal to 60", "reshape upsample reshape", SIGNAL, size=60),
+    resized("a volume", "embedding", IMAGE[None], size=(7, 3, 5)),
     *(resized(f"{options}", "matmul matmul", roundings=3, **options) for options in WEIGHED),
     resized("several tiles", "matmul matmul", random(2, 3, 40, 70), 3, scale_factor=2, mode="bilinear"),
     resized("rows alone", "matmul transpose", roundings=2, size=(5, 11), mode="bilinear"),
     resized("columns alone", "matmul", roundings=2, size=(9, 20), mode="bilinear"),
     resized("a signal, linear", "matmul", SIGNAL, 2, size=20, mode="linear"),
-    resized("the same size", "permute reshape reshape upsample reshape reshape permute", IMAGE + 1, 1, size=(9, 11)),
+    resized("the same size", "reshape upsample reshape", IMAGE + 1, 1, size=(9, 11)),
     resized("the same size, bilinear", "", IMAGE + 1, 1, size=(9, 11), mode="bilinear"),
     *(
         resized(f"{mode} of {dtype}", calls, IMAGE.to(dtype), 4, scale_factor=2, mode=mode)
-    for mode, calls in {"nearest": "permute reshape reshape upsample reshape reshape permute", "bilinear":
+    for mode, calls in {"nearest": "reshape upsample reshape", "bilinear":
             "matmul matmul"}.items()
         for dtype in HALVES
     ),

@@ -37,7 +37,7 @@ KNOWN = {
     "rot90": (lambda x: x.rot90(1, (1, 2)), LOOKUP),
     "reflection_pad2d": (
         lambda x: F.pad(x, (2, 1, 1, 3), mode="reflect"),
-        "relu permute to_layout reshape reshape embedding reshape reshape relu reshape permute",
+        "relu permute to_layout reshape reshape embedding reshape relu",
     ),
     "reflection_pad1d": (
         lambda x: F.pad(x[0], (2, 1), mode="reflect"),
@@ -49,9 +49,12 @@ KNOWN = {
     ),
     "replication_pad2d": (
         lambda x: F.pad(x, (2, 1, 1, 3), mode="replicate"),
-        "relu permute to_layout reshape reshape embedding reshape reshape relu reshape permute",
+        "relu permute to_layout reshape reshape embedding reshape relu",
     ),
-    "unfold": (lambda x: x.unfold(2, 3, 1), "relu to_layout reshape reshape embedding reshape permute relu"),
+    "unfold": (
+        lambda x: x.unfold(2, 3, 1),
+        "relu to_layout reshape reshape embedding reshape reshape permute reshape relu",
+    ),
     "im2col": (lambda x: F.unfold(x, 2, padding=1), "relu to_layout pad permute reshape embedding permute relu"),
     "diagonal": (lambda x: x.diagonal(1, 1, 2), "relu to_layout reshape embedding permute relu"),
     "as_strided": (lambda x: x.as_strided((5, 33), (66, 1), 33), LOOKUP),
@@ -69,7 +72,7 @@ KNOWN = {
     ),
     "slice_scatter: every second row": (
         lambda x: torch.slice_scatter(x, x[:, :, :2], 2, 0, 4, 2),
-        "relu slice reshape to_layout reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout slice to_layout reshape reshape concat reshape embedding reshape relu",
     ),
     "diagonal_scatter": (
         lambda x: torch.diagonal_scatter(x, x.diagonal(0, 1, 2) * 2, 0, 1, 2),
@@ -160,19 +163,19 @@ def _set(x: torch.Tensor, i: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 PUT = {
     "index_put: rows": (
         lambda x, i, v: x.index_put((i,), v),
-        "relu reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout reshape concat reshape embedding reshape relu",
     ),
     "index_put: one row": (
         lambda x, i, v: x.index_put((i,), v[0]),
-        "relu reshape expand reshape to_layout reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout reshape expand to_layout reshape reshape concat reshape embedding reshape relu",
     ),
     "index_put: one number": (
         lambda x, i, v: x.index_put((i,), torch.tensor(2.5)),
-        "relu reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout reshape concat reshape embedding reshape relu",
     ),
     "index_put: by two indices": (
         lambda x, i, v: x.index_put((i, i), v[:, 0]),
-        "relu reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout reshape concat reshape embedding reshape relu",
     ),
     "index_put: by all": (
         lambda x, i, v: x.index_put((i, i, i, i), torch.relu(v)[:, 0, 0, 0]),
@@ -181,13 +184,13 @@ PUT = {
     ),
     "index_copy": (
         lambda x, i, v: x.index_copy(2, i, x[:, :, :2] * 2),
-        "relu slice multiply reshape to_layout reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout slice multiply to_layout reshape reshape concat reshape embedding reshape relu",
     ),
     "index_fill": (
         lambda x, i, v: x.index_fill(1, i, 2.5),
-        "relu reshape to_layout concat reshape embedding reshape relu",
+        "relu to_layout reshape concat reshape embedding reshape relu",
     ),
-    "index_put: an item": (_set, "relu reshape to_layout concat reshape embedding reshape relu"),
+    "index_put: an item": (_set, "relu to_layout reshape concat reshape embedding reshape relu"),
 }
 
 MASK = torch.rand(SHAPE[:3], generator=torch.Generator().manual_seed(1)) < 0.4
@@ -195,7 +198,7 @@ PLACES = int(MASK.sum())
 MASKED = {
     "masked_scatter": (
         lambda x, m: x.masked_scatter(m[..., None], x[:, 1:]),
-        "relu slice reshape to_layout reshape embedding reshape where relu",
+        "relu slice to_layout reshape reshape embedding reshape where relu",
     ),
     "masked_scatter: elements": (
         lambda x, m: x[..., 0].masked_scatter(m, x[0, 0]),

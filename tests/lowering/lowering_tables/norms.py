@@ -83,7 +83,7 @@ WITH_STATISTICS = {
 }  # fmt: skip
 OF_VECTORS = {
     "normalize": (lambda x: F.normalize(torch.relu(x), dim=-1), "relu rms_norm"),
-    "normalize: by sums": (lambda x: F.normalize(torch.relu(x), dim=0, p=1), "relu abs sum maximum expand divide"),
+    "normalize: by sums": (lambda x: F.normalize(torch.relu(x), dim=0, p=1), "relu abs sum maximum divide"),
     "cosine_similarity": (
         lambda x: F.cosine_similarity(torch.relu(x), OTHER),
         "relu multiply sum sqrt multiply sum sqrt maximum maximum divide divide multiply sum",

@@ -29,12 +29,12 @@ PRODUCTS = {
 VECTORS = {
     torch.dot: ((33,), (33,), "relu reshape reshape matmul reshape"), torch.vdot: ((33,), (33,),
         "relu reshape reshape matmul reshape"), torch.mv: ((7, 33), (33,), "relu reshape matmul reshape"),
-    torch.inner: ((2, 33), (3, 33), "relu permute to_layout linear"), torch.outer: ((7,), (33,),
+    torch.inner: ((2, 33), (3, 33), "relu linear"), torch.outer: ((7,), (33,),
         "relu reshape multiply"), torch.kron: ((3, 4), (5, 2), "relu reshape multiply"),
 }  # fmt: skip
 EINSUMS = {
     "ij,jk->ik": ((3, 33), (33, 5), "relu reshape matmul"), "bqhd,bkhd->bhqk": ((2, 3, 4, 8), (2, 5, 4, 8),
-        "relu reshape permute reshape permute reshape to_layout matmul"),
+        "relu permute matmul"),
     "i,j->ij": ((3,), (5,), "relu reshape multiply"), "...ij,jk->...ik": ((2, 3, 4, 33), (33, 5),
         "relu reshape matmul"),
     "bij,bij->bij": ((2, 3, 4), (2, 3, 4), "relu multiply"),
@@ -72,7 +72,7 @@ def _sums(name: str, function: Any, *shapes_and_calls: Any) -> list[Row]:
     name += ", " if ":" in name else ": "
     calls = {(1, 1): plain, (0.5, 2): f"relu {product} multiply multiply add", (1, -3): f"relu {product} multiply add"}
     if function is torch.addr:  # alpha is a factor of the vector
-        calls = dict.fromkeys(calls, plain)
+        calls = {(1, 1): "relu multiply add", (0.5, 2): plain, (1, -3): "relu multiply multiply add"}
     return [
         *(
             Row(
@@ -208,7 +208,8 @@ ROWS = [
         "matmul reshape matmul reshape add", roundings=3,
         cancels=True),
     *(_attention("", size) for size in SIZES),
-    *(_attention("merging its heads ", size, function=_merging, after=" permute") for size in SIZES),
+    *(_attention("merging its heads ", size, function=_merging, after=" permute" if size[-1] % 32 == 0 else "")
+      for size in SIZES),
     *(_attention(f"{name} ", size, mask) for size in SIZES for name, mask in _masks(size).items()),
     *(_attention("padding of a mask ", (1, 2, 5, keys, 32), random(1, 1, 5, keys)) for keys in (32, 33)),
     _attention("causal ", (1, 2, 33, 33, 32), is_causal=True),

@@ -9,10 +9,9 @@ from .row import Row, bind
 
 VOLUME = random(2, 6, 4, 5, 7)
 CONV3D, CONV2D, MAX_POOL2D, AVG_POOL2D = (
-    "permute reshape reshape pad experimental.conv3d reshape slice reshape permute",
-    *(f"permute reshape {call} to_memory_config reshape permute" for call in ("conv2d", "max_pool2d", "avg_pool2d")),
-)
-WHOLE_TILES, BOXES = "permute reshape reshape pad experimental.conv3d reshape", "to_layout reshape permute reshape"
+    "reshape pad experimental.conv3d reshape slice", "conv2d", "max_pool2d", "avg_pool2d",
+)  # fmt: skip
+WHOLE_TILES, BOXES = "reshape pad experimental.conv3d reshape", "to_layout reshape permute reshape"
 TWO = {
     calls: calls.replace(name, f"{name} {name}")
     for calls, name in ((MAX_POOL2D, "max_pool2d"), (AVG_POOL2D, "avg_pool2d"))
@@ -21,11 +20,11 @@ TWO = {
 CONVOLUTIONS = {
     "of all dimensions": (nn.Conv3d(6, 10, 3, padding=1), CONV3D),
     "of dimensions apart": (nn.Conv3d(6, 10, (2, 3, 1), (2, 1, 2), (1, 0, 2), (1, 2, 1)), CONV3D),
-    "of whole tiles of channels": (nn.Conv3d(6, 32, 2, bias=False), CONV3D.replace("slice ", "")),
-    "in groups": (nn.Conv3d(6, 32, 2, groups=2), CONV3D.replace("slice ", "")),
+    "of whole tiles of channels": (nn.Conv3d(6, 32, 2, bias=False), WHOLE_TILES),
+    "in groups": (nn.Conv3d(6, 32, 2, groups=2), WHOLE_TILES),
     "of each frame": (nn.Conv3d(6, 10, (1, 3, 3), (1, 2, 1), (0, 1, 2)), CONV2D),
     "of frames alone": (nn.Conv3d(6, 10, (3, 1, 1), (2, 1, 1), (1, 0, 0)), CONV2D),
-    "of each voxel": (nn.Conv3d(6, 10, 1), "permute reshape conv2d reshape permute"),
+    "of each voxel": (nn.Conv3d(6, 10, 1), "conv2d"),
     "of frames before, as of video": (
         nn.Sequential(nn.ZeroPad3d((1, 1, 1, 1, 2, 0)), nn.Conv3d(6, 10, 3)),
         CONV3D,
@@ -33,16 +32,16 @@ CONVOLUTIONS = {
     "transposed": (nn.ConvTranspose3d(6, 10, 3, padding=1), CONV3D),
     "transposed, of boxes side by side": (
         nn.ConvTranspose3d(6, 8, 2, 2),
-        f"permute reshape conv2d {BOXES} reshape permute",
+        f"conv2d {BOXES}",
     ),
-    "transposed, twice as large": (nn.ConvTranspose3d(6, 4, 3, 2, 1, 1), f"{WHOLE_TILES} {BOXES} reshape permute"),
+    "transposed, twice as large": (nn.ConvTranspose3d(6, 4, 3, 2, 1, 1), f"{WHOLE_TILES} {BOXES}"),
     "transposed, less than whole boxes": (
         nn.ConvTranspose3d(6, 4, 3, 2, 1),
-        f"{WHOLE_TILES} {BOXES} slice slice slice reshape permute",
+        f"{WHOLE_TILES} {BOXES} slice slice slice",
     ),
     "transposed, of dimensions apart": (
         nn.ConvTranspose3d(6, 10, (2, 3, 4), (1, 2, 3), (0, 1, 2), (0, 1, 1)),
-        f"{WHOLE_TILES} slice {BOXES} slice reshape permute",
+        f"{WHOLE_TILES} slice {BOXES} slice",
     ),
     "of frames alone before": (nn.Sequential(nn.ZeroPad3d((0, 0, 0, 0, 2, 0)), nn.Conv3d(6, 10, (3, 1, 1))), CONV2D),
 }
@@ -81,7 +80,7 @@ ONE_CHANNEL = (
     "reshape permute slice to_layout multiply add subtract abs rsub relu typecast slice to_layout multiply add "
     "subtract abs rsub relu typecast reshape to_layout matmul multiply sum to_layout reshape"
 )
-SAMPLED = "permute reshape reshape grid_sample reshape reshape permute"
+SAMPLED = "reshape grid_sample reshape"
 PADDED = SAMPLED.replace("grid_sample", "pad grid_sample slice")
 OTHERS = {
     "the nearest pixel": {"mode": "nearest"},

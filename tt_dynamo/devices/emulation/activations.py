@@ -8,6 +8,8 @@ https://github.com/tenstorrent/tt-isa-documentation, WormholeB0/TensixTile/Tensi
 line begins, and that it is computed in float32).
 """
 
+import contextlib
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,12 +40,15 @@ def gelu_from_table(x: Tensor) -> Tensor:
 
 
 def activate_operands(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a sum, product ... whose operands went through the activations that it is given for them."""
+    """The arguments of a sum, product ... whose operands went through the activations that it is given for them.
+
+    Those of which one has no golden by itself stay as they are: that of the operation may know it.
+    """
     operands, rest = [*args], dict(kwargs)
     for place, name in enumerate(("input_tensor_a", "input_tensor_b")):
-        for activation in rest.pop(f"{name}_activations", None) or ():
-            if place < len(operands):
-                operands[place] = activate(operands[place], activation)
-            else:
-                rest[name] = activate(rest[name], activation)
+        held: Any = operands if place < len(operands) else rest
+        at = place if held is operands else name
+        with contextlib.suppress(RuntimeError, KeyError):
+            held[at] = functools.reduce(activate, rest[f"{name}_activations"] or (), held[at])
+            del rest[f"{name}_activations"]
     return operands, rest
