@@ -1,5 +1,6 @@
 """Activations, and the derivatives that TTNN has whole: ATen node → TTNN calls; float."""
 
+from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.elementwise import lower_calls, namesakes
@@ -80,3 +81,14 @@ def logit(ttnn: TTNN, x: Tensor, eps=None):
     if eps is not None and eps > 0.5:
         raise Unsupported("logit limited to an interval whose ends are the wrong way round stays on the host")
     return ttnn.logit(x, eps=eps)
+
+
+@lower(operators.snake, sharded=True)
+def snake(ttnn: TTNN, x: Tensor, frequency: Tensor, denominator: Tensor):
+    """x + sin²(frequency x) / denominator; x [..., rows, channels], the others [..., 1, channels].
+
+    TTNN rounds once. Its sine ends at |frequency x| = 10^5, where bfloat16 numbers are many waves apart.
+
+    Source: Ziyin, Hartwig & Ueda 2020, https://arxiv.org/abs/2006.08195
+    """
+    return ttnn.snake_beta(x, frequency, denominator)

@@ -30,6 +30,7 @@ from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.means import means_of_rows
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
+from tt_dynamo.passes.fuse.snakes import fuse_snakes
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
@@ -200,7 +201,15 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(means_of_rows, {sink_reshapes: "it reads what is cut in a line"}),
         Step(drop_expands, {fuse_attention: "it reads masks as they are expanded"}),
         Step(fuse_residual_norm),
-        Step(fuse_gates, {fuse_residual_norm: "it reads sums", fuse_linear_activation: "a gate is behind a plain one"}),
+        Step(fuse_snakes, {channels_last: "channels are last"}),
+        Step(
+            fuse_gates,
+            {
+                fuse_residual_norm: "it reads sums",
+                fuse_linear_activation: "a gate is behind a plain one",
+                fuse_snakes: "a snake is a sum of a product too",
+            },
+        ),
         Step(
             fuse_linear_parts,
             {split_linears: "it joins parts of one input", fold_offsets: "parts take their ones", fuse_gates: "gates"},

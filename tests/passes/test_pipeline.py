@@ -95,7 +95,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         absent += ("fuse_fourier", "order_rows", "rows_of_images", "join_moves", "hoist_permutes")
         absent += ("draw_by_shape", "drop_integer_round_trips", "tokens_among_patches")
         absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "fuse_bands")
-        absent += ("split_modulations", "fold_offsets", "fuse_gates")
+        absent += ("split_modulations", "fold_offsets", "fuse_gates", "fuse_snakes")
         absent += ("draw_by_shape", "drop_integer_round_trips")
         absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "join_rows")
         language = (

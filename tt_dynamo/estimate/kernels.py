@@ -61,6 +61,11 @@ def slow_unary(call: Call, chip: Chip) -> Cost:
     return stream(call, chip, "elementwise", chip.k.slow_unary_cycles)
 
 
+def snake(call: Call, chip: Chip) -> Cost:
+    """A sine and a reciprocal, of vectors that are filled in for every tile: x + sin²(frequency x) / denominator."""
+    return stream(call, chip, "elementwise", 2 * chip.k.slow_unary_cycles + chip.k.broadcast_cycles)
+
+
 def binary(call: Call, chip: Chip) -> Cost:
     """Sums, products, comparisons, choices; an operand that broadcasts is filled in for every tile of the result.
 

@@ -36,6 +36,7 @@ _NAMES: dict[Formula, str] = {
         "sin sinh sqrt tan gelu gelu_bw log_sigmoid mish selu celu elu softplus logit pow rpow "
         "remainder fmod atan2 hypot logaddexp logaddexp2 lgamma digamma i0 cbrt tanhshrink"
     ),
+    kernels.snake: "snake_beta",
     kernels.binary: (
         "add subtract multiply mul divide div rsub rdiv maximum minimum eq ne lt le gt ge logical_and logical_or "
         "logical_xor where mac lerp addcmul addcdiv bitwise_and bitwise_or bitwise_xor"

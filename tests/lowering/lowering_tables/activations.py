@@ -31,6 +31,15 @@ def _prelu(channels: int) -> nn.PReLU:
     return module
 
 
+def _snake(channels: int, at: int) -> nn.Module:
+    """A snake of `channels` in dimension `at` of three."""
+    module = nn.Module()
+    row = [channels if dim == at else 1 for dim in range(3)]
+    module.alpha = nn.Parameter(torch.linspace(0.25, 8.0, channels).bfloat16().float().reshape(row))
+    module.forward = lambda x: x + torch.sin(x * module.alpha) ** 2 / (module.alpha + 1e-9)
+    return module
+
+
 def _softplus(beta: float, threshold: float) -> Row:
     function = bind(F.softplus, beta=beta, threshold=threshold)
     return Row(
@@ -63,6 +72,7 @@ ROWS = [
     _softplus(2.0, 1.0),
     Row("_prelu_kernel: one slope", _prelu(1), random(2, 5, 3, 4), "ltz multiply where"),
     Row("_prelu_kernel: a slope a channel", _prelu(5), random(2, 5, 3, 4), "ltz multiply where"),
+    Row("snake: a signal", _snake(33, 2), random(2, 5, 33, scale=4.0), "snake_beta"),
     Row("glu: the first dimension", bind(F.glu, 0), random(4, 6), "slice to_layout slice to_layout sigmoid multiply",
         roundings=2),
     Row("glu: the last dimension", bind(F.glu, -1), random(4, 6), "slice to_layout slice to_layout sigmoid multiply",

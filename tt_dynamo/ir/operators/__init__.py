@@ -14,4 +14,5 @@ from tt_dynamo.ir.operators.index import *
 from tt_dynamo.ir.operators.linear import *
 from tt_dynamo.ir.operators.modulation import *
 from tt_dynamo.ir.operators.recurrence import *
+from tt_dynamo.ir.operators.snake import *
 from tt_dynamo.ir.operators.volume import *
