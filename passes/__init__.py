@@ -65,6 +65,7 @@ from tt_dynamo.passes.normalize.limits import drop_limits
 from tt_dynamo.passes.normalize.lookups import index_put_to_embedding, index_to_embedding
 from tt_dynamo.passes.normalize.masked_writes import masked_writes_to_where
 from tt_dynamo.passes.normalize.moves import keep_strides, normalize_moves
+from tt_dynamo.passes.normalize.nearest_codes import nearest_codes
 from tt_dynamo.passes.normalize.rankings import index_by_rankings
 from tt_dynamo.passes.row_orders import order_rows
 from tt_dynamo.passes.rows import sink_rank3_reshapes
@@ -111,6 +112,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
         Step(drop_limits),
+        Step(nearest_codes, {canonicalize: "it reads linear and argmax"}),
+        Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
         Step(
             order_rows,
