@@ -48,6 +48,7 @@ from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.loops.state_spaces import fuse_state_spaces
+from tt_dynamo.passes.loops.wkv import fuse_wkv
 from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.joined_moves import join_moves
 from tt_dynamo.passes.moves.joined_rows import join_rows
@@ -90,7 +91,7 @@ class Step:
 
 PHASES: dict[str, tuple[Step, ...]] = {
     # First: what is left is as short as a layer.
-    "loops": (Step(fuse_scans), Step(fuse_state_spaces), Step(fuse_recurrences)),
+    "loops": (Step(fuse_scans), Step(fuse_state_spaces), Step(fuse_wkv), Step(fuse_recurrences)),
     "normalize": (
         Step(fuse_experts),
         Step(complex_to_real),

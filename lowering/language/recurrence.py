@@ -3,6 +3,7 @@
 import math
 
 from tt_dynamo.ir import operators
+from tt_dynamo.lowering.matmul import product_config
 from tt_dynamo.lowering.memory import first_cores
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
@@ -65,3 +66,17 @@ def segment_decays(ttnn: TTNN, steps: Tensor, rates: Tensor, mask: Tensor):
     sums = ttnn.reshape(sums, (parts, 1, rows, heads))
     between = ttnn.subtract(ttnn.permute(sums, (0, 3, 2, 1)), ttnn.permute(sums, (0, 3, 1, 2)))
     return ttnn.add(between, mask, dtype=ttnn.bfloat16, activations=[ttnn.UnaryWithParam(ttnn.UnaryOpType.EXP)])
+
+
+@lower(operators.wkv, gaps=Need("TILE", "float32"))
+def wkv(ttnn: TTNN, keys: Tensor, values: Tensor, gaps: Tensor):
+    """softmax over s of keys[s] + gaps[t, s], times values[s], of each channel: keys [batch, tokens, channels].
+
+    The exponents are float32: in bfloat16 a large key less a large gap would keep no digit.
+    """
+    batch, tokens, channels = keys.shape
+    keys, values = (ttnn.reshape(x, (batch, 1, tokens, channels)) for x in (keys, values))
+    keys, values = (ttnn.permute(x, (0, 3, 1, 2)) for x in (keys, values))
+    weights = ttnn.softmax(ttnn.add(keys, gaps, dtype=ttnn.float32), -1, numeric_stable=True)
+    y = ttnn.matmul(values, weights, transpose_b=True, dtype=values.dtype, **product_config(ttnn))
+    return ttnn.reshape(ttnn.permute(y, (0, 2, 3, 1)), (batch, tokens, channels))

@@ -50,7 +50,7 @@ def fuse_recurrences(graph: Graph, context: Context) -> int:
     """Fuse every loop that matches; returns how many recurrences came of them."""
     count = 0
     for root in list(graph.nodes):
-        outputs = _outputs(root)
+        outputs = outputs_of(root)
         if outputs is not None:
             count += _fuse_outputs(root, *outputs)
     dead_code(graph)
@@ -63,7 +63,7 @@ def fuse_recurrences(graph: Graph, context: Context) -> int:
     return count
 
 
-def _outputs(root: Node) -> tuple[Series, int, bool] | None:
+def outputs_of(root: Node) -> tuple[Series, int, bool] | None:
     """What of each token comes together in `root`, the dimension where, and whether the parts have that dimension."""
     if is_call(root, *JOINS):
         parts, rank = [source(part) for part in root.args[0]], len(shape_of(root))

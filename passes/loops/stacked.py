@@ -57,7 +57,7 @@ def _is_equal(one: Any, other: Any, operations: int) -> bool:
 
 def parts_in_order(series: Series, at: Node) -> Node | None:
     """Series of neighbouring places of one tensor along one dimension: that dimension comes to the front."""
-    parts = [part for value in series if (part := _part(value)) is not None]
+    parts = [part for value in series if (part := part_of(value)) is not None]
     if len(parts) < len(series):
         return None
     x, dim, start, size, kept = parts[0]
@@ -74,7 +74,7 @@ def parts_in_order(series: Series, at: Node) -> Node | None:
     return emit(at, aten.permute.default, x, order)
 
 
-def _part(value: Any) -> tuple[Node, int, int, int, bool] | None:
+def part_of(value: Any) -> tuple[Node, int, int, int, bool] | None:
     """The tensor of which `value` is a part: along which dimension, from where, how much, and whether that stays."""
     if is_call(value, aten.select.int):
         x, dim, index = value.args

@@ -55,3 +55,42 @@ def test_decays_of_segments_are_taken_from_float32_sums() -> None:
     assert made.count("cumsum") == 1 and made.count("matmul") == 2
     assert len(made) <= 30
     close(outputs, attend_with_decay(x, steps, b, c), roundings=6, cancels=True)
+
+
+class Wkv(torch.nn.Module):
+    """The wkv of RWKV with its exponentials as they are: keys, values [batch, tokens, channels]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.decay, self.bonus = torch.nn.Parameter(-positive(channels)), torch.nn.Parameter(random(channels))
+
+    def forward(self, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        total = weight = torch.zeros_like(keys[:, 0])
+        outputs = []
+        for key, value in zip(keys.unbind(1), values.unbind(1), strict=True):
+            own = (self.bonus + key).exp()
+            outputs.append((total + own * value) / (weight + own))
+            total = self.decay.exp() * total + key.exp() * value
+            weight = self.decay.exp() * weight + key.exp()
+        return torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 64), (2, 33, 40)])
+def test_wkv_is_one_softmax_and_one_product(shape: tuple[int, ...]) -> None:
+    model, keys, values = Wkv(shape[-1]).eval(), random(*shape), random(*shape)
+    outputs, report = without_dynamo(model, keys, values)
+    assert not report.fallbacks
+    assert calls(report).count("softmax") == calls(report).count("matmul") == 1
+    assert report.device_programs == 6
+    close(outputs, model(keys, values), roundings=4, cancels=True)
+
+
+def test_wkv_with_far_larger_keys_behind_small_ones_is_finite() -> None:
+    model, keys, values = Wkv(64).eval(), random(1, 40, 64), random(1, 40, 64)
+    keys = (keys + torch.linspace(-200, 200, 40)[:, None]).bfloat16().float()
+    outputs, _ = without_dynamo(model, keys, values)
+    steps = torch.arange(40)[:, None] - 1 - torch.arange(40)
+    gaps = torch.where(steps < 0, model.bonus[:, None, None], steps * model.decay[:, None, None])
+    scores = keys.mT[:, :, None] + gaps + torch.full((40, 40), -torch.inf).triu(1)
+    expected = (scores.softmax(-1) @ values.mT[..., None])[..., 0].mT.contiguous()
+    close(outputs, expected, roundings=4, cancels=True)

@@ -29,3 +29,14 @@ def segment_decays(steps, rates, mask):
     """
     sums = (steps * rates).cumsum(1).permute(0, 2, 1)
     return torch.exp(sums[..., :, None] - sums[..., None, :] + mask)
+
+
+@define("Tensor keys, Tensor values, Tensor gaps", FUSED)
+def wkv(keys, values, gaps):
+    """Of each channel a mean of the values of all tokens s, weighted by softmax over s of keys[s] + gaps[t, s].
+
+    keys, values [batch, tokens, channels], gaps [channels, tokens, tokens] -> [batch, tokens, channels] in the dtype
+    of the values. Source: Peng et al. 2023, https://arxiv.org/abs/2305.13048
+    """
+    weights = torch.softmax(keys.float().mT[:, :, None] + gaps, -1)
+    return torch.matmul(weights, values.float().mT[..., None])[..., 0].mT.to(values.dtype)
