@@ -25,6 +25,7 @@ from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_a
 from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
+from tt_dynamo.passes.fuse.lerps import fuse_lerps
 from tt_dynamo.passes.fuse.linear_parts import fuse_linear_parts
 from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.means import means_of_rows
@@ -212,6 +213,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
                 fuse_residual_norm: "it reads sums",
                 fuse_linear_activation: "a gate is behind a plain one",
                 fuse_snakes: "a snake is a sum of a product too",
+        Step(fuse_lerps),
+                fuse_lerps: "a mean is no gate",
             },
         ),
         Step(
