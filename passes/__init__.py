@@ -46,6 +46,7 @@ from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.images.tokens import tokens_among_patches
+from tt_dynamo.passes.loops.delta_rules import fuse_delta_rules
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.loops.state_spaces import fuse_state_spaces
@@ -92,7 +93,13 @@ class Step:
 
 PHASES: dict[str, tuple[Step, ...]] = {
     # First: what is left is as short as a layer.
-    "loops": (Step(fuse_scans), Step(fuse_state_spaces), Step(fuse_wkv), Step(fuse_recurrences)),
+    "loops": (
+        Step(fuse_scans),
+        Step(fuse_delta_rules),
+        Step(fuse_state_spaces),
+        Step(fuse_wkv),
+        Step(fuse_recurrences),
+    ),
     "normalize": (
         Step(fuse_experts),
         Step(complex_to_real),
@@ -207,13 +214,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(drop_expands, {fuse_attention: "it reads masks as they are expanded"}),
         Step(fuse_residual_norm),
         Step(fuse_snakes, {channels_last: "channels are last"}),
+        Step(fuse_lerps),
         Step(
             fuse_gates,
             {
                 fuse_residual_norm: "it reads sums",
                 fuse_linear_activation: "a gate is behind a plain one",
                 fuse_snakes: "a snake is a sum of a product too",
-        Step(fuse_lerps),
                 fuse_lerps: "a mean is no gate",
             },
         ),

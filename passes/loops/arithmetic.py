@@ -76,27 +76,36 @@ def source_of_moves(node: Node, shape: tuple[int, ...]) -> Node | None:
     return node
 
 
-def computes(output: Node, inputs: Sequence[Node], way: Callable[..., torch.Tensor], context: Context) -> bool:
-    """Whether `way` computes `output` of `inputs`: all floats, of which the arithmetic between is made."""
+def computes(
+    output: Node, inputs: Sequence[Node], way: Callable[..., torch.Tensor], context: Context,
+    scales: Sequence[float] = (),
+) -> bool:  # fmt: skip
+    """Whether `way` computes `output` of `inputs`: all floats, of which the arithmetic between is made.
+
+    scales: of the made-up numbers of each input, where not all are of `SCALE`.
+    """
     attributes, graph = subgraph(output, list(inputs))
-    key = ("arithmetic", way, str(graph), tuple(map(shape_of, inputs)))
+    scales = scales or [SCALE] * len(inputs)
+    key = ("arithmetic", way, str(graph), tuple(map(shape_of, inputs)), tuple(scales))
     if attributes or not all(node.meta["val"].is_floating_point() for node in inputs):
         return False
     if key not in context.memory:
         has_maxima = any(is_call(node, aten.maximum.default) for node in graph.nodes)
-        scales = (SCALE, FAR) if has_maxima else (SCALE,)
-        context.memory[key] = all(_is_equal(graph, inputs, way, scale) for scale in scales)
+        ways = (scales, [FAR] * len(inputs)) if has_maxima else (scales,)
+        context.memory[key] = all(_is_equal(graph, inputs, way, each) for each in ways)
     return bool(context.memory[key])
 
 
-def _is_equal(graph: Graph, inputs: Sequence[Node], way: Callable[..., torch.Tensor], scale: float) -> bool:
+def _is_equal(graph: Graph, inputs: Sequence[Node], way: Callable[..., torch.Tensor], scales: Sequence[float]) -> bool:
     generator = torch.Generator().manual_seed(0)
     for node in graph.nodes:
         if is_call(node, *VIEWS):
             node.target = aten.reshape.default  # made-up numbers lie in order, whatever lay otherwise
         if node.kwargs.get("dtype") in (torch.bfloat16, torch.float16):
             node.kwargs = {**node.kwargs, "dtype": torch.float32}  # rounding is left out
-    values: list[Any] = [scale * torch.randn(shape_of(node), generator=generator) for node in inputs]
+    values: list[Any] = [
+        scale * torch.randn(shape_of(node), generator=generator) for node, scale in zip(inputs, scales, strict=True)
+    ]
     with torch.no_grad():
         found = Run(GraphModule({}, graph), graph=graph).run(*values)
         expected = way(*values)

@@ -105,6 +105,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "fuse_grouped_query",
             "rotary_tables",
             "fuse_recurrences",
+            "fuse_delta_rules",
             "fuse_scans",
             "fuse_state_spaces",
             "drop_limits",

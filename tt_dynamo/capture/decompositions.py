@@ -17,6 +17,7 @@ from torch._decomp import get_decompositions, register_decomposition
 
 from tt_dynamo.ir.strides import laid_out, lies_as_computed
 from tt_dynamo.ir.torch_internals import order_in_memory
+from tt_dynamo.ir.triangular import unit_inverse
 
 aten = torch.ops.aten
 
@@ -149,22 +150,10 @@ def lstm_layer(
 
 @composite(aten.linalg_solve_triangular.default)
 def solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Any:
-    """x with a x = b, or x a = b where not `left`, of a triangular a [..., n, n] with ones on its diagonal.
-
-    By the inverse, in log2(n) steps: two inverted blocks on the diagonal with what lies beside them, C, make one of
-    twice the size, -block C block beside them. No powers of a occur, which may overflow.
-    Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, section 14.2.
-    """
+    """x with a x = b, or x a = b where not `left`, of a triangular a [..., n, n] with ones on its diagonal."""
     if not unitriangular or not a.is_floating_point() or not a.numel():
         return NotImplemented
-    beside = a.triu(1) if upper else a.tril(-1)
-    at = torch.arange(a.shape[-1], device=a.device)
-    inverse, size = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device), 1
-    while size < a.shape[-1]:
-        joined, apart = (torch.div(at, blocks, rounding_mode="floor") for blocks in (2 * size, size))
-        masked = beside * ((joined[:, None] == joined) & (apart[:, None] != apart)).to(a.dtype)
-        inverse = inverse - (masked if size == 1 else inverse @ masked @ inverse)
-        size *= 2
+    inverse = unit_inverse(a.triu(1) if upper else a.tril(-1))
     return (inverse @ b if left else b @ inverse).mT.contiguous().mT  # eager's lies column by column
 
 

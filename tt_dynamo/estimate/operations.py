@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tt_dynamo.estimate import attention, images, kernels, products
+from tt_dynamo.estimate import attention, images, kernels, products, recurrences
 from tt_dynamo.estimate.chip import Chip, Cost
 from tt_dynamo.estimate.tensor import Call
 
@@ -65,6 +65,7 @@ _NAMES: dict[Formula, str] = {
     kernels.reduce: "mean sum max min var std prod experimental.fast_reduce_nc",
     kernels.rank: "sort topk cumsum cumprod sampling",
     kernels.prefix_scan: "experimental.prefix_scan",
+    recurrences.delta_rule: "transformer.chunk_gated_delta_rule",
     kernels.scan_rows: "argmax gather scatter",
     images.convolution: "conv2d conv1d conv_transpose2d",
     images.convolution_of_volumes: "experimental.conv3d",

@@ -44,10 +44,30 @@ def mamba2() -> Any:
     return transformers.Mamba2ForCausalLM(config)
 
 
-LAUNCHES = {mamba: 42, falcon_mamba: 46, mamba2: 40, recurrent_gemma: 48, rwkv: 40}  # a layer
+def linear_attention(config: type, model: type) -> Any:
+    heads = {"linear_num_value_heads": 4, "linear_num_key_heads": 2}
+    widths = {"linear_key_head_dim": 32, "linear_value_head_dim": 32, "head_dim": 32, "intermediate_size": 128}
+    layers = {"layer_types": ["linear_attention"] * 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    return model(config(**SIZES, **heads, **widths, **layers, mlp_only_layers=[0, 1]))
 
 
-@pytest.mark.parametrize("build", LAUNCHES, ids=lambda build: build.__name__)
+def qwen3_next() -> Any:
+    return linear_attention(transformers.Qwen3NextConfig, transformers.Qwen3NextForCausalLM)
+
+
+def qwen3_5() -> Any:
+    return linear_attention(transformers.Qwen3_5TextConfig, transformers.Qwen3_5ForCausalLM)
+
+
+LAUNCHES = {
+    mamba: 42, falcon_mamba: 46, mamba2: 40, recurrent_gemma: 48, rwkv: 40, qwen3_next: 55, qwen3_5: 38,
+}  # a layer  # fmt: skip
+SLOW = (qwen3_next, qwen3_5)
+
+
+@pytest.mark.parametrize(
+    "build", [pytest.param(build, id=build.__name__, marks=[pytest.mark.slow] * (build in SLOW)) for build in LAUNCHES]
+)
 @torch.no_grad()
 def test_a_prompt_runs_whole_in_few_launches_a_layer(build: Callable[[], Any]) -> None:
     torch.manual_seed(0)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
-from . import references_products, references_volumes  # noqa: F401 (register references)
+from . import references_products, references_recurrences, references_volumes  # noqa: F401 (register references)
 from .activations import activate_operands
 from .fidelity import engine_of
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
