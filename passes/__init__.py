@@ -122,7 +122,6 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
         Step(drop_limits),
         Step(nearest_codes, {canonicalize: "it reads linear and argmax"}),
-        Step(order_rows, {canonicalize: "it reads linear", index_to_embedding: "windows become lookups"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
         Step(
             order_rows,

@@ -106,6 +106,8 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "rotary_tables",
             "fuse_recurrences",
             "fuse_delta_rules",
+            "fuse_wkv",
+            "fuse_lerps",
             "fuse_scans",
             "fuse_state_spaces",
             "drop_limits",
