@@ -22,7 +22,6 @@ from tt_dynamo.lowering.memory import (
     memory_config,
     moved_beside,
     on_rectangle,
-    shares_columns,
 )
 from tt_dynamo.lowering.reduction import amax
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
@@ -58,12 +57,9 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
     width shards, or where the estimate says that this is worth the moves.
     """
     normalize = getattr(ttnn, name)
+    if isinstance(ttnn.memory, Columns) and not is_sharded(x):
+        return _moved_to(ttnn, normalize, in_columns(ttnn, ttnn.memory), x, **options)
     rows, columns = tiles(x.shape)
-    if isinstance(ttnn.memory, Columns):
-        if not is_sharded(x):
-            place = in_columns(ttnn, Columns.over(ttnn.settings.grid_size, columns))
-            return _moved_to(ttnn, normalize, place, x, **options)
-        return _written_to_columns(ttnn, name, x, **options)
     if is_sharded(x) or rows != 1 or x.shape[-1] % ttnn.TILE_SIZE or ttnn.memory is not None:
         return normalize(x, **options)
     grid = max(
@@ -81,17 +77,6 @@ def _on_cores(ttnn: TTNN, name, x: Tensor, **options):
 
     operands = {key: value for key, value in options.items() if key != "compute_kernel_config"}
     return ttnn.choose((name, x, operands), [{}, {"cores": grid}], call, costed=True)
-
-
-def _written_to_columns(ttnn: TTNN, name, x: Tensor, **options):
-    """A norm of x, in width shards, into those assigned, or else where x lies."""
-
-    def call(lies):
-        place = in_columns(ttnn, lies) if lies else memory_config(ttnn, x)
-        return getattr(ttnn, name)(x, **{**options, "memory_config": place})
-
-    others = [] if shares_columns(x, ttnn.memory) else [ttnn.memory]
-    return ttnn.choose((name, x, ttnn.memory), [*others, None], call)
 
 
 def _moved_to(ttnn: TTNN, normalize, place, x: Tensor, **options):

@@ -1,19 +1,19 @@
 """Products of one row of tiles, as those of a decode step: what bounds them is how fast their weights are read.
 
 A weight that is sharded over the DRAM banks is read by cores beside each bank, at more of its bandwidth than pages that
-lie on all banks in turn. Such a product takes the row in width shards and leaves the result in such, on as many cores.
+lie on all banks in turn. Such a product takes the row in width shards and leaves the result in such. It sends the row
+around in blocks, each from one core, which gathers those of several shards first: the fewer the faster.
 An interleaved weight is read by all cores, or by those alone on which the result is to lie.
 Source: tech_reports/Saturating_DRAM_bandwidth of tt-metal.
 """
 
 import math
 
-from tt_dynamo.ir.spec import MOST_SENT, Columns, tiles
+from tt_dynamo.ir.spec import Columns, tiles
 from tt_dynamo.lowering.memory import (
     assigned,
     banks_of,
     cores,
-    divisors,
     in_columns,
     interleaved,
     is_in_columns,
@@ -33,10 +33,10 @@ def is_row_in_shards(ttnn: TTNN, x: Tensor, weight: Tensor):
 
 
 def ways_from_banks(ttnn: TTNN, x: Tensor, weight: Tensor):
-    """Candidates for a weight in DRAM shards."""
-    width = shard_width(x) // ttnn.TILE_SIZE if _is_shared(x, weight) else _usual(ttnn, weight).width
-    depths = divisors(width, MOST_SENT)[:3]
-    return [{"in0_block_w": depth, "num_workers_per_dram_bank": count} for count in READERS for depth in depths]
+    """Candidates for a weight in DRAM shards: the fewest blocks first, of these the fewest readers."""
+    lies = Columns(cores(x), 1, shard_width(x) // ttnn.TILE_SIZE) if _is_shared(x, weight) else _usual(ttnn, weight)
+    depths = lies.blocks()[:4]
+    return [{"in0_block_w": depth, "num_workers_per_dram_bank": count} for depth in depths for count in READERS]
 
 
 def multiply_from_banks(ttnn: TTNN, x: Tensor, weight: Tensor, activation, candidate, **operands):

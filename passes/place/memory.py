@@ -15,8 +15,7 @@ of estimated seconds is to be least. A cost depends on the streams that one oper
 layers is chains and trees of them, of which `search` finds the best in time that grows with their number.
 
 A decode step's stream is one row of tiles, of which each core has some columns: Columns(columns=8, rows=4, width=4).
-Heads of tokens are made of such shards, and what a reshape gives goes into them. Norms take many cores, and products
-are fastest where few have what they read: so norms write to fewer.
+Heads of tokens are made of such shards, and what a reshape gives goes into them.
 
 Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first what heads
 are split from leaves its shards, after that the heads there go without, after that what lies between linears, after
@@ -38,7 +37,7 @@ from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, is_call, shape_of
 from tt_dynamo.ir.spec import TILE, Blocks, Columns, Interleaved, tiles
 from tt_dynamo.passes.place.search import Scope, Table, cheapest
-from tt_dynamo.passes.place.streams import EXITS, NORMS, WRITERS, Stream, Streams, reads_l1
+from tt_dynamo.passes.place.streams import EXITS, WRITERS, Stream, Streams, reads_l1
 
 # Whose cost depends on where a stream lies.
 COSTED = WRITERS | {operators.split_heads, operators.split_heads_decode, *EXITS}
@@ -186,15 +185,8 @@ class _Choice:
         """Where a value lies, None in DRAM, and in which dtype."""
         is_within = self._chosen.get(self._within.get(node)) is not None
         place = self._chosen.get(self._streams.of(node)) or (Interleaved() if is_within else None)
-        if isinstance(place, Columns) and node.target in NORMS and all(map(self._multiplies_columns, node.users)):
-            place = place.gathered()
         is_narrow = self._chosen.get(self._narrow.get(node)) is not None
         return place, self._dtype if is_narrow else WIDEST
-
-    def _multiplies_columns(self, node: Node) -> bool:
-        """Whether it is a product, of rows by a matrix, whose result lies in columns."""
-        is_product = is_call(node, operators.linear) and node.args[0] not in node.args[1:]
-        return is_product and isinstance(self._chosen.get(self._streams.of(node)), Columns)
 
     def choose(self, nodes: Iterable[Node], costs: Costs) -> None:
         """Have streams lie where the sum of what these nodes cost is least."""

@@ -17,7 +17,7 @@ from tt_dynamo.estimate.calls import estimate
 from tt_dynamo.estimate.tensor import Call, Tensor
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, values_of
-from tt_dynamo.ir.spec import MOST_SENT, Blocks, Columns, tiles
+from tt_dynamo.ir.spec import Blocks, Columns, tiles
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.language.decode_products import READERS
 from tt_dynamo.lowering.matmul import MOST_READ
@@ -198,7 +198,7 @@ class StreamCosts:
         moves = self._move(x, lies) + self._move(written, out.place)
         banks = replace(weight, sharding="WIDTH_SHARDED", cores=self._chip.banks)
         for readers in READERS if self._chip.architecture == "blackhole" else READERS[:1]:
-            program = _program("dram_sharded", divisors(lies.width, MOST_SENT)[0], grid, readers)
+            program = _program("dram_sharded", lies.blocks()[0], grid, readers)
             yield Way(x.moved(lies), banks, written, program, moves)
 
 

@@ -150,14 +150,14 @@ class Columns:
         """Those of a row of `size` elements on the same cores."""
         return dataclasses.replace(self, width=math.ceil(math.ceil(size / TILE) / (self.columns * self.rows)))
 
-    def gathered(self) -> "Columns":
-        """The same columns on fewer rows of cores, as products send them around in the fewest blocks."""
-        times = max(
-            size
-            for size in range(1, self.rows + 1)
-            if self.rows % size == 0 and (size == 1 or self.width * size <= MOST_SENT)
-        )
-        return Columns(self.columns, self.rows // times, self.width * times)
+    def blocks(self) -> list[int]:
+        """How many tiles of such a row a product may send around at once, the most first: whole shards, or even parts.
+
+        One core gathers a block of several shards before it sends that.
+        """
+        wide = self.columns * self.rows * self.width
+        sizes = [size for size in range(min(wide, MOST_SENT), 0, -1) if wide % size == 0]
+        return [size for size in sizes if size % self.width == 0 or self.width % size == 0]
 
     def on_rectangle(self, most: int) -> "Columns":
         """The same columns on cores that are a rectangle where whole rows of `most` cores fill up one after another.
@@ -172,8 +172,8 @@ class Columns:
 
 
 USUAL_CORES = 32
-# Tiles of the inner dimension that a product of one row of tiles sends around at once, at most all of a shard.
-MOST_SENT = 16
+# Tiles of the inner dimension that a product of one row of tiles sends around at once, at most.
+MOST_SENT = 32
 
 
 @dataclasses.dataclass(frozen=True)
