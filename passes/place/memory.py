@@ -15,7 +15,8 @@ of estimated seconds is to be least. A cost depends on the streams that one oper
 layers is chains and trees of them, of which `search` finds the best in time that grows with their number.
 
 A decode step's stream is one row of tiles, of which each core has some columns: Columns(columns=8, rows=4, width=4).
-Heads of tokens are made of such shards, and what a reshape gives goes into them.
+On how many cores, costs decide as well. Heads of tokens are made of such shards, and what a reshape gives goes into
+them.
 
 Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first what heads
 are split from leaves its shards, after that the heads there go without, after that what lies between linears, after
@@ -43,6 +44,8 @@ from tt_dynamo.passes.place.streams import EXITS, WRITERS, Stream, Streams, read
 COSTED = WRITERS | {operators.split_heads, operators.split_heads_decode, *EXITS}
 # Fewer cores share nothing worth sharing.
 FEWEST_CORES = 4
+# About as many share a decode step's row: norms are faster on more, what TTNN splits and moves may be on fewer.
+CORES_OF_ROWS = (32, 64)
 WIDEST = "bfloat16"
 Place = Blocks | Columns | Interleaved
 # Where in L1 a value lies, None in DRAM, and its dtype.
@@ -132,8 +135,9 @@ def _shards_over(cores: tuple[int, int], fewest: float, shape: Sequence[int], is
     high, wide = tiles(shape)
     if shape[-1] % TILE or (high == 1 and not is_step):
         return []
-    shards = Columns.over(cores, wide) if high == 1 else Blocks.over(cores, shape)
-    return [shards] if shards.columns * shards.rows >= fewest else []
+    rows = [Columns.over(cores, wide, about) for about in CORES_OF_ROWS] if high == 1 else []
+    places = dict.fromkeys(rows) or [Blocks.over(cores, shape)]
+    return [shards for shards in places if shards.columns * shards.rows >= fewest]
 
 
 def _beside(stream: Stream, shards: Place, neighbour: Node, cores: tuple[int, int]) -> Place | None:

@@ -118,8 +118,8 @@ class Columns:
     width: int
 
     @classmethod
-    def over(cls, cores: tuple[int, int], wide: int) -> "Columns":
-        """`wide` tiles, shared evenly by about 32 of cores (columns, rows), as models of tt-metal share them.
+    def over(cls, cores: tuple[int, int], wide: int, about: int = 32) -> "Columns":
+        """`wide` tiles, shared evenly by about so many of cores (columns, rows); models of tt-metal take 32.
 
         More cores are a longer way for what a product sends around, fewer have more to norm.
         Source: find_grid of models/tt_transformers/tt/model_config.py.
@@ -130,7 +130,7 @@ class Columns:
             for rows in range(1, cores[1] + 1)
             if wide % count == 0 and count % rows == 0 and count // rows <= cores[0]
         ]
-        columns, rows = min(shapes, key=lambda shape: (abs(math.prod(shape) - USUAL_CORES), shape[1]))
+        columns, rows = min(shapes, key=lambda shape: (abs(math.prod(shape) - about), shape[1]))
         return cls(columns, rows, wide // (columns * rows))
 
     @classmethod
@@ -171,7 +171,6 @@ class Columns:
         return Columns(count, 1, wide // count)
 
 
-USUAL_CORES = 32
 # Tiles of the inner dimension that a product of one row of tiles sends around at once, at most.
 MOST_SENT = 32
 

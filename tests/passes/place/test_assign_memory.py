@@ -313,6 +313,11 @@ def test_a_row_of_a_decode_step_lies_in_columns(batch: int) -> None:
     assert lies.count(Columns(8, 4, 2)) == 6, "gate, up and their product"
 
 
+def test_a_wide_row_takes_as_many_cores_as_norms_are_fastest_on() -> None:
+    lies = [meta.memory(node) for node in assigned(GatedLayer(2048, 4096), random(1, 1, 2048), is_step=True)[1]]
+    assert {*lies} == {Columns(8, 8, 1), Columns(8, 8, 2)}
+
+
 @pytest.mark.parametrize(("batch", "is_step"), [(33, True), (1, False)], ids=["two rows of tiles", "no decode step"])
 def test_no_other_rows_lie_in_columns(batch: int, is_step: bool) -> None:
     assert not assigned(STEP, random(1, batch, 1024), is_step=is_step)[1]
