@@ -9,8 +9,6 @@ import tt_dynamo
 from tt_dynamo.compiler.choices import Choices, choices_path
 from tt_dynamo.compiler.fit import l1
 
-MOVED = ["permute", "reshape"]
-
 
 def test_an_image_that_does_not_fit_into_l1_whole_is_convolved_in_blocks():
     report = check(rounded(nn.Conv2d(3, 16, 3, padding=1)), random(1, 3, 512, 512), cancels=True)
@@ -33,7 +31,7 @@ def test_images_in_slices_leave_neither_their_number_nor_their_blocks_to_ttnn(ba
 def test_images_that_do_not_fit_into_l1_whole_are_pooled_in_slices():
     model = rounded(nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.MaxPool2d(2)))
     report = check(model, random(8, 3, 224, 224), cancels=True)
-    assert unsharded(report) == [*MOVED, "conv2d", "max_pool2d", "reshape", *reversed(MOVED)]
+    assert unsharded(report) == ["conv2d", "max_pool2d", "reshape"]
 
 
 class Narrowing(nn.ModuleList):
@@ -57,7 +55,7 @@ def test_a_sum_lies_in_blocks_where_a_convolution_needs_it_so(between):
     model = rounded(Narrowing(*between))
     report = check(model, random(1, 3, 28, 28), roundings=3 + len(between), cancels=True)
     convolutions = ["conv2d"] * (1 + len(between))
-    assert unsharded(report) == [*MOVED, *["conv2d"] * 3, "add", *convolutions, *reversed(MOVED)]
+    assert unsharded(report) == [*["conv2d"] * 3, "add", *convolutions]
     *_, narrow = [operation for operation in report.operations if operation.target == "ttnn.conv2d"]
     assert narrow.programs == 2  # the halo picks every second pixel; nothing is sharded anew
     assert "reshard_if_not_optimal" not in report.code
@@ -84,7 +82,7 @@ def test_what_fits_is_searched_once_for_each_shape(board_device, monkeypatch):
         traced.append(list(tried))
     first, second = traced
     assert first[:3] == [(0, True), (0, False), (64, True)]
-    assert set(second) == {(64, True)} and len(second) == len(first) - 2
+    assert second == [config for config in first if config == (64, True)]
 
 
 def test_a_program_does_not_depend_on_what_was_compiled_before(board_device, monkeypatch):

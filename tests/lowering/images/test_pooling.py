@@ -59,4 +59,4 @@ def test_means_of_rows_are_read_by_a_linear():
 
 def test_nothing_moves_between_pools():
     report = check(lambda x: F.avg_pool2d(F.max_pool2d(x, 2), 2), IMAGE, roundings=2, cancels=True)
-    assert unsharded(report) == ["permute", "reshape", "max_pool2d", "avg_pool2d", "reshape", "permute"]
+    assert unsharded(report) == ["max_pool2d", "avg_pool2d"]
