@@ -179,10 +179,10 @@ def test_peak_memory_is_weights_and_live_values(
     made = Program.__post_init__
     monkeypatch.setattr(Program, "__post_init__", lambda self: (made(self), programs.append(self))[0])
     encoder = ENCODERS[name]
-    inputs = encoder.inputs(batch)
+    model, inputs = encoder.build(2).eval(), encoder.inputs(batch)
     with torch.no_grad(), tt_dynamo.record() as reports:
         options = {"dry_run": True, "disable_passes": disabled}
-        torch.compile(encoder.build(2).eval(), backend="ttnn", options=options)(**inputs)
+        torch.compile(model, backend="ttnn", options=options)(**inputs)
     (report,), (program,) = reports, programs
     assert program._uploaded is not None
     arguments = [*inputs.values(), *program._uploaded.tensors]

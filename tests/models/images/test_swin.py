@@ -39,7 +39,7 @@ def test_swin_runs_on_the_device_whole(build):
         expected = model(image)
     (report,) = reports
     assert not report.fallbacks, report.fallbacks
-    assert report.host_nodes <= 2  # rows of patches before they go up, and the shape of the output: both are views
+    assert report.host_nodes <= 3  # rows of patches before they go up, permuted, and the shape of the output
     assert torch.corrcoef(torch.stack([output.flatten(), expected.flatten()]))[0, 1] >= 0.99
     torch.testing.assert_close(output, expected, rtol=0.0, atol=0.05 * expected.abs().max().item())
     lookups = [operation for operation in report.operations if operation.target == "ttnn.embedding"]

@@ -191,7 +191,7 @@ def nlp_create_qkv_heads_vit(x, *, result):
 
 
 @reference("ttnn.experimental.nlp_create_qkv_heads_decode")
-def nlp_create_qkv_heads_decode(x, *, num_heads, num_kv_heads=None):
+def nlp_create_qkv_heads_decode(x, *, num_heads, num_kv_heads=None, overlap_qk_coregrid=True):
     """[1, 1, batch, hidden] → query, key, value [1, batch, heads, head_dim]."""
     return _split_heads(x[0], num_heads, num_kv_heads)
 
