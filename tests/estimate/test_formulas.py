@@ -250,6 +250,11 @@ def test_a_collective_sends_what_the_other_chips_lack() -> None:
 
 
 def call_of(operation: str, x: Tensor) -> Call:
+    """A call of three such tensors; of two streams of them, or of heads side by side, where it takes those."""
+    if "delta_rule" in operation:
+        batch, heads, tokens, width = x.shape
+        wide, gates = Tensor((batch, tokens, heads * width)), Tensor((batch, tokens, heads))
+        return Call(operation, (wide, wide, wide, gates), (wide,))
     return Call(operation, (x,) * (6 if "joint" in operation else 3), (x,))
 
 
