@@ -8,6 +8,7 @@ needs none of it.
 from types import ModuleType
 from typing import Any
 
+from .over import Over
 from .ttnn_internals import function_of, wants_every_call
 
 
@@ -20,16 +21,6 @@ def direct(namespace: Any) -> Any:
     return namespace if wants_every_call() else _Direct(namespace)
 
 
-class _Direct(ModuleType):
-    def __init__(self, under: Any) -> None:
-        super().__init__("ttnn")
-        self.__under = under
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self.__under, name)
-        found = _Direct(found) if isinstance(found, ModuleType) else function_of(found)
-        setattr(self, name, found)
-        return found
-
-    def __dir__(self) -> list[str]:
-        return dir(self.__under)
+class _Direct(Over):
+    def in_place_of(self, found: Any) -> Any:
+        return _Direct(found) if isinstance(found, ModuleType) else function_of(found)

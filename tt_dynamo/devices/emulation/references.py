@@ -54,17 +54,6 @@ def linear(
     return output.reshape((1,) * (rank - output.ndim) + output.shape[-rank:])
 
 
-# TTNN has no golden.
-@reference("ttnn.experimental.minimal_matmul")
-def minimal_matmul(a, b, *, bias_tensor=None, fuse_swiglu=False, result, engine):
-    """a b + bias; of a SwiGLU's columns, which are a tile's gate and a tile's up by turns, silu(gate) up."""
-    output = engine.product(a, b.flatten(0, -2)) + (0 if bias_tensor is None else bias_tensor.flatten())
-    if fuse_swiglu:
-        gate, up = output.unflatten(-1, (-1, 2, 32)).unbind(-2)
-        output = (functional.silu(gate) * up).flatten(-2)
-    return output.reshape(tuple(result.shape))
-
-
 # TTNN's golden knows neither math fidelity nor the bias.
 @reference("ttnn.sparse_matmul")
 def sparse_matmul(a, b, *, sparsity, indices, bias=None, is_input_a_sparse=False, result, engine):

@@ -1,8 +1,19 @@
 """Values of TTNN's minimal products, of heads in two parts and of joint attention: TTNN has no golden for them."""
 
 import torch
+from torch.nn import functional
 
 from .references import reference, rms_norm, scaled_dot_product_attention
+
+
+@reference("ttnn.experimental.minimal_matmul")
+def minimal_matmul(a, b, *, bias_tensor=None, fuse_swiglu=False, result, engine):
+    """a b + bias; of a SwiGLU's columns, which are a tile's gate and a tile's up by turns, silu(gate) up."""
+    output = _product(a, b, bias_tensor, engine)
+    if fuse_swiglu:
+        gate, up = output.unflatten(-1, (-1, 2, 32)).unbind(-2)
+        output = (functional.silu(gate) * up).flatten(-2)
+    return output.reshape(tuple(result.shape))
 
 
 @reference("ttnn.experimental.minimal_matmul_split")
