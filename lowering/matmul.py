@@ -16,7 +16,7 @@ from dataclasses import replace
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.ir.spec import Blocks, Columns, tiles
+from tt_dynamo.ir.spec import Blocks, Columns, divisors, tiles
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.language.decode_products import is_row_in_shards, multiply_from_banks, placed, ways_from_banks
 from tt_dynamo.lowering.memory import (
@@ -24,7 +24,6 @@ from tt_dynamo.lowering.memory import (
     assigned_dtype,
     banks_of,
     blocks_of,
-    divisors,
     in_columns,
     is_sharded,
 )

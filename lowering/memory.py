@@ -183,11 +183,6 @@ def on_rectangle(ttnn, x):
     return ttnn.to_memory_config(x, in_columns(ttnn, Columns.over(ttnn.settings.grid_size, tiles(tuple(x.shape))[1])))
 
 
-def divisors(number, most):
-    """The divisors of a number up to `most`, the largest first."""
-    return [size for size in range(min(number, most), 0, -1) if number % size == 0]
-
-
 def assigned(ttnn):
     """The keyword that has a call write its result to where in L1 the compiler assigned it, if anywhere."""
     if ttnn.memory is None:

@@ -11,11 +11,10 @@ import math
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.ir.spec import Columns, tiles
+from tt_dynamo.ir.spec import Columns, divisors, tiles
 from tt_dynamo.lowering.memory import (
     assigned,
     blocks_of,
-    divisors,
     in_columns,
     is_in_columns,
     is_sharded,

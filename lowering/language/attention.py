@@ -74,22 +74,17 @@ def joint_attention(ttnn: TTNN, query1: Tensor, key1: Tensor, value1, query2: Te
     check_whole_tiles(query1)
     batch, heads, rows, head_dim = query1.shape
     keys = rows + key2.shape[2]
-    columns, grid_rows = ttnn.settings.grid_size
-    sizes = ttnn.settings.config(ATTENTION).get("chunk_sizes", (TILE,))
     # TTNN takes no scale that float32 rounds.
     given = {} if scale is None else {"scale": struct.unpack("f", struct.pack("f", scale))[0]}
     given |= {"joint_strategy": "rear", "compute_kernel_config": ttnn.settings.compute_kernel_config}
     operands = (query1, key1, value1, query2, key2, value2)
 
-    def attend(chunk):
-        grid = ttnn.CoreCoord(columns, grid_rows)
-        program = ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, **chunk, exp_approx_mode=False)
+    def attend(program):
         return ttnn.transformer.joint_scaled_dot_product_attention(*operands, program_config=program, **given)
 
-    chunks = _chunks(sizes, (batch, heads, keys, head_dim), keys, columns * grid_rows, False)
-    candidates = [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks]
     asked = ("joint_scaled_dot_product_attention", *operands, scale)
-    return tuple(merge_heads(ttnn, x) for x in ttnn.choose(asked, candidates, attend, costed=True))
+    both = _by_chunks(ttnn, asked, attend, (batch, heads, keys, head_dim), keys, False)
+    return tuple(merge_heads(ttnn, x) for x in both)
 
 
 @lower(operators.capped_attention)
@@ -113,23 +108,34 @@ def capped_attention(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, scale,
 
 
 def _chunked(ttnn: TTNN, query: Tensor, key: Tensor, value, mask, is_causal, scale, **options):
-    """TTNN's attention in the chunks that are estimated to take the least time, of those that TTNN accepts."""
-    sizes = ttnn.settings.config(ATTENTION).get("chunk_sizes", (TILE,))
+    """TTNN's attention by chunks."""
     mask = workarounds.pad_mask(ttnn, mask)
-    columns, rows = ttnn.settings.grid_size
-    chunks = _chunks(sizes, tuple(query.shape), key.shape[2], columns * rows, is_causal, **options)
     asked = ("scaled_dot_product_attention", query, key, value, mask, is_causal, options, ttnn.memory)
     # Heads of block floats are those of encoders, whose experts multiply them in LoFi where they do so elsewhere.
     narrow, settings = query.dtype == ttnn.bfloat8_b, ttnn.settings
     precision = {"compute_kernel_config": settings.weight_kernel_config if narrow else settings.compute_kernel_config}
     given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, **options, **assigned(ttnn), **precision}
 
-    def attend(chunk):
-        grid = ttnn.CoreCoord(columns, rows)
-        program = ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, **chunk, exp_approx_mode=False)
+    def attend(program):
         return ttnn.transformer.scaled_dot_product_attention(query, key, value, program_config=program, **given)
 
-    return ttnn.choose(asked, [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks], attend, costed=True)
+    return _by_chunks(ttnn, asked, attend, tuple(query.shape), key.shape[2], is_causal, **options)
+
+
+def _by_chunks(ttnn: TTNN, asked, attend, shape, keys, is_causal, **options):
+    """Attention in the chunks that are estimated to take the least time, of those that TTNN accepts.
+
+    attend: calls it with a program configuration. shape: of the queries.
+    """
+    columns, rows = ttnn.settings.grid_size
+    sizes = ttnn.settings.config(ATTENTION).get("chunk_sizes", (TILE,))
+    chunks = _chunks(sizes, shape, keys, columns * rows, is_causal, **options)
+
+    def in_chunks(chunk):
+        grid = ttnn.CoreCoord(columns, rows)
+        return attend(ttnn.SDPAProgramConfig(compute_with_storage_grid_size=grid, **chunk, exp_approx_mode=False))
+
+    return ttnn.choose(asked, [{"q_chunk_size": q, "k_chunk_size": k} for q, k in chunks], in_chunks, costed=True)
 
 
 def _chunks(sizes, shape, keys, cores, is_causal, sliding_window_size=None, **_):

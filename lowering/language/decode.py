@@ -7,13 +7,12 @@ import math
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Refused, Unsupported
-from tt_dynamo.ir.spec import Columns
+from tt_dynamo.ir.spec import Columns, divisors
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.language.attention import turn_by_tiles
 from tt_dynamo.lowering.language.decode_products import placed
 from tt_dynamo.lowering.memory import (
     assigned,
-    divisors,
     first_cores,
     in_columns,
     in_rows,

@@ -8,9 +8,8 @@ import math
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
-from tt_dynamo.ir.spec import Blocks, tiles
+from tt_dynamo.ir.spec import Blocks, divisors, tiles
 from tt_dynamo.lowering.matmul import product_config, program_config, subblock
-from tt_dynamo.lowering.memory import divisors
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 
 ROWS = Need("ROW_MAJOR")

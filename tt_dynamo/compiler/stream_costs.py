@@ -17,11 +17,10 @@ from tt_dynamo.estimate.calls import estimate
 from tt_dynamo.estimate.tensor import Call, Tensor
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, values_of
-from tt_dynamo.ir.spec import Blocks, Columns, tiles
+from tt_dynamo.ir.spec import Blocks, Columns, divisors, tiles
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.language.decode_products import READERS
 from tt_dynamo.lowering.matmul import MOST_READ
-from tt_dynamo.lowering.memory import divisors
 from tt_dynamo.passes.place.memory import Lies, Place
 from tt_dynamo.passes.place.streams import LINEARS, NORMS, SLICES, SUMS
 

@@ -16,6 +16,11 @@ BITS = {"int32": 32, "uint32": 32, "float32": 32, "bfloat8_b": 8.5, "bfloat4_b":
 BLOCK_FLOATS = ("bfloat8_b", "bfloat4_b")
 
 
+def divisors(number: int, most: int) -> list[int]:
+    """The divisors of a number up to `most`, the largest first."""
+    return [size for size in range(min(number, most), 0, -1) if number % size == 0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec:
     """A value on the device: logical shape, TTNN dtype ("bfloat16"), layout ("TILE", "ROW_MAJOR"), buffer ("DRAM").
@@ -124,12 +129,8 @@ class Columns:
         More cores are a longer way for what a product sends around, fewer have more to norm.
         Source: find_grid of models/tt_transformers/tt/model_config.py.
         """
-        shapes = [
-            (count // rows, rows)
-            for count in range(1, min(wide, math.prod(cores)) + 1)
-            for rows in range(1, cores[1] + 1)
-            if wide % count == 0 and count % rows == 0 and count // rows <= cores[0]
-        ]
+        counts = reversed(divisors(wide, math.prod(cores)))  # of two as good, the fewer
+        shapes = [shape for count in counts for shape in _rectangles(count, cores)]
         columns, rows = min(shapes, key=lambda shape: (abs(math.prod(shape) - about), shape[1]))
         return cls(columns, rows, wide // (columns * rows))
 
@@ -139,12 +140,8 @@ class Columns:
 
         part: tiles of each. None where no rectangle of cores (columns, rows) has them so.
         """
-        for width in (size for size in range(part, 0, -1) if part % size == 0):
-            count = wide // width
-            for rows in range(1, cores[1] + 1):
-                if count % rows == 0 and count // rows <= cores[0]:
-                    return cls(count // rows, rows, width)
-        return None
+        lies = (cls(*shape, width) for width in divisors(part, part) for shape in _rectangles(wide // width, cores))
+        return next(lies, None)
 
     def of_width(self, size: int) -> "Columns":
         """Those of a row of `size` elements on the same cores."""
@@ -156,8 +153,7 @@ class Columns:
         One core gathers a block of several shards before it sends that.
         """
         wide = self.columns * self.rows * self.width
-        sizes = [size for size in range(min(wide, MOST_SENT), 0, -1) if wide % size == 0]
-        return [size for size in sizes if size % self.width == 0 or self.width % size == 0]
+        return [size for size in divisors(wide, MOST_SENT) if size % self.width == 0 or self.width % size == 0]
 
     def on_rectangle(self, most: int) -> "Columns":
         """The same columns on cores that are a rectangle where whole rows of `most` cores fill up one after another.
@@ -169,6 +165,11 @@ class Columns:
             return self
         count = max(size for size in range(1, most + 1) if wide % size == 0)
         return Columns(count, 1, wide // count)
+
+
+def _rectangles(count: int, cores: tuple[int, int]) -> list[tuple[int, int]]:
+    """So many cores as rectangles (columns, rows) of those, the fewest rows first."""
+    return [(count // rows, rows) for rows in range(1, cores[1] + 1) if count % rows == 0 and count // rows <= cores[0]]
 
 
 # Tiles of the inner dimension that a product of one row of tiles sends around at once, at most.
