@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import aten, is_call, is_made_of, literal_value, needed_for, shape_of
+from tt_dynamo.ir import operators
+from tt_dynamo.ir.graph import aten, is_call, is_literal, literal_value, needed_for, shape_of
 from tt_dynamo.passes import movement
 from tt_dynamo.passes.rewrite import FLOATS
 
@@ -63,7 +63,7 @@ class Origins:
         """None where an element is neither a literal nor moved from the one source, or there are too many."""
         moves = _moves_to(value)
         operands = dict.fromkeys(operand for move in moves for operand in move.all_input_nodes if operand not in moves)
-        sources = [operand for operand in operands if not _is_literal(operand)] if moves else [value]
+        sources = [operand for operand in operands if not is_literal(operand)] if moves else [value]
         if len(sources) != 1 or any(math.prod(shape_of(node)) > movement.LIMIT for node in (*moves, value)):
             return None
         names = {node: f"%{position}" for position, node in enumerate((*sources, *moves))}
@@ -98,20 +98,20 @@ def _run(value: Node, source: Node, moves: list[Node]) -> tuple[Tensor, Tensor] 
             values[move] = args[0] if is_call(move, aten._to_copy.default) else move.target(*args, **kwargs)
         results.append(values[value])
     first, second = results
-    is_moved, is_literal = second - first == count, (first == second) | first.isnan()
-    if not bool((is_moved | is_literal).all()):
+    is_moved, is_same = second - first == count, (first == second) | first.isnan()
+    if not bool((is_moved | is_same).all()):
         return None
     return torch.where(is_moved, first, -1).to(torch.int64), torch.where(is_moved, 0.0, first)
 
 
 def _moves(node: Node) -> bool:
     """Whether a node moves floats: a choice by literals does, and so may a product with literals, which may be ones."""
-    if node.op != "call_function" or _is_literal(node):
+    if node.op != "call_function" or is_literal(node):
         return False
     if is_call(node, aten.where.self):
-        return _is_literal(node.args[0])
+        return is_literal(node.args[0])
     if is_call(node, aten.mul.Tensor):
-        return any(isinstance(x, Node) and _is_literal(x) for x in node.args)
+        return any(isinstance(x, Node) and is_literal(x) for x in node.args)
     if is_call(node, aten._to_copy.default):
         return {node.meta["val"].dtype, node.args[0].meta["val"].dtype} <= FLOATS
     return is_call(node, *MOVES) and isinstance(node.meta.get("val"), Tensor)
@@ -121,7 +121,3 @@ def is_zero(value: Any) -> bool:
     """Whether a node is the number 0."""
     number = literal_value(value) if isinstance(value, Node) and not shape_of(value) else None
     return number is not None and not bool(number)
-
-
-def _is_literal(node: Node) -> bool:
-    return is_made_of(node, meta.literal, lambda root: False)

@@ -15,11 +15,11 @@ from collections import defaultdict
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, needed_for, replace, shape_of
-from tt_dynamo.passes.fuse.linears import has_own_weights
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, replace, shape_of
+from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.fuse.linears import has_own_weights, hoist_operands
 from tt_dynamo.passes.rewrite import emit
 
-TILE = 32
 FEWEST, MOST = 3, 12  # parts of one product: up to those of a block of two streams
 
 
@@ -43,9 +43,7 @@ def fuse_linear_parts(graph: Graph, context: Context) -> int:
 
 def _fuse(linears: list[Node]) -> None:
     first = linears[0]
-    operands = [x for linear in linears for x in linear.args[1:] if isinstance(x, Node)]
-    for made in (made for x in operands if first < x for made in needed_for(x, lambda n: n < first)):
-        first.prepend(made)
+    hoist_operands(linears, first)
     with first.graph.inserting_before(first):
         weight = emit(first, aten.cat.default, [linear.args[1] for linear in linears], -1)
         biases = [linear.args[2] for linear in linears if len(linear.args) > 2 and linear.args[2] is not None]

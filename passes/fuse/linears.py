@@ -9,13 +9,14 @@ A slice is a kernel, and an activation of a part is another: linears of their ow
 activations along, those of all columns as well. Heads have been split off before, in one call for all of them.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, needed_for, only_user, replace, shape_of
 from tt_dynamo.passes.movement import head_columns, is_move, moves_behind, source_of
 from tt_dynamo.passes.rewrite import emit, is_constant
 from tt_dynamo.passes.rows import literal
@@ -80,6 +81,13 @@ def to_heads(x: Node, shape: tuple[int, ...], like: Node) -> Node:
     batch, heads, seq, head_dim = shape
     apart = emit(like, aten.reshape.default, x, [batch, seq, heads, head_dim])
     return emit(like, aten.permute.default, apart, [0, 2, 1, 3])
+
+
+def hoist_operands(linears: Iterable[Node], first: Node) -> None:
+    """Have the weights and biases of some linears be made before `first`, where they are joined."""
+    operands = [x for linear in linears for x in linear.args[1:] if isinstance(x, Node)]
+    for made in (made for x in operands if first < x for made in needed_for(x, lambda node: node < first)):
+        first.prepend(made)
 
 
 def split_linears(graph: Graph, context: Context) -> int:

@@ -11,6 +11,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.movement import cut_of
 from tt_dynamo.passes.rewrite import FLOATS, argument, emit, is_constant
 from tt_dynamo.passes.rows import literal
 
@@ -29,11 +30,11 @@ def _rewrite(node: Node) -> bool:
     x, rank = cut.args[0], len(shape_of(cut))
     if rank != 3 or [dim % rank for dim in dims] != [1] or argument(node, 3) is not None or dtype_of(x) not in FLOATS:
         return False
-    start, stop, step = slice(*(argument(cut, at) for at in (2, 3, 4))).indices(shape_of(x)[1])
-    if argument(cut, 1, 0) % rank != 1 or step != 1 or start % TILE == 0:
+    _, start = cut_of(cut, -2) or (x, 0)
+    if start % TILE == 0:
         return False
-    weights = torch.zeros(shape_of(x)[0], 1, shape_of(x)[1], dtype=dtype_of(x))
-    weights[..., start:stop] = 1 / (stop - start)
+    weights, count = torch.zeros(shape_of(x)[0], 1, shape_of(x)[1], dtype=dtype_of(x)), shape_of(cut)[1]
+    weights[..., start : start + count] = 1 / count
     with node.graph.inserting_before(node):
         mean = emit(node, aten.matmul.default, literal(x, weights), x)
         replace(node, mean if keeps else emit(node, aten.reshape.default, mean, list(shape_of(node))))

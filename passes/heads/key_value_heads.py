@@ -13,13 +13,13 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, needed_for, replace, shape_of
-from tt_dynamo.passes.fuse.linears import Projection, projections, take
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
+from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.fuse.linears import Projection, hoist_operands, projections, take
 from tt_dynamo.passes.movement import source_of
 from tt_dynamo.passes.rewrite import emit
 
 ATTENTIONS = (operators.attention, operators.capped_attention, aten.scaled_dot_product_attention.default)
-TILE = 32
 
 
 def split_key_value_heads(graph: Graph, context: Context) -> int:
@@ -49,9 +49,7 @@ def _are_alike(key: Projection, value: Projection) -> bool:
 def _fuse(key: Projection, value: Projection) -> None:
     batch, heads, seq, head_dim = shape_of(key.heads)
     first = min(key.linear, value.linear)
-    operands = [x for projection in (key, value) for x in projection.linear.args[1:] if isinstance(x, Node)]
-    for made in (made for x in operands if first < x for made in needed_for(x, lambda n: n < first)):
-        first.prepend(made)
+    hoist_operands((key.linear, value.linear), first)
     width = shape_of(key.linear)[-1]
     numbers = torch.cat([key.columns, value.columns + width], -1).reshape(-1)
     with first.graph.inserting_before(first):

@@ -12,10 +12,9 @@ from torch.fx import Graph
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
+from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.movement import head_columns, source_of
 from tt_dynamo.passes.rewrite import emit
-
-TILE = 32
 
 
 def split_lone_heads(graph: Graph, context: Context) -> int:

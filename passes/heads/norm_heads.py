@@ -14,10 +14,9 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.fuse.linears import has_own_weights
 from tt_dynamo.passes.rewrite import emit, is_constant
-
-TILE = 32
 
 
 def fuse_norm_heads(graph: Graph, context: Context) -> int:

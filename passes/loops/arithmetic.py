@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from tt_dynamo.ir import meta
-from tt_dynamo.ir.graph import Context, aten, is_call, is_made_of, needed_for, shape_of, subgraph
+from tt_dynamo.ir.graph import Context, aten, is_call, is_literal, needed_for, shape_of, subgraph
 from tt_dynamo.ir.torch_internals import Run, nodes_after
 from tt_dynamo.passes.rewrite import ADD, DIV, MUL, VIEWS
 
@@ -30,14 +29,8 @@ ARITHMETIC = {
     aten.cumsum.default, aten.bmm.default, aten.matmul.default, aten.mm.default, aten.cat.default, aten.stack.default,
     aten.slice.Tensor, aten.select.int, aten.constant_pad_nd.default, aten.zeros_like.default,
     aten.select_scatter.default, aten.slice_scatter.default, aten.copy.default, aten.linalg_solve_triangular.default,
-    aten.rsqrt.default, aten.where.self, aten.maximum.default,
-    aten.unbind.int,
+    aten.rsqrt.default, aten.where.self, aten.maximum.default, aten.unbind.int,
 }  # fmt: skip
-
-
-def is_literal(node: Node) -> bool:
-    """Whether a value depends on no input of the graph."""
-    return is_made_of(node, meta.literal, lambda root: False)
 
 
 def is_arithmetic(node: Node) -> bool:

@@ -17,12 +17,12 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, needed_for, replace, shape_of
-from tt_dynamo.passes.loops.arithmetic import MOVES, SCALE, computes, inputs_of, is_literal, results_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, is_literal, needed_for, replace, shape_of
+from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.loops.arithmetic import MOVES, SCALE, computes, inputs_of, results_of
 from tt_dynamo.passes.rewrite import VIEWS, as_dtype, emit
 
 MOST_STATES = 4  # values of a state's shape behind the last chunk
-TILE = 32  # rows
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,13 +18,13 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
-from tt_dynamo.passes.loops.arithmetic import computes, inputs_of, is_literal, results_of, source_of_moves
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, is_literal, replace, shape_of
+from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.loops.arithmetic import computes, inputs_of, results_of, source_of_moves
 from tt_dynamo.passes.rewrite import MUL, VIEWS, as_dtype, emit, is_constant
 
 CHUNK = 256  # tokens
 AT_ONCE = 32  # tokens
-TILE = 32  # rows
 CASTS = (aten._to_copy.default, aten.clone.default)
 
 

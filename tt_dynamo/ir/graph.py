@@ -207,6 +207,11 @@ def is_made_of(node: Node, fact: meta.Fact[bool], is_root: Callable[[Node], bool
     return fact(node)
 
 
+def is_literal(node: Node) -> bool:
+    """Whether a value depends on no input of the graph."""
+    return is_made_of(node, meta.literal, lambda root: False)
+
+
 def literal_value(node: Node, limit: int = 1 << 24) -> torch.Tensor | None:
     """The tensor that a node gives that depends on literals alone, so that it may steer a rewrite; computed once.
 
@@ -215,7 +220,7 @@ def literal_value(node: Node, limit: int = 1 << 24) -> torch.Tensor | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.numel() > limit:
         return None
-    if not is_made_of(node, meta.literal, lambda root: False):
+    if not is_literal(node):
         return None
     run = Run(node.graph.owning_module, garbage_collect_values=False, graph=node.graph)
     with torch.no_grad():
