@@ -15,6 +15,7 @@ import torch
 from torch.fx import Node
 
 from tt_dynamo.ir.graph import Context, aten, is_call, needed_for, shape_of, values_of
+from tt_dynamo.ir.spec import TILE
 
 VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.select.int, aten.slice.Tensor)
 SPLITS = (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default, operator.getitem)
@@ -76,7 +77,7 @@ def cut_of(node: Node, dim: int) -> tuple[Node, int] | None:
     if not is_call(split, aten.slice.Tensor, *SPLITS[1:3]) or dim_of(split) != len(shape_of(split.args[0])) + dim:
         return None
     if split is node:
-        return (node.args[0], _start_of(node)) if (*node.args[4:5], 1)[0] == 1 else None
+        return (node.args[0], start_of(node)) if (*node.args[4:5], 1)[0] == 1 else None
     sizes = [part.shape[dim] for part in values_of(split)]
     return split.args[0], sum(sizes[: node.args[1]])
 
@@ -119,7 +120,7 @@ def grain_of(chain: Iterable[Node]) -> int:
         if node.target in (aten.select.int, aten.unbind.int) and dim_of(node) == last:
             return 1
         if node.target is aten.slice.Tensor and dim_of(node) == last:
-            grain = math.gcd(grain, 1 if len(rest) > 3 and rest[3] != 1 else _start_of(node))
+            grain = math.gcd(grain, 1 if len(rest) > 3 and rest[3] != 1 else start_of(node))
     return max(grain, 1)
 
 
@@ -133,7 +134,7 @@ def run_by_grains(chain: list[Node], grain: int) -> torch.Tensor:
         if move.target in (aten.view.default, aten.reshape.default, aten.expand.default):
             rest = [_in_grains(shape_of(move), grain)]
         elif move.target is aten.slice.Tensor and on_last:
-            start = _start_of(move) // grain
+            start = start_of(move) // grain
             rest = [rest[0], start, start + shape_of(move)[-1] // grain]
         elif on_last:
             sizes = rest[0]
@@ -146,6 +147,18 @@ def _in_grains(shape: tuple[int, ...], grain: int) -> tuple[int, ...]:
     return (*shape[:-1], shape[-1] // grain) if shape else shape
 
 
+def keeps_rows(reshape: Node) -> bool:
+    """Whether a reshape leaves all rows as they are, and has them in other dimensions."""
+    before, after = shape_of(reshape.args[0]), shape_of(reshape)
+    return min(len(before), len(after)) > 1 and before[-1] == after[-1] and before != after
+
+
+def moves_rows(reshape: Node) -> bool:
+    """Whether a reshape that keeps rows puts them into other tiles."""
+    high = {shape_of(reshape.args[0])[-2], shape_of(reshape)[-2]}
+    return len(high) > 1 and any(size % TILE for size in high)
+
+
 def dim_of(node: Node) -> int:
     """The dimension, from 0, that a select, slice or split works along."""
     at = BY_DIM[node.target]
@@ -153,8 +166,10 @@ def dim_of(node: Node) -> int:
     return dim % max(len(shape_of(node.args[0])), 1)
 
 
-def _start_of(node: Node) -> int:
-    """The first element of a slice."""
+def start_of(node: Node) -> int:
+    """The first element along its dimension that a slice or a select reads."""
+    if is_call(node, aten.select.int):
+        return node.args[2] % shape_of(node.args[0])[dim_of(node)]
     start, size = (*node.args[2:3], 0)[0] or 0, shape_of(node.args[0])[dim_of(node)]
     return min(start, size) if start >= 0 else max(start + size, 0)
 

@@ -123,8 +123,8 @@ def _additive_mask(masks: Masks, mask: Node, shape: tuple[int, ...], finite: boo
     if shape_of(mask) != have:
         mask = emit(like, aten.reshape.default, mask, list(have))
     may_hide_all = chosen is not None and not finite and have[-2] > 1 and literal_value(mask) is None
-    if have == shape:
-        return emit(like, operators.attention_mask, mask, *([None, True] if may_hide_all else []))
-    missing = [1 if size == wanted else wanted for size, wanted in zip(have, shape, strict=True)]
-    zeros = emit(like, aten.zeros.default, missing, dtype=dtype_of(mask))
-    return emit(like, operators.attention_mask, mask, zeros, *([True] if may_hide_all else []))
+    zeros = None
+    if have != shape:
+        missing = [1 if size == wanted else wanted for size, wanted in zip(have, shape, strict=True)]
+        zeros = emit(like, aten.zeros.default, missing, dtype=dtype_of(mask))
+    return emit(like, operators.attention_mask, mask, zeros, may_hide_all)

@@ -7,12 +7,11 @@ Weights are cut once, activations in every call, and where a part ends inside a 
 larger kernel gathers its pixels anew for each part, and stays whole.
 """
 
-import operator
-
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.rewrite import argument, emit, is_constant
+from tt_dynamo.passes.movement import cut_of
+from tt_dynamo.passes.rewrite import emit, is_constant
 
 NAMES = ("silu", "relu", "gelu", "sigmoid", "tanh", "hardtanh", "hardswish", "clone")
 ACTIVATIONS = frozenset(getattr(aten, name).default for name in NAMES)
@@ -57,17 +56,11 @@ def _parts(x: Node) -> dict[Node, tuple[int, int]] | None:
     parts: dict[Node, tuple[int, int]] = {}
     channels = shape_of(x)[1]
     for user in x.users:
-        if is_call(user, aten.slice.Tensor) and argument(user, 1, 0) == 1 and argument(user, 4, 1) == 1:
-            start, stop, _ = slice(argument(user, 2), argument(user, 3)).indices(channels)
-            parts[user] = start, stop
-        elif is_call(user, *SPLITS) and argument(user, 2, 0) == 1:
-            ends = [0]
-            for value in user.meta["val"]:
-                ends.append(ends[-1] + value.shape[1])
-            picks = [pick for pick in user.users if is_call(pick, operator.getitem)]
-            parts |= {pick: (ends[pick.args[1]], ends[pick.args[1] + 1]) for pick in picks}
-        else:
-            return None
+        for part in list(user.users) if is_call(user, *SPLITS) else [user]:
+            cut = cut_of(part, 1 - len(shape_of(x)))
+            if cut is None:
+                return None
+            parts[part] = cut[1], cut[1] + shape_of(part)[1]
     distinct = {*parts.values()}
     is_cut = 1 <= len(distinct) <= MOST and sum(stop - start for start, stop in distinct) <= channels
     return parts if is_cut and (0, channels) not in distinct else None

@@ -37,9 +37,11 @@ def tokens_among_patches(graph: Graph, context: Context) -> int:
     """Rewrite every join of patches with constants; returns how many."""
     joined = 0
     for node in reversed(list(graph.nodes)):
-        if node.users and is_call(node, aten.add.Tensor, aten.cat.default) and not is_constant(node):
-            joined += _rewrite(node)
-            dead_code(graph)  # of a join, those within are joined no more
+        is_join = node.users and is_call(node, aten.add.Tensor, aten.cat.default) and not is_constant(node)
+        if is_join and _rewrite(node):
+            dead_code(graph)  # those within are joined no more
+            joined += 1
+    dead_code(graph)  # the tables of what came to nothing
     return joined
 
 

@@ -13,7 +13,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, literal_value, only_user, replace, shape_of
-from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.movement import keeps_rows, moves_rows
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import FLOATS, argument, emit, is_constant
 from tt_dynamo.passes.rows import ROWS, carry, literal
@@ -39,16 +39,7 @@ def sink_reshapes(graph: Graph, context: Context) -> int:
 
 def _is_of_rows(x: Node) -> bool:
     """Whether a value is a reshape that keeps rows."""
-    if not is_call(x, aten.reshape.default) or is_constant(x) or dtype_of(x) not in FLOATS:
-        return False
-    before, after = shape_of(x.args[0]), shape_of(x)
-    return min(len(before), len(after)) > 1 and before[-1] == after[-1] and before != after
-
-
-def _moves(x: Node) -> bool:
-    """Whether rows come into other tiles."""
-    high = {shape_of(x.args[0])[-2], shape_of(x)[-2]}
-    return len(high) > 1 and any(size % TILE for size in high)
+    return is_call(x, aten.reshape.default) and not is_constant(x) and dtype_of(x) in FLOATS and keeps_rows(x)
 
 
 def _sink(node: Node) -> bool:
@@ -56,7 +47,7 @@ def _sink(node: Node) -> bool:
     if node.kwargs or (is_call(node, aten.layer_norm.default) and len(node.args[1]) > 1):
         return False
     moved = [x for x in operands if not is_constant(x)]
-    if not moved or not all(_is_of_rows(x) and _moves(x) and only_user(x) for x in moved):
+    if not moved or not all(_is_of_rows(x) and moves_rows(x) and only_user(x) for x in moved):
         return False
     leading = {shape_of(x.args[0])[:-1] for x in moved}
     if len(leading) > 1 or any(shape_of(x) != shape_of(node) for x in operands if is_constant(x)):
@@ -76,7 +67,7 @@ def _look_up_in_shape(node: Node) -> bool:
     """reshape(look_up(x, rows)) → look_up(x, reshape(rows))"""
     found = node.args[0]
     is_alone = is_call(found, operators.look_up) and only_user(found) is not None
-    rows = literal_value(found.args[1]) if is_alone and _is_of_rows(node) and _moves(node) else None
+    rows = literal_value(found.args[1]) if is_alone and _is_of_rows(node) and moves_rows(node) else None
     if rows is None:
         return False
     with node.graph.inserting_before(node):

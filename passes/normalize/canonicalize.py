@@ -30,7 +30,7 @@ from tt_dynamo.ir.graph import (
     replace,
     shape_of,
 )
-from tt_dynamo.passes.movement import dim_of, is_move, moves_leading
+from tt_dynamo.passes.movement import dim_of, is_move, moves_leading, start_of
 from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, call, emit, is_constant, is_node, once, variable
 
 RULES = Rules()
@@ -159,21 +159,13 @@ def _cut_part(node: Node) -> Node | None:
 def _cut_once(node: Node) -> Node | None:
     """x[i : i + 1] and x[i] as one cut: the second is a reshape of the first."""
     whole, dim = node.args[0], dim_of(node)
-    start, is_one = _first(node), shape_of(node)[dim : dim + 1] == (1,) or is_call(node, aten.select.int)
+    start, is_one = start_of(node), shape_of(node)[dim : dim + 1] == (1,) or is_call(node, aten.select.int)
     for user in whole.users if is_one else ():
         is_other = is_call(user, aten.slice.Tensor, aten.select.int) and user.target is not node.target and user < node
-        is_same = is_other and dim_of(user) == dim and _first(user) == start
+        is_same = is_other and dim_of(user) == dim and start_of(user) == start
         if is_same and user.meta["val"].numel() == node.meta["val"].numel() and _can_be(node, user):
             return emit(node, aten.reshape.default, user, list(shape_of(node)))
     return None
-
-
-def _first(cut: Node) -> int:
-    """The first element along its dimension that a slice or a select reads."""
-    size = shape_of(cut.args[0])[dim_of(cut)]
-    if is_call(cut, aten.select.int):
-        return cut.args[2] % size
-    return slice(*[*arguments(cut).values()][2:]).indices(size)[0]
 
 
 # --- linear layers and products --------------------------------------------------------------------------------------

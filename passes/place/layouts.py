@@ -16,7 +16,8 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, aten, dtype_of, is_call, shape_of
-from tt_dynamo.ir.spec import DEVICE_DTYPES, TILE, Spec
+from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec
+from tt_dynamo.passes.movement import keeps_rows, moves_rows
 from tt_dynamo.passes.rewrite import emit
 
 # For a node on the device: the layout of its results ("same" as its first operand's), and the (layout, dtype) needed
@@ -83,11 +84,8 @@ def _specialize(crossing: Node, sides: Sides, needs: Needs) -> None:
 
 def _is_view_of_rows(node: Node) -> bool:
     """Whether a reshape keeps rows, which come into other tiles."""
-    if not is_call(node, aten.reshape.default) or not dtype_of(node).is_floating_point:
-        return False
-    before, after = shape_of(node.args[0]), shape_of(node)
-    is_of_rows = min(len(before), len(after)) > 1 and before[-1] == after[-1] and before[-2] != after[-2]
-    return is_of_rows and any(shape[-2] % TILE for shape in (before, after))
+    is_of_floats = is_call(node, aten.reshape.default) and dtype_of(node).is_floating_point
+    return is_of_floats and keeps_rows(node) and moves_rows(node)
 
 
 def _reads_rows(node: Node, sides: Sides, needs: Needs) -> bool:
