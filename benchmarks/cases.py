@@ -5,8 +5,10 @@ Weights are random and seeded, from the configs of their libraries; MiniLM's are
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -45,6 +47,14 @@ class Work:
     inputs: dict[str, torch.Tensor]
     outputs: tuple[str, ...]
     handwritten: Callable[[Any, Any], Callable[..., Any]] | None = None
+
+
+def check_names(parser: argparse.ArgumentParser, names: Sequence[str], known: Collection[str]) -> None:
+    """Have a parser end the process where a case is unknown, and name the nearest one."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            parser.error(f"unknown case {name!r}; did you mean {near!r}? Known: {', '.join(known)}")
 
 
 @dataclass(frozen=True)

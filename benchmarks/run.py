@@ -20,7 +20,6 @@ bytes and FLOPs. Those that take minutes are measured only where they are named.
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from cases import CASES, SEED, Case, Work
+from cases import CASES, SEED, Case, Work, check_names
 from estimating import EstimatedCalls
 from language import LANGUAGE_CASES, PROMPT, WEIGHT_DTYPES, LanguageCase, measure_language
 from loguru import logger
@@ -189,10 +188,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     parser.add_argument("--list", action="store_true", help="list the cases and stop")
     options = parser.parse_args(arguments)
-    for name in options.cases:
-        if name not in ALL_CASES:
-            near = difflib.get_close_matches(name, ALL_CASES, n=1, cutoff=0.0)[0]
-            parser.error(f"unknown case {name!r}; did you mean {near!r}? Known: {', '.join(ALL_CASES)}")
+    check_names(parser, options.cases, ALL_CASES)
     return options
 
 

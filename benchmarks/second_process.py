@@ -10,7 +10,6 @@ computes no values. A third one compiles it for a backend that does nothing, whi
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import os
 import subprocess
@@ -21,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from cases import CASES, SEED
+from cases import CASES, SEED, check_names
 from overhead import nothing
 from tables import print_table
 
@@ -77,10 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--torch-alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    for name in options.cases:
-        if name not in CASES:
-            near = difflib.get_close_matches(name, CASES, n=1, cutoff=0.0)[0]
-            parser.error(f"unknown case {name!r}; did you mean {near!r}? Known: {', '.join(CASES)}")
+    check_names(parser, options.cases, CASES)
     return options
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -17,6 +19,24 @@ class Feedforward(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.norm(x + self.down(F.gelu(self.up(x))))
+
+
+def greedy_tokens(count: int, options: dict[str, Any]) -> torch.Tensor:
+    """The tokens of a small Llama for two prompts of 8, whatever its options the same weights."""
+    import transformers
+
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=200, max_position_embeddings=64, eos_token_id=None, bos_token_id=None, pad_token_id=0,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).eval()
+    model.compile(backend="ttnn", options=options)
+    ids = torch.randint(0, 200, (2, 8))
+    settings = {"max_new_tokens": count, "do_sample": False, "cache_implementation": "static"}
+    tokens: torch.Tensor = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    return tokens
 
 
 class Weight(torch.nn.Module):

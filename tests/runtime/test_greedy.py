@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_models import greedy_tokens
 
 from tt_dynamo.runtime.caches import DeviceTensor
 
@@ -96,19 +97,10 @@ def test_what_the_device_refuses_torch_answers(board_device: Any, monkeypatch: p
 
 @torch.no_grad()
 def test_generate_brings_tokens_down(downloads: Any) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
-        vocab_size=200, max_position_embeddings=64, eos_token_id=None, bos_token_id=None, pad_token_id=0,
-    )  # fmt: skip
-    model = transformers.LlamaForCausalLM(config).eval()
-    ids = torch.randint(0, 200, (2, 8))
-    settings = {"max_new_tokens": 4, "do_sample": False, "cache_implementation": "static"}
+    pytest.importorskip("transformers")
     tokens = []
     for options in ({}, {"outputs": "device"}):
         downloads.clear()
-        torch._dynamo.reset()
-        model.compile(backend="ttnn", options=options)
-        tokens.append(model.generate(ids, attention_mask=torch.ones_like(ids), **settings))
+        tokens.append(greedy_tokens(4, options))
     assert torch.equal(*tokens)
     assert downloads == [(2, 1)] * 4

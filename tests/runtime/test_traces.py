@@ -130,15 +130,20 @@ def test_a_program_compiled_later_has_all_captured_anew_once(captures: list[Any]
     assert not captures
 
 
+def keep_compiling(monkeypatch: pytest.MonkeyPatch, device: Device, calls: int) -> None:
+    """Compile five models, each for so many calls, of which the third capture of all traces would be warned of."""
+    monkeypatch.setattr(runtime, "WARN_AFTER", 3)
+    monkeypatch.setattr(device.resource(Traces), "_rounds", 0)
+    for size in range(1, 6):
+        call = traced(mlp(32, 32 * size))
+        for _ in range(calls):
+            call(torch.randn(4, 32))
+
+
 def test_a_loop_that_keeps_compiling_is_warned_once(
     warnings_logged: Any, monkeypatch: pytest.MonkeyPatch, board_device: Device
 ) -> None:
-    monkeypatch.setattr(runtime, "WARN_AFTER", 3)
-    monkeypatch.setattr(board_device.resource(Traces), "_rounds", 0)
-    for size in range(1, 6):
-        call = traced(mlp(32, 32 * size))
-        for _ in range(2):
-            call(torch.randn(4, 32))
+    keep_compiling(monkeypatch, board_device, calls=2)
     (warning,) = warnings_logged()
     assert "captured 3 times" in warning
 
@@ -146,13 +151,8 @@ def test_a_loop_that_keeps_compiling_is_warned_once(
 def test_compiling_now_and_then_is_no_reason_to_warn(
     warnings_logged: Any, monkeypatch: pytest.MonkeyPatch, board_device: Device
 ) -> None:
-    monkeypatch.setattr(runtime, "WARN_AFTER", 3)
     monkeypatch.setattr(runtime, "PAYS_AFTER", 2)
-    monkeypatch.setattr(board_device.resource(Traces), "_rounds", 0)
-    for size in range(1, 6):
-        call = traced(mlp(32, 32 * size))
-        for _ in range(4):
-            call(torch.randn(4, 32))
+    keep_compiling(monkeypatch, board_device, calls=4)
     assert not warnings_logged()
 
 

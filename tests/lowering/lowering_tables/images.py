@@ -152,8 +152,8 @@ ROWS = [
     convolved("of one pixel", nn.Conv2d(6, 10, 1), IMAGE, "conv2d"),
     convolved("that fills its image", nn.Conv2d(6, 10, (9, 11)), IMAGE, "conv2d"),
     *(
-        convolved(f"of {channels} channels", nn.Conv2d(channels, channels + 1, 3), random(2, channels, 9, 11), calls)
-        for channels, calls in {1: "conv2d", 3: CONV2D, 16: CONV2D, 65: CONV2D}.items()
+        convolved(f"of {channels} channels", nn.Conv2d(channels, channels + 1, 3), random(2, channels, 9, 11), CONV2D)
+        for channels in (1, 3, 16, 65)
     ),
     *(convolved(f"of a signal {layer}", layer, SIGNAL, calls) for layer, calls in OF_SIGNALS),
     *(
