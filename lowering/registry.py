@@ -9,6 +9,8 @@ that end inside a tile, the registration says a function of the node instead. TT
 
 import dataclasses
 import functools
+import importlib
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -106,6 +108,7 @@ def lower(
 
 def find(target: Any) -> Lowering | None:
     """The lowering of an operation, or None where it has none."""
+    _import_all()
     return _lowerings.get(target)
 
 
@@ -116,4 +119,13 @@ def operand_name(target: torch._ops.OpOverload, position: int) -> str:
 
 def registered() -> dict[Any, Lowering]:
     """A copy of the whole registry."""
+    _import_all()
     return dict(_lowerings)
+
+
+@functools.cache
+def _import_all() -> None:
+    """Have each file of the package register what it has; a program that was compiled before needs none of them."""
+    package = importlib.import_module(__package__)
+    for module in pkgutil.walk_packages(package.__path__, f"{__package__}."):
+        importlib.import_module(module.name)

@@ -22,13 +22,11 @@ from tt_dynamo.capture.inputs import GraphInput, describe_inputs, described_inpu
 from tt_dynamo.capture.keep_whole import asks_for_gradients, kept_whole
 from tt_dynamo.capture.skipped import warn_of_skipped_rnns
 from tt_dynamo.capture.specialize import Specializations, in_eager, report_eager
-from tt_dynamo.compiler.compile import Compiler, copied
+from tt_dynamo.compilation import Compilation
 from tt_dynamo.devices import Device, open_device
-from tt_dynamo.ir.graph import Assumption, compute_nodes
+from tt_dynamo.ir.graph import Assumption, compute_nodes, copied
 from tt_dynamo.ir.torch_internals import aot_autograd
 from tt_dynamo.options import Options
-from tt_dynamo.passes.prompts.comparison import Fitted
-from tt_dynamo.passes.prompts.fit import fit_to_length
 from tt_dynamo.runtime.caches import DeviceTensor, unfetched
 from tt_dynamo.runtime.guards import Assuming
 from tt_dynamo.saving import is_to_be_saved, refuse_to_save, saved, serializable, set_key
@@ -101,18 +99,21 @@ def _compile_bucket(
 
     shorter: the ATen graph for one row less. Returns what is called, and how many rows a prompt must have at least.
     """
-    fitted = Fitted()
+    from tt_dynamo.passes.prompts.fit import fit_to_length  # with all passes, which a program from the cache needs not
+
+    shortest = 0
 
     @unset_fake_temporarily()
     def fit(graph: GraphModule) -> list[Assumption]:
+        nonlocal shortest
         length = next(n for n in graph.graph.find_nodes(op="placeholder") if source_of(n) == (len(inputs) - 1, []))
         found = fit_to_length(graph.graph, shorter.graph, length)
         graph.recompile()
-        fitted.shortest = found.shortest
+        shortest = found.shortest
         return [Assumption((start,), 0) for start in found.starts]
 
     notes = [f"prompt_buckets: for prompts of up to {int(inputs[-1])} tokens, padded at the end"]
-    return compile_graph(module, inputs, device, options, fit=fit, notes=notes), fitted.shortest
+    return compile_graph(module, inputs, device, options, fit=fit, notes=notes), shortest
 
 
 @unfetched()
@@ -193,19 +194,17 @@ def compile_graph(
         regularize(graph)
         sure = fit(graph) if fit is not None else []
         # What is saved runs without its graph: for all values of its inputs, and described when it was compiled.
-        made = Compiler(graph, device, compiling, name, assume=not is_saved)
-        if notes:
-            made.report.notes += notes
-        program: Any = made.compile()
-        if sure or made.context.assumptions:
+        made = Compilation(graph, device, compiling, name, assume=not is_saved, notes=notes)
+        program: Any = made.program()
+        if assumptions := [*sure, *made.assumptions]:
 
             def compile_general() -> Any:
                 if fit is not None:
                     raise OutsideBucket
-                return Compiler(copied(made.eager), device, options, f"{name}_general", assume=False).compile()
+                return Compilation(copied(made.eager), device, options, f"{name}_general", assume=False).program()
 
             names = [node.name for node in graph.graph.find_nodes(op="placeholder")]
-            program = Assuming(program, names, [*sure, *made.context.assumptions], compile_general)
+            program = Assuming(program, names, assumptions, compile_general)
         # AOTAutograd copies the attributes of what it is given onto its wrappers, which would outlive the device.
         call: Any = functools.partial(instead(graph) if instead else program)
         call._boxed_call = True

@@ -203,7 +203,6 @@ class Options:
 
     def __post_init__(self) -> None:
         from tt_dynamo.devices import BOARDS
-        from tt_dynamo.passes import OPTIONAL
 
         for field in dataclasses.fields(self):
             if "words" in field.metadata:
@@ -230,8 +229,11 @@ class Options:
         ):
             if not is_valid:
                 raise OptionError(f"option {name!r} is {expected}, not {getattr(self, name)!r}")
-        for name in self.disable_passes:
-            require_one_of("pass", name, OPTIONAL)
+        if self.disable_passes:
+            from tt_dynamo.passes import OPTIONAL  # all of them, which a program from the cache does without
+
+            for name in self.disable_passes:
+                require_one_of("pass", name, OPTIONAL)
 
     def _by_patterns(self, name: str, what: str) -> list[Any]:
         """The values of an option that may be a mapping; raises OptionError where a key is no pattern."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -244,7 +245,13 @@ def test_whatever_changes_of_our_code_begins_another_file(
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    monkeypatch.setattr(folder, "files", tmp_path.joinpath)
+
+    def spec_of(package: str) -> ModuleSpec:
+        spec = ModuleSpec(package, None, is_package=True)
+        spec.submodule_search_locations = [str(tmp_path / package)]
+        return spec
+
+    monkeypatch.setattr(folder, "find_spec", spec_of)
     before = folder.sources_digest.__wrapped__()
     (tmp_path / changed).write_text("changed")
     assert folder.sources_digest.__wrapped__() != before

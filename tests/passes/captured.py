@@ -103,15 +103,16 @@ def _reads_tensors(model: Callable[..., Any]) -> bool:
 
 def _through_dynamo(compiler: Callable[..., Any], model: Callable[..., Any], inputs: Sequence[Any]) -> None:
     class Capturing:
-        def __init__(self, graph: GraphModule, *_: Any, assume: bool) -> None:
-            self.graph = graph
-            self.context = Context(assume=assume)
+        assumptions = ()
 
-        def compile(self) -> Callable[[list[Any]], Any]:
+        def __init__(self, graph: GraphModule, *_: Any, **__: Any) -> None:
+            self.graph = graph
+
+        def program(self) -> Callable[[list[Any]], Any]:
             return compiler(self.graph)
 
     torch._dynamo.reset()
-    with mock.patch.multiple(tt_dynamo.backend, Compiler=Capturing, open_device=mock.DEFAULT), torch.no_grad():
+    with mock.patch.multiple(tt_dynamo.backend, Compilation=Capturing, open_device=mock.DEFAULT), torch.no_grad():
         torch.compile(model, backend="ttnn", dynamic=False)(*inputs)
 
 

@@ -1,9 +1,8 @@
 """The program of a compilation, from the cache where that has it: no pass, no lowering and no measuring then."""
 
-import dataclasses
-import functools
 import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ from tt_dynamo.artifacts import files
 from tt_dynamo.artifacts.description import LaterRecovery, describe, program_of, report_of
 from tt_dynamo.artifacts.key import Unkeyable, compilation_key, tunings_digest
 from tt_dynamo.devices import Device
-from tt_dynamo.ir.graph import Assumption, copy_graph
+from tt_dynamo.ir.graph import Assumption
+from tt_dynamo.options import Options
 from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import Recovery
@@ -26,28 +26,41 @@ log = logging.getLogger(__name__)
 class Kept:
     """One compilation's place in the cache; none where the options, or the graph, leave it out."""
 
-    def __init__(self, compiler: Any, tunings: Path) -> None:
-        """compiler: a `Compiler` with its graph as it came. tunings: what the tuner found, which it reads."""
-        self._eager, self._device, self._options = compiler.eager, compiler.device, compiler.options
-        self._context, self._name = compiler.context, compiler.report.name
-        self._again = functools.partial(compiler.__class__, name=self._name, assume=self._context.assume)
-        self._ttnn = self._device.namespace(dry_run=True)
+    def __init__(
+        self,
+        eager: GraphModule,
+        device: Device,
+        options: Options,
+        name: str,
+        others: Mapping[str, Any],
+        tunings: Path,
+        recovery: Callable[[], Recovery],
+    ) -> None:
+        """eager: the graph as it came. others: what the program depends on beside it, options and `tunings`.
+
+        tunings: the file of what the tuner found. recovery: compiles what a kept program needs after a failure.
+        """
+        self._eager, self._device, self._options, self._name = eager, device, options, name
+        self._recompile = recovery
+        ttnn = device.namespace(dry_run=True)
         self._notes: list[str] = []
         self._key = ""
         # A dump has every stage in it, an edited program is the user's, and tuning is to be done.
-        if not self._options.cache or self._options.tune or any((self._options.dump, self._options.program)):
+        if not options.cache or options.tune or any((options.dump, options.program)):
             return
         try:
-            passes = [transform.__name__ for transform in compiler.passes]
-            others = {"passes": passes, "assume": self._context.assume, "tuned": tunings_digest(tunings)}
-            self._key = compilation_key(self._eager.graph, self._device, self._options, self._ttnn, others)
+            given = {**others, "tuned": tunings_digest(tunings)}
+            self._key = compilation_key(eager.graph, device, options, ttnn, given)
         except Unkeyable as error:
             log.debug("%s is not kept for the next process: %s", self._name, error)
         except Exception:  # of any kind: a cache never breaks a compilation
             log.warning("%s has no key; it is not kept for the next process", self._name, exc_info=True)
 
-    def load(self) -> Program | None:
-        """The program that is kept, its report emitted; None where none is, or the device has no room for it."""
+    def load(self) -> tuple[Program, list[Assumption]] | None:
+        """The program that is kept, its report emitted, and what it assumes.
+
+        None where none is, or the device has no room for it.
+        """
         if not self._key:
             return None
         started = time.perf_counter()
@@ -65,19 +78,18 @@ class Kept:
             reason = f"{type(error).__name__}: {error}"
             self._note(f"{files.path_of(self._key)} does not load ({reason}); it is written anew")
             return None
-        self._context.assumptions += assumptions
         report.name, report.from_cache = self._name, True
         report.seconds = {"cache": time.perf_counter() - started}
         emit(report)
         log.info("%s on %s: from the cache in %.2f s", report.name, report.device, report.seconds["cache"])
-        return program
+        return program, assumptions
 
-    def save(self, program: Program) -> None:
+    def save(self, program: Program, assumptions: Sequence[Assumption]) -> None:
         """Keep a program that was compiled; a folder that cannot be written is noted."""
         report = program.report
         if self._key:
             try:
-                files.write(self._key, describe(program, self._context.assumptions))
+                files.write(self._key, describe(program, assumptions))
             except Unkeyable as error:
                 log.debug("%s is not kept for the next process: %s", self._name, error)
             except Exception as error:
@@ -87,14 +99,7 @@ class Kept:
     def _recovery(self, report: GraphReport) -> LaterRecovery:
         options = self._options
         border = border_of(self._device, report, options.dry_run, options.weight_cache, options.weight_cache_limit)
-
-        def recompile() -> Recovery:
-            graph = GraphModule(self._eager, copy_graph(self._eager.graph)[0])
-            compiler: Any = self._again(graph, self._device, dataclasses.replace(options, cache=False))
-            found: Recovery = compiler.compile().recovery
-            return found
-
-        return LaterRecovery(self._eager, border, options.fallback == "error", recompile)
+        return LaterRecovery(self._eager, border, options.fallback == "error", self._recompile)
 
     def _note(self, text: str) -> None:
         self._notes.append(f"cache of compiled programs: {text}")

@@ -11,9 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import Graph, GraphModule, Node
 
-from tt_dynamo.artifacts.kept import Kept
 from tt_dynamo.compiler.banks import PHASES, Banks
-from tt_dynamo.compiler.choices import tunings_path
 from tt_dynamo.compiler.codegen import program_source
 from tt_dynamo.compiler.configs import Configs, phase_of
 from tt_dynamo.compiler.decisions import CONVOLUTIONS, WIDEST, Decisions
@@ -43,7 +41,7 @@ from tt_dynamo.ir.graph import (
     is_parameter,
     values_of,
 )
-from tt_dynamo.ir.strides import correct_strides
+from tt_dynamo.ir.strides import as_eager_gives
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.options import OptionError, Options
 from tt_dynamo.passes import NEEDED_FOR_VALUES, PASSES, Pass
@@ -92,15 +90,8 @@ class Compiler:
             return self._compile()
 
     def _compile(self) -> Program:
+        self.eager = as_eager_gives(self.module)
         self.dump.graph("aten", self.module)
-        correct_strides(self.module.graph)
-        output = self.module.graph.output_node()
-        # Passes may change strides and what shares memory; the caller gets what eager torch gives.
-        meta.eager.set(output, [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]])
-        self.eager = copied(self.module)
-        kept = Kept(self, tunings_path(self.device))
-        if (found := kept.load()) is not None:
-            return found
         with self._stage("passes"):
             self._run_passes()
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
@@ -155,7 +146,6 @@ class Compiler:
         self.report.launch_gap_seconds = chip.launch_gap_seconds
         self.report.host_bytes_per_second = chip.host_bytes_per_second
         self._publish(program, traced)
-        kept.save(program)
         return program
 
     def _publish(self, program: Program, traced: Trace) -> None:
@@ -320,11 +310,6 @@ class Compiler:
             edited=edited,
             parts=parts,
         )
-
-
-def copied(module: GraphModule) -> GraphModule:
-    """The module of a graph once more, for another compilation."""
-    return GraphModule(module, copy_graph(module.graph)[0])
 
 
 def _tuning_notes(device: Device, options: Options) -> list[str]:

@@ -171,6 +171,11 @@ def copy_graph(graph: Graph) -> tuple[Graph, dict[Node, Node]]:
     return copy, {new: old for old, new in forward.items()}
 
 
+def copied(module: GraphModule) -> GraphModule:
+    """The module of a graph once more, for another compilation."""
+    return GraphModule(module, copy_graph(module.graph)[0])
+
+
 def constant_nodes(graph: Graph) -> set[Node]:
     """The values that depend on parameters and literals alone, parameters included."""
     found: set[Node] = set()

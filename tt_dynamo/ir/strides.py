@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._prims_common import compute_required_storage_length, make_contiguous_strides_for
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from tt_dynamo.ir.graph import aten, find_fake_mode, update_values, values_of
+from tt_dynamo.ir import meta
+from tt_dynamo.ir.graph import aten, copied, find_fake_mode, update_values, values_of
 from tt_dynamo.ir.torch_internals import without_modes
 
 LIMIT = 1 << 24  # elements of memory that an operand spans; larger ones are not worth the memory
@@ -24,6 +25,18 @@ OTHERS = {
     aten._native_batch_norm_legit_no_training.default, aten.addr.default, aten.channel_shuffle.default,
     aten.log_sigmoid_forward.default,
 }  # fmt: skip
+
+
+def as_eager_gives(module: GraphModule) -> GraphModule:
+    """Note on a graph that came from AOTAutograd what eager torch gives; returns a copy.
+
+    Passes may change strides and what shares memory, and the caller is to get eager's.
+    """
+    output = module.graph.output_node()
+    if output not in meta.eager:
+        correct_strides(module.graph)
+        meta.eager.set(output, [v.meta.get("val") if isinstance(v, Node) else v for v in output.args[0]])
+    return copied(module)
 
 
 def correct_strides(graph: Graph) -> None:

@@ -6,14 +6,16 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 
 @functools.cache
 def sources_digest() -> str:
     """A digest of all our code and its data, any of which may say what is kept."""
-    found, texts = [files(f"tt_dynamo{package}") for package in ("", ".lowering", ".passes")], set()
+    specs = [find_spec(f"tt_dynamo{package}") for package in ("", ".lowering", ".passes")]  # which imports neither
+    found = [Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ()]
+    texts = set()
     while found:
         file = found.pop()
         if file.is_dir():
