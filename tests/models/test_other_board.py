@@ -29,6 +29,7 @@ def run_on_p150(selected: str, marked: str, seconds: int) -> None:
     assert "skipped" not in done.stdout
 
 
+@pytest.mark.slow
 def test_encoders_and_a_small_unet_run_whole_on_p150() -> None:
     run_on_p150("gives_eager_s_values and (minilm-8 or vit-base-1) or small_unet", "not slow", 280)
 

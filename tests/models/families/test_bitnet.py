@@ -38,7 +38,7 @@ def bitnet(mode: str) -> Any:
     return model.float()
 
 
-@pytest.mark.parametrize("mode", ["bf16", "online", "offline"])
+@pytest.mark.parametrize("mode", ["bf16", "online", pytest.param("offline", marks=pytest.mark.slow)])
 @torch.no_grad()
 def test_nothing_of_it_falls_back(mode: str) -> None:
     model, ids = bitnet(mode).eval(), torch.randint(0, 128, (1, 32))

@@ -15,7 +15,7 @@ import tt_dynamo
 
 STEPS = 8
 # What a default test run does: features once, and features of several layers.
-USUAL = ("LLaVA", "Qwen3-VL")
+USUAL = ("LLaVA",)
 NAMES = [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in MODELS]
 
 

@@ -33,9 +33,10 @@ def dtypes(code: str, argument: str) -> set[str]:
 @pytest.mark.parametrize(
     ("preset", "images", "weights", "nearness"),
     [
-        ("accuracy", {"bfloat16"}, {"bfloat16"}, 0.9995),
+        pytest.param("accuracy", {"bfloat16"}, {"bfloat16"}, 0.9995, marks=pytest.mark.slow),
         ("balanced", {"bfloat16"}, {"bfloat8_b"}, 0.999),
-        ("performance", {"bfloat8_b"}, {"bfloat8_b"}, 0.98),  # tt-metal asks as much of its own ResNet-50
+        # tt-metal asks as much of its own ResNet-50.
+        pytest.param("performance", {"bfloat8_b"}, {"bfloat8_b"}, 0.98, marks=pytest.mark.slow),
     ],
 )
 def test_images_and_weights_are_as_the_preset_says(preset, images, weights, nearness):
@@ -55,6 +56,7 @@ def test_the_images_of_a_batch_are_folded_and_those_of_one_are_moved():
     assert "ttnn.fold" not in report.code
 
 
+@pytest.mark.slow
 def test_images_whose_fold_ttnn_refuses_are_moved(monkeypatch: pytest.MonkeyPatch):
     def no_cores(*_):
         raise Refused("no cores for it")

@@ -47,7 +47,7 @@ def raft():
     return raft_small(weights=None), tuple(images.split(1)), {"num_flow_updates": 2}, None
 
 
-@pytest.mark.parametrize("make", [deformable_detr, raft])
+@pytest.mark.parametrize("make", [pytest.param(deformable_detr, marks=pytest.mark.slow), raft])
 def test_a_network_that_samples_runs_on_the_device(make):
     torch.manual_seed(0)
     torch._dynamo.reset()
@@ -64,6 +64,7 @@ def test_a_network_that_samples_runs_on_the_device(make):
         assert pcc(mine, exact) >= min(0.99, pcc(rounded.float(), exact))
 
 
+@pytest.mark.slow
 def test_queries_are_chosen_and_refined_by_the_device():
     """Of scores that are nearly equal, as random weights give, eager torch may choose others."""
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ import tt_dynamo
 pytestmark = pytest.mark.usefixtures("clean_dynamo", "board_device")
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_a_cache_in_bfloat8_b_takes_half_the_memory_and_keeps_the_logits() -> None:
     model, ids, prompt = build("llama", layers=1), tokens(1, 42), 40

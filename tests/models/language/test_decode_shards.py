@@ -93,6 +93,7 @@ def test_prefill_and_decode_share_weights_over_the_banks_and_give_eager_s_values
     assert min(pcc(a, b) for a, b in zip(ours, theirs, strict=True)) > 0.999
 
 
+@pytest.mark.slow
 def test_heads_of_many_users_are_merged_on_their_cores(board_device: Any) -> None:
     model, ids = llama(1024, 2048, 1), tokens(32, 4)
     compiled = torch.compile(model, backend="ttnn")
@@ -130,6 +131,7 @@ def test_weights_that_prefill_cannot_read_over_the_banks_lie_twice_and_the_repor
     assert min(pcc(a, b) for a, b in zip(ours, theirs, strict=True)) > 0.999
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("board_device")
 def test_where_there_is_no_room_for_weights_over_the_banks_they_lie_interleaved(
     monkeypatch: pytest.MonkeyPatch,
@@ -146,6 +148,7 @@ def test_where_there_is_no_room_for_weights_over_the_banks_they_lie_interleaved(
     assert IN_BANKS not in decode.code and not decode.notes and not prefill.notes
 
 
+@pytest.mark.slow
 def test_a_weight_over_the_banks_comes_back_from_its_file(board_device: Any, tmp_path: Path) -> None:
     model, ids = llama(1024, 4096, 1), tokens(1, PROMPT + 2)
     results, counts = [], []

@@ -24,6 +24,7 @@ def bucketed(reports: list[tt_dynamo.GraphReport]) -> list[str]:
     return [note for report in reports for note in report.notes if note.startswith("prompt_buckets")]
 
 
+@pytest.mark.slow
 def test_ten_prompts_run_four_programs_and_give_eager_s_texts() -> None:
     eager, model = storyteller(), storyteller()
     model.compile(backend="ttnn", dynamic=True, options=OPTIONS)
@@ -93,6 +94,7 @@ def given_to(name: str, first: int, last: int) -> dict[str, Any]:
     return {"position_ids": positions.expand(2, -1), "attention_mask": mask} if masked else {}
 
 
+@pytest.mark.slow
 def test_prompts_of_a_batch_that_are_padded_in_front() -> None:
     """With the dynamic cache that generate() makes by itself."""
     eager, model = storyteller(), storyteller()

@@ -95,7 +95,7 @@ GROWING = {"cache_implementation": None, "max_new_tokens": 16}  # the dynamic ca
 @pytest.mark.parametrize(
     ("tales", "options"),
     [
-        pytest.param([0], {}, id="greedy"),
+        pytest.param([0], {}, id="greedy", marks=pytest.mark.slow),
         pytest.param([4], {"num_beams": 3}, id="beams", marks=pytest.mark.slow),
         pytest.param([0, 1, 2], {}, id="left_padding"),
     ],
