@@ -84,7 +84,7 @@ def _as_ttnn_chooses(ttnn: TTNN, activation):
 
 def _linear_of_row(ttnn: TTNN, x: Tensor, weight, bias, activation):
     """The same of one row of tiles, where it reads or writes width shards or its weight lies in DRAM shards."""
-    operands = {"bias": bias} if bias is not None else {}
+    operands = ({"bias": bias} if bias is not None else {}) | assigned_dtype(ttnn, x)
     inner, wide = tiles(tuple(weight.shape))
     grid, lies = ttnn.settings.grid_size, ttnn.memory if isinstance(ttnn.memory, Columns) else None
     if banks_of(weight):
@@ -108,7 +108,8 @@ def _linear_of_row(ttnn: TTNN, x: Tensor, weight, bias, activation):
         fused = _on_cores(ttnn, on_cores, activation, dict(blocks))
         return placed(ttnn, ttnn.linear(x, weight, **operands, memory_config=where, **fused))
 
-    return ttnn.choose(("linear", x, weight, bias, activation, ttnn.memory), candidates, multiply, costed=True)
+    asked = ("linear", x, weight, bias, activation, ttnn.memory, ttnn.dtype)
+    return ttnn.choose(asked, candidates, multiply, costed=True)
 
 
 def _ways_interleaved(ttnn: TTNN, x: Tensor, weight: Tensor):

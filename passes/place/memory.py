@@ -86,7 +86,7 @@ def assign_memory(
     for stream in streams.all:
         if stream.has_norm and not streams.is_refused(stream, of_streams):
             # Block floats are for encoders that fill the cores: rows of short prompts, which are cached, are bfloat16.
-            fewest = FEWEST_CORES if dtype == WIDEST else cores[0] * cores[1] / 2
+            fewest = FEWEST_CORES if dtype == WIDEST or is_step else cores[0] * cores[1] / 2
             options[stream] = _shards_over(cores, fewest, shape_of(stream.values[0]), is_step)
     for stream in streams.all:
         if stream.is_between and out_of_shards.isdisjoint(stream.values) and not streams.is_refused(stream, of_streams):
@@ -97,7 +97,10 @@ def assign_memory(
     # Both what is between and the stream.
     wide = {node: 2 for node in graph.nodes if dtype != WIDEST and refuses_dtype(node)}
     narrow = {
-        value: stream for stream in streams.all if not streams.is_refused(stream, wide) for value in stream.values
+        value: stream
+        for stream in streams.all
+        if not streams.is_refused(stream, wide) and (stream.is_of_products or not is_step)
+        for value in stream.values
     }
     for made, near in heads:
         if made[0].args[0] in narrow and wide.keys().isdisjoint(near):

@@ -59,6 +59,11 @@ class Stream:
         """Whether linears, which need no moves, are all around it."""
         return not self.has_norm and not self.copied
 
+    @property
+    def is_of_products(self) -> bool:
+        """Whether it lies between linears that write it and linears that read it, both in any dtype."""
+        return self.is_between and not self.splits and not any(is_call(x, aten.reshape.default) for x in self.values)
+
     def neighbours(self) -> list[Node]:
         """What its linears read, and what the linears give that read it."""
         return [*self._into, *(value.args[0] for value in self._out)]

@@ -226,7 +226,7 @@ class Compiler:
         arrange_outputs(graph)
         if self.options.optimize == "latency":
             is_step = self.decisions.configs is not None and self.decisions.configs.phase in PHASES
-            dtype = self.options.activation_dtype if phase_of(graph) == "forward" else WIDEST
+            dtype = WIDEST if phase_of(graph) == "prefill" else self.options.activation_dtype
             refused = self.decisions.times_l1_refused, is_step, dtype, self.decisions.refuses_dtype
             assign_memory(graph, sides, self.cores, stream_costs, *refused)
             if dtype != WIDEST:

@@ -313,6 +313,12 @@ def test_a_row_of_a_decode_step_lies_in_columns(batch: int) -> None:
     assert lies.count(Columns(8, 4, 2)) == 6, "gate, up and their product"
 
 
+def test_what_lies_between_products_of_a_step_is_block_floats_but_not_its_stream() -> None:
+    nodes = assigned(STEP, random(1, 32, 1024), is_step=True, dtype="bfloat8_b")[1]
+    assert narrow(nodes) == {node for node in nodes if meta.memory(node) == Columns(8, 4, 2)} != set()
+    assert not narrow(assigned(STEP, random(1, 32, 1024), is_step=True)[1])
+
+
 def test_a_wide_row_takes_as_many_cores_as_norms_are_fastest_on() -> None:
     lies = [meta.memory(node) for node in assigned(GatedLayer(2048, 4096), random(1, 1, 2048), is_step=True)[1]]
     assert {*lies} == {Columns(8, 8, 1), Columns(8, 8, 2)}
