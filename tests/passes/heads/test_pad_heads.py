@@ -10,6 +10,8 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.fuse.scales import fold_scales
+from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
 from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
@@ -130,6 +132,31 @@ def test_multihead_attention_is_padded(x):
 
 def test_heads_of_whole_tiles_stay(x):
     assert padded(three, *own(64), inputs=[x])[1] == 0
+
+
+@pytest.mark.parametrize("weight", [None, torch.rand(8) + 0.5], ids=["plain", "weighted"])
+def test_normed_and_scaled_heads_are_padded(weight, x):
+    """Of n columns in m, the mean of squares is n / m of what it was."""
+    scale = torch.rand(HEADS, 1, 1)
+
+    def forward(self, x):
+        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+        q, k = (F.rms_norm(y, (8,), weight, 0.1) for y in (q * scale, k))
+        return attended(self, q * scale, k, v)
+
+    graph = capture(Module(*own(8), forward=forward), x)
+    for transform in (canonicalize, fuse_rms_norm, fuse_attention, fold_scales):
+        graph.apply(transform, exact=False)
+    assert graph.apply(pad_heads, exact=False) == 1
+    assert {shape_of(norm)[-1] for norm in graph.calls(operators.rms_norm)} == {32}
+
+
+def test_heads_normed_and_centered_stay(x):
+    def forward(self, x):
+        q, k, v = heads_of(self.p0(x)), heads_of(self.p1(x)), heads_of(self.p2(x))
+        return attended(self, F.layer_norm(q, (8,)), k, v)
+
+    assert padded(forward, *own(8), inputs=[x])[1] == 0
 
 
 def attended(self, q, k, v):
