@@ -35,13 +35,23 @@ def elementwise(write: ImageWriter, *_: Any) -> Node | None:
     if not is_pointwise or not isinstance(node.meta["val"], torch.Tensor):
         return None
     flats = [write.find(x) if isinstance(x, Node) and shape_of(x) == write.shape else None for x in node.args]
-    first = next(filter(None, flats), None)
+    first = next(filter(None, flats), None) or _plane(write)
     if first is None or any(isinstance(x, Node) for x in node.kwargs.values()):
         return None
     operands = [_operand(write, x, flat, first) for x, flat in zip(node.args, flats, strict=True)]
     if any(operand is None and x is not None for operand, x in zip(operands, node.args, strict=True)):
         return None
     return write.value(write.emit(node.target, *operands, **node.kwargs), first.image, first.dim)
+
+
+def _plane(write: ImageWriter) -> Flat | None:
+    """An operand of one channel at each pixel of what is written: a gate of what has channels alone."""
+    operands = [x for x in write.like.args if isinstance(x, Node) and _is_plane(x, write.shape)]
+    return next(filter(None, (write.find(x, 1) for x in operands)), None)
+
+
+def _is_plane(x: Node, shape: tuple[int, ...]) -> bool:
+    return len(shape) == 4 and shape_of(x) == (shape[0], 1, *shape[2:])
 
 
 def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat) -> Any:
@@ -62,6 +72,8 @@ def _operand(write: ImageWriter, x: Any, flat: Flat | None, first: Flat) -> Any:
         return x if not shape_of(x) else write.reshape(x, 1, 1, 1, 1)
     if varies_along(first.dim):
         return write.reshape(x, 1, 1, 1, shape[first.dim])
+    if first.dim == 1 and _is_plane(x, shape):
+        return write.flat(x)[0]
     if rank == 4 and varies_along(0, first.dim):
         known = write.find(x)
         numbers = write.reshape(known.node if known else x, 1, 1, shape[0], shape[first.dim])

@@ -4,7 +4,8 @@ Before   a, b = silu(convolution(x, w, bias)).chunk(2, 1)
 After    a = silu(convolution(x, w[:n], bias[:n]));   b = silu(convolution(x, w[n:], bias[n:]))
 
 Weights are cut once, activations in every call, and where a part ends inside a tile that untilizes and tilizes them. A
-larger kernel gathers its pixels anew for each part, and stays whole.
+larger kernel gathers its pixels anew for each part, and stays whole. A part that is cut apart itself, as the gates of
+FocalNet are, is divided again.
 """
 
 from torch.fx import Graph, Node
@@ -38,16 +39,20 @@ def _split(node: Node) -> bool:
     if parts is None:
         return False
     made: dict[tuple[int, int], Node] = {}
+    convolutions = []
     for part, (start, stop) in parts.items():
         if (start, stop) not in made:
             with node.graph.inserting_before(chain[-1].next):
                 own = [p and emit(node, aten.slice.Tensor, p, 0, start, stop) for p in (weight, bias)]
                 rest = (stride, padding, dilation, transposed, output_padding, groups)
                 new = emit(node, node.target, x, *own, *rest)
+                convolutions.append(new)
                 for step in chain[1:]:
                     new = emit(step, step.target, new, *step.args[1:], **step.kwargs)
             made[start, stop] = new
         replace(part, made[start, stop])
+    for part in convolutions:
+        _split(part)
     return True
 
 

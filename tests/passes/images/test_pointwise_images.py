@@ -59,6 +59,8 @@ FLOWING = {
     "parts of channels": (lambda m, y: torch.cat([*y.split([3, 1, 4], 1)[::-1], *y.chunk(3, 1)], 1), ()),
     "a batch norm": (lambda m, y: m.p2(y.relu()), (nn.BatchNorm2d(8),)),
     "weights by image and channel": (excite, (nn.Conv2d(8, 8, 1),)),
+    "gates by pixel": (lambda m, y: y * y[:, :1].sigmoid(), ()),
+    "means by gates": (lambda m, y: y + y.mean((2, 3), keepdim=True).relu() * y[:, 1:2], ()),
     "slopes by channel": (lambda m, y: m.p2(y), (nn.PReLU(8),)),
     "a pool": (lambda m, y: F.max_pool2d(y, 2), ()),
 }

@@ -9,6 +9,7 @@ from torch import nn
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.rewrite import is_constant
 
 CUTS = (aten.slice.Tensor, aten.split.Tensor, aten.split_with_sizes.default)
 
@@ -29,12 +30,20 @@ def res2net(y):
     return [part + 1 for part in parts]
 
 
+def gated(y):
+    x, gates = y.split([9, 3], 1)
+    return x * gates[:, :1] + x.exp() * gates[:, 1:2] + gates[:, 2:]
+
+
+PARTS = [(c2f, 2), (res2net, 3), (gated, 4), (lambda y: y[:, :4] * y[:, :4].exp(), 1)]
+
+
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("forward", "parts"), [(c2f, 2), (res2net, 3), (lambda y: y[:, :4] * y[:, :4].exp(), 1)])
+@pytest.mark.parametrize(("forward", "parts"), PARTS)
 def test_each_part_is_a_convolution(forward, parts, bias):
     graph, changed = split(forward, bias=bias)
     assert changed == 1 and len(graph.calls(aten.convolution.default)) == parts
-    assert all(node.args[0].op == "placeholder" for node in graph.calls(*CUTS)), "only weights are cut"
+    assert all(is_constant(node.args[0]) for node in graph.calls(*CUTS)), "only weights are cut"
 
 
 @pytest.mark.parametrize(
