@@ -41,6 +41,7 @@ from tt_dynamo.passes.heads.norm_heads import fuse_norm_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.images.channels_last import channels_last
+from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
@@ -136,7 +137,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_batch_norm),
         Step(fold_patch_embedding),
         Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),
-        Step(split_convolutions, {fold_batch_norm: "norms are weights by then"}),
+        Step(read_moved_channels, {fold_batch_norm: "norms are weights by then"}),
+        Step(split_convolutions, {read_moved_channels: "what it rewrites is not cut any more"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
         Step(
             channels_last,

@@ -59,13 +59,13 @@ def is_consecutive(numbers: torch.Tensor) -> bool:
 
 
 def take(weight: Node, numbers: torch.Tensor, like: Node, dim: int = -1) -> Node:
-    """Columns of a weight or bias, or rows (dim 0), by their numbers; zeros where a number is -1."""
+    """Columns of a weight or bias, or what stands along `dim`, by their numbers; zeros where a number is -1."""
     size, start = shape_of(weight)[dim], int(numbers[0])
     if is_consecutive(numbers):
         whole = len(numbers) == size
         return weight if whole else emit(like, aten.slice.Tensor, weight, dim, start, start + len(numbers))
     if bool((numbers < 0).any()):
-        pads = [0, 1] if dim == -1 else [0, 0, 0, 1]
+        pads = [0, 0] * (len(shape_of(weight)) - 1 - dim % len(shape_of(weight))) + [0, 1]
         weight = emit(like, aten.constant_pad_nd.default, weight, pads)
     return emit(like, aten.index_select.default, weight, dim, literal(weight, numbers.long() % shape_of(weight)[dim]))
 

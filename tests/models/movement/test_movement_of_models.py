@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 MEASURED = {
     "samvit": 0.68,
     "coat_tiny": 0.58,
-    "shufflenet_v2": 0.50,
+    "shufflenet_v2": 0.18,
     "xcit_nano": 0.45,
     "mvitv2_tiny": 0.43,
     "focalnet_tiny": 0.42,
