@@ -31,8 +31,10 @@ from tt_dynamo.passes.fuse.linears import split_linears
 from tt_dynamo.passes.fuse.means import means_of_rows
 from tt_dynamo.passes.fuse.modulation import split_modulations
 from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
+from tt_dynamo.passes.fuse.shifts import fold_shifts
 from tt_dynamo.passes.fuse.snakes import fuse_snakes
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
+from tt_dynamo.passes.fuse.weighted_sums import fuse_weighted_sums
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
 from tt_dynamo.passes.heads.key_value_heads import split_key_value_heads
@@ -44,6 +46,7 @@ from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.images.signals import signals_to_products
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.images.stem import fold_stem
 from tt_dynamo.passes.images.tokens import tokens_among_patches
@@ -56,6 +59,7 @@ from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.joined_moves import join_moves
 from tt_dynamo.passes.moves.joined_rows import join_rows
 from tt_dynamo.passes.moves.permutes import hoist_permutes
+from tt_dynamo.passes.moves.reductions import reduce_rows
 from tt_dynamo.passes.moves.reshapes import sink_reshapes
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
@@ -151,6 +155,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
             required=True,
         ),
         Step(join_moves, {channels_last: "its moves meet those of the model"}),
+        Step(signals_to_products, {channels_last: "it reads conv2d", join_moves: "no moves hide lookups"}),
         Step(
             tokens_among_patches,
             {fold_patch_embedding: "it reads the linear of patches", join_moves: "nothing moves behind that by then"},
@@ -194,6 +199,9 @@ PHASES: dict[str, tuple[Step, ...]] = {
             hoist_permutes,
             {channels_last: "convolutions have their permutes", fuse_qkv: "heads have theirs"},
         ),
+        Step(reduce_rows, {channels_last: "channels are last", hoist_permutes: "fewer permutes are left"}),
+        Step(fuse_weighted_sums, {reduce_rows: "rows are summed"}),
+        Step(fold_shifts, {hoist_permutes: "channels are last"}),
         Step(
             split_linears,
             {

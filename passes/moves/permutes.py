@@ -5,6 +5,8 @@ After    x * permute(a) + y                              x, y = map(permute, lin
 
 Before   permute(cat([permute(x), permute(y)], 1))       After   cat([x, y], -1)
 
+Before   softmax(permute(x), 2)                          After    permute(softmax(x, 1))    where that meets another
+
 Reshapes that add or drop dimensions of one stand in between as they like; permutes of constants are folded. What else
 reads a value of the elementwise operations, reads it permuted back. Only where fewer permutes are left.
 """
@@ -24,6 +26,10 @@ from tt_dynamo.passes.rewrite import argument, emit, is_constant
 Order = tuple[int, ...]
 
 MAX_SWEEPS = 16
+# What works along a dimension, its second argument, as well in another order.
+ALONG = (aten.softmax.int, aten._softmax.default)
+# What has a number a dimension as its second argument, in whatever order they are.
+EACH = (aten.repeat.default, aten.expand.default)
 
 
 def hoist_permutes(graph: Graph, context: Context) -> int:
@@ -72,7 +78,7 @@ def _cut_dim(cut: Node) -> int:
     return argument(cut, 1 if cut.target is aten.slice.Tensor else 2, 0) % len(shape_of(cut.args[0]))
 
 
-class _Operand(NamedTuple):
+class Operand(NamedTuple):
     """An operand as an elementwise operation or reshape reads it: with dimensions of one more or less, as `shape`."""
 
     value: Node
@@ -88,14 +94,17 @@ class _Operand(NamedTuple):
         return tuple(result)
 
 
-def _operands(node: Node) -> Iterator[_Operand]:
+def _operands(node: Node) -> Iterator[Operand]:
     rank = len(shape_of(node))
     if is_call(node, aten.cat.default):
-        yield from (_Operand(value, shape_of(value)) for value in node.all_input_nodes)
+        yield from (Operand(value, shape_of(value)) for value in node.all_input_nodes)
+        return
+    if is_call(node, *EACH):
+        yield Operand(node.args[0], shape_of(node.args[0]))
         return
     for value in [node.args[0]] if _is_of_ones(node) else node.all_input_nodes:
         shape = shape_of(node) if _is_of_ones(node) else (*[1] * (rank - len(shape_of(value))), *shape_of(value))
-        yield _Operand(value, shape)
+        yield Operand(value, shape)
 
 
 def _is_of_ones(node: Node) -> bool:
@@ -105,6 +114,10 @@ def _is_of_ones(node: Node) -> bool:
 
 def _without_ones(node: Node) -> list[int]:
     return [size for size in shape_of(node) if size != 1]
+
+
+def _is_each(node: Node) -> bool:
+    return is_call(node, *EACH) and len(node.args[1]) == len(shape_of(node.args[0]))
 
 
 def _is_elementwise(node: Node) -> bool:
@@ -124,7 +137,7 @@ def _keeps_order(shape: Order, order: Order) -> bool:
     return kept == sorted(kept)
 
 
-class _Region:
+class Region:
     """The values above a permute that are computed in its order, and those of which they are made."""
 
     def __init__(self, root: Node) -> None:
@@ -138,7 +151,9 @@ class _Region:
             self.is_of_one_order &= self.orders[value] == order
         elif is_constant(value) or _keeps_order(shape_of(value), order):
             pass
-        elif _is_elementwise(value) or _is_of_ones(value) or is_call(value, aten.cat.default):
+        elif (
+            _is_elementwise(value) or _is_of_ones(value) or is_call(value, aten.cat.default, *ALONG) or _is_each(value)
+        ):
             self.orders[value] = order
             for operand in _operands(value):
                 self.add(operand.value, operand.order(order))
@@ -152,6 +167,13 @@ class _Region:
             for user in value.users
         )
 
+    def frees_a_permute(self) -> bool:
+        """Whether any value is a permute whose operand is read as it lies."""
+        return any(
+            is_call(value, aten.permute.default) and _keeps_order(shape_of(value.args[0]), _composed(value, order))
+            for value, order in self.leaves
+        )
+
     def permutes(self) -> int:
         """How many permutes more there are after than before."""
         more = -1
@@ -163,6 +185,24 @@ class _Region:
                 more += 1
         return more + sum(not _is_of_ones(node) and self.is_read_elsewhere(node) for node in self.orders)
 
+    def rewrite(self, x: Operand, order: Order) -> Node:
+        """Compute all of it in its order; returns what the root reads in place of x, which is in `order`."""
+        root = self.root
+        back = [node for node in self.orders if not _is_of_ones(node) and self.is_read_elsewhere(node)]
+        made: dict[Node, Node] = {}
+        for node in [node for node in root.graph.nodes if node in self.orders]:
+            with root.graph.inserting_before(node):
+                made[node] = _permuted_call(node, self.orders[node], made)
+        with root.graph.inserting_before(root):
+            new = _permuted(x, order, made, root)
+        for node in back:
+            order = self.orders[node]
+            inverse = sorted(range(len(order)), key=order.__getitem__)
+            with root.graph.inserting_before(node):
+                kept = emit(node, aten.permute.default, made[node], inverse)
+            replace(node, kept)
+        return new
+
 
 def _composed(permute: Node, order: Order) -> Order:
     rank = len(order)
@@ -172,24 +212,11 @@ def _composed(permute: Node, order: Order) -> Order:
 def _hoist(root: Node) -> bool:
     x = root.args[0]
     order = tuple(dim % len(shape_of(x)) for dim in root.args[1])
-    region = _Region(root)
+    region = Region(root)
     region.add(x, order)
     if not region.is_of_one_order or region.permutes() >= 0:
         return False
-    back = [node for node in region.orders if not _is_of_ones(node) and region.is_read_elsewhere(node)]
-    made: dict[Node, Node] = {}
-    for node in [node for node in root.graph.nodes if node in region.orders]:
-        with root.graph.inserting_before(node):
-            made[node] = _permuted_call(node, region.orders[node], made)
-    with root.graph.inserting_before(root):
-        new = _permuted(_Operand(x, shape_of(x)), order, made, root)
-    replace(root, new)
-    for node in back:
-        order = region.orders[node]
-        inverse = sorted(range(len(order)), key=order.__getitem__)
-        with root.graph.inserting_before(node):
-            kept = emit(node, aten.permute.default, made[node], inverse)
-        replace(node, kept)
+    replace(root, region.rewrite(Operand(x, shape_of(x)), order))
     return True
 
 
@@ -200,11 +227,16 @@ def _permuted_call(node: Node, order: Order, made: dict[Node, Node]) -> Node:
     if is_call(node, aten.cat.default):
         dim = order.index(argument(node, 1, 0) % len(order))
         return emit(node, node.target, [operands[value] for value in node.args[0]], dim)
+    if is_call(node, *EACH):
+        return emit(node, node.target, operands[node.args[0]], [node.args[1][dim] for dim in order])
+    if is_call(node, *ALONG):
+        dim = order.index(node.args[1] % len(order))
+        return emit(node, node.target, operands[node.args[0]], dim, *node.args[2:], **node.kwargs)
     args: list[Any] = [operands.get(value, value) if isinstance(value, Node) else value for value in node.args]
     return emit(node, node.target, *args, **node.kwargs)
 
 
-def _permuted(operand: _Operand, order: Order, made: dict[Node, Node], like: Node) -> Node:
+def _permuted(operand: Operand, order: Order, made: dict[Node, Node], like: Node) -> Node:
     """What an operation in another order reads in place of an operand."""
     value, own = operand.value, operand.order(order)
     if value in made:
