@@ -4,12 +4,13 @@ Before   scores = matmul(q, permute(k)) * scale + mask;   out = matmul(softmax(s
 After    out = scaled_dot_product_attention(q, k, v, mask, scale=scale)
 
 Only where the softmax runs over the keys and nothing else reads the scores. The scale may stand before the product as
-well, on either side: matmul(q * scale, ...). Between product and softmax scores may go through, in this order:
+well, on either side: matmul(q * scale, ...). Between product and softmax scores may go through, in this
+order, several masks:
 
     scale     scores * s   scores / s   baddbmm(mask, q, k, alpha=s), also behind a mask (CodeGen)
               scores * scale [heads, 1, 1], which q takes
     cap       cap * tanh(scores / cap), which gives capped_attention
-    mask      scores + mask   where(allowed, scores, -inf)   where(forbidden, -inf, scores), several times
+    mask      scores + mask   scores - mask   where(allowed, scores, -inf)   where(forbidden, -inf, scores)
     nothing   a cast between floats, a reshape of the leading dimensions
 
 Every mask becomes one additive attention_mask of full query and key length that all layers share, or a flag.
@@ -143,7 +144,13 @@ def _reshaped(node: Node, shape: list[int]) -> Node:
 
 
 def _transposed(node: Node) -> Node | None:
-    """k of permute(k) with its last two dimensions exchanged, whatever else the permute does."""
+    """k of permute(k) with its last two dimensions exchanged, whatever else the permute does.
+
+    Of products of einsum, dimensions of one stand behind the permute: it is permuted back, where moves meet.
+    """
+    if is_call(node, aten.reshape.default) and is_call(node.args[0], aten.permute.default):
+        ranks = [*range(len(shape_of(node)))]
+        return emit(node, aten.permute.default, node, [*ranks[:-2], ranks[-1], ranks[-2]])
     if not is_call(node, aten.permute.default):
         return None
     order = list(node.args[1])
@@ -273,5 +280,6 @@ STEPS: tuple[tuple[Pattern, Callable[..., Scores | None]], ...] = (
     (call(MUL, SCORES, FACTOR), _scaled_by_head),
     (call(aten.tanh.default, SCORES), _capped),
     (call(aten.add.Tensor, SCORES, MASK), _masked),
+    (call(aten.sub.Tensor, SCORES, MASK), lambda scores, node, mask: _masked(scores, node, _times(mask, -1.0))),
     (call(aten.where.self, CONDITION, NODE, SCORES) | call(aten.where.self, CONDITION, SCORES, NODE), _filled),
 )
