@@ -20,6 +20,7 @@ from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
 from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
+from tt_dynamo.passes.fuse.columns import cut_constants, split_biases
 from tt_dynamo.passes.fuse.conditions import rows_of_images
 from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
 from tt_dynamo.passes.fuse.experts import fuse_experts
@@ -172,6 +173,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_bands, {index_to_embedding: "blocks are lookups"}),
         Step(fuse_attention),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
+        Step(cut_constants),
+        Step(split_biases, {fold_scales: "nothing is between a linear and its biases"}),
         Step(fuse_grouped_query, {fuse_attention: "it reads attention", fuse_rotary: "it looks through rotary"}),
         Step(attention_to_prompt, {cache_writes_in_place: "it reads fill_cache", fuse_attention: "it reads attention"}),
         Step(pad_heads, {fuse_attention: "it reads attention"}),
@@ -185,6 +188,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
                 split_joint_heads: "it reads the heads of each stream",
                 fuse_rms_norm: "the scale goes into the weight of the query's norm",
                 fold_scales: "a scaled query keeps a projection of its own",
+                split_biases: "queries with a bias are projections",
                 pad_heads: "it pads the three linears",
             },
         ),

@@ -1,7 +1,7 @@
 """Drop what gives back its operand.
 
-Before   y = x * 1   y = x / 1.0          z = cat((x[:, :32], x[:, 32:]), 1)
-After    y = x                            z = x
+Before   y = x * 1   y = x / 1.0   y = where(ones, x, w)          z = cat((x[:, :32], x[:, 32:]), 1)
+After    y = x                                                    z = x
 
 Residual blocks of diffusers divide by a scale that is 1 unless told otherwise, and Flux takes its two streams apart
 behind each block and joins them again before the next. What the caller gets stays a tensor of its own.
@@ -9,7 +9,7 @@ behind each block and joins them again before the next. What the caller gets sta
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, literal_value, shape_of
 from tt_dynamo.passes.movement import cut_of
 from tt_dynamo.passes.rewrite import DIV, MUL, Rules, argument, call, variable
 
@@ -42,3 +42,13 @@ def _joined_again(node: Node) -> Node | None:
         sources[source] = start
         start += shape_of(part)[dim]
     return _operand(node, *sources) if len(sources) == 1 else None
+
+
+@RULES.on(aten.where.self)
+def _chosen_always(node: Node) -> Node | None:
+    """What literals choose everywhere: Funnel compares the segments of tokens that are all of the first."""
+    condition, *choices = node.args
+    known = literal_value(condition)
+    if known is None or not known.numel() or not (known == known.flatten()[0]).all():
+        return None
+    return _operand(node, choices[not known.flatten()[0]])

@@ -17,11 +17,14 @@ DROPPED: dict[str, Callable[[torch.Tensor], Any]] = {
     "over one": lambda x: x / 1.0,
     "two slices": lambda x: torch.cat((x[:, :2], x[:, 2:]), 1),
     "chunks": lambda x: torch.cat(x.chunk(3, -1), -1),
+    "chosen everywhere": lambda x: torch.where(torch.arange(6) >= 0, torch.exp(x), x),
+    "chosen nowhere": lambda x: torch.where(torch.zeros(6, 1) > 0, x, torch.exp(x)),
     "parts of several sizes": lambda x: torch.cat(x.split([1, 3, 2], 1), 1),
 }
 KEPT: dict[str, Callable[[torch.Tensor], Any]] = {
     "times two": lambda x: x * 2,
     "another dtype": lambda x: x.bfloat16() / torch.ones((), dtype=torch.float32) * 1.5,
+    "chosen in places": lambda x: torch.where(torch.arange(6) > 0, torch.exp(x), x),
     "other order": lambda x: torch.cat((x[:, 2:], x[:, :2]), 1),
     "some of it": lambda x: torch.cat((x[:, :2], x[:, 2:4]), 1),
     "two values": lambda x: torch.cat((x[:, :2], torch.exp(x)[:, 2:]), 1),
