@@ -47,6 +47,7 @@ from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.images.pooled_rows import pool_rows
 from tt_dynamo.passes.images.signals import signals_to_products
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.images.stem import fold_stem
@@ -145,11 +146,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(read_moved_channels, {fold_batch_norm: "norms are weights by then"}),
         Step(split_convolutions, {read_moved_channels: "what it rewrites is not cut any more"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
+        Step(pool_rows),
         Step(
             channels_last,
             {
                 fold_patch_embedding: "it takes the convolution of the patches",
                 fold_stem: "it takes convolutions",
+                pool_rows: "it takes pools",
                 split_convolutions: "it takes convolutions",
                 split_norm_affine: "it takes group norms without weights only",
             },
