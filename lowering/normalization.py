@@ -134,6 +134,10 @@ def add_layer_norm(ttnn: TTNN, x: Tensor, residual: Tensor, weight, bias, eps):
         residual = moved_beside(ttnn, residual, x)
     elif is_sharded(residual):
         x = moved_beside(ttnn, x, residual)
+    if is_sharded(x) and x.dtype != residual.dtype:
+        # TTNN reads a residual's shards as if they had x's dtype, which it does not check:
+        # normalization/layernorm/device/sharded_layernorm_factory_helpers.cpp of tt-metal.
+        residual = ttnn.typecast(residual, x.dtype)
     return _normalized(ttnn, x, eps, residual_input_tensor=residual, weight=weight, bias=bias)
 
 

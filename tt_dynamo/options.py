@@ -105,8 +105,9 @@ class Options:
     outputs: "host" brings the results of each call down. "device" leaves those that end on the device there, as tensors
         which are fetched when torch first reads them, so that what another compiled model takes crosses nothing. Each
         holds its memory on the device while it lives. Graphs whose gradients are asked for bring theirs down.
-    activation_dtype: "bfloat16" or "bfloat8_b" for the residual streams of encoders that `optimize` keeps in L1, for
-        what lies between their linears, and for their heads. Graphs with KV caches keep bfloat16.
+    activation_dtype: "bfloat16" or "bfloat8_b" for the residual streams of encoders and decode steps that `optimize`
+        keeps in L1, for what lies between their linears, and for the heads of encoders. Prompts that fill KV caches
+        keep bfloat16.
     configs: what calls of TTNN are made with, by patterns of modules and operations, see `tt_dynamo.configs`.
     weight_cache: folder that keeps weights as they lie on the device, for the next process to upload as they are.
     weight_cache_limit: bytes of that folder; the least recently used files go where it has more.

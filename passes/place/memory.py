@@ -23,7 +23,8 @@ are split from leaves its shards, after that the heads there go without, after t
 that the stream.
 
 Streams may be block floats, and with them what lies between their linears and their heads: meta.dtype of the same
-values. Streams that hold or surround a node to which TTNN refused them stay in bfloat16.
+values. Streams that hold or surround a node to which TTNN refused them stay in bfloat16. In a decode step nothing is
+cast for that: heads, of which TTNN takes no block floats there, and what is reshaped into a stream stay in bfloat16.
 """
 
 import dataclasses
@@ -99,8 +100,8 @@ def assign_memory(
     narrow = {
         value: stream
         for stream in streams.all
-        if not streams.is_refused(stream, wide) and (stream.is_of_products or not is_step)
-        for value in stream.values
+        if not streams.is_refused(stream, wide)
+        for value in (stream.of_any_dtype() if is_step else stream.values)
     }
     for made, near in heads:
         if made[0].args[0] in narrow and wide.keys().isdisjoint(near):

@@ -15,6 +15,7 @@ ELEMENTWISE = dict.fromkeys(
 # What ties its result to operands, and to how many of the first.
 TIES = {**NORMS, **SUMS, **ELEMENTWISE, aten.reshape.default: 1}
 LINEARS = (operators.linear, operators.gated_linear)
+GIVES_ANY_DTYPE = (*LINEARS, *SUMS)
 WRITERS = frozenset({*TIES, *LINEARS, operators.attention})
 # Who writes shards of operands that are interleaved.
 ENTRANCES = WRITERS - ELEMENTWISE.keys() - {aten.reshape.default}
@@ -59,10 +60,19 @@ class Stream:
         """Whether linears, which need no moves, are all around it."""
         return not self.has_norm and not self.copied
 
-    @property
-    def is_of_products(self) -> bool:
-        """Whether it lies between linears that write it and linears that read it, both in any dtype."""
-        return self.is_between and not self.splits and not any(is_call(x, aten.reshape.default) for x in self.values)
+    def of_any_dtype(self) -> list[Node]:
+        """The values that are written in any dtype without a cast, unless heads or copies are made of the stream.
+
+        Sums and linears write any; others write that of their operand.
+        """
+
+        def is_free(value: Node) -> bool:
+            while value in values and not is_call(value, *GIVES_ANY_DTYPE):
+                value = value.args[0]
+            return value in values
+
+        values = set() if self.copied or self.splits else set(self.values)
+        return [value for value in self.values if is_free(value)]
 
     def neighbours(self) -> list[Node]:
         """What its linears read, and what the linears give that read it."""

@@ -62,7 +62,7 @@ def test_streams_to_which_ttnn_refuses_block_floats_stay_in_bfloat16(monkeypatch
     assert all(torch.equal(one, other) for one, other in zip(ours, wide, strict=True))
 
 
-def test_graphs_with_caches_keep_bfloat16() -> None:
+def test_prompts_that_fill_caches_keep_bfloat16() -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(n_layer=2, n_embd=256, n_head=4, vocab_size=128)

@@ -22,9 +22,8 @@ from tt_dynamo.ir.uses import Settings
 from tt_dynamo.lowering.language.decode_products import READERS
 from tt_dynamo.lowering.matmul import MOST_READ
 from tt_dynamo.passes.place.memory import Lies, Place
-from tt_dynamo.passes.place.streams import LINEARS, NORMS, SLICES, SUMS
+from tt_dynamo.passes.place.streams import GIVES_ANY_DTYPE, NORMS, SLICES
 
-GIVES_ANY_DTYPE = {*LINEARS, *SUMS}
 # Rows of queries and of keys that attention takes at once.
 CHUNKS = (32, 64, 128, 256)
 

@@ -16,6 +16,8 @@ from torch import nn
 import tt_dynamo
 from tt_dynamo.compiler import compile as compiling
 from tt_dynamo.compiler.trace import Trace
+from tt_dynamo.estimate.chip import chip_of
+from tt_dynamo.estimate.published_models import decoder_seconds
 from tt_dynamo.ir.errors import Refused
 from tt_dynamo.lowering import workarounds
 
@@ -36,13 +38,13 @@ def llama(width: int, inner: int, layers: int, **options: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**sizes, **heads, **settings, **options)).eval()
 
 
-def step(board: str, batch: int = 1) -> tt_dynamo.GraphReport:
-    """The report of a decode step, of two layers as wide as Llama-3.1-8B's."""
+def step(board: str, batch: int = 1, layers: int = 2, length: int = 256) -> tt_dynamo.GraphReport:
+    """The report of a decode step, of layers as wide as Llama-3.1-8B's and a cache of so many rows."""
     from transformers import StaticCache
 
     with torch.device("meta"):
-        model = llama(4096, 14336, 2)
-    cache = StaticCache(config=model.config, max_cache_len=256)
+        model = llama(4096, 14336, layers)
+    cache = StaticCache(config=model.config, max_cache_len=length)
     cache.early_initialization(batch, 8, 128, model.dtype, torch.device("meta"))
     inputs = {"input_ids": torch.zeros(batch, 1, dtype=torch.int64), "past_key_values": cache, "use_cache": True}
     return tt_dynamo.check(model, inputs, board, preset="performance").reports[-1]
@@ -63,8 +65,21 @@ def test_a_layer_is_spread_over_cores_from_norm_to_sum(board_device: Any, batch:
         *("rms_norm", "linear", "linear", "multiply", "linear", "add"),
     ]
     chosen = [each.candidate for each in report.choices if each.operation == "linear" and "layers.1." in each.module]
+    assert "typecast" not in report.code and report.code.count("dtype=ttnn.bfloat8_b") >= 2
     assert sum("num_workers_per_dram_bank" in candidate for candidate in chosen) >= 3, chosen
     assert (f"num_workers_per_dram_bank={2 if board == 'p150' else 1}" in chosen[0]) and IN_BANKS in report.code
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 32])
+def test_a_layer_is_estimated_to_take_less_than_the_experts(board_device: Any, batch: int) -> None:
+    """As `benchmarks/layers.py` prints it of a cache of 1,024 rows: what three layers take longer than two."""
+    board, most = board_device.board, {"n150": 0.97, "p150": 0.7}
+    sizes = {"hidden": 4096, "mlp": 14336, "heads": 32, "kv_heads": 8, "head_dim": 128, "vocabulary": 128256}
+    steps = [step(board, batch, layers, 1024) for layers in (2, 3)]
+    ours = [report.estimated_seconds - report.transfer_seconds for report in steps]
+    experts = [decoder_seconds(chip_of(board), batch=batch, context=1024, layers=layers, **sizes) for layers in (2, 3)]
+    assert ours[1] - ours[0] <= most[board] * (experts[1] - experts[0])
 
 
 @pytest.mark.parametrize(("columns", "pays"), [(32, False), (1024, True)])

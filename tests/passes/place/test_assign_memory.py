@@ -313,10 +313,27 @@ def test_a_row_of_a_decode_step_lies_in_columns(batch: int) -> None:
     assert lies.count(Columns(8, 4, 2)) == 6, "gate, up and their product"
 
 
-def test_what_lies_between_products_of_a_step_is_block_floats_but_not_its_stream() -> None:
-    nodes = assigned(STEP, random(1, 32, 1024), is_step=True, dtype="bfloat8_b")[1]
-    assert narrow(nodes) == {node for node in nodes if meta.memory(node) == Columns(8, 4, 2)} != set()
+def test_a_step_is_block_floats_from_its_first_sum_on_without_a_cast() -> None:
     assert not narrow(assigned(STEP, random(1, 32, 1024), is_step=True)[1])
+    _, nodes = assigned(STEP, random(1, 32, 1024), is_step=True, dtype="bfloat8_b")
+    wide = [node for node in nodes if node not in narrow(nodes)]
+    assert len(nodes) > 16 and [node.target for node in wide] == [operators.rms_norm]  # of what went up in bfloat16
+
+
+def test_what_a_step_s_attention_and_other_readers_take_stays_in_bfloat16() -> None:
+    class Reading(nn.Module):
+        """A layer of which something besides reads the stream in DRAM."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = GatedLayer(1024, 2048)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            x = self.layer(x)
+            return x, x.cumsum(-1)
+
+    _, nodes = assigned(Reading(), random(1, 32, 1024), is_step=True, dtype="bfloat8_b")
+    assert narrow(nodes) == {node for node in nodes if meta.memory(node) == Columns(8, 4, 2)} != set()
 
 
 def test_a_wide_row_takes_as_many_cores_as_norms_are_fastest_on() -> None:
