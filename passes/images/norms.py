@@ -1,6 +1,6 @@
-"""Norms over channels: weight, bias and given statistics as constants beside them, or in the convolution before them.
+"""Norms over channels: weight, bias and given statistics as constants beside them, or in the product before them.
 
-Before   y = batch_norm(convolution(x, w, b), gain, bias, mean, variance)
+Before   y = batch_norm(convolution(x, w, b), gain, bias, mean, variance)     or of linear(x, w, b) of rows
 After    y = convolution(x, w * scale, b * scale + shift)                                        where all are constants
 
 Before   y = batch_norm(x, gain, bias, mean, variance)     y = group_norm(x, groups, gain, bias)
@@ -17,6 +17,7 @@ from functools import partial
 import torch
 from torch.fx import Graph, Node
 
+from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, shape_of
 from tt_dynamo.passes.rewrite import ANY, Rules, call, emit, is_anything, is_constant, is_number, once, variable
 
@@ -26,7 +27,7 @@ x, groups, eps = variable("x"), variable("groups", is_number), variable("eps", i
 
 
 def fold_batch_norm(graph: Graph, context: Context) -> int:
-    """Fold every batch norm by constants into the convolution that it alone reads; returns how many."""
+    """Fold every batch norm by constants into the convolution or linear that it alone reads; returns how many."""
     return FOLDING.apply(graph)
 
 
@@ -86,6 +87,19 @@ def _folded(node: Node, x: Node, weight: Node, offset: Node | None, **constants)
     return write(aten.convolution.default, x, *(_cast(w, dtype_of(weight)) for w in weights), *convolution.args[3:])
 
 
+def _folded_linear(node: Node, x: Node, weight: Node, offset: Node | None, **constants) -> Node | None:
+    rows = node.args[0].args[0]
+    if len(shape_of(rows)) != 2 or shape_of(rows)[-1] != shape_of(weight)[-1]:
+        return None
+    write = partial(emit, rows)
+    scale, shift = _scale_and_shift(rows, **constants)
+    if offset is not None:
+        shift = write(aten.add.Tensor, write(aten.mul.Tensor, _exact(offset), scale), shift)
+    weights = (_cast(w, dtype_of(weight)) for w in (write(aten.mul.Tensor, _exact(weight), scale), shift))
+    found = write(operators.linear, x, *weights)
+    return write(aten.reshape.default, found, list(shape_of(rows)))
+
+
 def _group_norm(node: Node, x: Node, groups: int, gain: Node | None, bias: Node | None, eps: float) -> Node | None:
     if gain is None and bias is None and node.target is aten.group_norm.default:
         return None
@@ -114,10 +128,13 @@ CONSTANT = [variable(name, is_constant) for name in ("gain", "bias", "mean", "va
 WEIGHTS = variable("weight", is_constant), variable("offset", is_constant)
 BATCH_NORM = aten._native_batch_norm_legit_no_training.default
 FOLDED = call(BATCH_NORM, once(call(aten.convolution.default, x, *WEIGHTS, *[ANY] * 6)), *CONSTANT, ANY, eps)
+LINEAR = once(call(operators.linear, x, *WEIGHTS))
+FOLDED_LINEAR = call(BATCH_NORM, once(call(aten.reshape.default, LINEAR, ANY)) | LINEAR, *CONSTANT, ANY, eps)
 IN_GROUPS = call(aten.native_group_norm.default, x, *GIVEN[:2], ANY, ANY, ANY, groups, eps)
 IN_TRAINING = call(TRAINING[0], x, *GIVEN[:2], True, ANY, eps)
 
 FOLDING.add("fold_batch_norm", call(operator.getitem, once(FOLDED), 0), _folded)
+FOLDING.add("fold_batch_norm_of_rows", call(operator.getitem, once(FOLDED_LINEAR), 0), _folded_linear)
 SPLITTING.add("batch_norm", call(operator.getitem, once(call(BATCH_NORM, x, *GIVEN, ANY, eps)), 0), _batch_norm)
 SPLITTING.add("native_group_norm", call(operator.getitem, once(IN_GROUPS), 0), _group_norm)
 SPLITTING.add("group_norm", call(aten.group_norm.default, x, groups, *GIVEN[:2], eps, ANY), _group_norm)

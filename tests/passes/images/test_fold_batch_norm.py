@@ -7,8 +7,10 @@ import torch
 from captured import Module, capture, random, with_statistics
 from torch import nn
 
+from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.images.norms import fold_batch_norm
+from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.constants import fold_constants
 
 NORM = aten._native_batch_norm_legit_no_training.default
@@ -31,6 +33,19 @@ def test_a_batch_norm_becomes_part_of_its_convolution(convolution, norm, shape):
     assert graph.apply(fold_batch_norm, exact=False) == 1
     graph.apply(fold_constants, exact=False)
     assert graph.targets() == [aten.convolution.default]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(5, 4), (2, 5, 4)])
+def test_a_batch_norm_becomes_part_of_the_linear_of_its_rows(bias, shape):
+    model = Module(
+        nn.Linear(4, 6, bias=bias),
+        with_statistics(nn.BatchNorm1d(6)),
+        forward=lambda m, x: m.p1(m.p0(x).flatten(0, -2)).view(*shape[:-1], 6),
+    )
+    graph = capture(model, random(*shape))
+    graph.apply(canonicalize, fold_batch_norm, fold_constants, exact=False)
+    assert not graph.calls(NORM) and len(graph.calls(operators.linear)) == 1
 
 
 def test_weights_of_few_digits_are_folded_in_float32():
