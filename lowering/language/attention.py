@@ -30,23 +30,28 @@ def check_whole_tiles(heads):
 def scaled_dot_product_attention(
     ttnn, query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
 ):
-    """softmax(query keyᵀ scale + attn_mask) value → [batch, heads, query length, head_dim].
+    """softmax(query keyᵀ scale + attn_mask) value → [batch, heads, query length, value_dim].
 
-    query [batch, heads, query length, head_dim]; key, value [batch, kv heads, key length, head_dim].
+    query [batch, heads, query length, head_dim]; key [batch, kv heads, key length, head_dim]; value [..., value_dim].
     Source: Dao 2023, https://arxiv.org/abs/2307.08691
     """
     if dropout_p:
         raise Unsupported("attention with dropout: TTNN's attention has none")
     if len(query.shape) != 4:
         raise Unsupported(f"attention of {len(query.shape)} dimensions: TTNN's has four")
-    head_dim = query.shape[-1]
-    padding = -head_dim % TILE
-    if padding:  # zeros add nothing to a dot product; the scale is the true head_dim's
-        pairs = [(0, 0), (0, 0), (0, 0), (0, padding)]
-        query, key, value = (ttnn.pad(x, pairs, 0.0) for x in (query, key, value))
+    head_dim, value_dim = query.shape[-1], value.shape[-1]
+    wide = math.ceil(max(head_dim, value_dim) / TILE) * TILE
+    # Zeros add nothing to a dot product; the scale is the true head_dim's.
+    query, key, value = (_padded(ttnn, x, wide) for x in (query, key, value))
     scale = head_dim**-0.5 if scale is None else scale
     out = _chunked(ttnn, query, key, value, attn_mask, is_causal, scale)
-    return ttnn.slice(out, (0, 0, 0, 0), (*out.shape[:-1], head_dim)) if padding else out
+    return out if wide == value_dim else ttnn.slice(out, (0, 0, 0, 0), (*out.shape[:-1], value_dim))
+
+
+def _padded(ttnn: TTNN, heads: Tensor, wide):
+    """Heads [..., wide], zeros behind their own."""
+    padding = wide - heads.shape[-1]
+    return ttnn.pad(heads, [(0, 0), (0, 0), (0, 0), (0, padding)], 0.0) if padding else heads
 
 
 @lower(operators.attention)

@@ -28,6 +28,7 @@ from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, repl
 from tt_dynamo.passes.attention.additive_masks import share_masks
 from tt_dynamo.passes.attention.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
+from tt_dynamo.passes.normalize.canonicalize import share_equal
 from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_node, is_number, variable
 from tt_dynamo.passes.rows import LIMIT
 
@@ -63,6 +64,8 @@ def fuse_attention(graph: Graph, context: Context) -> int:
                 fused += 1
     masks = share_masks(graph)
     dead_code(graph)  # of what looked like attention first, too
+    if fused:
+        share_equal(graph)  # heads at rank 4 that something else has already
     return fused + masks
 
 
@@ -75,10 +78,10 @@ def _attention(node: Node, context: Context) -> Node | None:
         return None
     query, query_scale = split_scale(scores.query)
     keys, key_scale = split_scale(scores.keys)
-    key = _transposed(keys)
+    key = transposed(keys)
     if key is None or len(shape_of(query)) not in (3, 4):
         return None
-    leading = scores.leading or _leading((query, key, value), context)
+    leading = scores.leading or leading_of((query, key, value), context)
     operands = [_with_heads(x, leading) for x in (query, key, value)]
     masks = [_with_heads(x, leading) for x in scores.masks]
     if any(len(shape_of(x)) != 4 for x in (*operands, *masks)) or not _fit(*operands):
@@ -88,6 +91,8 @@ def _attention(node: Node, context: Context) -> Node | None:
         mask = emit(mask, aten._to_copy.default, mask, dtype=dtype_of(query))
     scale = scores.scale * query_scale * key_scale
     if scores.cap is not None:
+        if shape_of(key) != shape_of(value):
+            return None
         return emit(node, operators.capped_attention, *operands, mask, scale, scores.cap)
     grouped = {"enable_gqa": True} if shape_of(operands[0])[1] != shape_of(operands[1])[1] else {}
     return emit(node, sdpa, *operands, mask, 0.0, False, scale=scale, **grouped)
@@ -98,7 +103,7 @@ def _at_rank_4(node: Node, context: Context) -> Node | None:
     operands, (mask, *rest) = node.args[:3], node.args[3:] or (None,)
     if any(len(shape_of(x)) != 3 for x in operands) or len({shape_of(x)[0] for x in operands}) != 1:
         return None
-    leading = _leading(operands, context)
+    leading = leading_of(operands, context)
     operands = (_with_heads(x, leading) for x in operands)
     return emit(node, sdpa, *operands, mask and _with_heads(mask, leading), *rest, **node.kwargs)
 
@@ -114,12 +119,15 @@ def _softmax_of(weights: Node) -> Node | None:
 
 
 def _fit(query: Node, key: Node, value: Node) -> bool:
-    """Whether shapes are those of attention: equal leading dimensions, or fewer heads of both keys and values."""
+    """Whether shapes are those of attention: equal leading dimensions, or fewer heads of both keys and values.
+
+    Values may be wider than keys, which zeros fill.
+    """
     q, k, v = (shape_of(x) for x in (query, key, value))
-    return q[-1] == k[-1] == v[-1] and k[:-1] == v[:-1] and k[:2] in (q[:2], (q[0], 1))
+    return q[-1] == k[-1] <= v[-1] and k[:-1] == v[:-1] and k[:2] in (q[:2], (q[0], 1))
 
 
-def _leading(operands: Sequence[Node], context: Context) -> tuple[int, int]:
+def leading_of(operands: Sequence[Node], context: Context) -> tuple[int, int]:
     """[batch, heads] of operands [batch * heads, seq, head_dim]: the batch makes all three heads of their sources."""
     count = shape_of(operands[0])[0]
     batches = (batch for batch in shape_of(source_of(operands[2]))[:-1] if batch > 1 and count % batch == 0)
@@ -143,7 +151,7 @@ def _reshaped(node: Node, shape: list[int]) -> Node:
     return found or emit(node, aten.reshape.default, source, shape)
 
 
-def _transposed(node: Node) -> Node | None:
+def transposed(node: Node) -> Node | None:
     """k of permute(k) with its last two dimensions exchanged, whatever else the permute does.
 
     Of products of einsum, dimensions of one stand behind the permute: it is permuted back, where moves meet.

@@ -120,7 +120,7 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
     for node in list(graph.nodes):
         dropout = is_call(node, SDPA) and argument(node, 4)
         end = _merged(node, context) if is_call(node, SDPA, operators.capped_attention) and not dropout else None
-        if end is None:
+        if end is None or is_call(node, SDPA) and shape_of(node.args[1]) != shape_of(node.args[2]):
             continue
         with graph.inserting_before(end):
             merged = _attention(node, masks) if is_call(node, SDPA) else emit(node, operators.merge_heads, node)

@@ -5,10 +5,11 @@ After    q, k, v = [heads(linear(x, w[in, h * 96], b)) …];   y = linear(merge(
 
 TTNN splits, attends and merges heads of whole tiles only; any other head_dim costs a slice and a pad for each of query,
 key and value, and a permute behind them. New columns and rows are zeros, and the scale stays that of the true head_dim.
-Only where linears of constants make all three, nothing else reads them, and a linear alone reads the merged heads: what
-a cache keeps or a rotary embedding turns has the width that the model gave it. RMS norms of heads (of cosine attention
-among them) and numbers of heads may stand between: zeros make the mean of squares of n of m columns n / m of itself,
-which the norm's weight and epsilon take.
+Queries and keys narrower than values, as LeViT has them, become as wide. Only where linears of constants make all
+three, nothing else reads them, and a linear alone reads the merged heads if these become wider: what a cache keeps or a
+rotary embedding turns has the width that the model gave it. RMS norms of heads (of cosine attention among them) and
+numbers of heads may stand between: zeros make the mean of squares of n of m columns n / m of itself, which the norm's
+weight and epsilon take.
 """
 
 import math
@@ -31,10 +32,11 @@ def pad_heads(graph: Graph, context: Context) -> int:
     """Pad the heads of every attention that matches; returns how many."""
     padded = 0
     for attention in graph.find_nodes(op="call_function", target=sdpa):
-        if shape_of(attention.args[0])[-1] % TILE:
+        wide = math.ceil(max(shape_of(x)[-1] for x in attention.args[:3]) / TILE) * TILE
+        if any(shape_of(x)[-1] < wide for x in attention.args[:3]):
             heads, reader = _heads(attention, context), _reader(attention, context)
-            if heads is not None and reader is not None:
-                _pad(attention, heads, reader)
+            if heads is not None and (reader is not None or shape_of(attention)[-1] == wide):
+                _pad(attention, heads, reader, wide)
                 padded += 1
     dead_code(graph)
     return padded
@@ -80,9 +82,9 @@ def _reader(attention: Node, context: Context) -> Node | None:
     return user if shape_of(node)[-1] == heads * head_dim and merges_heads(node, context) else None
 
 
-def _padded(columns: torch.Tensor) -> torch.Tensor:
-    """Numbers of columns [heads, head_dim] up to whole tiles; -1 stands for zeros."""
-    return F.pad(columns, (0, -columns.shape[-1] % TILE), value=-1)
+def _padded(columns: torch.Tensor, wide: int) -> torch.Tensor:
+    """Numbers of columns [heads, head_dim] up to so many; -1 stands for zeros."""
+    return F.pad(columns, (0, wide - columns.shape[-1]), value=-1)
 
 
 def _padded_step(step: Node, x: Node) -> Node:
@@ -98,22 +100,25 @@ def _padded_step(step: Node, x: Node) -> Node:
     return emit(step, operators.rms_norm, x, weight, eps * own / wide)
 
 
-def _pad(attention: Node, heads: list[Projection], reader: Node) -> None:
+def _pad(attention: Node, heads: list[Projection], reader: Node | None, wide: int) -> None:
     with attention.graph.inserting_before(attention):
         operands = []
         for (linear, columns, made), operand in zip(heads, attention.args[:3], strict=True):
-            wide = _padded(columns)
-            x = emit(linear, operators.linear, linear.args[0], *take_columns(linear, wide.reshape(-1)))
-            x = to_heads(x, (*shape_of(made)[:-1], wide.shape[-1]), made)
+            weights = take_columns(linear, _padded(columns, wide).reshape(-1))
+            x = emit(linear, operators.linear, linear.args[0], *weights)
+            x = to_heads(x, (*shape_of(made)[:-1], wide), made)
             for step in reversed(_steps(operand, attention)[:-1]):
                 x = _padded_step(step, x)
             operands.append(x)
         scale = attention.kwargs.get("scale")
         scale = shape_of(attention.args[0])[-1] ** -0.5 if scale is None else scale
         out = emit(attention, sdpa, *operands, *attention.args[3:], **{**attention.kwargs, "scale": scale})
+    _, count, _, head_dim = shape_of(attention)
+    if reader is None or head_dim == wide:
+        replace(attention, out)
+        return
     with reader.graph.inserting_before(reader):
-        _, count, _, head_dim = shape_of(attention)
-        rows = _padded(torch.arange(count * head_dim).reshape(count, head_dim)).reshape(-1)
+        rows = _padded(torch.arange(count * head_dim).reshape(count, head_dim), wide).reshape(-1)
         merged = emit(attention, aten.permute.default, out, [0, 2, 1, 3])
         merged = emit(attention, aten.reshape.default, merged, [*shape_of(reader.args[0])[:-1], len(rows)])
         weight = take(reader.args[1], rows, reader, dim=0)

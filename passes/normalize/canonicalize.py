@@ -42,8 +42,8 @@ RESHAPES = (
 
 def canonicalize(graph: Graph, context: Context) -> int:
     """Apply the rules until nothing changes; returns how many rewrites."""
-    changed = _share_equal(graph) + RULES.apply(graph)
-    while shared := _share_equal(graph):
+    changed = share_equal(graph) + RULES.apply(graph)
+    while shared := share_equal(graph):
         changed += shared + RULES.apply(graph)
     return changed
 
@@ -51,7 +51,7 @@ def canonicalize(graph: Graph, context: Context) -> int:
 # --- shared work -----------------------------------------------------------------------------------------------------
 
 
-def _share_equal(graph: Graph) -> int:
+def share_equal(graph: Graph) -> int:
     """Compute what several nodes compute alike once (masks are rebuilt in every layer); returns how many went."""
     seen: dict[Any, Node] = {}
     shareable = ("call_function", "get_attr")  # of which one name is one literal

@@ -216,6 +216,8 @@ ROWS = [
     *(_attention("a scale ", (1, 2, 5, 7, dim), scale=0.3) for dim in (32, 8)),
     Row("scaled_dot_product_attention: fewer key heads", bind(F.scaled_dot_product_attention, enable_gqa=True),
         (random(1, 4, 33, 32), random(1, 2, 33, 32), random(1, 2, 33, 32, mean=0.25)), SDPA, cancels=True),
+    Row("scaled_dot_product_attention: values wider than keys", bind(F.scaled_dot_product_attention),
+        (random(1, 2, 33, 16), random(1, 2, 7, 16), random(1, 2, 7, 32, mean=0.25)), f"pad pad {SDPA}", cancels=True),
     _attention("spelled out ", (2, 3, 5, 7, 32), function=_spelled_out),
     *(_multihead(*size, batch_first) for size in [(64, 2), (48, 6), (96, 3)] for batch_first in (True, False)),
 ]  # fmt: skip

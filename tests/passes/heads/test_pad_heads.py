@@ -104,6 +104,21 @@ def test_one_projection_of_all_three_is_padded_in_its_own_order(x):
     assert len(graph.calls(operators.split_heads)) == 1
 
 
+def test_queries_and_keys_become_as_wide_as_values(x):
+    def forward(self, x):
+        q, k, v = self.p0(x).view(BATCH, SEQ, HEADS, 48).split([8, 8, 32], 3)
+        weights = torch.softmax(heads_first(q) @ heads_first(k).transpose(-2, -1) * 0.3, -1)
+        return torch.relu(merged(weights @ heads_first(v)))
+
+    def heads_first(x):
+        return x.permute(0, 2, 1, 3)
+
+    graph, changed = padded(forward, *linears(HEADS * 48), inputs=[x])
+    assert changed == 1
+    assert [shape_of(operand)[-1] for operand in graph.only(sdpa).args[:3]] == [32] * 3
+    assert graph.only(sdpa).kwargs["scale"] == pytest.approx(0.3)
+
+
 def test_fewer_key_heads_than_query_heads_are_padded(x):
     def forward(self, x):
         q, k, v = heads_of(self.p0(x), 4), heads_of(self.p1(x), 2), heads_of(self.p2(x), 2)
