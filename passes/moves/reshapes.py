@@ -50,9 +50,10 @@ def _sink(node: Node) -> bool:
     if not moved or not all(_is_of_rows(x) and moves_rows(x) and only_user(x) for x in moved):
         return False
     leading = {shape_of(x.args[0])[:-1] for x in moved}
-    if len(leading) > 1 or any(shape_of(x) != shape_of(node) for x in operands if is_constant(x)):
+    is_one = len({(tuple(size for size in shape[:-1] if size > 1), shape[-1]) for shape in leading}) == 1
+    if not is_one or any(shape_of(x) != shape_of(node) for x in operands if is_constant(x)):
         return False
-    return carry(node, leading.pop())
+    return carry(node, min(leading, key=len))  # what has more dimensions of one is a view of it
 
 
 def _look_up(node: Node) -> bool:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from captured import Module, capture, parameter, random
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import aten
+from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.passes.fuse.means import means_of_rows
 from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.reshapes import sink_reshapes
@@ -34,6 +34,12 @@ def test_a_mean_over_rows_and_columns_is_one_over_pixels():
     graph, changed = sunk(lambda s, x: F.layer_norm(x.reshape(2, 7, 7, 8), (8,)).mean((1, 2)), (2, 49, 8))
     assert changed == 2
     assert graph.only(aten.mean.dim).args[1] == [1] and not graph.calls(aten.reshape.default)
+
+
+def test_reshapes_from_views_of_one_shape_sink_below_their_sum():
+    graph, changed = sunk(lambda s, x, y: x.reshape(2, 7, 7, 8) + y.reshape(2, 7, 7, 8), (2, 49, 8), (2, 1, 49, 8))
+    assert changed == 1
+    assert shape_of(graph.only(aten.add.Tensor)) == (2, 49, 8)
 
 
 @pytest.mark.parametrize("shape", [(49,), (7, 7)])
