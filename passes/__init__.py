@@ -15,6 +15,7 @@ from tt_dynamo.ir.graph import Context
 from tt_dynamo.passes.attention.additive_masks import attention_to_prompt
 from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.attention.bands import fuse_bands
+from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_positions
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
@@ -174,7 +175,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_rms_norm),
         Step(fuse_layer_norm, {fuse_rms_norm: "a layer norm is an rms_norm of what is centered"}),
         Step(fuse_bands, {index_to_embedding: "blocks are lookups"}),
-        Step(fuse_attention),
+        Step(fuse_decomposed_positions),
+        Step(
+            fuse_attention,
+            {
+                fuse_decomposed_positions: "scores are read at rank 4",
+            },
+        ),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(cut_constants),
         Step(split_biases, {fold_scales: "nothing is between a linear and its biases"}),
