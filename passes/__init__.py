@@ -19,6 +19,7 @@ from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_posi
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
+from tt_dynamo.passes.attention.talking_heads import fuse_talking_heads
 from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.columns import cut_constants, split_biases
@@ -175,11 +176,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_rms_norm),
         Step(fuse_layer_norm, {fuse_rms_norm: "a layer norm is an rms_norm of what is centered"}),
         Step(fuse_bands, {index_to_embedding: "blocks are lookups"}),
+        Step(fuse_talking_heads),
         Step(fuse_decomposed_positions),
         Step(
             fuse_attention,
             {
                 fuse_decomposed_positions: "scores are read at rank 4",
+                fuse_talking_heads: "it mixes no heads",
             },
         ),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
