@@ -59,6 +59,7 @@ from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.loops.state_spaces import fuse_state_spaces
 from tt_dynamo.passes.loops.wkv import fuse_wkv
+from tt_dynamo.passes.moves.cut_rows import cut_rows
 from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.joined_moves import join_moves
 from tt_dynamo.passes.moves.joined_rows import join_rows
@@ -131,6 +132,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
         Step(drop_limits),
         Step(nearest_codes, {canonicalize: "it reads linear and argmax"}),
+        Step(cut_rows, {canonicalize: "cuts are as few as they can be"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
         Step(
             order_rows,
