@@ -212,6 +212,12 @@ def matmul(ttnn: TTNN, a, b):
     return ttnn.matmul(a, b, **product_config(ttnn))
 
 
+@lower(operators.product)
+def product(ttnn: TTNN, a: Tensor, b: Tensor, transpose_a, transpose_b):
+    """a [..., m, k] @ b [..., k, n], each transposed as the kernel reads it where that says so."""
+    return ttnn.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, **product_config(ttnn))
+
+
 def _row_product(ttnn: TTNN, vector: Tensor, matrix: Tensor):
     row = ttnn.reshape(vector, (1, *vector.shape))
     return ttnn.matmul(row, matrix, transpose_b=True, **product_config(ttnn))

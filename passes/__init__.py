@@ -66,6 +66,7 @@ from tt_dynamo.passes.moves.joined_rows import join_rows
 from tt_dynamo.passes.moves.permutes import hoist_permutes
 from tt_dynamo.passes.moves.reductions import reduce_rows
 from tt_dynamo.passes.moves.reshapes import sink_reshapes
+from tt_dynamo.passes.moves.transposes import fuse_transposes
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
@@ -240,6 +241,14 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(sink_reshapes, {fuse_linear_activation: "activations of linears are no steps by themselves"}),
         Step(means_of_rows, {sink_reshapes: "it reads what is cut in a line"}),
         Step(drop_expands, {fuse_attention: "it reads masks as they are expanded"}),
+        Step(
+            fuse_transposes,
+            {
+                fuse_attention: "it reads matmul",
+                hoist_permutes: "permutes are as few as they can be",
+                drop_expands: "and expands",
+            },
+        ),
         Step(fuse_residual_norm),
         Step(fuse_snakes, {channels_last: "channels are last"}),
         Step(fuse_lerps),

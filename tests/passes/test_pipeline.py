@@ -100,7 +100,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         absent += ("cut_constants", "split_biases")
         absent += ("draw_by_shape", "drop_integer_round_trips", "nearest_codes")
         absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "join_rows")
-        absent += ("fuse_talking_heads", "fuse_decomposed_positions", "cut_rows")
+        absent += ("fuse_talking_heads", "fuse_decomposed_positions", "cut_rows", "fuse_transposes")
         language = (
             "attention_to_prompt",
             "cache_writes_in_place",

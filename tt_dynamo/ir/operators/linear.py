@@ -26,6 +26,12 @@ def linear(x, weight, bias=None, activation=""):
     return ACTIVATIONS[activation](out) if activation else out
 
 
+@define("Tensor a, Tensor b, bool transpose_a, bool transpose_b", FUSED)
+def product(a, b, transpose_a, transpose_b):
+    """a [..., m, k] @ b [..., k, n] with equal leading dimensions; where transposed, [..., k, m] and [..., n, k]."""
+    return torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)
+
+
 @define("Tensor x, Tensor weight, Tensor? bias=None", FUSED)
 def gated_linear(x, weight, bias=None):
     """silu(x @ gate + a) * (x @ up + b) of x [..., in] -> [..., out], "SwiGLU".
