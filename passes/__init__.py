@@ -15,6 +15,7 @@ from tt_dynamo.ir.graph import Context
 from tt_dynamo.passes.attention.additive_masks import attention_to_prompt
 from tt_dynamo.passes.attention.attention import fuse_attention
 from tt_dynamo.passes.attention.bands import fuse_bands
+from tt_dynamo.passes.attention.cross_covariance import fuse_cross_covariance
 from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_positions
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
@@ -181,11 +182,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_bands, {index_to_embedding: "blocks are lookups"}),
         Step(fuse_talking_heads),
         Step(fuse_decomposed_positions),
+        Step(fuse_cross_covariance, {fuse_rms_norm: "norms are no moves"}),
         Step(
             fuse_attention,
             {
                 fuse_decomposed_positions: "scores are read at rank 4",
                 fuse_talking_heads: "it mixes no heads",
+                fuse_cross_covariance: "values are no heads of channels",
             },
         ),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),

@@ -9,8 +9,8 @@ of keys and values, each for as many consecutive ones of queries. Keys and value
 cache that keeps them repeated (Falcon) has them repeated last, behind the kernel that splits heads.
 
 Whatever moves of data spell the merge, in whichever shape they end: TTNN's attention kernel writes merged heads itself;
-behind capped_attention the merge is a kernel, merge_heads. A mask whose contents are known to let each query read its
-own key and some before it becomes the kernel's window.
+behind capped_attention and products the merge is a kernel, merge_heads. A mask whose contents are known to let each
+query read its own key and some before it becomes the kernel's window.
 """
 
 import itertools
@@ -20,6 +20,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.attention.masks import Masks
 from tt_dynamo.passes.movement import (
     LIMIT,
@@ -119,7 +120,7 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
     fused, masks = 0, Masks(graph)
     for node in list(graph.nodes):
         dropout = is_call(node, SDPA) and argument(node, 4)
-        end = _merged(node, context) if is_call(node, SDPA, operators.capped_attention) and not dropout else None
+        end = _merged(node, context) if _gives_heads(node) and not dropout else None
         if end is None or is_call(node, SDPA) and shape_of(node.args[1]) != shape_of(node.args[2]):
             continue
         with graph.inserting_before(end):
@@ -130,6 +131,12 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
         fused += 1
     dead_code(graph)
     return fused
+
+
+def _gives_heads(node: Node) -> bool:
+    """Whether a call is attention, or a product that gives heads of whole tiles."""
+    is_product = is_call(node, aten.matmul.default) and len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
+    return is_product or is_call(node, SDPA, operators.capped_attention)
 
 
 def _merged(attention: Node, context: Context) -> Node | None:
