@@ -6,6 +6,8 @@ After    y = reshape(permute(linear(gather_patches(x as rows of patches), w as [
 
 Every patch size, of images and of volumes; what fills no patch is cut off, as the convolution does. Overlapping,
 padded, dilated, grouped and transposed convolutions stay convolutions. Where the patch is all of it, nothing moves.
+So does one of many channels that the device computed: they lie as TTNN's convolution reads them, and a fold untilizes
+and tilizes them.
 
 Such moves take as long as there are pieces to move: rows of patches where those are longer than the channels are many,
 which images of colours have, else pixels. An input is split into rows of patches on the host, where that is a view.
@@ -21,6 +23,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
 from tt_dynamo.passes.images.writer import TO_NHWC
+from tt_dynamo.passes.movement import source_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import ANY, Rules, call, emit, is_constant, variable
 
@@ -52,6 +55,8 @@ def _patches(node: Node, x: Node, weight: Node, bias: Node | None) -> Node | Non
         sizes = itertools.chain(*zip(counts, kernel, strict=True))
         patches = emit(node, aten.reshape.default, x, [batch, channels, *sizes])
         patches = emit(node, operators.gather_patches, patches)
+    elif source_of(x).op != "placeholder":
+        return None
     else:
         pixels, order = emit(node, aten.permute.default, x, TO_NHWC), [2, 3, 1, 0]
         patches = emit(node, operators.fold_patches, pixels, *kernel)

@@ -96,6 +96,12 @@ def test_a_convolution_that_embeds_no_patches_stays(name):
     assert graph.calls(aten.convolution.default)
 
 
+def test_patches_of_an_image_that_was_computed_stay_a_convolution():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 6, 2, 2))
+    graph = capture(model, random(2, 3, 10, 10))
+    assert graph.apply(canonicalize, fold_patch_embedding) == 0
+
+
 def test_a_convolution_of_signals_stays():
     graph = capture(nn.Conv1d(4, 8, 4, 4), random(2, 4, 8))
     graph.apply(canonicalize)
