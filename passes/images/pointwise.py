@@ -113,12 +113,16 @@ def _slice(write: ImageWriter, x: Node, dim: int, *which: Any) -> Node | None:
 
 
 def _select(write: ImageWriter, x: Node, dim: int, index: int) -> Node | None:
-    """One step of one signal."""
+    """One step of one signal; within a tile it is looked up, which writes tiles again."""
     flat, shape = write.find(x, 1), shape_of(x)
     if flat is None or len(shape) != 3 or shape[0] != 1 or dim % 3 != 2:
         return None
     step = index % shape[2]
-    return write.reshape(write.emit(aten.slice.Tensor, flat.node, 2, step, step + 1), *write.shape)
+    if step % TILE:
+        row = write.emit(operators.look_up, flat.node, literal(flat.node, torch.tensor([[step]])))
+    else:
+        row = write.emit(aten.slice.Tensor, flat.node, 2, step, step + 1)
+    return write.reshape(row, *write.shape)
 
 
 def _part(write: ImageWriter, split: Node, index: int) -> Node | None:

@@ -46,7 +46,9 @@ def test_more_than_the_zeros_is_cut_where_it_lies():
     assert relu.args[0] is graph.only(aten.slice.Tensor)
 
 
-def test_the_last_step_is_cut_as_it_lies():
+@pytest.mark.parametrize(("step", "target"), [(-1, operators.look_up), (0, aten.slice.Tensor)])
+def test_one_step_is_read_as_it_lies_and_looked_up_within_a_tile(step, target):
     conv = nn.Conv1d(4, 6, 3, padding=1)
-    graph = last(conv, lambda y: torch.relu(y[:, :, -1]), random(1, 4, 16))
-    assert graph.only(aten.slice.Tensor).args == (graph.only(operators.conv2d), 2, 15, 16)
+    graph = last(conv, lambda y: torch.relu(y[:, :, step]), random(1, 4, 16))
+    (read,) = graph.calls(operators.look_up, aten.slice.Tensor)
+    assert read.target is target and read.args[0] is graph.only(operators.conv2d)
