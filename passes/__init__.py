@@ -18,6 +18,7 @@ from tt_dynamo.passes.attention.bands import fuse_bands
 from tt_dynamo.passes.attention.cross_covariance import fuse_cross_covariance
 from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_positions
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
 from tt_dynamo.passes.attention.talking_heads import fuse_talking_heads
@@ -173,6 +174,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_image_activation, {channels_last: "it reads conv2d"}),
     ),
     "fuse": (
+        Step(join_narrow_heads, {channels_last: "heads are columns"}),
         Step(split_modulations),
         Step(fuse_fourier),
         Step(fuse_rotary),
