@@ -39,6 +39,7 @@ from tt_dynamo.passes.fuse.scales import fold_offsets, fold_scales
 from tt_dynamo.passes.fuse.shifts import fold_shifts
 from tt_dynamo.passes.fuse.snakes import fuse_snakes
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
+from tt_dynamo.passes.fuse.stacks import fuse_stacks
 from tt_dynamo.passes.fuse.weighted_sums import fuse_weighted_sums
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
@@ -175,6 +176,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
     ),
     "fuse": (
         Step(join_narrow_heads, {channels_last: "heads are columns"}),
+        Step(fuse_stacks, {canonicalize: "views are reshapes"}),
         Step(split_modulations),
         Step(fuse_fourier),
         Step(fuse_rotary),

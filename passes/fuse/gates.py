@@ -12,6 +12,7 @@ where one image is computed at once, and only where it has no activation.
 Source: Peebles & Xie 2023, https://arxiv.org/abs/2212.09748
 """
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
@@ -29,7 +30,8 @@ def fuse_gates(graph: Graph, context: Context) -> int:
 def _gate(node: Node, x: Node, branch: Node, gate: Node) -> Node | None:
     if len({dtype_of(value) for value in (node, x, branch, gate)} & FLOATS) != 1:
         return None
-    if not shape_of(node) == shape_of(branch) != shape_of(gate):
+    shapes = shape_of(branch), shape_of(gate)
+    if shapes[0] == shapes[1] or shape_of(node) == shapes[1] or torch.broadcast_shapes(*shapes) != shape_of(node):
         return None  # of equal shapes none is a vector
     return emit(node, aten.addcmul.default, x, branch, gate)
 

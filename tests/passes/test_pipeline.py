@@ -113,6 +113,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
             "fuse_delta_rules",
             "fuse_wkv",
             "fuse_lerps",
+            "fuse_stacks",
             "fuse_scans",
             "fuse_state_spaces",
             "drop_limits",
