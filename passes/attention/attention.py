@@ -222,7 +222,8 @@ def _times(mask: Node, number: float) -> Node:
     if is_call(mask, aten.where.Scalar):
         condition, *numbers = mask.args
         return emit(mask, aten.where.Scalar, condition, *(number * value for value in numbers))
-    return emit(mask, aten.mul.Tensor, mask, number)
+    x, scale = split_scale(mask)
+    return emit(mask, aten.mul.Tensor, x, scale * number)
 
 
 def _scaled_by_head(scores: Scores, node: Node, factor: Node) -> Scores | None:
