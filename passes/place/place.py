@@ -104,6 +104,9 @@ def _cut(graph: Graph, constants: set[Node], sides: Sides, free: list[Node]) -> 
         capacity = 1
         if is_call(node, aten.constant_pad_nd.default) and _is_input(node.args[0], undecided):
             capacity = byte * math.ceil(PADDING * bytes_on_device(node.args[0].meta["val"]))
+        elif is_call(node, operators.gather_patches) and _is_input(node.args[0], undecided):
+            # An image that something else reads on the device crosses twice, which takes less than moving it there.
+            capacity += _is_nearly_free_on_host(node) * byte * (FIXED_COST + bytes_on_device(node.meta["val"]))
         ends = (node, "host") if capacity > 1 or _is_nearly_free_on_host(node) else ("device", node)
         network.add_edge(*ends, capacity=capacity)
 

@@ -242,3 +242,12 @@ def test_patches_are_gathered_on_the_host_where_their_rows_are_long(channels, pa
     graph.apply(canonicalize, fold_patch_embedding, exact=False)
     sides = place(graph.graph, lambda node: True)
     assert sides[graph.only(operators.gather_patches)] == side
+
+
+def test_patches_of_an_image_that_the_device_reads_too_are_gathered_on_the_host():
+    model = Module(nn.Conv2d(3, 8, 16, stride=16), forward=lambda m, x: (m.p0(x), torch.relu(x)))
+    graph = capture(model, random(1, 3, 32, 32))
+    graph.apply(canonicalize, fold_patch_embedding, exact=False)
+    sides = place(graph.graph, lambda node: True)
+    assert side_of(graph, sides, operators.gather_patches) == "host"
+    assert side_of(graph, sides, aten.relu.default) == "device"
