@@ -34,13 +34,22 @@ def fuse_qkv(graph: Graph, context: Context) -> int:
     by_input: dict[Node, list[Projection]] = {}
     for linear in graph.find_nodes(op="call_function", target=operators.linear):
         by_input.setdefault(linear.args[0], []).extend(projections(linear, context))
-    fused = [three for three in map(_in_order, by_input.values()) if three]
+    fused = [three for found in by_input.values() for three in _threes(found)]
     for three in fused:
         _fuse(*three)
     operands = [x for attention in graph.find_nodes(op="call_function", target=sdpa) for x in attention.args[:3]]
     straightened = sum(_straighten(operand, context) for operand in operands)
     dead_code(graph)
     return len(fused) + straightened
+
+
+def _threes(found: list[Projection]) -> list[tuple[Projection, ...]]:
+    """Query, key and value of one input; where it has more projections, as MViT's for its shortcut, of each linear."""
+    by_linear: dict[Node, list[Projection]] = {}
+    for projection in found:
+        by_linear.setdefault(projection.linear, []).append(projection)
+    threes = (_in_order(found), *map(_in_order, by_linear.values() if len(found) > 3 else ()))
+    return [three for three in threes if three]
 
 
 def _in_order(found: list[Projection]) -> tuple[Projection, ...] | None:
