@@ -17,6 +17,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, shape_of
+from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.rewrite import FLOATS, Rules, call, emit, is_anything, is_constant, once, variable
 
 RULES = Rules()
@@ -30,9 +31,11 @@ def fuse_gates(graph: Graph, context: Context) -> int:
 def _gate(node: Node, x: Node, branch: Node, gate: Node) -> Node | None:
     if len({dtype_of(value) for value in (node, x, branch, gate)} & FLOATS) != 1:
         return None
-    shapes = shape_of(branch), shape_of(gate)
-    if shapes[0] == shapes[1] or shape_of(node) == shapes[1] or torch.broadcast_shapes(*shapes) != shape_of(node):
+    shape, shapes = shape_of(node), (shape_of(branch), shape_of(gate))
+    if shapes[0] == shapes[1] or shape == shapes[1] or torch.broadcast_shapes(*shapes) != shape:
         return None  # of equal shapes none is a vector
+    if shape != shapes[0] and shape[-1] < TILE:
+        return None  # columns so few may be positions, which keep float32 in sums and products alone
     return emit(node, aten.addcmul.default, x, branch, gate)
 
 
