@@ -66,8 +66,7 @@ def _fold_into_table(lookup: Node) -> int:
     table, positions = lookup.args[:2]
     chain = _rows_of(lookup)
     ends = [node for node in chain if any(user not in chain for user in node.users)]
-    readers = [(end, user) for end in ends for user in end.users]
-    are_tables = all(is_call(user, *ROTARY) and user.args[0] is not end for end, user in readers)
+    are_tables = all(_is_table(end) for end in ends)
     is_whole = all(is_call(node, aten.reshape.default) for node in chain[1:])
     if is_whole or not are_tables or len(shape_of(table)) != 2 or not is_constant(table):
         return 0
@@ -79,6 +78,12 @@ def _fold_into_table(lookup: Node) -> int:
             found = emit(end, lookup.target, whole, positions)
             replace(end, emit(end, aten.reshape.default, found, list(shape_of(end))))
     return len(ends)
+
+
+def _is_table(x: Node) -> bool:
+    """Whether rotary alone reads a value, as cosines or sines, or a reshape of it that rotary alone reads so."""
+    others = [user for user in x.users if not is_call(user, *ROTARY) or user.args[0] is x]
+    return all(is_call(user, aten.reshape.default) and _is_table(user) for user in others)
 
 
 def _rows(graph: Graph) -> int:

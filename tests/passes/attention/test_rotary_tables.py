@@ -136,7 +136,8 @@ def test_what_no_table_says_exactly_stays(forward):
     assert not graph.calls(aten.embedding.default, operators.look_up)
 
 
-def test_what_rotary_reads_of_rows_of_sines_are_rows_of_tables():
+@pytest.mark.parametrize("places", [[41], [41, 3, 0]], ids=["a token", "a prompt"])
+def test_what_rotary_reads_of_rows_of_sines_are_rows_of_tables(places):
     """GPT-J: a gather of sines and cosines, which are cut, repeated and padded for each token."""
 
     def forward(self, x, places):
@@ -147,7 +148,7 @@ def test_what_rotary_reads_of_rows_of_sines_are_rows_of_tables():
         return torch.cat((turned * cos + pairs * sin, passed), -1).transpose(1, 2)
 
     table = torch.nn.Parameter(random(48, 2 * HALF))
-    graph = capture(Module(table, forward=forward), random(1, 1, 3, 64), torch.tensor([[41]]))
+    graph = capture(Module(table, forward=forward), random(1, len(places), 3, 64), torch.tensor([places]))
     for transform in (normalize_moves, index_to_embedding, canonicalize, fuse_rotary):
         graph.apply(transform, exact=False)
     assert graph.apply(rotary_tables) == 2
