@@ -18,6 +18,7 @@ from tt_dynamo.passes.attention.bands import fuse_bands
 from tt_dynamo.passes.attention.cross_covariance import fuse_cross_covariance
 from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_positions
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
+from tt_dynamo.passes.attention.joined_keys import join_keys, look_up_keys
 from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
@@ -195,6 +196,9 @@ PHASES: dict[str, tuple[Step, ...]] = {
                 fuse_cross_covariance: "values are no heads of channels",
             },
         ),
+        Step(join_keys),
+        Step(fuse_attention, {join_keys: "several products are one by then"}),
+        Step(look_up_keys, {fuse_attention: "it reads attention"}),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(cut_constants),
         Step(split_biases, {fold_scales: "nothing is between a linear and its biases"}),

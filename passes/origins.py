@@ -110,6 +110,8 @@ def _moves(node: Node) -> bool:
         return False
     if is_call(node, aten.where.self):
         return is_literal(node.args[0])
+    if is_call(node, aten.gather.default):
+        return is_literal(node.args[2]) and node.meta["val"].is_floating_point()
     if is_call(node, aten.mul.Tensor):
         return any(isinstance(x, Node) and is_literal(x) for x in node.args)
     if is_call(node, aten._to_copy.default):
