@@ -31,6 +31,7 @@ from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_a
 from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
+from tt_dynamo.passes.fuse.joined_sums import fuse_joined_sums
 from tt_dynamo.passes.fuse.lerps import fuse_lerps
 from tt_dynamo.passes.fuse.linear_parts import fuse_linear_parts
 from tt_dynamo.passes.fuse.linears import split_linears
@@ -74,6 +75,7 @@ from tt_dynamo.passes.moves.transposes import fuse_transposes
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
+from tt_dynamo.passes.normalize.cut_joins import cut_before_joins
 from tt_dynamo.passes.normalize.draws import draw_by_shape
 from tt_dynamo.passes.normalize.dtypes import promote_operands
 from tt_dynamo.passes.normalize.embedding_bags import embedding_bags_to_lookups
@@ -135,6 +137,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(promote_operands, required=True, for_values=True),
         Step(canonicalize, {cache_writes_in_place: "the copy into a cache is dropped"}, required=True),
         Step(drop_identities, {canonicalize: "views and casts around them are gone"}),
+        Step(cut_before_joins, {canonicalize: "it looks through reshapes, one at a time"}),
+        Step(fuse_joined_sums, {canonicalize: "parts are cut once"}),
         Step(drop_limits),
         Step(nearest_codes, {canonicalize: "it reads linear and argmax"}),
         Step(cut_rows, {canonicalize: "cuts are as few as they can be"}),

@@ -18,7 +18,7 @@ import torch
 from torch.fx import Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import aten, dtype_of, is_call, shape_of
+from tt_dynamo.ir.graph import aten, dtype_of, is_call, only_user, shape_of
 from tt_dynamo.passes.images.crops import crop
 from tt_dynamo.passes.images.writer import TO_NHWC, Flat, ImageWriter
 from tt_dynamo.passes.rewrite import FLOATS, arguments
@@ -93,10 +93,16 @@ def _by_pixel(write: ImageWriter, numbers: Node, first: Flat) -> Node:
 
 
 def _cat(write: ImageWriter, parts: list[Node], dim: int) -> Node | None:
-    """Channels of several images."""
-    first = next(filter(None, [write.find(part, 1) for part in parts]), None)
+    """Channels of several images, or the pixels of several signals, each of which lies in one piece."""
+    flats = [write.find(part, 1) for part in parts]
+    first = next(filter(None, flats), None)
     rank = len(write.shape)
-    if first is None or rank not in (4, 5) or dim % rank != 1:
+    if rank == 3 and dim % rank == 2 and write.shape[0] == 1 and all(flats):
+        joined = write.emit(aten.cat.default, [flat.node for flat in flats if flat], 2)
+        return write.value(joined, [1, 1, write.shape[2]])
+    # Of a signal that is an image of one row, such as a model's result, most channels must lie so.
+    lying = sum(shape_of(part)[1] for part, flat in zip(parts, flats, strict=True) if flat)
+    if first is None or dim % rank != 1 or (rank == 3 and 2 * lying <= write.shape[1]):
         return None
     return write.value(write.emit(aten.cat.default, [write.flat(part)[0] for part in parts], 3), first.image)
 
@@ -202,7 +208,27 @@ def _norm_by_sums(write: ImageWriter, flat: Flat, dims: list[int], eps: float) -
     return write.value(write.reshape(normalized, *shape_of(flat.node)), flat.image)
 
 
-def _rearrange(write: ImageWriter, moved: Node, _) -> Node | None:
+def _softmax(write: ImageWriter, x: Node, dim: int, *_: Any) -> Node | None:
+    """Over the channels of what a convolution reads: expected distances of boxes."""
+    reader = only_user(write.like)
+    if len(write.shape) != 4 or dim % 4 != 1 or reader is None or not is_call(reader, aten.convolution.default):
+        return None
+    flat, image = write.flat(x)
+    return write.value(write.emit(aten.softmax.int, flat, -1), image)
+
+
+def _reshape(write: ImageWriter, x: Node, shape: list[int]) -> Node | None:
+    """An image as a signal, where its pixels are joined with those of others; or its parts in another order."""
+    flat = write.find(x, 1)
+    is_joined = any(is_call(user, aten.cat.default) for user in write.like.users)
+    if flat is not None and is_joined and len(shape_of(x)) == 4 and len(write.shape) == 3:
+        batch, channels, *size = shape_of(x)
+        if write.shape == (batch, channels, math.prod(size)):
+            return write.value(flat.node, [batch, 1, math.prod(size)])
+    return _rearrange(write, x)
+
+
+def _rearrange(write: ImageWriter, moved: Node) -> Node | None:
     """Parts of channels, rows and columns that become others: reshape(permute(reshape(x))), as pixels are shuffled."""
     if not is_call(moved, aten.permute.default) or not is_call(moved.args[0], aten.reshape.default):
         return None
@@ -242,6 +268,7 @@ RULES: dict[Any, Callable[..., Node | None]] = {
     operator.getitem: _part,
     aten.layer_norm.default: _layer_norm,
     aten.mean.dim: _mean,
-    aten.reshape.default: _rearrange,
+    aten.reshape.default: _reshape,
+    aten.softmax.int: _softmax,
     operators.linear: _linear,
 }

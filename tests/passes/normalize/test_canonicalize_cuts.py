@@ -6,6 +6,7 @@ from captured import capture, random
 
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
+from tt_dynamo.passes.normalize.cut_joins import cut_before_joins
 from tt_dynamo.passes.normalize.moves import normalize_moves
 
 
@@ -96,3 +97,20 @@ def test_writing_to_the_rest_of_a_stack_writes_it_once(x):
     normalize_moves(graph.graph, graph.context)
     graph.apply(canonicalize)
     assert len(graph.calls(aten.cat.default)) == 1
+
+
+def levels(x, y):
+    """Two predictions for each level of a detector, joined over levels, and taken apart again."""
+    heads = [torch.cat([z.exp(), z[:, :3].tanh()], 1).view(z.shape[0], 8, -1) for z in (x, y)]
+    boxes, scores = torch.cat(heads, 2).split((5, 3), 1)
+    return boxes.softmax(1), scores.sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("forward", "count"),
+    [(levels, 2), (lambda x, y: torch.cat([x.flatten(2), y.flatten(2)], 2)[:, 1:] * 2, 0)],
+)
+def test_what_was_joined_is_cut_before_another_join(forward, count):
+    graph = capture(forward, random(2, 5, 4, 3), random(2, 5, 2, 2))
+    assert graph.apply(canonicalize, cut_before_joins, exact=False) == count
+    assert len(graph.calls(aten.split_with_sizes.default)) == 0 and len(graph.calls(aten.cat.default)) == max(count, 1)
