@@ -42,6 +42,7 @@ from tt_dynamo.passes.fuse.shifts import fold_shifts
 from tt_dynamo.passes.fuse.snakes import fuse_snakes
 from tt_dynamo.passes.fuse.spelled_out import fuse_gelu, fuse_layer_norm, fuse_rms_norm
 from tt_dynamo.passes.fuse.stacks import fuse_stacks
+from tt_dynamo.passes.fuse.table_parts import fuse_table_parts
 from tt_dynamo.passes.fuse.weighted_sums import fuse_weighted_sums
 from tt_dynamo.passes.heads.joint_attention import fuse_joint_attention
 from tt_dynamo.passes.heads.joint_heads import split_joint_heads
@@ -183,6 +184,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(join_narrow_heads, {channels_last: "heads are columns"}),
         Step(fuse_stacks, {canonicalize: "views are reshapes"}),
         Step(split_modulations),
+        Step(fuse_table_parts),
+        Step(split_modulations, {fuse_table_parts: "it takes the sums that are left"}),
         Step(fuse_fourier),
         Step(fuse_rotary),
         Step(rotary_tables, {cache_writes_in_place: "caches say how long tables are"}, required=True, for_values=True),
