@@ -212,10 +212,25 @@ def matmul(ttnn: TTNN, a, b):
     return ttnn.matmul(a, b, **product_config(ttnn))
 
 
-@lower(operators.product)
-def product(ttnn: TTNN, a: Tensor, b: Tensor, transpose_a, transpose_b):
-    """a [..., m, k] @ b [..., k, n], each transposed as the kernel reads it where that says so."""
-    return ttnn.matmul(a, b, transpose_a=transpose_a, transpose_b=transpose_b, **product_config(ttnn))
+@lower(operators.transposed_matmul)
+def transposed_matmul(ttnn: TTNN, a, b, transpose_a, transpose_b, bias=None, activation=""):
+    """a [..., m, k] @ b [..., k, n] + bias [n], with the activation; TTNN's kernel transposes, or one before."""
+    turned = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    operands = {"bias": bias} if bias is not None else {}
+
+    def multiply(way):
+        options = _as_ttnn_chooses(ttnn, activation)
+        if way == "transposed before":
+            left, right = (
+                ttnn.transpose(x, -2, -1) if moves else x for x, moves in zip((a, b), turned.values(), strict=True)
+            )
+            return ttnn.linear(left, right, **operands, **options)
+        if way != "all cores":
+            del options["core_grid"]
+        return ttnn.linear(a, b, **operands, **turned, **options)
+
+    asked = ("transposed_matmul", a, b, transpose_a, transpose_b, bias, activation)
+    return ttnn.choose(asked, ("all cores", "those that TTNN takes", "transposed before"), multiply)
 
 
 def _row_product(ttnn: TTNN, vector: Tensor, matrix: Tensor):

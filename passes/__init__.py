@@ -72,7 +72,7 @@ from tt_dynamo.passes.moves.joined_rows import join_rows
 from tt_dynamo.passes.moves.permutes import hoist_permutes
 from tt_dynamo.passes.moves.reductions import reduce_rows
 from tt_dynamo.passes.moves.reshapes import sink_reshapes
-from tt_dynamo.passes.moves.transposes import fuse_transposes
+from tt_dynamo.passes.moves.transposed_operands import transpose_operands
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
 from tt_dynamo.passes.normalize.constants import fold_constants
@@ -256,17 +256,13 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_offsets, {split_linears: "of a modulation's parts, the scales take their one"}),
         Step(fuse_gelu),
         Step(fuse_linear_activation, {fuse_gelu: "it reads gelu", split_linears: "parts take their activations"}),
+        Step(
+            transpose_operands,
+            {fuse_linear_activation: "it keeps activations", hoist_permutes: "permutes are as few as they can be"},
+        ),
         Step(sink_reshapes, {fuse_linear_activation: "activations of linears are no steps by themselves"}),
         Step(means_of_rows, {sink_reshapes: "it reads what is cut in a line"}),
         Step(drop_expands, {fuse_attention: "it reads masks as they are expanded"}),
-        Step(
-            fuse_transposes,
-            {
-                fuse_attention: "it reads matmul",
-                hoist_permutes: "permutes are as few as they can be",
-                drop_expands: "and expands",
-            },
-        ),
         Step(fuse_residual_norm),
         Step(fuse_snakes, {channels_last: "channels are last"}),
         Step(fuse_lerps),

@@ -103,7 +103,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         absent += ("fuse_table_parts", "fuse_gates", "fuse_snakes")
         absent += ("draw_by_shape", "drop_integer_round_trips", "nearest_codes")
         absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "join_rows")
-        absent += ("fuse_talking_heads", "fuse_decomposed_positions", "fuse_cross_covariance", "fuse_transposes")
+        absent += ("fuse_talking_heads", "fuse_decomposed_positions", "fuse_cross_covariance")
         absent += ("cut_rows",)
         language = (
             "attention_to_prompt",

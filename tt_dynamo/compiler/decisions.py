@@ -29,12 +29,13 @@ CONVOLUTIONS = (operators.conv2d, operators.conv_transpose2d)
 WEIGHT_OPERANDS = {
     **dict.fromkeys((operators.linear, operators.gated_linear, aten.matmul.default, aten.bmm.default), 1),
     **dict.fromkeys((operators.expert_linear, operators.mix_experts), 1),
-    **dict.fromkeys((operators.linear_parts, operators.linear_addcmul), 1),
+    **dict.fromkeys((operators.linear_parts, operators.linear_addcmul, operators.transposed_matmul), 1),
     **dict.fromkeys((aten.addmm.default, aten.baddbmm.default), 2),
     **dict.fromkeys(CONVOLUTIONS, 1),
 }
 OPERATIONS = {
     operators.linear: "ttnn.linear",
+    operators.transposed_matmul: "ttnn.linear",
     operators.linear_parts: "ttnn.experimental.minimal_matmul_split",
     operators.linear_addcmul: "ttnn.experimental.dit_minimal_matmul_addcmul_fused",
     operators.gated_linear: "ttnn.experimental.minimal_matmul",

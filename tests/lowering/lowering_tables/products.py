@@ -66,6 +66,13 @@ def _product(name: str, function: Any, shapes: Any, calls: str) -> Row:
     return Row(name, bind(lambda a, b, f: f(torch.relu(a), b), function), tuple(random(*s) for s in shapes), calls)
 
 
+TRANSPOSED = {
+    "a": (lambda a, b: a.mT @ b, (2, 3, 33, 5), (2, 3, 33, 7)),
+    "b": (lambda a, b: a @ b.mT, (2, 3, 5, 33), (2, 3, 7, 33)),
+    "both": (lambda a, b: a.mT @ b.mT, (40, 33), (7, 40)),
+}
+
+
 def _sums(name: str, function: Any, *shapes_and_calls: Any) -> list[Row]:
     *shapes, product, plain = shapes_and_calls
     addend, a, b = (random(*shape) for shape in shapes)
@@ -193,10 +200,7 @@ ROWS = [
     Row("linear_addcmul: block floats", _gated, (random(1, 33, 64), random(1, 33, 64, mean=1.0), random(1, 1, 64)),
         "linear addcmul", roundings=4, cancels=True, options={"weight_dtype": "bfloat8_b"}),
     *(_product(f"matmul: {shapes}", torch.matmul, shapes, calls) for shapes, calls in PRODUCTS.items()),
-    _product("product: the second transposed", lambda a, b: a @ torch.neg(b).mT, [(2, 3, 33), (2, 5, 33)],
-        "relu neg matmul"),
-    _product("product: both transposed", lambda a, b: a.mT @ torch.neg(b).mT, [(2, 33, 3), (2, 5, 33)],
-        "relu neg matmul"),
+    *(_product(f"matmul: {name} transposed", f, shapes, "relu linear") for name, (f, *shapes) in TRANSPOSED.items()),
     Row("addmm: an input", torch.addmm, (random(5), random(3, 33), random(33, 5)), "linear"),
     *(_product(f.__name__, f, shapes, calls) for f, (*shapes, calls) in VECTORS.items()),
     Row("mv: a vector is not moved", torch.mv, (random(7, 33), random(33)), "reshape matmul reshape", programs=1),

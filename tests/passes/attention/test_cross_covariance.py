@@ -12,10 +12,10 @@ from tt_dynamo.passes.attention.cross_covariance import fuse_cross_covariance
 from tt_dynamo.passes.attention.heads import fuse_merge_heads
 from tt_dynamo.passes.fuse.spelled_out import fuse_rms_norm
 from tt_dynamo.passes.heads.qkv import fuse_qkv
-from tt_dynamo.passes.moves.transposes import fuse_transposes
+from tt_dynamo.passes.moves.transposed_operands import transpose_operands
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
-PASSES = (fuse_rms_norm, fuse_cross_covariance, fuse_attention, fuse_qkv, fuse_merge_heads, fuse_transposes)
+PASSES = (fuse_rms_norm, fuse_cross_covariance, fuse_attention, fuse_qkv, fuse_merge_heads, transpose_operands)
 
 
 def applied(forward, *passes):
@@ -33,7 +33,7 @@ def cross_covariance(m, x):
 def test_heads_are_split_and_merged_by_kernels():
     graph, _ = applied(cross_covariance, *PASSES)
     assert graph.only(operators.split_heads) and graph.only(operators.merge_heads)
-    assert len(graph.calls(operators.product)) == 2
+    assert len(graph.calls(operators.transposed_matmul)) == 2
     moves = [x for x in graph.calls(aten.permute.default) if len(x.args[1]) == 4]
     assert len(moves) == 2, "queries and keys, whose norms are over tokens"
 

@@ -26,10 +26,10 @@ def linear(x, weight, bias=None, activation=""):
     return ACTIVATIONS[activation](out) if activation else out
 
 
-@define("Tensor a, Tensor b, bool transpose_a, bool transpose_b", FUSED)
-def product(a, b, transpose_a, transpose_b):
-    """a [..., m, k] @ b [..., k, n] with equal leading dimensions; where transposed, [..., k, m] and [..., n, k]."""
-    return torch.matmul(a.mT if transpose_a else a, b.mT if transpose_b else b)
+@define("Tensor a, Tensor b, bool transpose_a, bool transpose_b, Tensor? bias=None, str activation=''", FUSED)
+def transposed_matmul(a, b, transpose_a, transpose_b, bias=None, activation=""):
+    """a [..., m, k] times b [..., k, n], of which those to be transposed lie as [k, m] and [n, k]; bias [n]."""
+    return linear(a.mT if transpose_a else a, b.mT if transpose_b else b, bias, activation)
 
 
 @define("Tensor x, Tensor weight, Tensor? bias=None", FUSED)
