@@ -69,6 +69,7 @@ from tt_dynamo.passes.moves.cut_rows import cut_rows
 from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.joined_moves import join_moves
 from tt_dynamo.passes.moves.joined_rows import join_rows
+from tt_dynamo.passes.moves.moved_rows import look_up_moved_rows
 from tt_dynamo.passes.moves.permutes import hoist_permutes
 from tt_dynamo.passes.moves.reductions import reduce_rows
 from tt_dynamo.passes.moves.reshapes import sink_reshapes
@@ -240,6 +241,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(reduce_rows, {channels_last: "channels are last", hoist_permutes: "fewer permutes are left"}),
         Step(fuse_weighted_sums, {reduce_rows: "rows are summed"}),
         Step(fold_shifts, {hoist_permutes: "channels are last"}),
+        Step(look_up_moved_rows, {hoist_permutes: "permutes are as few as they can be"}),
         Step(
             split_linears,
             {

@@ -158,8 +158,9 @@ def _multihead(width: int, heads: int, batch_first: bool) -> Row:
         f"linear reshape experimental.nlp_create_qkv_heads {SDPA} linear"
         if batch_first
         else (
-            "linear reshape permute reshape slice reshape slice reshape slice reshape reshape permute reshape permute "
-            f"reshape permute reshape reshape reshape {padded}{SDPA}{sliced} permute reshape linear"
+            "linear reshape to_layout reshape reshape embedding reshape slice reshape slice reshape slice reshape "
+            "reshape permute reshape permute reshape permute reshape reshape reshape "
+            f"{padded}{SDPA}{sliced} permute reshape linear"
         )
     )
     # projection, attention and output are rounded once each, and what the first rounds, the others sum up
