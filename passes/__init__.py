@@ -19,10 +19,12 @@ from tt_dynamo.passes.attention.cross_covariance import fuse_cross_covariance
 from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_positions
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.attention.joined_keys import join_keys, look_up_keys
+from tt_dynamo.passes.attention.merged_columns import order_merged_columns
 from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
 from tt_dynamo.passes.attention.talking_heads import fuse_talking_heads
+from tt_dynamo.passes.attention.window_rows import order_window_rows
 from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.columns import cut_constants, split_biases
@@ -145,10 +147,12 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(nearest_codes, {canonicalize: "it reads linear and argmax"}),
         Step(cut_rows, {canonicalize: "cuts are as few as they can be"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
+        Step(order_window_rows, {canonicalize: "it reads linear"}),
         Step(
             order_rows,
             {
                 canonicalize: "it reads linear",
+                order_window_rows: "windows of heads become lookups",
                 index_to_embedding: "windows become lookups",
                 join_rows: "so do merged patches",
             },
@@ -212,7 +216,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(split_biases, {fold_scales: "nothing is between a linear and its biases"}),
         Step(fuse_grouped_query, {fuse_attention: "it reads attention", fuse_rotary: "it looks through rotary"}),
         Step(attention_to_prompt, {cache_writes_in_place: "it reads fill_cache", fuse_attention: "it reads attention"}),
-        Step(pad_heads, {fuse_attention: "it reads attention"}),
+        Step(order_merged_columns, {fuse_attention: "it reads attention"}),
+        Step(pad_heads, {order_merged_columns: "heads are merged one beside the other by then"}),
         Step(
             split_joint_heads,
             {fuse_rotary: "it swaps heads and sequence behind the join", fuse_rms_norm: "it reads rms_norm"},
