@@ -53,6 +53,7 @@ from tt_dynamo.passes.heads.lone_heads import split_lone_heads
 from tt_dynamo.passes.heads.norm_heads import fuse_norm_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
+from tt_dynamo.passes.heads.token_products import join_token_products
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
@@ -147,6 +148,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(nearest_codes, {canonicalize: "it reads linear and argmax"}),
         Step(cut_rows, {canonicalize: "cuts are as few as they can be"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
+        Step(join_token_products, {canonicalize: "it reads linear"}),
         Step(order_window_rows, {canonicalize: "it reads linear"}),
         Step(
             order_rows,
