@@ -68,6 +68,7 @@ from tt_dynamo.passes.loops.recurrences import fuse_recurrences
 from tt_dynamo.passes.loops.scans import fuse_scans
 from tt_dynamo.passes.loops.state_spaces import fuse_state_spaces
 from tt_dynamo.passes.loops.wkv import fuse_wkv
+from tt_dynamo.passes.moves.class_token import class_token_last
 from tt_dynamo.passes.moves.cut_rows import cut_rows
 from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.joined_moves import join_moves
@@ -149,6 +150,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(cut_rows, {canonicalize: "cuts are as few as they can be"}),
         Step(join_rows, {canonicalize: "moves are as few as they can be"}),
         Step(join_token_products, {canonicalize: "it reads linear"}),
+        Step(class_token_last, {join_token_products: "heads are tokens by then"}),
         Step(order_window_rows, {canonicalize: "it reads linear"}),
         Step(
             order_rows,

@@ -97,7 +97,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         absent += ("draw_by_shape", "drop_integer_round_trips", "tokens_among_patches", "read_moved_channels")
         absent += ("cut_before_joins", "fuse_joined_sums")
         absent += ("draw_by_shape", "drop_integer_round_trips", "tokens_among_patches")
-        absent += ("order_window_rows", "order_merged_columns", "join_token_products")
+        absent += ("order_window_rows", "order_merged_columns", "join_token_products", "class_token_last")
         absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "fuse_bands")
         absent += ("split_modulations", "fold_offsets", "fuse_gates", "fuse_snakes")
         absent += ("pool_rows", "signals_to_products", "reduce_rows", "fuse_weighted_sums", "fold_shifts")
