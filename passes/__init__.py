@@ -55,6 +55,7 @@ from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.heads.token_products import join_token_products
 from tt_dynamo.passes.images.channels_last import channels_last
+from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
@@ -163,7 +164,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         ),
     ),
     "images": (
-        Step(fold_batch_norm),
+        Step(join_mixed_kernels),
+        Step(fold_batch_norm, {join_mixed_kernels: "one norm is behind all kernels"}),
         Step(fold_patch_embedding),
         Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),
         Step(read_moved_channels, {fold_batch_norm: "norms are weights by then"}),
@@ -176,6 +178,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
                 fold_patch_embedding: "it takes the convolution of the patches",
                 fold_stem: "it takes convolutions",
                 pool_rows: "it takes pools",
+                join_mixed_kernels: "it takes convolutions",
                 split_convolutions: "it takes convolutions",
                 split_norm_affine: "it takes group norms without weights only",
             },
