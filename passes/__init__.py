@@ -19,6 +19,7 @@ from tt_dynamo.passes.attention.cross_covariance import fuse_cross_covariance
 from tt_dynamo.passes.attention.decomposed_positions import fuse_decomposed_positions
 from tt_dynamo.passes.attention.heads import fuse_grouped_query, fuse_merge_heads
 from tt_dynamo.passes.attention.joined_keys import join_keys, look_up_keys
+from tt_dynamo.passes.attention.linear_attention import fuse_linear_attention
 from tt_dynamo.passes.attention.merged_columns import order_merged_columns
 from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
 from tt_dynamo.passes.attention.rotary import fuse_rotary
@@ -218,6 +219,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(join_keys),
         Step(fuse_attention, {join_keys: "several products are one by then"}),
         Step(look_up_keys, {fuse_attention: "it reads attention"}),
+        Step(fuse_linear_attention, {fuse_attention: "it reads products"}),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(cut_constants),
         Step(split_biases, {fold_scales: "nothing is between a linear and its biases"}),
@@ -308,4 +310,4 @@ STEPS = tuple(step for phase in PHASES.values() for step in phase)
 PASSES: tuple[Pass, ...] = tuple(step.run for step in STEPS)
 REQUIRED = frozenset(step.run.__name__ for step in STEPS if step.required)
 NEEDED_FOR_VALUES = frozenset(step.run.__name__ for step in STEPS if step.for_values)
-OPTIONAL = (*(step.run.__name__ for step in STEPS if not step.required), "insert_deallocations")
+OPTIONAL = (*dict.fromkeys(step.run.__name__ for step in STEPS if not step.required), "insert_deallocations")

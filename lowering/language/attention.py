@@ -182,6 +182,20 @@ def attention_mask(ttnn: TTNN, mask, zeros=None, may_hide_all=False):
     return ttnn.maximum(mask, -LARGEST) if may_hide_all else mask
 
 
+@lower(operators.linear_attention)
+def linear_attention(ttnn: TTNN, query: Tensor, key: Tensor, value: Tensor, eps):
+    """query (keyᵀ value) / (query keyᵀ 1 + eps) → [..., query length, head_dim].
+
+    query [..., query length, head_dim]; key, value [..., key length, head_dim].
+    """
+    config = product_config(ttnn)
+    states = ttnn.matmul(key, value, transpose_a=True, **config)
+    keys = ttnn.sum(key, dim=-2, keepdim=True, compute_kernel_config=config["compute_kernel_config"])
+    results, weights = ttnn.matmul(query, states, **config), ttnn.matmul(query, keys, transpose_b=True, **config)
+    plus = [ttnn.UnaryWithParam(ttnn.UnaryOpType.ADD_UNARY_SFPU, eps)]
+    return ttnn.divide(results, weights, input_tensor_b_activations=plus)
+
+
 @lower(operators.split_heads)
 def split_heads(ttnn: TTNN, x: Tensor, num_heads, num_kv_heads):
     """x [batch, 1, seq, (heads + 2 kv heads) head_dim] → query, key, value [batch, heads, seq, head_dim].

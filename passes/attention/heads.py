@@ -9,8 +9,8 @@ of keys and values, each for as many consecutive ones of queries. Keys and value
 cache that keeps them repeated (Falcon) has them repeated last, behind the kernel that splits heads.
 
 Whatever moves of data spell the merge, in whichever shape they end: TTNN's attention kernel writes merged heads itself;
-behind capped_attention and products the merge is a kernel, merge_heads. A mask whose contents are known to let each
-query read its own key and some before it becomes the kernel's window.
+behind capped_attention, linear_attention and products the merge is a kernel, merge_heads. A mask whose contents are
+known to let each query read its own key and some before it becomes the kernel's window.
 """
 
 import itertools
@@ -36,6 +36,7 @@ from tt_dynamo.passes.rewrite import argument, emit
 
 SDPA = aten.scaled_dot_product_attention.default
 KEEPING = (*operators.CACHE_WRITES, aten.constant_pad_nd.default, aten.index_copy.default)
+UNMERGED = (operators.capped_attention, operators.linear_attention)  # which give heads, that merge_heads merges
 REPEATS = (aten.expand.default, aten.repeat.default)
 
 
@@ -136,7 +137,7 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
 def _gives_heads(node: Node) -> bool:
     """Whether a call is attention, or a product that gives heads of whole tiles."""
     is_product = is_call(node, aten.matmul.default) and len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
-    return is_product or is_call(node, SDPA, operators.capped_attention)
+    return is_product or is_call(node, SDPA, *UNMERGED)
 
 
 def _merged(attention: Node, context: Context) -> Node | None:

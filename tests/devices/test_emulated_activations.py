@@ -61,3 +61,9 @@ def test_operands_go_through_all_of_their_activations(ttnn: Any, emulated: Any, 
     relu = [ttnn.UnaryWithParam(ttnn.UnaryOpType.RELU)]
     found = emulated.add(upload(x), upload(x), input_tensor_a_activations=relu, input_tensor_b_activations=steps)
     torch.testing.assert_close(found.value, functional.softplus(x), rtol=2.0**-8, atol=0)
+
+
+def test_a_number_may_be_added_to_an_operand() -> None:
+    ttnn = pytest.importorskip("ttnn")
+    plus = ttnn.UnaryWithParam(ttnn.UnaryOpType.ADD_UNARY_SFPU, 0.5)
+    assert activate(torch.tensor([1.0, -2.0]), plus).tolist() == [1.5, -1.5]

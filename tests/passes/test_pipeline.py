@@ -104,6 +104,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         absent += ("pool_rows", "signals_to_products", "reduce_rows", "fuse_weighted_sums", "fold_shifts")
         absent += ("join_keys", "look_up_keys", "cut_constants", "split_biases")
         absent += ("fuse_table_parts", "fuse_gates", "fuse_snakes")
+        absent += ("fuse_table_parts", "fuse_gates", "fuse_snakes", "fuse_linear_attention")
         absent += ("draw_by_shape", "drop_integer_round_trips", "nearest_codes")
         absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "join_rows")
         absent += ("fuse_talking_heads", "fuse_decomposed_positions", "fuse_cross_covariance")

@@ -181,6 +181,12 @@ def _gated(x: torch.Tensor, residual: torch.Tensor, gate: torch.Tensor) -> torch
     return residual + gate * GATED(x)
 
 
+def _attend_without_softmax(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    padded = nn.functional.pad(value, (0, 1), value=1.0)
+    out = torch.relu(query) @ (torch.relu(key).mT @ padded)
+    return out[..., :-1] / (out[..., -1:] + 1e-6)
+
+
 ROWS = [
     *(
         Row(f"linear: {shape}, bias={bias}", rounded(nn.Linear(33, 17, bias=bias)), random(*shape), "linear")
@@ -200,6 +206,8 @@ ROWS = [
         "experimental.dit_minimal_matmul_addcmul_fused", roundings=2, cancels=True, programs=1),
     Row("linear_addcmul: block floats", _gated, (random(1, 33, 64), random(1, 33, 64, mean=1.0), random(1, 1, 64)),
         "linear addcmul", roundings=4, cancels=True, options={"weight_dtype": "bfloat8_b"}),
+    Row("linear_attention: two heads", _attend_without_softmax, tuple(random(2, 2, 64, 32) for _ in range(3)),
+        "relu relu matmul sum matmul matmul divide", roundings=6, cancels=True, programs=7),
     *(_product(f"matmul: {shapes}", torch.matmul, shapes, calls) for shapes, calls in PRODUCTS.items()),
     *(_product(f"matmul: {name} transposed", f, shapes, "relu linear") for name, (f, *shapes) in TRANSPOSED.items()),
     Row("addmm: an input", torch.addmm, (random(5), random(3, 33), random(33, 5)), "linear"),

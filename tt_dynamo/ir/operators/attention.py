@@ -110,6 +110,17 @@ def attention_mask(mask, zeros=None, may_hide_all=False):
     return mask.clone() if zeros is None else mask + zeros
 
 
+@define("Tensor query, Tensor key, Tensor value, float eps", FUSED)
+def linear_attention(query, key, value, eps):
+    """query (keyᵀ value) / (query keyᵀ 1 + eps) -> [..., query length, head_dim]: no softmax, and no scores.
+
+    query [..., query length, head_dim]; key, value [..., key length, head_dim], keys not negative.
+    Source: Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236
+    """
+    weights = torch.matmul(query, key.sum(-2, keepdim=True).transpose(-1, -2))
+    return torch.matmul(query, torch.matmul(key.transpose(-1, -2), value)) / (weights + eps)
+
+
 @define("Tensor x, int num_heads, int num_kv_heads, bool apart=False", FUSED, gives="(Tensor, Tensor, Tensor)")
 def split_heads_decode(x, num_heads, num_kv_heads, apart=False):
     """One token of each user, x [1, 1, batch, (num_heads + 2 num_kv_heads) head_dim] -> query, key, value.
