@@ -52,3 +52,34 @@ def test_codes_are_eager_s_as_often_as_bfloat16_s_are(run: Any) -> None:
 def test_its_sound_is_eager_s(run: Any) -> None:
     eager, _, ours, _ = run
     assert pcc(ours.audio_values, eager.audio_values) >= 0.99
+
+
+def encodec() -> Any:
+    """Codes at each of three levels, of 64 vectors in 32 dimensions; an LSTM behind the encoder and one before the
+    decoder."""
+    from transformers import EncodecConfig, EncodecModel
+
+    sizes = {"num_filters": 4, "hidden_size": 32, "codebook_dim": 32, "codebook_size": 64}
+    rates = {"upsampling_ratios": [2, 2], "sampling_rate": 2400, "target_bandwidths": [12.0]}
+    return EncodecModel(EncodecConfig(**sizes, **rates, num_lstm_layers=1, num_residual_layers=1))
+
+
+@pytest.mark.slow
+def test_encodec_runs_on_the_device_between_the_breaks_of_its_own() -> None:
+    """It asks tensors how far to pad, where Dynamo divides the graph for any backend: each width is a graph."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model, sound = encodec().eval(), torch.randn(1, 1, 128)
+    with (
+        torch.no_grad(),
+        tt_dynamo.record() as reports,
+        torch._dynamo.config.patch(allow_rnn=True, recompile_limit=64),
+    ):
+        eager = model(sound)
+        ours = torch.compile(model, backend="ttnn", dynamic=False, options={"preset": "accuracy"})(sound)
+    torch._dynamo.reset()
+    assert [report.fallbacks for report in reports if report.fallbacks] == []
+    launches = [operation.target for report in reports for operation in report.operations]
+    assert {"ttnn.embedding", "ttnn.argmax", "ttnn.conv2d", "ttnn.conv_transpose2d"} <= {*launches}
+    assert torch.equal(ours.audio_codes, eager.audio_codes)
+    assert pcc(ours.audio_values, eager.audio_values) >= 0.99
