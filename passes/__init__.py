@@ -196,7 +196,6 @@ PHASES: dict[str, tuple[Step, ...]] = {
     "fuse": (
         Step(join_narrow_heads, {channels_last: "heads are columns"}),
         Step(fuse_stacks, {canonicalize: "views are reshapes"}),
-        Step(split_modulations),
         Step(fuse_table_parts),
         Step(split_modulations, {fuse_table_parts: "it takes the sums that are left"}),
         Step(fuse_fourier),
@@ -208,16 +207,16 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_talking_heads),
         Step(fuse_decomposed_positions),
         Step(fuse_cross_covariance, {fuse_rms_norm: "norms are no moves"}),
+        Step(join_keys),
         Step(
             fuse_attention,
             {
                 fuse_decomposed_positions: "scores are read at rank 4",
                 fuse_talking_heads: "it mixes no heads",
                 fuse_cross_covariance: "values are no heads of channels",
+                join_keys: "several products are one by then",
             },
         ),
-        Step(join_keys),
-        Step(fuse_attention, {join_keys: "several products are one by then"}),
         Step(look_up_keys, {fuse_attention: "it reads attention"}),
         Step(fuse_linear_attention, {fuse_attention: "it reads products"}),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
@@ -310,4 +309,4 @@ STEPS = tuple(step for phase in PHASES.values() for step in phase)
 PASSES: tuple[Pass, ...] = tuple(step.run for step in STEPS)
 REQUIRED = frozenset(step.run.__name__ for step in STEPS if step.required)
 NEEDED_FOR_VALUES = frozenset(step.run.__name__ for step in STEPS if step.for_values)
-OPTIONAL = (*dict.fromkeys(step.run.__name__ for step in STEPS if not step.required), "insert_deallocations")
+OPTIONAL = (*(step.run.__name__ for step in STEPS if not step.required), "insert_deallocations")

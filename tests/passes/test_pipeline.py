@@ -80,6 +80,13 @@ def test_required_passes_may_not_be_turned_off(name):
         Options.parse({"disable_passes": [name]})
 
 
+# What finds something to do in the model below; each other pass has tests of its own.
+FOUND = (
+    "canonicalize", "fold_patch_embedding", "fuse_attention", "fuse_qkv", "fuse_merge_heads",
+    "fuse_linear_activation", "fuse_residual_norm", "sink_rank3_reshapes", "fold_constants",
+)  # fmt: skip
+
+
 def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
     graph = capture(model, *inputs)
     before = graph.run()
@@ -87,56 +94,7 @@ def test_the_graph_keeps_its_answer_after_every_pass(model, inputs):
         changed = transform(graph.graph, graph.context)
         graph.graph.lint()
         same(graph.run(), before, exact=False)
-        moves = ("normalize_moves", "index_to_embedding", "index_put_to_embedding")
-        moves += ("masked_writes_to_where", "embedding_bags_to_lookups")
-        absent = ("channels_last", "fuse_gelu", "fuse_rms_norm", "split_norm_affine", "fold_batch_norm")
-        absent += ("fuse_image_activation", "pad_heads", "fold_scales", "fuse_layer_norm", "fold_stem")
-        absent += ("drop_identities", "split_modulations", "fold_offsets", "fuse_gates", "fuse_linear_parts")
-        absent += ("join_narrow_heads", "transpose_operands", "look_up_moved_rows")
-        absent += ("fuse_fourier", "order_rows", "rows_of_images", "join_moves", "hoist_permutes")
-        absent += ("draw_by_shape", "drop_integer_round_trips", "tokens_among_patches", "read_moved_channels")
-        absent += ("cut_before_joins", "fuse_joined_sums")
-        absent += ("draw_by_shape", "drop_integer_round_trips", "tokens_among_patches")
-        absent += ("join_token_products", "order_window_rows", "order_merged_columns")
-        absent += ("class_token_last", "join_mixed_kernels")
-        absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "fuse_bands")
-        absent += ("split_modulations", "fold_offsets", "fuse_gates", "fuse_snakes")
-        absent += ("pool_rows", "signals_to_products", "reduce_rows", "fuse_weighted_sums", "fold_shifts")
-        absent += ("join_keys", "look_up_keys", "cut_constants", "split_biases")
-        absent += ("fuse_table_parts", "fuse_gates", "fuse_snakes")
-        absent += ("fuse_table_parts", "fuse_gates", "fuse_snakes", "fuse_linear_attention")
-        absent += ("draw_by_shape", "drop_integer_round_trips", "nearest_codes")
-        absent += ("sink_reshapes", "means_of_rows", "drop_expands", "split_convolutions", "join_rows")
-        absent += ("fuse_talking_heads", "fuse_decomposed_positions", "fuse_cross_covariance")
-        absent += ("cut_rows",)
-        language = (
-            "attention_to_prompt",
-            "cache_writes_in_place",
-            "fuse_rotary",
-            "fuse_grouped_query",
-            "rotary_tables",
-            "fuse_recurrences",
-            "fuse_delta_rules",
-            "fuse_wkv",
-            "fuse_lerps",
-            "fuse_stacks",
-            "fuse_scans",
-            "fuse_state_spaces",
-            "drop_limits",
-            "split_linears",
-            "decode_rows",
-            "fuse_experts",
-            "index_by_rankings",
-            "complex_to_real",
-            "fuse_joint_attention",
-            "fuse_norm_heads",
-            "split_joint_heads",
-            "split_key_value_heads",
-            "split_lone_heads",
-        )
-        spelled = ("keep_strides", "promote_operands")
-        nothing_to_do = transform.__name__ in (*spelled, *absent, *language, *moves)
-        assert changed or nothing_to_do, f"{transform.__name__} found nothing to do"
+        assert changed or transform.__name__ not in FOUND, f"{transform.__name__} found nothing to do"
 
 
 def test_what_is_left_is_what_one_would_write_by_hand(model, inputs):

@@ -131,7 +131,7 @@ SUMS: dict[str, tuple[int, Callable[..., torch.Tensor]]] = {
     "a gate": (1, lambda self, x, y, v: x + v[:, None] * y),
     "scale and shift": (1, lambda self, x, y, v: x * v[:, None] + y[:, :1]),
     "three activations": (0, lambda self, x, y, v: x + y * x),
-    "an outer product": (0, lambda self, x, y, v: x + y[:, :1] * x[..., :1]),
+    "an outer product": (1, lambda self, x, y, v: x + y[:, :1] * x[..., :1]),
     "a product with another reader": (0, lambda self, x, y, v: (x + (z := v[:, None] * y)) @ z.mT),
 }
 
