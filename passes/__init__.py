@@ -194,7 +194,8 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_image_activation, {channels_last: "it reads conv2d"}),
     ),
     "fuse": (
-        Step(join_narrow_heads, {channels_last: "heads are columns"}),
+        Step(fuse_linear_attention),
+        Step(join_narrow_heads, {channels_last: "heads are columns", fuse_linear_attention: "it reads that"}),
         Step(fuse_stacks, {canonicalize: "views are reshapes"}),
         Step(fuse_table_parts),
         Step(split_modulations, {fuse_table_parts: "it takes the sums that are left"}),
@@ -218,7 +219,6 @@ PHASES: dict[str, tuple[Step, ...]] = {
             },
         ),
         Step(look_up_keys, {fuse_attention: "it reads attention"}),
-        Step(fuse_linear_attention, {fuse_attention: "it reads products"}),
         Step(fold_scales, {fuse_attention: "attention takes the scales that it can"}),
         Step(cut_constants),
         Step(split_biases, {fold_scales: "nothing is between a linear and its biases"}),

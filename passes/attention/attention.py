@@ -25,6 +25,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
+from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.passes.attention.additive_masks import share_masks
 from tt_dynamo.passes.attention.masks import number_of
 from tt_dynamo.passes.movement import head_columns, source_of
@@ -223,6 +224,8 @@ def _times(mask: Node, number: float) -> Node:
         condition, *numbers = mask.args
         return emit(mask, aten.where.Scalar, condition, *(number * value for value in numbers))
     x, scale = split_scale(mask)
+    if abs(scale * number) > LARGEST:  # which would be infinite, and NaN where the mask is zero
+        x, scale = mask, 1.0
     return emit(mask, aten.mul.Tensor, x, scale * number)
 
 

@@ -39,7 +39,9 @@ def _fuse(node: Node, context: Context) -> bool:
     weights, value = node.args
     source = source_of(value)
     is_weighted = is_call(weights, *SOFTMAXES) and only_user(weights) is node and weights.args[1] in (-1, 3)
-    if not is_weighted or len(shape_of(value)) != 4 or source is value or not has_own_weights(source):
+    if not is_weighted or source is value or not has_own_weights(source):
+        return False
+    if not len(shape_of(weights)) == len(shape_of(value)) == 4:
         return False
     ends = [x for x in moves_behind(source) if any(not is_move(user) for user in x.users)]
     with node.graph.inserting_before(node):

@@ -91,9 +91,9 @@ def _fuse(node: Node, context: Context) -> bool:
     tables = [_table(x, query, shape_of(node)) for x in products]
     if None in tables:
         return False
-    if len(leading) == 1:
-        leading = [*leading_of((query, query, query), context)]
     with node.graph.inserting_before(node):
+        if len(leading) == 1:
+            leading = [*leading_of((query, query, query), context)]
         query = emit(node, aten.reshape.default, query, [*leading, seq, channels])  # as attention will have it
         mask = _dense(node, query, [table for table in tables if table])
         for x in others:

@@ -136,8 +136,9 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
 
 def _gives_heads(node: Node) -> bool:
     """Whether a call is attention, or a product that gives heads of whole tiles."""
-    is_product = is_call(node, aten.matmul.default) and len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
-    return is_product or is_call(node, SDPA, *UNMERGED)
+    if not is_call(node, aten.matmul.default, *UNMERGED):
+        return is_call(node, SDPA)
+    return len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
 
 
 def _merged(attention: Node, context: Context) -> Node | None:

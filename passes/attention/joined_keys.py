@@ -14,7 +14,7 @@ Source: Zaheer et al. 2020, https://arxiv.org/abs/2007.14062
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Graph, Node
@@ -31,7 +31,7 @@ GATHERED = (aten.cat.default, aten.gather.default)
 
 
 class Part(NamedTuple):
-    """Scores query @ keysᵀ * scale + mask, or weights @ values: [..., rows, keys]. operand: [..., head_dim, keys]."""
+    """Scores query @ keysᵀ * scale + mask, or weights @ values. right: [..., head_dim, keys] of scores."""
 
     left: Node
     right: Node
@@ -41,13 +41,13 @@ class Part(NamedTuple):
 
 def join_keys(graph: Graph, context: Context) -> int:
     """Rewrite every attention whose scores are joined; returns how many."""
-    made = dict[tuple[Node | None, ...], Node]()  # masks, which layers share
+    made = dict[tuple[Any, ...], Node]()  # masks, which layers share
     count = sum(_join(node, made) for node in list(graph.nodes) if is_call(node, *SOFTMAXES))
     dead_code(graph)
     return count
 
 
-def _join(softmax: Node, made: dict[tuple[Node | None, ...], Node]) -> bool:
+def _join(softmax: Node, made: dict[tuple[Any, ...], Node]) -> bool:
     joined, rank = softmax.args[0], len(shape_of(softmax))
     if rank < 4 or softmax.args[1] % rank != rank - 1 or not is_call(joined, aten.cat.default):
         return False
@@ -59,7 +59,8 @@ def _join(softmax: Node, made: dict[tuple[Node | None, ...], Node]) -> bool:
         return False
     out, weighted = values
     widths = [shape_of(part)[-1] for part in joined.args[0]]
-    if [*weighted] != [0, *itertools.accumulate(widths[:-1])]:
+    cuts = [(at, shape_of(part.left)[-1]) for at, part in weighted.items()]
+    if cuts != [*zip([0, *itertools.accumulate(widths[:-1])], widths, strict=True)]:
         return False
     parts = [part for part in scores if part is not None]
     query, scale = _unfolded(parts[0].left), parts[0].scale
@@ -73,15 +74,16 @@ def _join(softmax: Node, made: dict[tuple[Node | None, ...], Node]) -> bool:
         held = [_spread(part.right, part.left, softmax, False) for part in weighted.values()]
         if None in keys or None in held:
             return False
-        named = tuple(part.mask for part in parts)
-        if named not in made:
+        named = *(part.mask for part in parts), *map(shape_of, joined.args[0])
+    if named not in made and any(part.mask is not None for part in parts):
+        with softmax.graph.inserting_before(softmax):  # where the next attention, whose result may come first, sees it
             masks = [_mask(part.mask, score) for part, score in zip(parts, joined.args[0], strict=True)]
             mask = emit(joined, aten.cat.default, masks, rank - 1)
             made[named] = emit(joined, aten.reshape.default, mask, [*leading, *shape_of(mask)[-2:]])
+    with softmax.graph.inserting_before(out):
         operands = [query, emit(out, aten.cat.default, keys, rank - 2), emit(out, aten.cat.default, held, rank - 2)]
         operands = [emit(out, aten.reshape.default, x, [*leading, *shape_of(x)[-2:]]) for x in operands]
-        operands.append(made[named])
-        attended = emit(out, sdpa, *operands, 0.0, False, scale=scale)
+        attended = emit(out, sdpa, *operands, made.get(named), 0.0, False, scale=scale)
         replace(out, emit(out, aten.reshape.default, attended, list(shape_of(out))))
     return True
 
@@ -122,7 +124,7 @@ def _values(softmax: Node) -> tuple[Node, dict[int, Part]] | None:
             return None
         waiting = waiting - set(total.args) | {total}
     out = waiting.pop() if waiting else None
-    if out is None or len(products) < 2 or any(shape_of(x) != shape_of(out) for x in products):
+    if out is None or not len(products) == len(parts) > 1 or any(shape_of(x) != shape_of(out) for x in products):
         return None
     return (out, dict(sorted(parts.items()))) if shape_of(out)[:-1] == shape_of(softmax)[:-1] else None
 

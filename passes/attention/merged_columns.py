@@ -25,7 +25,9 @@ def order_merged_columns(graph: Graph, context: Context) -> int:
     count = 0
     for linear in graph.find_nodes(op="call_function", target=operators.linear):
         x, weight = linear.args[:2]
-        if is_call(source_of(x), *ATTENTIONS) and is_constant(weight) and not merges_heads(x, context):
+        heads = source_of(x)
+        is_attended = is_call(heads, *ATTENTIONS) and len(shape_of(heads)) == 4
+        if is_attended and is_constant(weight) and not merges_heads(x, context):
             count += _order(linear, context)
     dead_code(graph)
     return count

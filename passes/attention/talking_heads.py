@@ -98,18 +98,20 @@ def _rewrite(
 ) -> bool:
     query, scale = split_scale(scores.query)
     key, value = pair
+    if len(shape_of(query)) != 4:
+        return False
     batch, heads, seq, width = shape_of(query)
     keys, mixed, channels = shape_of(key)[2], shape_of(node)[1], heads * width
     if shape_of(key) != (batch, heads, keys, width) or shape_of(value) != (batch, mixed, keys, channels // mixed):
         return False
-    first, second = before.weight or _ones(node, heads), after.weight or _ones(node, mixed)
+    first, second = before.weight or _identity(node, heads), after.weight or _identity(node, mixed)
     count = shape_of(second)[0] + (after.bias is not None)
     if count * channels > MOST_CHANNELS:
         return False
     factors = emit(node, aten.permute.default, emit(node, aten.mul.Tensor, first, scores.scale * scale), [1, 0])
     factors = _spread(factors, [shape_of(first)[1], heads, width])
     second = _spread(second, [shape_of(second)[0], mixed, channels // mixed])
-    mask = _mixed_mask(node, scores, first, heads)
+    mask = _mixed_mask(node, scores, before.weight, heads)
     if after.bias is not None:
         total = emit(node, aten.mul.Tensor, emit(node, aten.reshape.default, after.bias, [1, mixed]), float(keys))
         second = emit(node, aten.cat.default, [second, _spread(total, [1, mixed, channels // mixed])])
@@ -121,7 +123,7 @@ def _rewrite(
     found = emit(node, sdpa, *operands, 0.0, False, scale=1.0, enable_gqa=True)
     found = emit(node, aten.permute.default, found, [0, 2, 1, 3])
     found = emit(node, aten.reshape.default, found, [batch, seq, count * channels])
-    weight, *bias = end.args[1:] if end is not None else (_ones(node, channels),)
+    weight, *bias = end.args[1:] if end is not None else (_identity(node, channels),)
     second = emit(node, aten.reshape.default, second, [count, channels, 1])
     weight = emit(node, aten.mul.Tensor, second, weight)
     weight = emit(node, aten.reshape.default, weight, [count * channels, shape_of(weight)[-1]])
@@ -133,7 +135,7 @@ def _rewrite(
     return True
 
 
-def _ones(node: Node, size: int) -> Node:
+def _identity(node: Node, size: int) -> Node:
     return literal(node, torch.eye(size, dtype=dtype_of(node)))
 
 
@@ -147,14 +149,14 @@ def _spread(x: Node, shape: list[int]) -> Node:
     return emit(x, aten.reshape.default, emit(x, aten.expand.default, apart, shape), [rows, heads * width])
 
 
-def _mixed_mask(node: Node, scores: Scores, weight: Node, heads: int) -> Node | None:
+def _mixed_mask(node: Node, scores: Scores, weight: Node | None, heads: int) -> Node | None:
     """The masks of the scores, mixed as these are."""
     mask: Node | None = None
     for each in scores.masks:
         each = emit(node, aten.expand.default, each, [shape_of(each)[0], heads, *shape_of(each)[2:]])
         mask = each if mask is None else emit(node, aten.add.Tensor, mask, each)
-    if mask is None:
-        return None
+    if mask is None or weight is None:  # by an identity, -inf times 0 would be NaN
+        return mask
     last = emit(node, operators.linear, emit(node, aten.permute.default, mask, TO_LAST), weight, None)
     return emit(node, aten.permute.default, last, TO_SECOND)
 

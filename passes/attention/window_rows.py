@@ -140,7 +140,7 @@ def _merged_rows(node: Node, attention: Node, context: Context) -> torch.Tensor 
     """Which [batch, seq] the merged heads of attention are of that each row of a value holds, counted through."""
     batch, heads, seq, head_dim = shape_of(attention)
     found, shape = positions(node, context), shape_of(node)
-    if found is None or shape[-1] != heads * head_dim or math.prod(shape) != math.prod(shape_of(attention)):
+    if found is None or shape[-1:] != (heads * head_dim,) or math.prod(shape) != math.prod(shape_of(attention)):
         return None
     grain, where = found
     merged = numbered((batch, heads, seq, head_dim // grain)).permute(0, 2, 1, 3).reshape(batch * seq, -1)

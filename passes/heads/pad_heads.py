@@ -8,8 +8,8 @@ key and value, and a permute behind them. New columns and rows are zeros, and th
 Queries and keys narrower than values, as LeViT has them, become as wide. Only where linears of constants make all
 three, nothing else reads them, and a linear alone reads the merged heads if these become wider: what a cache keeps or a
 rotary embedding turns has the width that the model gave it. RMS norms of heads (of cosine attention among them) and
-numbers of heads may stand between: zeros make the mean of squares of n of m columns n / m of itself, which the norm's
-weight and epsilon take.
+constants of each head may stand between: zeros make the mean of squares of n of m columns n / m of itself, which the
+norm's weight and epsilon take.
 """
 
 import math
@@ -34,7 +34,8 @@ def pad_heads(graph: Graph, context: Context) -> int:
     for attention in graph.find_nodes(op="call_function", target=sdpa):
         wide = math.ceil(max(shape_of(x)[-1] for x in attention.args[:3]) / TILE) * TILE
         if any(shape_of(x)[-1] < wide for x in attention.args[:3]):
-            heads, reader = _heads(attention, context), _reader(attention, context)
+            heads = _heads(attention, context)
+            reader = _reader(attention, context) if heads is not None else None
             if heads is not None and (reader is not None or shape_of(attention)[-1] == wide):
                 _pad(attention, heads, reader, wide)
                 padded += 1

@@ -35,7 +35,7 @@ def join_token_products(graph: Graph, context: Context) -> int:
     """Rewrite every such product whose heads are merged; returns how many."""
     joined = 0
     for node in list(graph.nodes):
-        if not node.users or not is_call(node, aten.reshape.default) or len(shape_of(node)) != 3:
+        if not node.users or not is_call(node, aten.reshape.default):
             continue
         heads = source_of(node)
         if len(shape_of(heads)) != 4 or not merges_heads(node, context):
@@ -43,7 +43,8 @@ def join_token_products(graph: Graph, context: Context) -> int:
         tokens = Tokens(context)
         made = tokens.of(heads)
         if made is not None and tokens.products:
-            replace(node, made)
+            with node.graph.inserting_before(node):
+                replace(node, emit(node, aten.reshape.default, made, list(shape_of(node))))
             tokens.replace_images()
             joined += tokens.products
         dead_code(graph)

@@ -65,3 +65,12 @@ def test_a_cap_is_no_causal_flag():
     graph.apply(canonicalize)
     graph.apply(fuse_attention, exact=False)
     assert graph.only(operators.capped_attention).args[3] is None
+
+
+def test_a_mask_of_the_least_number_that_is_scaled_gives_no_nan():
+    def model(q, keep):
+        hidden = (1 - keep) * torch.finfo(torch.float32).min
+        return torch.softmax((q @ q.mT + hidden) / 0.5, -1) @ q
+
+    graph = capture(model, random(2, 3, 5, 4), torch.tensor([1.0, 1, 1, 1, 0]).reshape(1, 1, 1, 5))
+    assert graph.apply(canonicalize, fuse_attention, exact=False) == 2

@@ -81,13 +81,37 @@ def test_layers_share_a_mask():
     assert first.args[3] is second.args[3]
 
 
+def unmasked(self, x, mask):
+    """Two attentions without masks, of as many products and other numbers of keys, and one that drops a key."""
+    query, key, value = (heads(f(x)) for f in (self.p0, self.p1, self.p2))
+
+    def attend(first, second):
+        keys, held = ([y[:, :, 0, :n] for n in (first, second)] for y in (key, value))
+        weights = torch.softmax(torch.cat([query[:, :, 0] @ each.mT for each in keys], -1), -1)
+        return weights[..., :first] @ held[0] + weights[..., first:] @ held[1]
+
+    return torch.cat([attend(4, 3), attend(2, 3)], -1)
+
+
+def test_attentions_without_masks_read_none():
+    graph = captured(unmasked)
+    assert graph.apply(join_keys, exact=False) == 2
+    assert [node.args[3] for node in graph.calls(sdpa)] == [None, None]
+
+
+def fewer_columns(self, x, mask):
+    query, key, value = (heads(f(x))[:, :, 0] for f in (self.p0, self.p1, self.p2))
+    weights = torch.softmax(torch.cat([query @ key.mT, query @ value.mT], -1), -1)
+    return weights[..., :SIZE] @ value + weights[..., SIZE : SIZE + 2] @ value[:, :, :2]
+
+
 def without_the_first(self, x, mask):
     query, key, value = (heads(f(x))[:, :, 0] for f in (self.p0, self.p1, self.p2))
     weights = torch.softmax(torch.cat([query @ key.mT, query @ value.mT], -1), -1)
     return weights[..., SIZE:] @ value
 
 
-@pytest.mark.parametrize("forward", [without_the_first])
+@pytest.mark.parametrize("forward", [without_the_first, fewer_columns])
 def test_weights_that_nothing_is_multiplied_with_stay(forward):
     graph = captured(forward)
     assert graph.apply(join_keys, exact=False) == 0 and graph.only(aten.softmax.int)

@@ -7,6 +7,7 @@ from captured import Module, capture, random
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
+from tt_dynamo.passes.attention.linear_attention import fuse_linear_attention
 from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
@@ -24,7 +25,7 @@ def attend(x: torch.Tensor, width: int = WIDTH, activation=torch.relu, ones: flo
 def rewritten(batch: int = 1, width: int = WIDTH, **options):
     graph = capture(Module(forward=lambda s, x: attend(x, width, **options)), random(batch, 7, 3 * HEADS * width))
     graph.apply(canonicalize)
-    return graph, graph.apply(join_narrow_heads, exact=False)
+    return graph, graph.apply(fuse_linear_attention, join_narrow_heads, exact=False)
 
 
 def test_heads_are_attended_to_at_once():

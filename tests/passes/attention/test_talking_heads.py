@@ -1,6 +1,7 @@
 """Attention with mixed heads: as one attention of wide heads, with and without what is added to weights and scores."""
 
 import pytest
+import torch
 from captured import Module, capture, parameter, random
 from torch import nn
 
@@ -23,6 +24,8 @@ class Talking(nn.Module):
         self.before = nn.Linear(3, 3, bias="biases" in parts) if "before" in parts else None
         self.after = nn.Linear(3, 3, bias="biases" in parts) if "after" in parts else None
         self.bias = parameter(1, 3, 6, 6) if "mask" in parts else None
+        if "hidden keys" in parts:
+            self.bias = nn.Parameter(torch.full((1, 1, 6, 6), -torch.inf).triu(1))
 
     def mixed(self, mix, x):
         return x if mix is None else mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
@@ -48,6 +51,7 @@ def fused(model):
         (("before", "after", "biases", "project"), 4),
         (("before", "after", "mask", "project"), 3),
         (("after", "biases", "mask"), 4),
+        (("after", "hidden keys", "project"), 3),
         (("before", "biases"), 3),
     ],
 )

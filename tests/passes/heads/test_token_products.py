@@ -31,6 +31,16 @@ def plain(self, x):
     return self.p1(merged(q @ (k.transpose(-1, -2) @ v)))
 
 
+def as_one_row(self, x):
+    q, k, v = heads(self, x)
+    return merged(q @ (k.transpose(-1, -2) @ v)).reshape(1, BATCH * SEQ, WIDTH).sin()
+
+
+def test_what_holds_merged_heads_keeps_its_shape():
+    graph = captured(as_one_row)
+    assert graph.apply(join_token_products, exact=False) == 1
+
+
 def softened(self, x):
     q, k, v = heads(self, x)
     return self.p1(merged(0.3 * (q @ (k.softmax(2).transpose(-1, -2) @ v))))

@@ -114,7 +114,7 @@ def attention_mask(mask, zeros=None, may_hide_all=False):
 def linear_attention(query, key, value, eps):
     """query (keyᵀ value) / (query keyᵀ 1 + eps) -> [..., query length, head_dim]: no softmax, and no scores.
 
-    query [..., query length, head_dim]; key, value [..., key length, head_dim], keys not negative.
+    query [..., query length, head_dim]; key, value [..., key length, head_dim].
     Source: Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236
     """
     weights = torch.matmul(query, key.sum(-2, keepdim=True).transpose(-1, -2))
