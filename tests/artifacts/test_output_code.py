@@ -140,6 +140,7 @@ def test_what_is_compiled_otherwise_is_another_entry() -> None:
         assert hits() == 1, options
 
 
+@pytest.mark.slow
 def test_inductor_and_this_backend_do_not_take_each_others() -> None:
     torch._dynamo.reset()
     counters.clear()

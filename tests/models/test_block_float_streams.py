@@ -19,7 +19,10 @@ NARROW = "bfloat8_b"
 
 @pytest.mark.parametrize(
     ("model", "inputs"),
-    [pytest.param(bert, lambda: tokens(2, seq=128), id="bert"), pytest.param(vit, lambda: images(1), id="vit")],
+    [
+        pytest.param(bert, lambda: tokens(2, seq=128), id="bert"),
+        pytest.param(vit, lambda: images(1), id="vit", marks=pytest.mark.slow),
+    ],
 )
 def test_streams_of_block_floats_keep_the_values_of_eager_torch_in_its_dtypes(model: Any, inputs: Any) -> None:
     encoder, given = enliven(model(2)), inputs()

@@ -1,4 +1,4 @@
-"""A fixed sample of `make opinfo`: two float32 samples of each core operation, and one of every twelfth other case."""
+"""A fixed sample of `make opinfo`: a float32 sample of each core operation, and one of every twelfth other case."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def is_core(name: str) -> bool:
 def outcomes() -> list[dict[str, Any]]:
     caps = {(case.operator, case.dtype): 1 for case in all_cases()[::EVERY]}
     caps |= {
-        (case.operator, "float32"): 2 for case in all_cases() if case.dtype == "float32" and is_core(case.operator)
+        (case.operator, "float32"): 1 for case in all_cases() if case.dtype == "float32" and is_core(case.operator)
     }
     # One process, beside those of pytest-xdist: each more takes a quarter of a minute to start.
     runs = list(run_all([(*case, cap) for case, cap in caps.items()], processes=1))
-    assert len(runs) > 450
+    assert len(runs) > 320
     return runs
 
 

@@ -90,7 +90,7 @@ MIXTURES: dict[str, tuple[Callable[[], Any], float]] = {  # and the experts of a
     "llama4": (llama4, 1 / 8),
     "deepseek-v2": (deepseek_v2, 2 / 16),
 }
-USUAL = ("mixtral", "deepseek-v3")
+USUAL = ("mixtral",)
 ROWS = [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in MIXTURES]
 
 

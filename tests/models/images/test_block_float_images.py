@@ -48,6 +48,7 @@ def test_images_and_weights_are_as_the_preset_says(preset, images, weights, near
     assert reached >= nearness
 
 
+@pytest.mark.slow
 def test_the_images_of_a_batch_are_folded_and_those_of_one_are_moved():
     report, _ = run("accuracy")
     assert "use_transpose_as_fold=True" in report.code

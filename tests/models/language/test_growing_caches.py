@@ -70,7 +70,7 @@ def recurrent_gemma() -> Any:
 
 
 MODELS = [
-    pytest.param(build, id=build.__name__, marks=() if build is lfm2 else pytest.mark.slow)
+    pytest.param(build, id=build.__name__, marks=pytest.mark.slow)
     for build in (lfm2, bamba, falcon_h1, jamba, zamba2, nemotron_h, recurrent_gemma)
 ]
 

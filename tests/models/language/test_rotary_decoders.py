@@ -31,8 +31,13 @@ MODELS = {
 }
 
 
+USUAL = ("GPTJ", "Glm")
+
+
 @pytest.mark.usefixtures("clean_dynamo")
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in MODELS]
+)
 def test_rotary_and_heads_take_few_launches(name: str) -> None:
     model = enliven(decoder(name, **MODELS[name]), embeddings=0.3).eval()
     ids = tokens(1, PROMPT + STEPS)

@@ -97,7 +97,7 @@ GROWING = {"cache_implementation": None, "max_new_tokens": 16}  # the dynamic ca
     [
         pytest.param([0], {}, id="greedy", marks=pytest.mark.slow),
         pytest.param([4], {"num_beams": 3}, id="beams", marks=pytest.mark.slow),
-        pytest.param([0, 1, 2], {}, id="left_padding"),
+        pytest.param([0, 1, 2], {}, id="left_padding", marks=pytest.mark.slow),
     ],
 )
 def test_growing_caches_give_eager_s_text_in_few_programs(tales: list[int], options: Any, model: Any) -> None:

@@ -226,8 +226,8 @@ def test_a_stream_that_leaves_for_others_is_in_shards_where_that_is_cheaper(laye
 def test_each_distinct_operation_of_equal_layers_is_estimated_once() -> None:
     few, many = on_n150(), on_n150()
     assigned(encoder(64, 128, layers=2), *rows(batch=4, seq=32, width=64), costs=few)
-    nodes = assigned(encoder(64, 128, layers=200), *rows(batch=4, seq=32, width=64), costs=many)[1]
-    assert len(nodes) > 2000 and few.known.keys() == many.known.keys()
+    nodes = assigned(encoder(64, 128, layers=50), *rows(batch=4, seq=32, width=64), costs=many)[1]
+    assert len(nodes) > 500 and few.known.keys() == many.known.keys()
 
 
 def test_single_numbers_and_vectors_are_no_streams() -> None:
