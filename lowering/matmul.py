@@ -218,16 +218,20 @@ def transposed_matmul(ttnn: TTNN, a, b, transpose_a, transpose_b, bias=None, act
     turned = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     operands = {"bias": bias} if bias is not None else {}
 
+    # Of two activations, perhaps, as linear layers are not: with the precision of products.
+    is_plain = not (operands or activation)
+    call = ttnn.matmul if is_plain else ttnn.linear
+
     def multiply(way):
-        options = _as_ttnn_chooses(ttnn, activation)
+        options = product_config(ttnn) if is_plain else _as_ttnn_chooses(ttnn, activation)
         if way == "transposed before":
             left, right = (
                 ttnn.transpose(x, -2, -1) if moves else x for x, moves in zip((a, b), turned.values(), strict=True)
             )
-            return ttnn.linear(left, right, **operands, **options)
+            return call(left, right, **operands, **options)
         if way != "all cores":
             del options["core_grid"]
-        return ttnn.linear(a, b, **operands, **turned, **options)
+        return call(a, b, **operands, **turned, **options)
 
     asked = ("transposed_matmul", a, b, transpose_a, transpose_b, bias, activation)
     return ttnn.choose(asked, ("all cores", "those that TTNN takes", "transposed before"), multiply)

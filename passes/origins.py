@@ -64,7 +64,9 @@ class Origins:
         moves = _moves_to(value)
         operands = dict.fromkeys(operand for move in moves for operand in move.all_input_nodes if operand not in moves)
         sources = [operand for operand in operands if not is_literal(operand)] if moves else [value]
-        if len(sources) != 1 or any(math.prod(shape_of(node)) > movement.LIMIT for node in (*moves, value)):
+        if len(sources) != 1 or not isinstance(sources[0].meta.get("val"), Tensor):
+            return None
+        if any(math.prod(shape_of(node)) > movement.LIMIT for node in (*moves, value)):
             return None
         names = {node: f"%{position}" for position, node in enumerate((*sources, *moves))}
         names |= {

@@ -18,6 +18,7 @@ from tt_dynamo.ir.strides import as_eager_gives
 from tt_dynamo.options import Options
 from tt_dynamo.runtime.program import Program
 from tt_dynamo.runtime.recovery import Recovery
+from tt_dynamo.runtime.traces.traces import Traces
 
 if TYPE_CHECKING:
     from tt_dynamo.compiler.compile import Compiler
@@ -47,11 +48,16 @@ class Compilation:
     @unset_fake_temporarily()  # AOTAutograd calls with its fake mode on; weights and literals are real tensors
     def program(self) -> Program:
         """The program; emits its report. Raises FallbackError as `Compiler.compile` does."""
+        with self._device.resource(Traces).turn():
+            return self._program()
+
+    def _program(self) -> Program:
         self.eager = as_eager_gives(self._module)
         given = self.eager, self._device, self._options, self._name, {"assume": self._assume}
         kept = Kept(*given, tunings_path(self._device), self._recovery)
         if (found := kept.load()) is not None:
             program, self.assumptions = found
+            del self._module  # its recovery, which holds this, compiles a copy of `eager`
             return program
         compiler = self._compiler(self._module)
         program, self.assumptions = compiler.compile(), compiler.context.assumptions

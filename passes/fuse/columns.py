@@ -80,7 +80,7 @@ def _cut(product: Node) -> bool:
     if is_constant(x) or not is_constant(constant) or len(shape_of(constant)) < 2:
         return False
     width, part = shape_of(product)[-1], only_user(product)
-    if is_call(part, aten.reshape.default) and shape_of(part)[-1] == width:
+    if is_call(part, aten.reshape.default) and shape_of(part)[-1:] == (width,):
         part = only_user(part)
     if is_call(part, *SPLITS):
         part = only_user(part)

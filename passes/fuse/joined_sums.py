@@ -35,7 +35,12 @@ class Sum:
 
 
 def fuse_joined_sums(graph: Graph, context: Context) -> int:
-    """Fuse every such join; returns how many."""
+    """Fuse every such join; returns how many.
+
+    None in a graph that samples by positions: they stay in float32, which a product would end.
+    """
+    if graph.find_nodes(op="call_function", target=aten.grid_sampler_2d.default):
+        return 0
     count = sum(map(_fuse, graph.find_nodes(op="call_function", target=aten.cat.default)))
     dead_code(graph)
     return count
@@ -62,8 +67,9 @@ def _fuse(node: Node) -> bool:
 
 
 def _saves_moves(node: Node, found: Sum, dim: int) -> bool:
-    """Whether nothing else reads the parts, several of which are cut, and one product has all of them."""
+    """Whether nothing else reads the parts, which are cut and added, and one product has all of them."""
     alone = all(user in found.nodes for each in found.nodes - {node} for user in each.users)
+    alone = alone and any(is_call(each, *SUMS) for each in found.nodes)
     cuts = sum(cut_of(each, dim) is not None for each in found.nodes)
     is_one = dim == -1 or math.prod(shape_of(found.source)[:-2]) == 1
     return alone and cuts > 1 and is_one and shape_of(found.source)[dim] <= TILE
@@ -75,7 +81,7 @@ def _read(node: Node, dim: int) -> Sum | None:
         rows = cut[1] + torch.arange(shape_of(node)[dim])
         between = {node.args[0]} - {cut[0]}
         return Sum(cut[0], torch.eye(shape_of(cut[0])[dim])[rows], None, {node, *between})
-    if is_call(node, *MUL, *DIV) and is_number(node.args[1]):
+    if is_call(node, *MUL, *DIV) and is_number(node.args[1]) and node.args[1] != 0:
         x = _read(node.args[0], dim)
         factor = node.args[1] if is_call(node, *MUL) else 1 / node.args[1]
         constant = x and x.constant and emit(node, aten.mul.Tensor, x.constant, factor)
@@ -115,7 +121,9 @@ def _joined(node: Node, dim: int) -> Sum | None:
     constant = None
     if any(x.constant is not None for x in read):
         shapes = [shape_of(part) for part in node.args[0]]
-        zeros = [literal(node, torch.zeros(shape, dtype=dtype_of(node))) for shape in shapes]
-        parts = [x.constant if x.constant is not None else zero for x, zero in zip(read, zeros, strict=True)]
+        parts = [
+            x.constant if x.constant is not None else literal(node, torch.zeros(shape, dtype=dtype_of(node)))
+            for x, shape in zip(read, shapes, strict=True)
+        ]
         constant = emit(node, aten.cat.default, parts, dim)
     return Sum(read[0].source, torch.cat([x.matrix for x in read]), constant, {node}.union(*(x.nodes for x in read)))

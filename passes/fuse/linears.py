@@ -61,7 +61,7 @@ def is_consecutive(numbers: torch.Tensor) -> bool:
 def take(weight: Node, numbers: torch.Tensor, like: Node, dim: int = -1) -> Node:
     """Columns of a weight or bias, or what stands along `dim`, by their numbers; zeros where a number is -1."""
     size, start = shape_of(weight)[dim], int(numbers[0])
-    if is_consecutive(numbers):
+    if start >= 0 and is_consecutive(numbers):
         whole = len(numbers) == size
         return weight if whole else emit(like, aten.slice.Tensor, weight, dim, start, start + len(numbers))
     if bool((numbers < 0).any()):

@@ -44,6 +44,8 @@ def _in_the_norm_before(node: Node, part: Node, shift: Node, x: Node, scale: Nod
         return None
     if part.target is not aten.slice.Tensor or stop - start != shape_of(shift)[-1]:
         return None
+    if dtype_of(shift) != dtype_of(whole):
+        return None
     for user in whole.users:
         if user is not part:
             cut = cut_of(user, -1) if is_call(user, aten.slice.Tensor) else None
@@ -83,7 +85,9 @@ def _behind_a_join(node: Node) -> Node | None:
 def _norm_of(part: Node) -> Node | None:
     """The norm that is joined alone, in this shape or in another one of the same channels."""
     norm = part.args[0] if is_call(part, aten.reshape.default) and only_user(part) is not None else part
-    return norm if _is_norm(norm) and only_user(norm) is not None and shape_of(norm)[-1] == shape_of(part)[-1] else None
+    if not _is_norm(norm) or only_user(norm) is None or shape_of(norm)[-1] != shape_of(part)[-1]:
+        return None
+    return norm if all(shape_of(vector)[-1:] == shape_of(norm)[-1:] for vector in norm.args[::2]) else None
 
 
 def _in_the_linear_behind(

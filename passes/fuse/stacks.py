@@ -40,7 +40,7 @@ def _is_permute(node: Node, order: list[int]) -> bool:
 @RULES.on(aten.permute.default)
 def _mix(node: Node) -> Node | None:
     product, rank = node.args[0], len(shape_of(node))
-    if not _is_permute(node, [rank - 1, *range(rank - 1)]) or not only_user(product):
+    if rank < 3 or not _is_permute(node, [rank - 1, *range(rank - 1)]) or not only_user(product):
         return None
     if not is_call(product, aten.matmul.default, operators.linear) or len(product.args) != 2:
         return None

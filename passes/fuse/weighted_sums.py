@@ -21,11 +21,13 @@ def fuse_weighted_sums(graph: Graph, context: Context) -> int:
     return RULES.apply(graph)
 
 
-def _fused(node: Node, x: Node, weights: Node, dims: list[int]) -> Node | None:
+def _fused(node: Node, x: Node, weights: Node, dims: list[int] | None) -> Node | None:
     rank, rows = len(shape_of(x)), shape_of(x)[-2:-1]
     is_column = len(shape_of(weights)) <= rank and math.prod(shape_of(weights)) == math.prod(shape_of(weights)[-2:-1])
     alike = dtype_of(x) == dtype_of(weights) == dtype_of(node) and dtype_of(x) in FLOATS
-    if not is_column or not alike or shape_of(weights)[-2:-1] != rows or [dim % rank for dim in dims] != [rank - 2]:
+    if not is_column or not alike or shape_of(weights)[-2:-1] != rows:
+        return None
+    if [dim % rank for dim in dims or ()] != [rank - 2]:
         return None
     return emit(node, aten.matmul.default, emit(node, aten.reshape.default, weights, [*[1] * (rank - 1), *rows]), x)
 

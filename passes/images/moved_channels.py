@@ -101,6 +101,7 @@ class _Found:
                 self.passing.add(node)
         moving = {x for node, (x, _, _) in self._picks.items() if node not in self.passing}
         self.passing -= {node for node, (x, _, _) in self._picks.items() if x in moving}
+        self._filled: dict[Node, bool] = {}  # as long as nothing is rewritten
         self._channels: dict[Node, Channels] = {}
         for node in graph.nodes:
             if node in self.passing and (channels := self._made(node)) is not None:
@@ -143,6 +144,11 @@ class _Found:
 
     def is_filled(self, source: Node) -> bool:
         """Whether the convolution of a source makes it fill its tiles: parts of joins, which nothing else reads."""
+        if source not in self._filled:
+            self._filled[source] = self._fills(source)
+        return self._filled[source]
+
+    def _fills(self, source: Node) -> bool:
         users = [user for user in source.users if not is_dense(user)]
         joined = bool(users) and all(user in self.passing and not _is_by_channel(user) for user in users)
         return joined and all(self._takes(user, source) for user in source.users) and convolved(source) is not None
@@ -219,11 +225,14 @@ class _Writer:
         self._found = found
         self._made: dict[Node, Node] = {}
         self._joins: dict[tuple[Node, ...], Node] = {}
+        self._read: dict[Node, Node] = {}  # what stands for the convolutions that were written
 
     def reading(self, node: Node) -> Node:
         """A convolution that mixes channels, of the sources joined."""
         x, numbers = self._joined(node)
-        return emit(node, node.target, x, take(node.args[1], numbers, node, 1), *node.args[2:])
+        new = emit(node, node.target, x, take(node.args[1], numbers, node, 1), *node.args[2:])
+        self._read[node] = new
+        return new
 
     def _joined(self, node: Node) -> tuple[Node, torch.Tensor]:
         """The sources of what a node reads, and of each channel there which one it is of those that the node reads."""
@@ -249,12 +258,13 @@ class _Writer:
         if self._found.is_carried(source):
             x, numbers = self._joined(source)
             return _by_channel(source, x, numbers)
+        now = self._read.get(source, source)
         if not self._found.is_filled(source):
-            return source
-        first, *rest = convolved(source) or []
+            return now
+        first, *rest = convolved(now) or []
         numbers = torch.arange(self._found.width(source))
         numbers[shape_of(source)[1] :] = -1
-        with source.graph.inserting_before(source.next):
+        with now.graph.inserting_before(now.next):
             new = emit(first, first.target, first.args[0], *_taken(first, numbers), *first.args[3:])
             for step in rest:
                 new = _by_channel(step, new, numbers)

@@ -34,6 +34,8 @@ def _rewrite(node: Node, origins: Origins) -> bool:
     x, kernel = node.args[:2]
     if len(kernel) != 2 or kernel[1] != 1 or shape_of(node)[-1] != shape_of(x)[-1] or shape_of(node)[-3] != 1:
         return False
+    if (argument(node, 2) or kernel)[-1] != 1:
+        return False
     if dtype_of(x) not in FLOATS or is_constant(x) or (argument(node, 3, [0]) or [0])[-1]:
         return False
     origin = origins.of(x)
@@ -42,6 +44,8 @@ def _rewrite(node: Node, origins: Origins) -> bool:
         return False
     width, rows = shape_of(x)[-1], shape_of(x)[-2]
     count = math.prod(shape_of(origin.source)) // width
+    if bool((first[first >= 0] % width).any()):  # rows that begin within a row of the source
+        return False
     if shape_of(origin.source)[-1] != width or math.prod(shape_of(node)[:-1]) * count > MOST:
         return False
     picks = ((first.reshape(-1, rows, 1) // width) == torch.arange(count)) & (first.reshape(-1, rows, 1) >= 0)

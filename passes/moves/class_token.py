@@ -196,8 +196,11 @@ def _gain(total: Node, whole: Node, last: int, turned: bool) -> Node | None:
     if not is_call(total, aten.add.Tensor) or total.kwargs or not all(isinstance(x, Node) for x in total.args):
         return None
     for gain, x in (total.args, total.args[::-1]):
-        if turned and is_call(x, aten.reshape.default) and is_call(x.args[0], aten.permute.default):
-            x = x.args[0].args[0] if list(x.args[0].args[1]) == TURNED else x
+        if turned:
+            moved = x.args[0] if is_call(x, aten.reshape.default) else None
+            if moved is None or not is_call(moved, aten.permute.default) or list(moved.args[1]) != TURNED:
+                continue
+            x = moved.args[0]
         is_cut = is_call(x, aten.slice.Tensor) and x.args[0] is whole and dim_of(x) == TOKENS
         if is_cut and start_of(x) == 0 and shape_of(x)[TOKENS] == last and shape_of(gain) == shape_of(total):
             return gain

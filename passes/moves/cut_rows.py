@@ -14,10 +14,10 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.movement import dim_of, start_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.rewrite import argument, emit, is_constant
+from tt_dynamo.passes.rewrite import FLOATS, argument, emit, is_constant
 from tt_dynamo.passes.rows import ROWS, literal
 
 CUTS = (aten.slice.Tensor, aten.select.int)
@@ -94,7 +94,7 @@ def _part_of_join(join: Node, start: int, stop: int) -> Node | None:
     at = 0
     for part in join.args[0]:
         if (at, at + shape_of(part)[-2]) == (start, stop):
-            return part
+            return part if dtype_of(part) == dtype_of(join) else None
         at += shape_of(part)[-2]
     return None
 
@@ -121,6 +121,8 @@ def _put_row(node: Node) -> bool:
     new = [part for part in parts if not (is_call(part, aten.slice.Tensor) and _is_of_rows(part))]
     sources = {part.args[0] for part in parts if part not in new}
     if len(new) != 1 or shape_of(new[0])[-2] != 1 or len(sources) != 1:
+        return False
+    if dtype_of(node) not in FLOATS or any(dtype_of(part) != dtype_of(node) for part in parts):
         return False
     source, at, row = sources.pop(), 0, 0
     for part in parts:

@@ -12,6 +12,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.movement import moves_leading, moves_rows, numbered, run
 from tt_dynamo.passes.rewrite import FLOATS, emit, is_constant
 from tt_dynamo.passes.rows import literal, rows_of
@@ -53,5 +54,6 @@ def _is_in_tiles(source: Node, node: Node) -> bool:
     """Whether the device computes a value in tiles, and what reads it where it was moved takes it in tiles."""
     value, readers = source.meta.get("val"), (operators.conv3d, operators.look_up)
     is_computed = source.op == "call_function" and not is_constant(source) and not is_call(source, *readers[:1])
-    fits = is_computed and dtype_of(source) in FLOATS and value.numel() <= LIMIT
+    # Rows narrower than a tile may be positions, which stay in float32 as long as moves alone carry them.
+    fits = is_computed and dtype_of(source) in FLOATS and value.numel() <= LIMIT and shape_of(source)[-1] >= TILE
     return fits and not any(is_call(user, *readers) for user in node.users)

@@ -10,7 +10,7 @@ more permutes are left.
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import Context, aten, dead_code, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
 from tt_dynamo.passes.moves.permutes import Operand, Region
 from tt_dynamo.passes.rewrite import argument, emit, is_constant
 
@@ -27,6 +27,8 @@ def reduce_rows(graph: Graph, context: Context) -> int:
 
 def _rewrite(node: Node) -> bool:
     x, rank = node.args[0], len(shape_of(node.args[0]))
+    if rank < 2:
+        return False
     reduced = {dim % rank for dim in node.args[1] or ()}
     kept = [dim for dim in range(rank) if dim not in reduced]
     if is_constant(x) or rank - 1 not in reduced or not kept:
@@ -34,8 +36,11 @@ def _rewrite(node: Node) -> bool:
     order = (*kept[:-1], *sorted(reduced), kept[-1])
     region = Region(node)
     region.add(x, order)
-    # The reduction itself is no permute, unlike the roots that regions count.
-    if not region.is_of_one_order or not region.frees_a_permute() or region.permutes() > -1:
+    # The reduction itself is no permute, unlike the roots that regions count: where -1 are more, what else reads the
+    # permute keeps it, unless that is reduced as well.
+    others = {user for value, _ in region.leaves for user in value.users} - {node, *region.orders}
+    most = -1 if all(is_call(user, *REDUCTIONS) for user in others) else -2
+    if not region.is_of_one_order or not region.frees_a_permute() or region.permutes() > most:
         return False
     new = region.rewrite(Operand(x, shape_of(x)), order)
     dims = [order.index(dim) for dim in sorted(reduced)]

@@ -8,6 +8,7 @@ Detectors join what they predict of every level, and take it apart again behind 
 
 from operator import getitem
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
@@ -23,7 +24,7 @@ def cut_before_joins(graph: Graph, context: Context) -> int:
 
 
 def _cut(node: Node) -> bool:
-    shape = shape_of(node)
+    shape = shape_of(node) if isinstance(node.meta["val"], torch.Tensor) else ()
     for dim, size in enumerate(shape):
         cut = cut_of(node, dim - len(shape))
         if cut is None or not is_call(cut[0], aten.cat.default) or _joined_along(cut[0]) == dim - len(shape):

@@ -68,10 +68,10 @@ def test_channels_that_had_to_leave_l1_are_joined_where_they_went():
         data_movement._joined_in_shards(None, [moved, moved], 3)
 
 
-def test_channels_that_fill_no_tiles_are_joined_interleaved():
+def test_channels_that_fill_no_tiles_are_filled_and_joined_where_they_lie():
     report = check(rounded(Joining(16, 48)), random(2, 3, 9, 11), roundings=3, cancels=True)
     called = calls(report)
-    assert called[called.index("concat") - 2 :][:3] == ["to_memory_config", "to_memory_config", "concat"]
+    assert called[called.index("concat") - 2 :][:3] == ["conv2d", "conv2d", "concat"]
 
 
 class Beside(nn.Module):

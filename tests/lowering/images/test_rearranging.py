@@ -33,8 +33,11 @@ def test_an_image_is_shuffled_as_rows(name, batch):
     report = check(rounded(Between(SHUFFLED[name], x)), x, roundings=4, cancels=True)
     found = calls(report)
     first, last = (index for index, call in enumerate(found) if call == "conv2d")
-    assert set(found[first + 1 : last]) == {"to_layout", "reshape", "permute", "relu"}
-    assert found[first + 1 : last].count("permute") == 1
+    between = found[first + 1 : last]
+    if name == "channels":  # which the weights of the second convolution take in their order
+        assert not between
+    else:
+        assert set(between) == {"to_layout", "reshape", "permute", "relu"} and between.count("permute") == 1
 
 
 @pytest.mark.parametrize("batch, side", [(1, 16), (2, 16), (2, 8), (3, 24)])

@@ -69,7 +69,7 @@ MOVES = {
     ),
     "select_scatter": (
         lambda x: torch.select_scatter(x, x[:, 0], 1, 2),
-        "relu slice reshape to_layout reshape slice to_layout concat to_layout relu",
+        "relu slice reshape reshape where relu",
     ),
     "slice_scatter": (
         lambda x: torch.slice_scatter(x, x[:, :2], 1, 1),
@@ -214,15 +214,15 @@ ROWS = [
             "zeros_like": torch.zeros_like, "ones_like": torch.ones_like, "new_full": bind("new_full", (3, 5), 2.0),
         }.items()
     ),
-    _exact("slice_scatter: in place", _sliced, X, "relu to_layout slice to_layout slice concat slice to_layout slice "
-        "to_layout concat multiply"),
+    _exact("slice_scatter: in place", _sliced, X, "relu where to_layout slice to_layout slice to_layout concat "
+        "multiply"),
     _exact("index_put: a number by a mask", _masked,
         (X, torch.tensor([[True, False, True], [False, False, True]])), "relu where multiply"),
     *(
         _exact(f"{name}, on the device", view, SMALL, calls, options=ON_DEVICE)
         for name, (view, calls) in VIEWS.items()
     ),
-    _exact("expand: no dimensions", _without_dimensions, torch.tensor(2.5), "relu multiply clone multiply reshape "
+    _exact("expand: no dimensions", _without_dimensions, torch.tensor(2.5), "relu multiply multiply reshape "
         "to_layout concat reshape reshape gather reshape reshape to_layout multiply"),
     *(_exact(name, model, SMALL, calls) for name, (model, calls) in STRIDES.items()),
 ]  # fmt: skip

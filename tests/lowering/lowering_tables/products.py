@@ -153,16 +153,11 @@ def _merging(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 def _multihead(width: int, heads: int, batch_first: bool) -> Row:
     attention = rounded(nn.MultiheadAttention(width, heads, batch_first=batch_first))
-    padded, sliced = ("pad pad pad ", " slice") if width // heads % 32 else ("", "")
-    calls = (
-        f"linear reshape experimental.nlp_create_qkv_heads {SDPA} linear"
-        if batch_first
-        else (
-            "linear reshape to_layout reshape reshape embedding reshape slice reshape slice reshape slice reshape "
-            "reshape permute reshape permute reshape permute reshape reshape reshape "
-            f"{padded}{SDPA}{sliced} permute reshape linear"
-        )
-    )
+    calls = f"linear reshape experimental.nlp_create_qkv_heads {SDPA} linear"
+    if not batch_first:  # rows of all sequences become those of each
+        narrow = f"reshape permute slice slice slice pad pad pad {SDPA} slice permute reshape"
+        heads_of = narrow if width // heads % 32 else f"experimental.nlp_create_qkv_heads {SDPA}"
+        calls = f"reshape embedding linear reshape {heads_of} to_layout reshape embedding linear"
     # projection, attention and output are rounded once each, and what the first rounds, the others sum up
     return Row(
         f"multihead attention: {width} in {heads}, batch_first={batch_first}",
@@ -209,7 +204,7 @@ ROWS = [
     Row("linear_attention: two heads", _attend_without_softmax, tuple(random(2, 2, 64, 32) for _ in range(3)),
         "relu relu matmul sum matmul matmul divide", roundings=6, cancels=True, programs=7),
     *(_product(f"matmul: {shapes}", torch.matmul, shapes, calls) for shapes, calls in PRODUCTS.items()),
-    *(_product(f"matmul: {name} transposed", f, shapes, "relu linear") for name, (f, *shapes) in TRANSPOSED.items()),
+    *(_product(f"matmul: {name} transposed", f, shapes, "relu matmul") for name, (f, *shapes) in TRANSPOSED.items()),
     Row("addmm: an input", torch.addmm, (random(5), random(3, 33), random(33, 5)), "linear"),
     *(_product(f.__name__, f, shapes, calls) for f, (*shapes, calls) in VECTORS.items()),
     Row("mv: a vector is not moved", torch.mv, (random(7, 33), random(33)), "reshape matmul reshape", programs=1),

@@ -54,6 +54,7 @@ def test_parts_are_one_product(forward, shape, target):
     ("forward", "shape"),
     [
         (lambda s, x: torch.cat([x[..., :2] * x[..., 2:], x[..., 2:]], -1), (2, 9, 4)),  # no sum
+        (lambda s, x: torch.cat([x[..., 1:2], x[..., :1]], -1), (2, 9, 2)),  # a move, which an infinity survives
         (lambda s, x: torch.cat([x[..., :2].exp(), x[..., 2:]], -1), (2, 9, 4)),
         (distances_to_boxes, (2, 4, 12)),  # a matrix for each image
         (lambda s, x: (torch.cat([x[..., 1:2] + x[..., :1], x[..., :1]], -1), x[..., :1] * 2), (2, 9, 4)),

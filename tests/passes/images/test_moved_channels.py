@@ -73,6 +73,8 @@ def mixed(x, first, one, other, last):
         (cross_stage, [(8, 8, 1, 1), (4, 4, 3, 1), (6, 12, 1, 1)], 2, 1),
         (lambda x, a, b: b(shuffle(a(x), 4)), [(8, 8, 3, 1), (2, 8, 3, 1)], 1, 0),
         (lambda x, a, b: a(x[:, 2:6]) + b(x[:, 6:]), [(4, 4, 1, 1), (4, 2, 3, 1)], 2, 0),
+        (lambda x, a: a(x[:, 1:]), [(4, 7, 1, 1)], 1, 0),
+        (lambda x, a, b: b(a(x[:, :4])[:, :4]), [(8, 4, 1, 1), (2, 4, 1, 1)], 2, 0),
     ],
 )
 def test_no_channel_moves(steps, sizes, count, joins):

@@ -52,6 +52,7 @@ def test_a_row_in_place_of_another_is_chosen(row):
         lambda token, x: torch.cat([token, x[:, :4]], 1),  # moved
         lambda token, x: torch.cat([token, token, x[:, 2:]], 1),  # two rows
         lambda token, x: torch.cat([x, x], -1)[:, :1],  # columns
+        lambda token, x: torch.cat([token, x.bfloat16()], 1)[:, 1:].sin(),  # of a dtype of its own
     ],
 )
 def test_other_cuts_and_joins_stay(model):

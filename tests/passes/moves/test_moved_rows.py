@@ -12,20 +12,25 @@ from tt_dynamo.passes.normalize.canonicalize import canonicalize
 def pixels_apart(x):
     """Every second pixel of a row and column as one sequence, as MobileViT has them."""
     batch = x.shape[0]
-    return x.reshape(batch, 4, 2, 3, 2, 8).permute(0, 2, 4, 1, 3, 5).reshape(batch * 4, 12, 8)
+    return x.reshape(batch, 4, 2, 3, 2, 32).permute(0, 2, 4, 1, 3, 5).reshape(batch * 4, 12, 32)
 
 
 def pixels_together(x):
     batch = x.shape[0] // 4
-    return x.reshape(batch, 2, 2, 4, 3, 8).permute(0, 3, 1, 4, 2, 5).reshape(batch, 48, 8)
+    return x.reshape(batch, 2, 2, 4, 3, 32).permute(0, 3, 1, 4, 2, 5).reshape(batch, 48, 32)
+
+
+def positions(x):
+    """Rows narrower than a tile, which may be positions."""
+    return x.reshape(2, 3, 4, 2).permute(1, 0, 2, 3).reshape(6, 4, 2)
 
 
 def heads(x):
-    return x.reshape(1, 48, 2, 4).permute(0, 2, 1, 3)
+    return x.reshape(1, 48, 2, 16).permute(0, 2, 1, 3)
 
 
 def whole_tiles(x):
-    return x.reshape(2, 3, 32, 8).permute(1, 0, 2, 3).reshape(6, 32, 8)
+    return x.reshape(2, 3, 32, 32).permute(1, 0, 2, 3).reshape(6, 32, 32)
 
 
 def looked_up(forward, *shape):
@@ -35,7 +40,7 @@ def looked_up(forward, *shape):
 
 
 @pytest.mark.parametrize(
-    ("forward", "shape"), [(pixels_apart, (1, 48, 8)), (pixels_apart, (3, 48, 8)), (pixels_together, (8, 12, 8))]
+    ("forward", "shape"), [(pixels_apart, (1, 48, 32)), (pixels_apart, (3, 48, 32)), (pixels_together, (8, 12, 32))]
 )
 def test_rows_that_change_their_tiles_are_looked_up(forward, shape):
     graph, count = looked_up(forward, *shape)
@@ -43,13 +48,15 @@ def test_rows_that_change_their_tiles_are_looked_up(forward, shape):
     assert not graph.calls(aten.permute.default, aten.reshape.default)
 
 
-@pytest.mark.parametrize(("forward", "shape"), [(heads, (1, 48, 8)), (whole_tiles, (1, 192, 8))])
+@pytest.mark.parametrize(
+    ("forward", "shape"), [(heads, (1, 48, 32)), (whole_tiles, (1, 192, 32)), (positions, (2, 12, 2))]
+)
 def test_other_moves_stay(forward, shape):
     graph, count = looked_up(forward, *shape)
     assert count == 0 and graph.calls(aten.permute.default)
 
 
 def test_rows_of_an_input_are_moved_on_the_host():
-    graph = capture(Module(forward=lambda s, x: pixels_apart(x).sin()), random(1, 48, 8))
+    graph = capture(Module(forward=lambda s, x: pixels_apart(x).sin()), random(1, 48, 32))
     graph.apply(canonicalize)
     assert graph.apply(look_up_moved_rows) == 0
