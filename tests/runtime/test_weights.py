@@ -334,3 +334,13 @@ def test_constants_among_the_parts_of_what_ttnn_refuses_are_weights(monkeypatch)
         torch.compile(nn.Upsample((5, 7), mode="bilinear"), backend="ttnn", dynamic=False, options={"device": BOARD})(x)
     assert "ttnn.matmul" in [operation.target for operation in reports[0].operations]
     assert [transfer.direction for transfer in reports[0].transfers] == ["to_device", "to_host"]
+
+
+def test_changed_contents_are_seen_without_guards_on_modules(clean_dynamo):
+    model, x = nn.Linear(4, 4), torch.randn(4, 4)
+    options = {"device": BOARD, "guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    compiled = torch.compile(lambda x: model(x), backend="ttnn", options=options)
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(compiled(x), model(x), rtol=0.05, atol=0.05)
+            model.weight.mul_(-2)
