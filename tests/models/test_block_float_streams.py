@@ -38,6 +38,7 @@ def test_streams_of_block_floats_keep_the_values_of_eager_torch_in_its_dtypes(mo
     assert report.device_programs <= plain.device_programs + 2
 
 
+@pytest.mark.slow
 def test_no_layer_of_bert_base_has_more_launches_in_block_floats() -> None:
     model, inputs = bert(2), tokens(8, seq=384)
     report = run(model, inputs, dry_run=True, activation_dtype=NARROW)[1]

@@ -204,6 +204,7 @@ def test_a_full_disk_leaves_no_file_and_a_note(fresh_process: FreshProcess, fold
     assert start_here(folder)[0] == full["y"]
 
 
+@pytest.mark.slow
 def test_two_processes_fill_one_folder_at_once(fresh_process: FreshProcess, folder: Path) -> None:
     both = [fresh_process.start("LIMIT = 0\n" + START) for _ in range(2)]
     one, other = map(fresh_process.finish, both)

@@ -34,7 +34,7 @@ def dtypes(code: str, argument: str) -> set[str]:
     ("preset", "images", "weights", "nearness"),
     [
         pytest.param("accuracy", {"bfloat16"}, {"bfloat16"}, 0.9995, marks=pytest.mark.slow),
-        ("balanced", {"bfloat16"}, {"bfloat8_b"}, 0.999),
+        pytest.param("balanced", {"bfloat16"}, {"bfloat8_b"}, 0.999, marks=pytest.mark.slow),
         # tt-metal asks as much of its own ResNet-50.
         pytest.param("performance", {"bfloat8_b"}, {"bfloat8_b"}, 0.98, marks=pytest.mark.slow),
     ],

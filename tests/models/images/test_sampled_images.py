@@ -47,7 +47,8 @@ def raft():
     return raft_small(weights=None), tuple(images.split(1)), {"num_flow_updates": 2}, None
 
 
-@pytest.mark.parametrize("make", [pytest.param(deformable_detr, marks=pytest.mark.slow), raft])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [deformable_detr, raft])
 def test_a_network_that_samples_runs_on_the_device(make):
     torch.manual_seed(0)
     torch._dynamo.reset()

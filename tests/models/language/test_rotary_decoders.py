@@ -31,7 +31,7 @@ MODELS = {
 }
 
 
-USUAL = ("GPTJ", "Glm")
+USUAL = ("GPTJ",)
 
 
 @pytest.mark.usefixtures("clean_dynamo")
