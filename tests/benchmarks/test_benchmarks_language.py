@@ -108,6 +108,7 @@ def language_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[st
     return printed.getvalue(), tales, llama
 
 
+@pytest.mark.slow
 def test_prefill_and_decode_are_counted_beside_the_experts(language_run: Any) -> None:
     for result in language_run[1:]:
         assert list(result["steps"]) == ["prefill", "decode"]
@@ -121,6 +122,7 @@ def test_prefill_and_decode_are_counted_beside_the_experts(language_run: Any) ->
             assert figures["cache_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_values_are_compared_with_eager_torch(language_run: Any) -> None:
     printed, tales, llama = language_run
     assert llama["accuracy"] is None
@@ -130,6 +132,7 @@ def test_values_are_compared_with_eager_torch(language_run: Any) -> None:
     assert "tales: lowest PCC of 33 calls 0.99" in printed
 
 
+@pytest.mark.slow
 def test_bytes_of_weights_are_those_that_go_up(language_run: Any, roofline: ModuleType) -> None:
     import language
 
@@ -140,6 +143,7 @@ def test_bytes_of_weights_are_those_that_go_up(language_run: Any, roofline: Modu
             assert figures["weight_dtypes"]["bfloat8_b"] == roofline.weight_bytes(model, "bfloat8_b")
 
 
+@pytest.mark.slow
 def test_estimates_and_host_times_are_labelled(language_run: Any) -> None:
     printed, tales, llama = language_run
     assert "a call on n150 at least: estimate (roofline), not measured" in printed

@@ -1,4 +1,4 @@
-"""A fixed sample of `make opinfo`: a float32 sample of each core operation, and one of every twelfth other case."""
+"""A fixed sample of `make opinfo`: a float32 sample of each core operation, and one of every 24th other case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from samples import DTYPES, all_cases, operators
 from verdict import verdict
 from workers import run_all
 
-EVERY = 12
+EVERY = 24
 
 
 def is_core(name: str) -> bool:
@@ -28,14 +28,14 @@ def outcomes() -> list[dict[str, Any]]:
     }
     # One process, beside those of pytest-xdist: each more takes a quarter of a minute to start.
     runs = list(run_all([(*case, cap) for case, cap in caps.items()], processes=1))
-    assert len(runs) > 320
+    assert len(runs) > 200
     return runs
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_operation_gives_eagers_answer(outcomes, dtype):
     chosen = [outcome for outcome in outcomes if outcome["dtype"] == dtype]
-    assert len({outcome["operator"] for outcome in chosen}) >= 30
+    assert len({outcome["operator"] for outcome in chosen}) >= 10
     assert verdict(chosen) == []
 
 

@@ -29,7 +29,7 @@ PRODUCTS = {
 VECTORS = {
     torch.dot: ((33,), (33,), "relu reshape reshape matmul reshape"), torch.vdot: ((33,), (33,),
         "relu reshape reshape matmul reshape"), torch.mv: ((7, 33), (33,), "relu reshape matmul reshape"),
-    torch.inner: ((2, 33), (3, 33), "relu linear"), torch.outer: ((7,), (33,),
+    torch.inner: ((2, 33), (3, 33), "relu matmul"), torch.outer: ((7,), (33,),
         "relu reshape multiply"), torch.kron: ((3, 4), (5, 2), "relu reshape multiply"),
 }  # fmt: skip
 EINSUMS = {
