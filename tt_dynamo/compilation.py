@@ -60,7 +60,7 @@ class Compilation:
             del self._module  # its recovery, which holds this, compiles a copy of `eager`
             return program
         compiler = self._compiler(self._module)
-        program, self.assumptions = compiler.compile(), compiler.context.assumptions
+        program, self.assumptions = compiler.compile(self.eager), compiler.context.assumptions
         kept.save(program, self.assumptions)
         return program
 
@@ -72,4 +72,4 @@ class Compilation:
         return compiler
 
     def _recovery(self) -> Recovery:
-        return self._compiler(copied(self.eager)).compile().recovery
+        return self._compiler(copied(self.eager)).compile(self.eager).recovery

@@ -84,13 +84,13 @@ class Compiler:
 
     # AOTAutograd calls with its fake mode on; passes evaluate literals and TTNN is given real tensors.
     @unset_fake_temporarily()
-    def compile(self) -> Program:
-        """The program; emits its report."""
+    def compile(self, eager: GraphModule | None = None) -> Program:
+        """The program; emits its report. eager: a copy of the graph as it came, where the caller has one."""
         with self.device.resource(Traces).turn():
+            self.eager = eager or as_eager_gives(self.module)
             return self._compile()
 
     def _compile(self) -> Program:
-        self.eager = as_eager_gives(self.module)
         self.dump.graph("aten", self.module)
         with self._stage("passes"):
             self._run_passes()
