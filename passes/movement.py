@@ -8,7 +8,7 @@ little.
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from tt_dynamo.ir.spec import TILE
 
 VIEWS = (aten.view.default, aten.reshape.default, aten.permute.default, aten.select.int, aten.slice.Tensor)
 SPLITS = (aten.unbind.int, aten.split.Tensor, aten.split_with_sizes.default, operator.getitem)
+SPLITS_BY_SIZE = SPLITS[1:3]
 MOVES = frozenset((*VIEWS, *SPLITS, aten.clone.default))
 # Which argument is the dimension of those that work along one.
 BY_DIM = {
@@ -74,12 +75,38 @@ def source_of(node: Node) -> Node:
 def cut_of(node: Node, dim: int) -> tuple[Node, int] | None:
     """What `node` is a part of along a dimension, counted from the end, and where in it the part begins, or None."""
     split = node.args[0] if is_call(node, operator.getitem) else node
-    if not is_call(split, aten.slice.Tensor, *SPLITS[1:3]) or dim_of(split) != len(shape_of(split.args[0])) + dim:
+    if not is_call(split, aten.slice.Tensor, *SPLITS_BY_SIZE) or dim_of(split) != len(shape_of(split.args[0])) + dim:
         return None
     if split is node:
         return (node.args[0], start_of(node)) if (*node.args[4:5], 1)[0] == 1 else None
     sizes = [part.shape[dim] for part in values_of(split)]
     return split.args[0], sum(sizes[: node.args[1]])
+
+
+def joined_along(join: Node) -> int:
+    """The dimension, counted from the end, along which a `cat` joins."""
+    rank = len(shape_of(join))
+    return int((*join.args[1:2], join.kwargs.get("dim", 0))[0] % rank - rank)
+
+
+def part_of_join(join: Node, start: int, stop: int) -> Node | None:
+    """The part that a `cat` has from start to stop; None where these are the ends of no one part."""
+    dim, at = joined_along(join), 0
+    for part in join.args[0]:
+        if (at, at + shape_of(part)[dim]) == (start, stop):
+            return part
+        at += shape_of(part)[dim]
+    return None
+
+
+def is_permute(node: Any, order: Sequence[int]) -> bool:
+    """Whether a node permutes dimensions into this order."""
+    return is_call(node, aten.permute.default) and [dim % len(order) for dim in node.args[1]] == [*order]
+
+
+def transposing(rank: int) -> list[int]:
+    """The order that exchanges the last two of so many dimensions."""
+    return [*range(rank - 2), rank - 1, rank - 2]
 
 
 def numbered(shape: tuple[int, ...], dtype: torch.dtype = torch.int32) -> torch.Tensor:

@@ -121,7 +121,7 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
     fused, masks = 0, Masks(graph)
     for node in list(graph.nodes):
         dropout = is_call(node, SDPA) and argument(node, 4)
-        end = _merged(node, context) if _gives_heads(node) and not dropout else None
+        end = merged_at(node, context) if _gives_heads(node) and not dropout else None
         if end is None or is_call(node, SDPA) and shape_of(node.args[1]) != shape_of(node.args[2]):
             continue
         with graph.inserting_before(end):
@@ -141,7 +141,7 @@ def _gives_heads(node: Node) -> bool:
     return len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
 
 
-def _merged(attention: Node, context: Context) -> Node | None:
+def merged_at(attention: Node, context: Context) -> Node | None:
     """The last node of the chain behind `attention` at which its heads are merged."""
     found, node = None, only_user(attention)
     while node is not None and is_move(node):

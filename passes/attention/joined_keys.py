@@ -22,9 +22,9 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.attention.attention import PRODUCTS, SOFTMAXES, sdpa, split_scale
-from tt_dynamo.passes.movement import cut_of
+from tt_dynamo.passes.movement import cut_of, joined_along, transposing
 from tt_dynamo.passes.origins import Origin, Origins
-from tt_dynamo.passes.rewrite import argument, emit
+from tt_dynamo.passes.rewrite import emit
 from tt_dynamo.passes.rows import literal
 
 GATHERED = (aten.cat.default, aten.gather.default)
@@ -51,7 +51,7 @@ def _join(softmax: Node, made: dict[tuple[Any, ...], Node]) -> bool:
     joined, rank = softmax.args[0], len(shape_of(softmax))
     if rank < 4 or softmax.args[1] % rank != rank - 1 or not is_call(joined, aten.cat.default):
         return False
-    if only_user(joined) is None or argument(joined, 1, 0) % rank != rank - 1:
+    if only_user(joined) is None or joined_along(joined) != -1:
         return False
     scores = [_scores(part) for part in joined.args[0]]
     values = _values(softmax)
@@ -141,8 +141,7 @@ def _spread(right: Node, left: Node, whole: Node, is_transposed: bool) -> Node |
     left, right: of the product, whose rows may be all rows of the last of those dimensions
     """
     rank, leading = len(shape_of(right)), shape_of(whole)[:-2]
-    order = [*range(rank - 2), rank - 1, rank - 2]
-    rows = emit(whole, aten.permute.default, right, order) if is_transposed else right
+    rows = emit(whole, aten.permute.default, right, transposing(rank)) if is_transposed else right
     own, spread = math.prod(shape_of(right)[:-2]), len(leading)
     while spread and math.prod(leading[:spread]) > own:
         spread -= 1

@@ -13,12 +13,12 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.passes.attention.attention import PRODUCTS
 from tt_dynamo.passes.fuse.linears import ACTIVATIONS
-from tt_dynamo.passes.movement import cut_of
+from tt_dynamo.passes.movement import cut_of, is_permute, transposing
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import ADD, DIV, emit, is_number
 
-PRODUCTS = (aten.matmul.default, aten.bmm.default)
 PADS = {-1: [0, 1], -2: [0, 0, 0, 1]}  # of one column, of one row
 
 
@@ -62,7 +62,5 @@ def _transposed(x: Node) -> Node:
     """x with its last two dimensions swapped, before the activations that made it."""
     if is_call(x, *ACTIVATIONS):
         return emit(x, x.target, _transposed(x.args[0]), *x.args[1:], **x.kwargs)
-    *leading, row, column = range(len(shape_of(x)))
-    swapped = [*leading, column, row]
-    is_swapped = is_call(x, aten.permute.default) and [*x.args[1]] == swapped
-    return x.args[0] if is_swapped else emit(x, aten.permute.default, x, swapped)
+    order = transposing(len(shape_of(x)))
+    return x.args[0] if is_permute(x, order) else emit(x, aten.permute.default, x, order)

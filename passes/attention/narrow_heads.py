@@ -15,9 +15,10 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.ir.spec import TILE
-from tt_dynamo.passes.movement import head_columns, is_move, merges_heads, source_of
+from tt_dynamo.passes.attention.heads import merged_at
+from tt_dynamo.passes.movement import head_columns, source_of, transposing
 from tt_dynamo.passes.rewrite import FLOATS, emit
 from tt_dynamo.passes.rows import literal
 
@@ -32,21 +33,11 @@ def join_narrow_heads(graph: Graph, context: Context) -> int:
     return count
 
 
-def _merged(node: Node, context: Context) -> Node | None:
-    """What holds the merged heads of a value that moves alone bring there."""
-    move = only_user(node)
-    while move is not None and is_move(move):
-        if merges_heads(move, context):
-            return move
-        move = only_user(move)
-    return None
-
-
 def _rewrite(attention: Node, context: Context) -> bool:
     query, key, value, eps = attention.args
     if len(shape_of(attention)) != 4 or not (is_call(query, aten.relu.default) and is_call(key, aten.relu.default)):
         return False
-    heads, merged = (query.args[0], key.args[0], value), _merged(attention, context)
+    heads, merged = (query.args[0], key.args[0], value), merged_at(attention, context)
     if merged is None or dtype_of(attention) not in FLOATS:
         return False
     columns, sources = [head_columns(x, context) for x in heads], [source_of(x) for x in heads]
@@ -65,8 +56,7 @@ def _rewrite(attention: Node, context: Context) -> bool:
         )
         same = torch.eye(count).repeat_interleave(shape_of(heads[1])[-1], 0)
         same = literal(attention, same.repeat_interleave(width, 1).to(dtype_of(x)))
-        rank = len(shape_of(key))
-        turned = emit(attention, aten.permute.default, key, [*range(rank - 2), rank - 1, rank - 2])
+        turned = emit(attention, aten.permute.default, key, transposing(len(shape_of(key))))
         state = emit(attention, aten.mul.Tensor, emit(attention, aten.matmul.default, turned, value), same)
         total = emit(attention, aten.sum.dim_IntList, key, [-2], True)
         eps = literal(attention, torch.full((count * width,), eps, dtype=dtype_of(x)))

@@ -18,10 +18,9 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.fuse.linears import has_own_weights
-from tt_dynamo.passes.movement import cut_of
+from tt_dynamo.passes.movement import SPLITS_BY_SIZE, cut_of
 from tt_dynamo.passes.rewrite import emit, is_constant
 
-SPLITS = (aten.split.Tensor, aten.split_with_sizes.default)
 PRODUCTS = (aten.bmm.default, aten.matmul.default)
 
 
@@ -40,7 +39,7 @@ def cut_constants(graph: Graph, context: Context) -> int:
 
 
 def _split(linear: Node) -> bool:
-    if not has_own_weights(linear) or len(linear.args) > 3:
+    if not has_own_weights(linear):
         return False
     moves, x = list[Node](), linear
     while (user := only_user(x)) is not None and is_call(user, aten.reshape.default):
@@ -82,7 +81,7 @@ def _cut(product: Node) -> bool:
     width, part = shape_of(product)[-1], only_user(product)
     if is_call(part, aten.reshape.default) and shape_of(part)[-1:] == (width,):
         part = only_user(part)
-    if is_call(part, *SPLITS):
+    if is_call(part, *SPLITS_BY_SIZE):
         part = only_user(part)
     cut = None if part is None else cut_of(part, -1)
     if part is None or cut is None or shape_of(cut[0])[-1] != width or shape_of(part)[-1] == width:

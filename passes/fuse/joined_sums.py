@@ -17,8 +17,8 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.ir.spec import TILE
-from tt_dynamo.passes.movement import cut_of
-from tt_dynamo.passes.rewrite import DIV, FLOATS, MUL, argument, emit, is_constant, is_number
+from tt_dynamo.passes.movement import cut_of, joined_along
+from tt_dynamo.passes.rewrite import DIV, FLOATS, MUL, emit, is_constant, is_number
 from tt_dynamo.passes.rows import literal
 
 SUMS = {aten.add.Tensor: 1.0, aten.sub.Tensor: -1.0}
@@ -48,7 +48,7 @@ def fuse_joined_sums(graph: Graph, context: Context) -> int:
 
 def _fuse(node: Node) -> bool:
     rank = len(shape_of(node))
-    dim = argument(node, 1, 0) % max(rank, 1) - rank
+    dim = joined_along(node)
     inside = rank > 1 and dim in (-1, -2) and shape_of(node)[dim] <= TILE and dtype_of(node) in FLOATS
     if not inside or is_constant(node):
         return False
@@ -86,7 +86,7 @@ def _read(node: Node, dim: int) -> Sum | None:
         factor = node.args[1] if is_call(node, *MUL) else 1 / node.args[1]
         constant = x and x.constant and emit(node, aten.mul.Tensor, x.constant, factor)
         return x and Sum(x.source, x.matrix * factor, constant, x.nodes | {node})
-    if is_call(node, aten.cat.default) and argument(node, 1, 0) % len(shape_of(node)) - len(shape_of(node)) == dim:
+    if is_call(node, aten.cat.default) and joined_along(node) == dim:
         return _joined(node, dim)
     return _added(node, dim) if is_call(node, *SUMS) and not node.kwargs else None
 

@@ -16,8 +16,8 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, needed_for, only_user, shape_of
-from tt_dynamo.passes.movement import cut_of
-from tt_dynamo.passes.rewrite import Rules, argument, call, emit, is_constant, once, variable
+from tt_dynamo.passes.movement import cut_of, joined_along
+from tt_dynamo.passes.rewrite import Rules, call, emit, is_constant, once, variable
 
 RULES = Rules()
 
@@ -61,9 +61,9 @@ def _in_the_norm_before(node: Node, part: Node, shift: Node, x: Node, scale: Nod
 
 @RULES.on(aten.cat.default)
 def _behind_a_join(node: Node) -> Node | None:
-    parts, dim, rank = node.args[0], argument(node, 1, 0), len(shape_of(node))
+    parts = node.args[0]
     norms = {part: norm for part in parts if (norm := _norm_of(part)) is not None}
-    if dim % rank != rank - 1 or len(norms) < 2 or len({dtype_of(part) for part in parts}) > 1:
+    if joined_along(node) != -1 or len(norms) < 2 or len({dtype_of(part) for part in parts}) > 1:
         return None
 
     def vector(part: Node, at: int, otherwise: float) -> Node:
@@ -78,7 +78,7 @@ def _behind_a_join(node: Node) -> Node | None:
 
     shift = emit(node, aten.cat.default, [vector(part, 0, 0.0) for part in parts])
     scale = emit(node, aten.cat.default, [vector(part, 2, 1.0) for part in parts])
-    joined = emit(node, aten.cat.default, [operand(part) for part in parts], dim)
+    joined = emit(node, aten.cat.default, [operand(part) for part in parts], -1)
     return emit(node, aten.addcmul.default, shift, joined, scale)
 
 

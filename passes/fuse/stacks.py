@@ -22,6 +22,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, only_user, shape_of
 from tt_dynamo.ir.spec import TILE
+from tt_dynamo.passes.movement import cut_of, is_permute, start_of, transposing
 from tt_dynamo.passes.rewrite import Rules, argument, emit
 from tt_dynamo.passes.rows import literal
 
@@ -33,19 +34,15 @@ def fuse_stacks(graph: Graph, context: Context) -> int:
     return RULES.apply(graph)
 
 
-def _is_permute(node: Node, order: list[int]) -> bool:
-    return is_call(node, aten.permute.default) and [dim % len(order) for dim in node.args[1]] == order
-
-
 @RULES.on(aten.permute.default)
 def _mix(node: Node) -> Node | None:
     product, rank = node.args[0], len(shape_of(node))
-    if rank < 3 or not _is_permute(node, [rank - 1, *range(rank - 1)]) or not only_user(product):
+    if rank < 3 or not is_permute(node, [rank - 1, *range(rank - 1)]) or not only_user(product):
         return None
     if not is_call(product, aten.matmul.default, operators.linear) or len(product.args) != 2:
         return None
     rows, matrix = product.args
-    if not _is_permute(rows, [*range(1, rank), 0]):
+    if not is_permute(rows, [*range(1, rank), 0]):
         return None
     x, (*lead, width, n), k = rows.args[0], shape_of(rows), shape_of(product)[-1]
     # What mixes a token's streams lies in one row: those of one result side by side, or those of one stream.
@@ -53,7 +50,7 @@ def _mix(node: Node) -> Node | None:
     if is_call(matrix, aten.reshape.default) and is_call(matrix.args[0], aten.permute.default):
         pairs = matrix.args[0]  # of one token, without dimensions of one
     dims = len(shape_of(pairs))
-    by_result = _is_permute(pairs, [*range(dims - 2), dims - 1, dims - 2])
+    by_result = is_permute(pairs, transposing(dims))
     pairs = pairs.args[0] if by_result else pairs
     if not is_call(pairs, aten.reshape.default) or shape_of(pairs)[-2:] != ((k, n) if by_result else (n, k)):
         return None
@@ -82,7 +79,7 @@ def _columns(node: Node) -> Node | None:
     if not is_call(permute, aten.permute.default) or shape_of(node) != (*shape_of(permute), 1):
         return None
     rank = len(shape_of(permute))
-    return _before(permute.args[0], node) if rank > 1 and _is_permute(permute, [rank - 1, *range(rank - 1)]) else None
+    return _before(permute.args[0], node) if rank > 1 and is_permute(permute, [rank - 1, *range(rank - 1)]) else None
 
 
 class _Part(NamedTuple):
@@ -120,12 +117,11 @@ def _part(value: Node) -> _Part | None:
         return None
     cut = value.args[0] if _adds_first(value) else value
     if cut is not value and is_call(cut, aten.select.int) and cut.args[1] == 0:
-        start = cut.args[2] % shape_of(cut.args[0])[0]
-        return _Part(cut.args[0], start, start + 1)
-    if is_call(value, aten.slice.Tensor) and argument(value, 1, 0) == 0 and argument(value, 4, 1) == 1:
-        start, size = argument(value, 2) or 0, shape_of(value.args[0])[0]
-        start = max(start + size, 0) if start < 0 else start
-        return _Part(value.args[0], start, start + shape_of(value)[0])
+        return _Part(cut.args[0], start_of(cut), start_of(cut) + 1)
+    found = cut_of(value, -len(shape_of(value))) if is_call(value, aten.slice.Tensor) else None
+    if found is not None:
+        x, start = found
+        return _Part(x, start, start + shape_of(value)[0])
     return None
 
 

@@ -21,7 +21,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.fuse.linears import has_own_weights, take_columns
-from tt_dynamo.passes.movement import head_columns, merges_heads, source_of, start_of
+from tt_dynamo.passes.movement import head_columns, is_permute, merges_heads, source_of, start_of
 from tt_dynamo.passes.rewrite import argument, emit
 from tt_dynamo.passes.rows import literal
 
@@ -127,7 +127,7 @@ class Tokens:
             return None
         query, inner = node.args
         turned, value = inner.args
-        if not is_call(turned, aten.permute.default) or list(turned.args[1]) != TURNED:
+        if not is_permute(turned, TURNED):
             return None
         key = turned.args[0]
         is_soft = is_call(key, *SOFTMAXES) and argument(key, 1) % 4 == TOKENS and dtype_of(key) == dtype_of(key.args[0])

@@ -13,8 +13,8 @@ import math
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.movement import cut_of
-from tt_dynamo.passes.rewrite import argument, emit, is_constant
+from tt_dynamo.passes.movement import cut_of, joined_along
+from tt_dynamo.passes.rewrite import emit, is_constant
 
 MOST = 1 << 20  # numbers in the weights of all pairs of channels
 
@@ -28,7 +28,7 @@ def join_mixed_kernels(graph: Graph, context: Context) -> int:
 
 def _join(node: Node) -> bool:
     parts = node.args[0]
-    is_of_channels = len(shape_of(node)) == 4 and argument(node, 1, 0) % 4 == 1
+    is_of_channels = len(shape_of(node)) == 4 and joined_along(node) == -3
     if not is_of_channels or len(parts) < 2 or not all(map(_is_depthwise, parts)):
         return False
     cuts = [cut_of(part.args[0], -3) for part in parts]
@@ -40,7 +40,7 @@ def _join(node: Node) -> bool:
         begin += shape_of(part)[1]
     x, channels = source[0], shape_of(node)[1]
     kernel = [max(shape_of(part.args[1])[dim] for part in parts) for dim in (2, 3)]
-    if x is None or shape_of(x)[1] != channels or channels**2 * math.prod(kernel) > MOST:
+    if shape_of(x)[1] != channels or channels**2 * math.prod(kernel) > MOST:
         return False
     with node.graph.inserting_before(node):
         weights, biases = [], []

@@ -20,9 +20,9 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
 from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.fuse.linears import take
-from tt_dynamo.passes.images.split_convolutions import ACTIVATIONS, SPLITS
-from tt_dynamo.passes.movement import cut_of
-from tt_dynamo.passes.rewrite import argument, emit, is_constant
+from tt_dynamo.passes.images.split_convolutions import ACTIVATIONS
+from tt_dynamo.passes.movement import SPLITS_BY_SIZE, cut_of, joined_along
+from tt_dynamo.passes.rewrite import emit, is_constant
 
 # Zeros may cost as much as the kernels of a move: a few µs of multiplying them, and of reading them.
 MOST_PRODUCTS = 1 << 27
@@ -181,7 +181,7 @@ class _Found:
 
 
 def _is_join(node: Node) -> bool:
-    return is_call(node, aten.cat.default) and len(shape_of(node)) == 4 and argument(node, 1, 0) in (1, -3)
+    return is_call(node, aten.cat.default) and len(shape_of(node)) == 4 and joined_along(node) == -3
 
 
 def _picked(node: Node) -> tuple[Node, torch.Tensor, list[Node]] | None:
@@ -190,7 +190,7 @@ def _picked(node: Node) -> tuple[Node, torch.Tensor, list[Node]] | None:
         return None
     if (cut := cut_of(node, -3)) is not None:
         x, start = cut
-        between = [node.args[0]] if is_call(node.args[0], *SPLITS) and node.args[0] is not x else []
+        between = [node.args[0]] if is_call(node.args[0], *SPLITS_BY_SIZE) and node.args[0] is not x else []
         return x, start + torch.arange(shape_of(node)[1]), between
     if not is_call(node, aten.reshape.default) or not is_call(node.args[0], aten.permute.default):
         return None

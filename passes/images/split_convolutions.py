@@ -11,12 +11,11 @@ FocalNet are, is divided again.
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.movement import cut_of
+from tt_dynamo.passes.movement import SPLITS_BY_SIZE, cut_of
 from tt_dynamo.passes.rewrite import emit, is_constant
 
 NAMES = ("silu", "relu", "gelu", "sigmoid", "tanh", "hardtanh", "hardswish", "clone")
 ACTIVATIONS = frozenset(getattr(aten, name).default for name in NAMES)
-SPLITS = (aten.split.Tensor, aten.split_with_sizes.default)
 MOST = 6  # parts, each of which reads all of the image
 
 
@@ -61,7 +60,7 @@ def _parts(x: Node) -> dict[Node, tuple[int, int]] | None:
     parts: dict[Node, tuple[int, int]] = {}
     channels = shape_of(x)[1]
     for user in x.users:
-        for part in list(user.users) if is_call(user, *SPLITS) else [user]:
+        for part in list(user.users) if is_call(user, *SPLITS_BY_SIZE) else [user]:
             cut = cut_of(part, 1 - len(shape_of(x)))
             if cut is None:
                 return None

@@ -13,7 +13,7 @@ sums over tokens take any order. Only where nothing else reads any of these valu
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, replace, shape_of
-from tt_dynamo.passes.movement import dim_of, start_of
+from tt_dynamo.passes.movement import dim_of, is_permute, joined_along, start_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import argument, emit, is_constant
 from tt_dynamo.passes.row_orders import ROW_WISE, SUMS
@@ -41,7 +41,7 @@ def class_token_last(graph: Graph, context: Context) -> int:
 
 def _is_join(node: Node) -> bool:
     """Whether a node is one token before others."""
-    if not is_call(node, aten.cat.default) or len(shape_of(node)) != 3 or argument(node, 1, 0) % 3 != TOKENS:
+    if not is_call(node, aten.cat.default) or len(shape_of(node)) != 3 or joined_along(node) != TOKENS - 3:
         return False
     sizes = [shape_of(part)[TOKENS] for part in node.args[0]]
     return len(sizes) == 2 and sizes[0] == 1 < sizes[1]
@@ -160,7 +160,7 @@ class Region:
 
 def _add_patches(join: Node) -> bool:
     """Add what patches gain, where they and the token are cut from one value; or the token, where it is constant."""
-    if len(shape_of(join)) != 3 or argument(join, 1, 0) % 3 != TOKENS or len(join.args[0]) != 2:
+    if len(shape_of(join)) != 3 or joined_along(join) != TOKENS - 3 or len(join.args[0]) != 2:
         return False
     patches, token = join.args[0]
     last = shape_of(patches)[TOKENS]
@@ -175,7 +175,7 @@ def _add_patches(join: Node) -> bool:
     whole = token.args[0] if is_call(token, aten.slice.Tensor) and dim_of(token) == TOKENS else None
     if whole is None or start_of(token) != last or shape_of(whole) != shape_of(join):
         return False
-    turned = is_call(patches, aten.permute.default) and list(patches.args[1]) == TURNED  # of an image
+    turned = is_permute(patches, TURNED)  # of an image
     total = patches.args[0] if turned else patches
     total = total.args[0] if turned and is_call(total, aten.reshape.default) else total
     gain = _gain(total, whole, last, turned)
@@ -198,7 +198,7 @@ def _gain(total: Node, whole: Node, last: int, turned: bool) -> Node | None:
     for gain, x in (total.args, total.args[::-1]):
         if turned:
             moved = x.args[0] if is_call(x, aten.reshape.default) else None
-            if moved is None or not is_call(moved, aten.permute.default) or list(moved.args[1]) != TURNED:
+            if moved is None or not is_permute(moved, TURNED):
                 continue
             x = moved.args[0]
         is_cut = is_call(x, aten.slice.Tensor) and x.args[0] is whole and dim_of(x) == TOKENS

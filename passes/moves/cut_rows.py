@@ -15,7 +15,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.movement import dim_of, start_of
+from tt_dynamo.passes.movement import dim_of, joined_along, part_of_join, start_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import FLOATS, argument, emit, is_constant
 from tt_dynamo.passes.rows import ROWS, literal
@@ -45,11 +45,10 @@ def cut_rows(graph: Graph, context: Context) -> int:
 
 def _is_of_rows(node: Node) -> bool:
     """Whether a slice or select, or a join, is along the dimension before the last."""
-    is_join = is_call(node, aten.cat.default)
-    rank = len(shape_of(node if is_join else node.args[0]))
-    dim = argument(node, 1, 0) % rank if is_join else dim_of(node)
+    if is_call(node, aten.cat.default):
+        return joined_along(node) == -2
     is_strided = is_call(node, aten.slice.Tensor) and argument(node, 4, 1) != 1
-    return rank > 1 and dim == rank - 2 and not is_strided
+    return dim_of(node) == len(shape_of(node.args[0])) - 2 and not is_strided
 
 
 def _cut(node: Node) -> bool:
@@ -68,7 +67,8 @@ def _cut(node: Node) -> bool:
 def _part(x: Node, start: int, stop: int) -> Node | None:
     """Rows of x, computed from a part of a join; None where no join has them as a part."""
     if is_call(x, aten.cat.default):
-        return _part_of_join(x, start, stop) if _is_of_rows(x) else None
+        part = part_of_join(x, start, stop) if _is_of_rows(x) else None
+        return part if part is not None and dtype_of(part) == dtype_of(x) else None
     is_shared = is_call(x, operators.linear) and len(x.users) > 1
     if not is_call(x, *ROWS) or is_shared or (is_call(x, aten.layer_norm.default) and len(x.args[1]) > 1):
         return None
@@ -88,15 +88,6 @@ def _is_of_every_row(operand: Node, x: Node) -> bool:
 
 def _constant_part(operand: Node, start: int, stop: int) -> Node:
     return emit(operand, aten.slice.Tensor, operand, len(shape_of(operand)) - 2, start, stop)
-
-
-def _part_of_join(join: Node, start: int, stop: int) -> Node | None:
-    at = 0
-    for part in join.args[0]:
-        if (at, at + shape_of(part)[-2]) == (start, stop):
-            return part if dtype_of(part) == dtype_of(join) else None
-        at += shape_of(part)[-2]
-    return None
 
 
 def _join_sums(node: Node) -> bool:

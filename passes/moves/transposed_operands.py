@@ -18,6 +18,7 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
 from tt_dynamo.passes.fuse.linears import has_own_weights
+from tt_dynamo.passes.movement import is_permute, transposing
 from tt_dynamo.passes.rewrite import argument, emit, is_constant
 
 
@@ -33,10 +34,9 @@ def transpose_operands(graph: Graph, context: Context) -> int:
 
 
 def _is_transpose(node: Any) -> bool:
-    if not is_call(node, aten.permute.default) or is_constant(node) or len(shape_of(node)) < 2:
-        return False
-    rank = len(shape_of(node))
-    return [dim % rank for dim in node.args[1]] == [*range(rank - 2), rank - 1, rank - 2]
+    """Whether a node that is no constant exchanges the last two dimensions; that of a constant is made once."""
+    is_matrix = is_call(node, aten.permute.default) and len(shape_of(node)) > 1
+    return is_matrix and is_permute(node, transposing(len(shape_of(node)))) and not is_constant(node)
 
 
 def _transpose_result(permute: Node) -> bool:

@@ -12,8 +12,8 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
-from tt_dynamo.passes.movement import cut_of
-from tt_dynamo.passes.rewrite import argument, emit
+from tt_dynamo.passes.movement import cut_of, joined_along, part_of_join
+from tt_dynamo.passes.rewrite import emit
 
 
 def cut_before_joins(graph: Graph, context: Context) -> int:
@@ -27,7 +27,7 @@ def _cut(node: Node) -> bool:
     shape = shape_of(node) if isinstance(node.meta["val"], torch.Tensor) else ()
     for dim, size in enumerate(shape):
         cut = cut_of(node, dim - len(shape))
-        if cut is None or not is_call(cut[0], aten.cat.default) or _joined_along(cut[0]) == dim - len(shape):
+        if cut is None or not is_call(cut[0], aten.cat.default) or joined_along(cut[0]) == dim - len(shape):
             continue
         with node.graph.inserting_before(node):
             new = _part(node, cut[0], dim, cut[1], cut[1] + size)
@@ -35,11 +35,6 @@ def _cut(node: Node) -> bool:
             replace(node, new)
             return True
     return False
-
-
-def _joined_along(join: Node) -> int:
-    rank = len(shape_of(join))
-    return argument(join, 1, 0) % rank - rank
 
 
 def _part(like: Node, x: Node, dim: int, start: int, stop: int) -> Node | None:
@@ -55,12 +50,7 @@ def _part(like: Node, x: Node, dim: int, start: int, stop: int) -> Node | None:
         return part and emit(like, aten.reshape.default, part, [*shape[:dim], stop - start, *shape[dim + 1 :]])
     if not is_call(x, aten.cat.default) or any(len(shape_of(part)) != len(shape) for part in x.args[0]):
         return None
-    if _joined_along(x) != dim - len(shape):
+    if joined_along(x) != dim - len(shape):
         parts = [_part(like, part, dim, start, stop) for part in x.args[0]]
-        return None if None in parts else emit(like, aten.cat.default, parts, _joined_along(x))
-    at = 0
-    for part in x.args[0]:
-        if (at, at + shape_of(part)[dim]) == (start, stop):
-            return part
-        at += shape_of(part)[dim]
-    return None
+        return None if None in parts else emit(like, aten.cat.default, parts, joined_along(x))
+    return part_of_join(x, start, stop)

@@ -10,8 +10,8 @@ behind each block and joins them again before the next. What the caller gets sta
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dtype_of, literal_value, shape_of
-from tt_dynamo.passes.movement import cut_of
-from tt_dynamo.passes.rewrite import DIV, MUL, Rules, argument, call, variable
+from tt_dynamo.passes.movement import cut_of, joined_along
+from tt_dynamo.passes.rewrite import DIV, MUL, Rules, call, variable
 
 RULES = Rules()
 
@@ -33,8 +33,7 @@ RULES.add("over_one", call(DIV, variable("x"), 1), _operand)
 @RULES.on(aten.cat.default)
 def _joined_again(node: Node) -> Node | None:
     """All parts of one value, in order."""
-    dim, start, sources = argument(node, 1, 0), 0, {}
-    dim -= len(shape_of(node)) if dim >= 0 else 0
+    dim, start, sources = joined_along(node), 0, {}
     for part in node.args[0]:
         source, at = cut_of(part, dim) or (None, -1)
         if source is None or at != start or len(shape_of(part)) != len(shape_of(node)):
