@@ -28,7 +28,7 @@ def run() -> Any:
     """Eager's results in float32 and in bfloat16, ours, and the reports of its graphs."""
     torch._dynamo.reset()
     torch.manual_seed(0)
-    model, sound = dac().eval(), torch.randn(1, 1, 256)
+    model, sound = dac().eval(), torch.randn(8, 1, 256)
     with torch.no_grad(), tt_dynamo.record() as reports:
         eager = model(sound)
         ours = torch.compile(model, backend="ttnn", options={"preset": "accuracy"})(sound)
@@ -44,9 +44,11 @@ def test_nothing_of_it_falls_back(run: Any) -> None:
 
 
 def test_codes_are_eager_s_as_often_as_bfloat16_s_are(run: Any) -> None:
+    """But for two standard deviations of so many codes: which of two vectors about as near wins is a matter of luck."""
     eager, rounded, ours, _ = run
     equal, expected = ((codes.audio_codes == eager.audio_codes).double().mean() for codes in (ours, rounded))
-    assert equal >= min(0.99, expected)
+    deviation = (expected * (1 - expected) / eager.audio_codes.numel()).sqrt()
+    assert equal >= min(0.99, expected) - 2 * deviation
 
 
 def test_its_sound_is_eager_s(run: Any) -> None:
