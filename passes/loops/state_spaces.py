@@ -96,8 +96,10 @@ def _steps(sums: Node) -> tuple[Node, Node] | None:
         if not isinstance(node, Node) or not node.args:
             return None
         node = node.args[0]
-    a, dt = sorted((x for x in node.args if isinstance(x, Node)), key=lambda x: len(shape_of(x)))[:2] or (None, None)
-    if a is None or dt is None or len(shape_of(dt)) != 3 or not is_constant(a) or is_constant(dt):
+    if len(node.all_input_nodes) != 2:
+        return None  # a square, or a multiple
+    a, dt = sorted(node.all_input_nodes, key=lambda x: len(shape_of(x)))
+    if len(shape_of(dt)) != 3 or not is_constant(a) or is_constant(dt):
         return None
     a = source_of_moves(a, shape_of(dt)[2:])
     return (dt, a) if a is not None else None

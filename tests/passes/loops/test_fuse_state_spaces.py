@@ -111,3 +111,9 @@ def test_what_computes_something_else_stays() -> None:
     before = graph.targets()
     assert graph.apply(fuse_state_spaces) == 0
     assert graph.targets() == before
+
+
+@pytest.mark.parametrize("terms", [lambda x: x * 0.5, lambda x: x * x], ids=["of a multiple", "of squares"])
+def test_sums_along_tokens_that_are_no_state_space_stay(terms) -> None:
+    graph = capture(lambda x: terms(x).cumsum(1).exp(), random(2, 12, HEADS))
+    assert graph.apply(fuse_state_spaces) == 0
