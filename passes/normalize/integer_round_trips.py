@@ -3,9 +3,15 @@
 Before   y = _to_copy(_to_copy(clamp(round(x), -128, 127), int8), float)
 After    y = clamp(round(x), -128, 127)
 
-Activations that are rounded to a scale are spelled so, as BitNet's and those of quantized graphs. TTNN has no 8-bit
+Before   y = clamp(round(x) + 3, 0, 255) - 3
+After    y = clamp(round(x), -3, 252)
+
+Activations that are rounded to a scale are spelled so, as BitNet's and those of quantized graphs, which add a zero
+point before they clamp. TTNN has no 8-bit
 integers of a sign, but bfloat16 holds each of them. Bounds must be known: what is outside wraps around in torch.
 """
+
+from typing import Any
 
 import torch
 from torch.fx import Graph, Node
@@ -16,10 +22,12 @@ from tt_dynamo.passes.rewrite import Rules, argument, as_dtype, emit, is_number
 RULES = Rules()
 ROUNDINGS = (aten.round.default, aten.trunc.default, aten.floor.default, aten.ceil.default)
 BYTES = (torch.int8, torch.uint8)
+FLOATS = (torch.float32, torch.bfloat16)
+WHOLE = 256  # up to here bfloat16 holds every integer
 
 
 def drop_integer_round_trips(graph: Graph, context: Context) -> int:
-    """Replace each such pair of casts; returns how many."""
+    """Replace each such pair of casts or of shifts; returns how many."""
     return RULES.apply(graph, leave=constant_nodes)
 
 
@@ -35,6 +43,27 @@ def _float_of_byte(node: Node) -> Node | None:
     return as_dtype(whole, dtype_of(node), node)
 
 
+@RULES.on(aten.sub.Tensor)
+def _without_zero_point(node: Node) -> Node | None:
+    """Floats that a zero point was added to, which is subtracted after they are clamped."""
+    clamped, point = node.args
+    if not is_number(point) or node.kwargs or dtype_of(node) not in FLOATS or dtype_of(node) != dtype_of(clamped):
+        return None
+    if not is_call(clamped, aten.clamp.default) or len(clamped.users) > 1:
+        return None
+    if point == 0:
+        return clamped
+    shifted, numbers = clamped.args[0], (point, argument(clamped, 1), argument(clamped, 2))
+    if not is_call(shifted, aten.add.Tensor) or shifted.args[1] != point or shifted.kwargs:
+        return None
+    if not _is_whole(shifted.args[0]) or not all(is_number(x) and _is_whole(x) and abs(x) <= WHOLE for x in numbers):
+        return None
+    least, most = (bound - point for bound in numbers[1:])
+    if max(abs(least), abs(most)) > WHOLE:
+        return None
+    return emit(node, aten.clamp.default, shifted.args[0], least, most)
+
+
 def _is_within(x: Node, integers: torch.iinfo) -> bool:
     """Whether all of x are known to be among the integers, once they are rounded."""
     while is_call(x, *ROUNDINGS):
@@ -45,9 +74,13 @@ def _is_within(x: Node, integers: torch.iinfo) -> bool:
     return is_number(least) and is_number(most) and integers.min <= least <= most <= integers.max
 
 
-def _is_whole(x: Node) -> bool:
+def _is_whole(x: Any) -> bool:
     """Whether all of x are integers."""
     if is_call(x, aten.clamp.default):
         bounds = (argument(x, 1), argument(x, 2))
-        return all(bound is None or bound == int(bound) for bound in bounds) and _is_whole(x.args[0])
-    return is_call(x, *ROUNDINGS)
+        return all(bound is None or float(bound).is_integer() for bound in bounds) and _is_whole(x.args[0])
+    if is_call(x, aten.add.Tensor) and argument(x, 2, 1) == 1:
+        return _is_whole(x.args[0]) and _is_whole(x.args[1])  # from a zero point on
+    if isinstance(x, Node):
+        return is_call(x, *ROUNDINGS) or not (dtype_of(x).is_floating_point or dtype_of(x).is_complex)
+    return float(x).is_integer()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._decomp import get_decompositions, register_decomposition
 
+from tt_dynamo.capture.quantized import quantized_decompositions
 from tt_dynamo.ir.strides import laid_out, lies_as_computed
 from tt_dynamo.ir.torch_internals import order_in_memory
 from tt_dynamo.ir.triangular import unit_inverse
@@ -43,7 +44,7 @@ TAKEN_APART = """
 
 def decompositions() -> dict[Any, Callable[..., Any]]:
     """A table for AOTAutograd; a new one at every call."""
-    return {**_taken_apart(), **COMPOSITES}
+    return {**_taken_apart(), **COMPOSITES, **quantized_decompositions()}
 
 
 @functools.cache

@@ -50,3 +50,62 @@ def test_bytes_that_are_given_away_are_made():
 
     (left,) = bytes_left(model, 100 * random(4, 32))
     assert [user.op for user in left.users] == ["output"]
+
+
+@pytest.mark.parametrize(
+    ("model", "count"),
+    [
+        (lambda x: ((x * 4).round() + 3).clamp(0, 255).to(torch.uint8).float(), 0),
+        (lambda x: ((x * 4).round() + torch.tensor([3, 5])).clamp(0, 255).to(torch.uint8).float(), 0),
+        (lambda x: ((x * 4).round() + 0.5).clamp(0, 255).to(torch.uint8).float(), 1),
+        (lambda x: torch.add((x * 4).round(), 3, alpha=2).clamp(0, 255).to(torch.uint8).float(), 1),
+    ],
+    ids=["a zero point", "zero points", "a half", "a multiple"],
+)
+def test_what_is_rounded_from_a_zero_point_on_is_whole(model, count):
+    with torch.no_grad():
+        graph = capture(model, 100 * random(4, 2))
+        graph.apply(drop_integer_round_trips, exact=True)
+    assert len(graph.calls(aten.trunc.default)) == count
+
+
+def shifts_left(model, *inputs):
+    with torch.no_grad():
+        graph = capture(model, *inputs)
+        graph.apply(drop_integer_round_trips, exact=True)
+    return len(graph.calls(aten.add.Tensor)) + len(graph.calls(aten.sub.Tensor))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: ((x.round() + 3).clamp(0, 255).to(torch.uint8).to(x.dtype) - 3) * 0.5,
+        lambda x: (x.round() + 128).clamp(0, 255) - 128,
+        lambda x: x.round().clamp(-128, 127) - 0,
+    ],
+    ids=["through bytes", "in floats", "of nothing"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_zero_point_that_comes_and_goes_is_in_the_bounds(model, dtype):
+    assert shifts_left(model, (100 * random(4, 32)).to(dtype)) == 0
+
+
+def test_infinities_and_nan_are_clamped_as_before():
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 3.5, 1e30])
+    graph = capture(lambda x: (x.round() + 3).clamp(0, 255) - 3, x)
+    assert graph.apply(drop_integer_round_trips, exact=True) == 1
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: (x + 3).clamp(0, 255) - 3,  # which rounds to the steps of the sum
+        lambda x: (x.round() + 3).clamp(0, 255) - 4,
+        lambda x: (x.round() + 0.1).clamp(0, 255) - 0.1,
+        lambda x: (x.round() + 300).clamp(0, 600) - 300,
+        lambda x: (lambda y: (y - 3, y))((x.round() + 3).clamp(0, 255)),
+        lambda x: torch.sub((x.round() + 3).clamp(0, 255), 3, alpha=2),
+    ],
+)
+def test_other_shifts_stay(model):
+    assert shifts_left(model, 100 * random(4, 32)) == 2
