@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.compiler.configs import Configs
@@ -18,7 +19,7 @@ from tt_dynamo.compiler.decompose import decompose
 from tt_dynamo.compiler.eligible import HostWork
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import FallbackError
-from tt_dynamo.ir.graph import aten, copy_graph, is_call, module_path, mutates, parameters_of, shape_of
+from tt_dynamo.ir.graph import aten, copy_graph, dtype_of, is_call, module_path, mutates, parameters_of, shape_of
 from tt_dynamo.options import WEIGHT_DTYPES, Options, matching
 from tt_dynamo.report.report import Decomposed, Fallback, GraphReport
 
@@ -43,6 +44,7 @@ OPERATIONS = {
     operators.conv_transpose2d: "ttnn.conv_transpose2d",
 }
 
+BYTES = (torch.int8, torch.uint8)
 WIDEST = WEIGHT_DTYPES[0]
 
 
@@ -61,6 +63,7 @@ class Decisions:
         self.configs: Configs | None = None
         self.outcomes: dict[Node, Fallback | Decomposed] = {}
         self.weights: dict[Node, tuple[str, str]] = {}
+        self._stored: dict[Node, torch.dtype] = {}  # products, and in which integers their weight is stored
         self.times_refused: Counter[Node] = Counter()
         self.refused_dtypes: dict[Node, str] = {}
         self.interleaved: set[Node] = set()
@@ -100,7 +103,10 @@ class Decisions:
         dtype = min(wanted.values(), key=WEIGHT_DTYPES.index)
         merged = f"its merged weight is {dtype}, the widest of {', '.join(map(' '.join, wanted.items()))}"
         note = merged if len(set(wanted.values())) > 1 else ""
-        return self.weights.setdefault(self._original.get(product, product), (dtype, note))[0]
+        original = self._original.get(product, product)
+        stored = [dtype_of(source) for source in sources if dtype_of(source) in BYTES]
+        self._stored.update(dict.fromkeys([original], stored[0]) if stored else {})
+        return self.weights.setdefault(original, (dtype, note))[0]
 
     def learn(
         self,
@@ -178,8 +184,20 @@ class Decisions:
         report.decomposed += [found for found in self.outcomes.values() if isinstance(found, Decomposed)]
         notes = {node: note for node, (_, note) in self.weights.items() if note and node not in self.outcomes}
         report.notes += [f"{node.name}: {note}" for node, note in notes.items()]
+        report.notes += self._notes_of_integers()
         about = "activations around it are bfloat16, TTNN refused a block float"
         report.notes += [f"{node.name}: {about}: {reason}" for node, reason in self.refused_dtypes.items()]
+
+    def _notes_of_integers(self) -> list[str]:
+        """How many weights that are stored as integers and scales, as quantized ones are, went up in which dtype."""
+        quantized = self._stored.keys() - self.outcomes.keys()
+        found = Counter((str(self._stored[node]), self.weights[node][0]) for node in quantized)
+        narrow = f', weight_dtype="{WIDEST}" keeps what that holds of them'
+        return [
+            f"weights of {count} products are stored as {stored.removeprefix('torch.')} with scales: "
+            f"they go up as {dtype}{narrow if dtype != WIDEST else ''}"
+            for (stored, dtype), count in sorted(found.items())
+        ]
 
 
 def is_weight_of(product: Node, operand: Node) -> bool:
