@@ -59,10 +59,20 @@ def qwen3_5() -> Any:
     return linear_attention(transformers.Qwen3_5TextConfig, transformers.Qwen3_5ForCausalLM)
 
 
+def xlstm() -> Any:
+    """Chunks of tokens by products, and a loop over the chunks."""
+    kernels = {"chunkwise_kernel": "chunkwise--native_autograd", "sequence_kernel": "native_sequence__native"}
+    config = transformers.xLSTMConfig(
+        **{**SIZES, "hidden_size": 128}, num_blocks=2, num_heads=2, **kernels, step_kernel="native", chunk_size=8
+    )
+    return transformers.xLSTMForCausalLM(config)
+
+
 LAUNCHES = {
     mamba: 42, falcon_mamba: 46, mamba2: 40, recurrent_gemma: 48, rwkv: 40, qwen3_next: 55, qwen3_5: 38,
+    xlstm: 161,
 }  # a layer  # fmt: skip
-SLOW = (falcon_mamba, recurrent_gemma, qwen3_next, qwen3_5)
+SLOW = (falcon_mamba, recurrent_gemma, qwen3_next, qwen3_5, xlstm)
 
 
 @pytest.mark.parametrize(
