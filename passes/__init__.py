@@ -22,6 +22,7 @@ from tt_dynamo.passes.attention.joined_keys import join_keys, look_up_keys
 from tt_dynamo.passes.attention.linear_attention import fuse_linear_attention
 from tt_dynamo.passes.attention.merged_columns import order_merged_columns
 from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
+from tt_dynamo.passes.attention.pixel_attention import attend_pixels
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
 from tt_dynamo.passes.attention.talking_heads import fuse_talking_heads
@@ -169,6 +170,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_batch_norm, {join_mixed_kernels: "one norm is behind all kernels"}),
         Step(fold_patch_embedding),
         Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),
+        Step(attend_pixels, {fold_batch_norm: "it reads convolutions"}),
         Step(read_moved_channels, {fold_batch_norm: "norms are weights by then"}),
         Step(split_convolutions, {read_moved_channels: "what it rewrites is not cut any more"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),

@@ -73,7 +73,7 @@ def fuse_attention(graph: Graph, context: Context) -> int:
 def _attention(node: Node, context: Context) -> Node | None:
     """The attention that a product of weights and values is."""
     weights, value = node.args
-    softmax = _softmax_of(weights)
+    softmax = softmax_of(weights)
     scores = None if softmax is None else read_scores(softmax.args[0])
     if scores is None:
         return None
@@ -109,7 +109,7 @@ def _at_rank_4(node: Node, context: Context) -> Node | None:
     return emit(node, sdpa, *operands, mask and _with_heads(mask, leading), *rest, **node.kwargs)
 
 
-def _softmax_of(weights: Node) -> Node | None:
+def softmax_of(weights: Node) -> Node | None:
     """The softmax over the keys that gives these weights and that nothing else reads."""
     softmax = weights
     while same_scores(softmax) is not softmax and len(softmax.users) == 1:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from detectors import yolo8, yolo11, yolo12
 from torch import nn
-from written_networks import Detector, cycle_gan, temporal_network
+from written_networks import cycle_gan, residual_unet, temporal_network
+from written_windows import swin_ir, swin_unetr
 
 Built = tuple[nn.Module, dict[str, Any] | tuple[Any, ...]]
 
@@ -197,9 +199,13 @@ MODELS: dict[str, Callable[[], Built]] = {
     "hrnet_w18_small": timm_model("hrnet_w18_small"),
     "vgg11": vision_model("vgg11"),
     "deeplabv3": lambda: (Segmentation("deeplabv3_mobilenet_v3_large"), image()),
-    "yolov8n": lambda: (Detector(), image(320)),
-    "yolo11n": lambda: (Detector(attends=True), image(320)),
+    "yolov8n": lambda: (yolo8(), image(320)),
+    "yolo11n": lambda: (yolo11(), image(320)),
+    "yolo12n": lambda: (yolo12(), image(320)),
     "cyclegan": cycle_gan,
+    "monai unet": residual_unet,
+    "swin unetr": swin_unetr,
+    "swinir": swin_ir,
     "temporal network": temporal_network,
     "segformer": transformers_model(
         "SegformerForSemanticSegmentation", "SegformerConfig", pixels(128), depths=[1, 1, 1, 1]
