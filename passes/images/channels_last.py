@@ -10,11 +10,12 @@ volumes: `passes/images/volumes.py`.
 
 Before   y = upsample_nearest2d(x, …)
 After    y = repeat_pixels(x, 2, 2)              nearest, by whole numbers
+         y = matmul(picks, x)                    the same of a small image whose pixels fill no tiles
          y = embedding(x as rows of pixels, i)   nearest, to any size: i says which pixel each new one is
          y = resample(x, rows, columns)          (bi)linear, bicubic, antialiased, and means of windows that differ
 
 The pixels and the weights are torch's own: its operation is applied to the places of pixels, and to the identity
-matrix. A sum with weights of 0 is no pick: an infinity spreads over its row and column as NaN.
+matrix. A sum with weights of 0 is no pick: an infinity spreads over its row and column, or its channel, as NaN.
 """
 
 import itertools
@@ -30,11 +31,14 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.images import pointwise, sampling, volumes
 from tt_dynamo.passes.images.writer import Flat, ImageWriter, pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import FLOATS, arguments
 from tt_dynamo.passes.rows import literal
+
+MOST_PRODUCTS = 1 << 28  # of picks and numbers
 
 
 def channels_last(graph: Graph, context: Context) -> int:
@@ -156,7 +160,11 @@ def _nearest(write: ImageWriter, x: Node, *options: Any) -> Node:
     repeated = _places(*(torch.arange(n).repeat_interleave(k) for n, k in zip(old, times, strict=True)))
     numbers = torch.arange(math.prod(old)).reshape(old)
     flat, image = write.flat(x if len(old) < 3 else write.reshape(x, batch, channels, 1, numbers.numel()))
-    if len(old) < 3 and torch.equal(places, repeated):
+    is_repeated = len(old) < 3 and torch.equal(places, repeated)
+    if is_repeated and _is_small_in_tiles(image, write.shape):
+        picks = (numbers[tuple(places)].reshape(-1, 1) == torch.arange(numbers.numel())).to(dtype_of(x))
+        flat = write.emit(aten.matmul.default, literal(x, picks[None, None]), flat)
+    elif is_repeated:
         flat = write.emit(operators.repeat_pixels, flat, image, *[1, *times][-2:])
     else:
         index = torch.arange(batch)[:, None] * numbers.numel() + numbers[tuple(places)].reshape(1, -1)
@@ -165,6 +173,15 @@ def _nearest(write: ImageWriter, x: Node, *options: Any) -> Node:
         flat = write.reshape(rows, 1, *shape_of(rows))
     *lines, width = write.shape[2:]
     return write.value(flat, [batch, math.prod(lines), width])
+
+
+def _is_small_in_tiles(image: list[int], shape: tuple[int, ...]) -> bool:
+    """Whether pixels of one image, which fill no tiles, are repeated by a product in less time than by rows.
+
+    Such shards leave L1 to be untilized, and are tilized again: a product of so many numbers takes a fraction of that.
+    """
+    pixels = math.prod(image)
+    return image[0] == 1 and pixels % TILE > 0 and math.prod(shape) * pixels <= MOST_PRODUCTS
 
 
 def _places(*along: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,20 @@ def test_pixels_are_repeated(options):
     assert graph.only(operators.repeat_pixels)
 
 
+@pytest.mark.parametrize("size", [(10, 10), (20, 20)])
+def test_small_images_that_fill_no_tiles_are_repeated_by_a_product(size):
+    graph, changed = rewritten(resized(scale_factor=2), random(1, 64, *size), exact=True)
+    assert changed == 1
+    assert len(graph.calls(operators.linear, aten.matmul.default)) == 1 and not graph.calls(operators.repeat_pixels)
+
+
+# Pixels that fill tiles, many of them, and images of a batch, which would be products of their own.
+@pytest.mark.parametrize("shape", [(1, 64, 8, 8), (1, 64, 45, 45), (2, 64, 10, 10)], ids=str)
+def test_other_images_are_repeated_by_rows(shape):
+    graph, _ = rewritten(resized(scale_factor=2), random(*shape), exact=True)
+    assert graph.only(operators.repeat_pixels)
+
+
 @pytest.mark.parametrize("options", [{"scale_factor": 2}, {"size": (4, 33)}], ids=str)
 def test_what_follows_takes_the_image_as_it_is_resized(options):
     model = nn.Sequential(nn.Upsample(**options), nn.ReLU())
