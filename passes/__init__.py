@@ -56,6 +56,7 @@ from tt_dynamo.passes.heads.norm_heads import fuse_norm_heads
 from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.heads.token_products import join_token_products
+from tt_dynamo.passes.images.binned_channels import pad_bins
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
@@ -171,6 +172,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fold_patch_embedding),
         Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),
         Step(attend_pixels, {fold_batch_norm: "it reads convolutions"}),
+        Step(pad_bins, {fuse_joined_sums: "it takes products of their values"}),
         Step(read_moved_channels, {fold_batch_norm: "norms are weights by then"}),
         Step(split_convolutions, {read_moved_channels: "what it rewrites is not cut any more"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
