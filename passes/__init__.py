@@ -66,6 +66,7 @@ from tt_dynamo.passes.images.pooled_rows import pool_rows
 from tt_dynamo.passes.images.signals import signals_to_products
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.images.stem import fold_stem
+from tt_dynamo.passes.images.summed_parts import sum_parts
 from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.delta_rules import fuse_delta_rules
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences
@@ -174,6 +175,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(attend_pixels, {fold_batch_norm: "it reads convolutions"}),
         Step(pad_bins, {fuse_joined_sums: "it takes products of their values"}),
         Step(read_moved_channels, {fold_batch_norm: "norms are weights by then"}),
+        Step(sum_parts, {read_moved_channels: "it fills parts that it can", fold_batch_norm: "it reads convolutions"}),
         Step(split_convolutions, {read_moved_channels: "what it rewrites is not cut any more"}),
         Step(split_norm_affine, {fold_batch_norm: "it takes the norms behind convolutions too"}, required=True),
         Step(pool_rows),
