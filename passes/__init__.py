@@ -58,6 +58,7 @@ from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.heads.token_products import join_token_products
 from tt_dynamo.passes.images.binned_channels import pad_bins
 from tt_dynamo.passes.images.channels_last import channels_last
+from tt_dynamo.passes.images.joined_pixels import join_pixels
 from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
@@ -192,6 +193,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
             required=True,
         ),
         Step(join_moves, {channels_last: "its moves meet those of the model"}),
+        Step(join_pixels, {channels_last: "it reads conv2d", join_moves: "pixels are rows"}),
         Step(signals_to_products, {channels_last: "it reads conv2d", join_moves: "no moves hide lookups"}),
         Step(
             tokens_among_patches,
