@@ -24,6 +24,16 @@ def repeat_pixels(ttnn: TTNN, x: Tensor, image, height, width):
     return ttnn.reshape(larger, (1, 1, x.shape[-2] * height * width, x.shape[-1]))
 
 
+@lower(operators.first_pixels)
+def first_pixels(ttnn: TTNN, x: Tensor, count):
+    """A view of x: the pixels behind become what pads the last tile, as they are in what `ttnn.slice` writes."""
+    *leading, pixels, channels = x.shape
+    tiles = [math.ceil(size / ttnn.TILE_SIZE) * ttnn.TILE_SIZE for size in (pixels, channels)]
+    if math.ceil(count / ttnn.TILE_SIZE) * ttnn.TILE_SIZE != tiles[0]:
+        raise Refused("ttnn.reshape: other pixels fill the last tile")
+    return ttnn.reshape(x, (*leading, count, channels), (*leading, *tiles))
+
+
 @lower(operators.resample)
 def resample(ttnn: TTNN, x: Tensor, rows, columns):
     """x [..., height, width] → rowsᵀ x columns."""

@@ -1,7 +1,7 @@
 """Pixels of several images joined one behind the other, where images end inside a tile.
 
 Before   y = cat([a, b, c], -2)                                       of 1600, 400 and 100 pixels, from convolutions
-After    y = cat([a, picks_b @ b + picks_c @ c], -2)[..., :2100, :]   picks [512, 400] and [512, 100], of zeros and ones
+After    y = first_pixels(cat([a, picks_b @ b + picks_c @ c], -2), 2100)      picks [512, 400], [512, 100] of 0 and 1
 
 Detectors join what they predict of every level. TTNN joins tiles along whole ones: every part was untilized, and the
 join tilized, 23 µs a part by the estimate for images that fill no tiles, whatever their size. Products of picks place
@@ -52,7 +52,7 @@ def _rewrite(node: Node) -> bool:
             placed = emit(node, aten.matmul.default, literal(node, picks), part)
             behind = placed if behind is None else emit(node, aten.add.Tensor, behind, placed)
         joined = emit(node, aten.cat.default, [*parts[:inside], behind], -2)
-        replace(node, emit(node, aten.slice.Tensor, joined, len(ones), 0, total))
+        replace(node, emit(node, operators.first_pixels, joined, total))
     return True
 
 

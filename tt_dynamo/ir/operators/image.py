@@ -85,6 +85,12 @@ def repeat_pixels(x, image, height, width):
     return x.reshape(1, 1, batch * rows * height * columns * width, x.shape[-1])
 
 
+@define("Tensor x, int count", FUSED)
+def first_pixels(x, count):
+    """The first `count` pixels of x [..., pixels, channels], which fill as many tiles as all of them."""
+    return x[..., :count, :].clone()
+
+
 @define("Tensor x, int[] sizes, int[] order, int[] shape", FUSED)
 def rearrange(x, sizes, order, shape):
     """x split into dimensions of these sizes, put into this order, in the shape of another flattened image."""
