@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tt_dynamo.ir import operators
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.lowering.memory import assigned, assigned_dtype
@@ -74,6 +75,20 @@ def _arithmetic(name: str, mirrored: str) -> Callable[..., Any]:
 lower_calls({**UNARY, **BINARY, **TERNARY, aten.round.decimals: "round"})
 for _packet, _names in ARITHMETIC.items():
     lower(_packet.Tensor, _packet.Scalar, sharded=True, floats=True)(_arithmetic(*_names))
+
+
+@lower(operators.activated_product, sharded=True, floats=True)
+def activated_product(ttnn: TTNN, x: Tensor, y: Tensor, activation):
+    """The activation of x, times y; float."""
+    fused = [ttnn.UnaryWithParam(getattr(ttnn.UnaryOpType, activation.upper()))]
+    return ttnn.multiply(x, y, input_tensor_a_activations=fused, **assigned(ttnn), **assigned_dtype(ttnn, x))
+
+
+@lower(operators.scaled_sum, sharded=True, floats=True)
+def scaled_sum(ttnn: TTNN, x: Tensor, y: Tensor, scale):
+    """(x + y) * scale; float."""
+    fused = [ttnn.UnaryWithParam(ttnn.UnaryOpType.MUL_UNARY_SFPU, float(scale))]
+    return ttnn.add(x, y, activations=fused, **assigned(ttnn), **assigned_dtype(ttnn, x))
 
 
 @lower(aten.addcmul.default, sharded=True, floats=True)

@@ -25,7 +25,9 @@ from tt_dynamo.lowering.memory import (
     banks_of,
     blocks_of,
     in_columns,
+    is_in_columns,
     is_sharded,
+    shard_width,
 )
 from tt_dynamo.lowering.registry import TTNN, Tensor, lower
 
@@ -91,7 +93,8 @@ def _linear_of_row(ttnn: TTNN, x: Tensor, weight, bias, activation):
         candidates = ways_from_banks(ttnn, x, weight)
     else:
         on = [grid, *([(lies.columns, lies.rows)] if lies else [])]
-        depths = divisors(inner, MOST_READ)[:2]
+        shared = divisors(shard_width(x) // ttnn.TILE_SIZE, MOST_READ)[:1] if is_in_columns(x) else []  # none is cut
+        depths = dict.fromkeys([*divisors(inner, MOST_READ)[:2], *shared])
         candidates = [{}, *({"in0_block_w": d, "mcast_in0": True, "cores": cores} for cores in on for d in depths)]
 
     def multiply(candidate):

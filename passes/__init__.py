@@ -31,7 +31,12 @@ from tt_dynamo.passes.caches.decode_rows import decode_rows
 from tt_dynamo.passes.caches.hold import cache_writes_in_place
 from tt_dynamo.passes.fuse.columns import cut_constants, split_biases
 from tt_dynamo.passes.fuse.conditions import rows_of_images
-from tt_dynamo.passes.fuse.epilogues import fuse_image_activation, fuse_linear_activation, fuse_residual_norm
+from tt_dynamo.passes.fuse.epilogues import (
+    fuse_arithmetic,
+    fuse_image_activation,
+    fuse_linear_activation,
+    fuse_residual_norm,
+)
 from tt_dynamo.passes.fuse.experts import fuse_experts
 from tt_dynamo.passes.fuse.fourier import fuse_fourier
 from tt_dynamo.passes.fuse.gates import fuse_gates
@@ -79,10 +84,12 @@ from tt_dynamo.passes.moves.cut_rows import cut_rows
 from tt_dynamo.passes.moves.expands import drop_expands
 from tt_dynamo.passes.moves.joined_moves import join_moves
 from tt_dynamo.passes.moves.joined_rows import join_rows
+from tt_dynamo.passes.moves.leading_selects import lead_selects
 from tt_dynamo.passes.moves.moved_rows import look_up_moved_rows
 from tt_dynamo.passes.moves.permutes import hoist_permutes
 from tt_dynamo.passes.moves.reductions import reduce_rows
 from tt_dynamo.passes.moves.reshapes import sink_reshapes
+from tt_dynamo.passes.moves.stacked_rows import carry_stacked_rows
 from tt_dynamo.passes.moves.transposed_operands import transpose_operands
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.normalize.complex_numbers import complex_to_real
@@ -254,6 +261,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
             fuse_norm_heads,
             {fuse_joint_attention: "it turns each stream by itself", fuse_qkv: "it reads split_heads"},
         ),
+        Step(lead_selects, {split_joint_heads: "heads that are selected are split by kernels"}),
         Step(rows_of_images, {fuse_qkv: "it reads projections in place"}),
         Step(
             hoist_permutes,
@@ -299,11 +307,21 @@ PHASES: dict[str, tuple[Step, ...]] = {
             },
         ),
         Step(
+            fuse_arithmetic,
+            {
+                fuse_linear_activation: "linears take activations",
+                fuse_residual_norm: "norms take sums",
+                fuse_lerps: "a mean is no sum",
+                fuse_gates: "gates take sums",
+            },
+        ),
+        Step(
             fuse_linear_parts,
             {split_linears: "it joins parts of one input", fold_offsets: "parts take their ones", fuse_gates: "gates"},
         ),
     ),
     "caches": (
+        Step(carry_stacked_rows, {fuse_stacks: "it mixes them by a product", fuse_gates: "updates are one sum"}),
         Step(decode_rows, {cache_writes_in_place: "it reads update_cache", fuse_qkv: "it reads split_heads"}),
         Step(
             sink_rank3_reshapes,

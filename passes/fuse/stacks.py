@@ -3,6 +3,11 @@
 Before   y = permute(matmul(permute(x, [1, 2, 3, 0]), m), [3, 0, 1, 2])      m = reshape(c, [batch, seq, n, k])
 After    y = sum(x[:, None] * coefficients, 0)                               coefficients [n, k, batch, seq, 1] of c
 
+Before   y = sum(x[:, None] * linear(r, w), 0) + x          After    y = sum(x[:, None] * linear(r, w, identity), 0)
+
+Before   y = matmul(permute(x, [1, 2, 3, 0]), m) …, of one token
+After    y = reshape(matmul(reshape(c, [1, k, n]), reshape(x, [1, n, width])), [k, 1, 1, width])
+
 Before   y = cat([x[:1], x[1:] + update])        After    y = addcmul(x, update, mask)       mask [n, 1, 1, 1]
 
 Before   reshape(permute(c, [2, 0, 1]), [n, batch, seq, 1])
@@ -10,10 +15,12 @@ After    permute(reshape(c, [batch, 1, seq, n]), [3, 0, 2, 1])
 
 x [n, batch, seq, width], c [batch, seq, n k]. A product whose inner dimension is the stack fills a fraction of every
 tile, and three permutes stand around it. Only where n k is at most a tile: that many times a stream is written before
-it is summed. Alternating updates keep such stacks (Gemma 3n).
+it is summed. The streams of one token are rows of one tile, so one small product mixes them. Alternating updates keep
+such stacks (Gemma 3n).
 Source: Baykal et al. 2023, https://arxiv.org/abs/2301.13310
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -23,7 +30,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, only_user, shape_of
 from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.movement import cut_of, is_permute, start_of, transposing
-from tt_dynamo.passes.rewrite import Rules, argument, emit
+from tt_dynamo.passes.rewrite import Rules, argument, emit, is_constant
 from tt_dynamo.passes.rows import literal
 
 RULES = Rules()
@@ -34,8 +41,49 @@ def fuse_stacks(graph: Graph, context: Context) -> int:
     return RULES.apply(graph)
 
 
+class _Mix(NamedTuple):
+    """Streams x [n, ..., width], and a row [..., n k] of each token that mixes them to k."""
+
+    x: Node
+    row: Node
+    n: int
+    k: int
+    by_result: bool
+
+    @property
+    def is_of_one_token(self) -> bool:
+        return math.prod(shape_of(self.x)[1:-1]) == 1
+
+
 @RULES.on(aten.permute.default)
 def _mix(node: Node) -> Node | None:
+    mix = _find_mix(node)
+    reader = only_user(node)
+    if mix is None or (reader is not None and is_call(reader, aten.add.Tensor) and _takes_streams(reader, node, mix)):
+        return None
+    return _mixed(node, mix, mix.row)
+
+
+@RULES.on(aten.add.Tensor)
+def _mix_and_add(node: Node) -> Node | None:
+    for value in node.args[:2]:
+        mix = _find_mix(value) if isinstance(value, Node) and is_call(value, aten.permute.default) else None
+        if mix is not None and only_user(value) is node and _takes_streams(node, value, mix):
+            ones = literal(node, torch.eye(mix.n, dtype=dtype_of(mix.row)).flatten())
+            bias = argument(mix.row, 2)
+            bias = ones if bias is None else emit(node, aten.add.Tensor, bias, ones)
+            return _mixed(node, mix, emit(node, operators.linear, *mix.row.args[:2], bias))
+    return None
+
+
+def _takes_streams(total: Node, mixed: Node, mix: _Mix) -> bool:
+    """Whether a sum adds to mixed streams what they were, and a linear with a bias may make their coefficients."""
+    is_sum = {*total.args} == {mixed, mix.x} and not total.kwargs and dtype_of(total) == dtype_of(mix.row)
+    is_plain = is_call(mix.row, operators.linear) and len(mix.row.args) <= 3 and only_user(mix.row) is not None
+    return is_sum and mix.n == mix.k and is_plain and all(map(is_constant, mix.row.args[1:]))
+
+
+def _find_mix(node: Node) -> _Mix | None:
     product, rank = node.args[0], len(shape_of(node))
     if rank < 3 or not is_permute(node, [rank - 1, *range(rank - 1)]) or not only_user(product):
         return None
@@ -44,7 +92,7 @@ def _mix(node: Node) -> Node | None:
     rows, matrix = product.args
     if not is_permute(rows, [*range(1, rank), 0]):
         return None
-    x, (*lead, width, n), k = rows.args[0], shape_of(rows), shape_of(product)[-1]
+    (*lead, _, n), k = shape_of(rows), shape_of(product)[-1]
     # What mixes a token's streams lies in one row: those of one result side by side, or those of one stream.
     pairs = matrix
     if is_call(matrix, aten.reshape.default) and is_call(matrix.args[0], aten.permute.default):
@@ -57,12 +105,25 @@ def _mix(node: Node) -> Node | None:
     row = pairs.args[0]
     if n * k > TILE or shape_of(row) != (*lead, n * k):
         return None
-    shape = (1, n) if by_result else (n, 1)
+    return _Mix(rows.args[0], row, n, k, by_result)
+
+
+def _mixed(node: Node, mix: _Mix, row: Node) -> Node:
+    """The streams that rows of coefficients make of streams."""
+    x, n, k = mix.x, mix.n, mix.k
+    *lead, width = shape_of(x)[1:]
+    if mix.is_of_one_token:
+        ones = [1] * (len(lead) - 1)
+        matrix = emit(node, aten.reshape.default, row, [*ones, *([k, n] if mix.by_result else [n, k])])
+        matrix = matrix if mix.by_result else emit(node, aten.permute.default, matrix, transposing(len(ones) + 2))
+        y = emit(node, aten.matmul.default, matrix, emit(node, aten.reshape.default, x, [*ones, n, width]))
+        return emit(node, aten.reshape.default, y, [k, *lead, width])
+    shape = (1, n) if mix.by_result else (n, 1)
     streams = emit(node, aten.reshape.default, x, [*shape, *lead, width])
-    shape = (k, n) if by_result else (n, k)
+    shape = (k, n) if mix.by_result else (n, k)
     coefficients = emit(node, aten.reshape.default, _before(row, node), [*shape, *lead, 1])
     terms = emit(node, aten.mul.Tensor, streams, coefficients)
-    return emit(node, aten.sum.dim_IntList, terms, [int(by_result)])
+    return emit(node, aten.sum.dim_IntList, terms, [int(mix.by_result)])
 
 
 def _before(x: Node, like: Node) -> Node:

@@ -8,7 +8,11 @@ from tt_dynamo.ir.graph import Sides, aten, dtype_of, is_call, shape_of
 from tt_dynamo.ir.spec import TILE, Interleaved, tiles
 
 NORMS = {aten.layer_norm.default: 1, operators.add_layer_norm: 2, operators.rms_norm: 1}
-SUMS = {aten.add.Tensor: 2, aten.mul.Tensor: 2, aten.addcmul.default: 3, aten.lerp.Tensor: 3}
+SUMS = {
+    **dict.fromkeys((aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor), 2),
+    **dict.fromkeys((operators.activated_product, operators.scaled_sum), 2),
+    **dict.fromkeys((aten.addcmul.default, aten.lerp.Tensor), 3),
+}
 ELEMENTWISE = dict.fromkeys(
     (*(getattr(aten, name).default for name in ("gelu", "relu", "silu", "sigmoid", "tanh")), aten.mul.Scalar), 1
 )

@@ -107,6 +107,10 @@ class StreamCosts:
             return self._call(f"experimental.{kernel}", operands, results)
         if is_call(node, *SLICES):
             return self._call("slice", operands, results)
+        if node.target is operators.activated_product:
+            return self._call("multiply", operands, results, input_tensor_a_activations=[node.args[2]])
+        if node.target is operators.scaled_sum:
+            return self._call("add", operands, results, activations=["scale"])
         return self._call(node.target._schema.name.partition("::")[2], operands, results)
 
     def _call(self, name: str, operands: Sequence[Operand], results: Sequence[Operand], **options: Any) -> float:

@@ -23,7 +23,7 @@ def mixed(x: Tensor, coefficients: Tensor) -> Tensor:
     return torch.matmul(x.permute(1, 2, 3, 0), coefficients).permute(3, 0, 1, 2) + x
 
 
-@pytest.mark.parametrize("shape", [(4, 1, 6, 8), (4, 2, 6, 8), (4, 1, 1, 8)], ids=str)
+@pytest.mark.parametrize("shape", [(4, 1, 6, 8), (4, 2, 6, 8)], ids=str)
 @pytest.mark.parametrize("transposed", [True, False])
 def test_streams_are_mixed_without_permutes_of_them(shape: tuple[int, ...], transposed: bool) -> None:
     def mix(x: Tensor, c: Tensor) -> Tensor:
@@ -35,6 +35,58 @@ def test_streams_are_mixed_without_permutes_of_them(shape: tuple[int, ...], tran
     assert graph.apply(fuse_stacks, exact=False) == 1
     assert not graph.calls(aten.matmul.default, operators.linear)
     assert all(node.meta["val"].numel() == graph.arguments[1].numel() for node in graph.calls(aten.permute.default))
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_streams_of_one_token_are_mixed_by_one_small_product(transposed: bool) -> None:
+    def mix(x: Tensor, c: Tensor) -> Tensor:
+        c = c.reshape(1, 1, 4, 4)
+        return mixed(x, c.permute(0, 1, 3, 2) if transposed else c)
+
+    graph = capture(mix, random(4, 1, 1, 8), random(1, 1, 16))
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fuse_stacks, exact=False) == 1
+    matrix, rows = graph.only(aten.matmul.default).args
+    assert (matrix.meta["val"].shape, rows.meta["val"].shape) == ((1, 4, 4), (1, 4, 8))
+
+
+class Mixed(torch.nn.Module):
+    """Streams that are mixed by a linear of what routes them."""
+
+    def __init__(self, bias: bool = False) -> None:
+        super().__init__()
+        self.coefficients = torch.nn.Linear(4, 16, bias=bias)
+
+    def forward(self, x: Tensor, route: Tensor) -> Tensor:
+        c = self.coefficients(route)
+        return mixed(x, c.reshape(*c.shape[:-1], 4, 4).permute(0, 1, 3, 2))
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 6, 8), (4, 1, 1, 8)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_linear_that_makes_coefficients_adds_the_streams(shape: tuple[int, ...], bias: bool) -> None:
+    torch.manual_seed(0)
+    graph = capture(Mixed(bias), random(*shape), random(*shape[1:3], 4))
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fuse_stacks, exact=False) == 1
+    assert graph.only(operators.linear).args[2] is not None
+    assert all(node.args[0].meta["val"].shape == (16,) for node in graph.calls(aten.add.Tensor)), "biases alone"
+
+
+def test_a_sum_with_other_streams_and_coefficients_that_are_read_again_stay() -> None:
+    class Others(Mixed):
+        def forward(self, x: Tensor, route: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+            c = self.coefficients(route)
+            m = c.reshape(*c.shape[:-1], 4, 4)
+            y = torch.matmul(x.permute(1, 2, 3, 0), m.permute(0, 1, 3, 2)).permute(3, 0, 1, 2) + x
+            z = torch.matmul(x.permute(1, 2, 3, 0), m.relu()).permute(3, 0, 1, 2) + x.exp()
+            return y, z, c
+
+    torch.manual_seed(0)
+    graph = capture(Others(), random(4, 2, 6, 8), random(2, 6, 4))
+    graph.apply(canonicalize, exact=False)
+    graph.apply(fuse_stacks, exact=False)
+    assert len(graph.calls(aten.add.Tensor)) == 2 and len(graph.only(operators.linear).args) == 2
 
 
 @pytest.mark.parametrize(

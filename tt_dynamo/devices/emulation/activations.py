@@ -23,14 +23,17 @@ _BEGINS = torch.tensor([0.5, 1.0, 1.5, 2.0, 3.0])
 _SLOPES = torch.tensor([0.1928, 0.4939, 0.6188, 0.6099, 0.5402, 0.5]).half().float()
 _OFFSETS = torch.tensor([-0.00010443, -0.1604, -0.2796, -0.2635, -0.1194, 0.0]).half().float()
 
+# Which have no golden.
+_WITH_NUMBER = {"ADD_UNARY_SFPU": torch.add, "MUL_UNARY_SFPU": torch.mul}
+
 
 def activate(value: Tensor, activation: Any) -> Tensor:
     """Apply a fused activation: a name, a ttnn.UnaryOpType, a ttnn.UnaryWithParam or None."""
     if activation is None:
         return value
     kind = getattr(getattr(activation, "op_type", None), "name", "")
-    if kind == "ADD_UNARY_SFPU":  # which has no golden
-        return value + activation.params[0]
+    if kind in _WITH_NUMBER:
+        return _WITH_NUMBER[kind](value, activation.params[0])
     return (
         gelu_from_table(value) if kind == "GELU" and any(activation.params) else golden_of_activation(activation)(value)
     )
@@ -56,3 +59,11 @@ def activate_operands(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[l
             held[at] = functools.reduce(activate, rest[f"{name}_activations"] or (), held[at])
             del rest[f"{name}_activations"]
     return operands, rest
+
+
+def split_scales(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], Sequence[Any]]:
+    """The keywords for a golden, and the activations of the result that it knows none of."""
+    fused = kwargs.get("activations") or ()
+    if not any(getattr(getattr(each, "op_type", None), "name", "") in _WITH_NUMBER for each in fused):
+        return dict(kwargs), ()
+    return {key: value for key, value in kwargs.items() if key != "activations"}, fused

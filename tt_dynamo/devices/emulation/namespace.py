@@ -7,7 +7,7 @@ function, rounded to the dtype of the real result.
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache, partial, reduce
 from inspect import signature
 from types import ModuleType
 from typing import Any
@@ -19,7 +19,7 @@ from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
 from . import references_products, references_recurrences, references_volumes  # noqa: F401 (register references)
-from .activations import activate_operands
+from .activations import activate, activate_operands, split_scales
 from .fidelity import engine_of
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
 from .references import HOW, REFERENCES
@@ -164,7 +164,8 @@ def _by_golden(name: str, real: Any) -> _Values:
         try:
             args, kwargs = _values_of(prepare(args, kwargs) if prepare is not None else (args, kwargs))
             args, kwargs = activate_operands(args, kwargs)
-            value = golden(*args, **kwargs)
+            kwargs, fused = split_scales(kwargs)
+            value = reduce(activate, fused, golden(*args, **kwargs))
         except Exception as error:
             raise EmulationError(f"TTNN's golden function of {name} failed: {error}") from error
         if before != [tensor._value._version for tensor in inputs]:

@@ -4,6 +4,7 @@ Passes put them into ATen graphs, so a graph still runs in eager torch after eve
 traces through it, which gives shapes to fake tensors and a way back to ATen where TTNN refuses the whole.
 """
 
+from tt_dynamo.ir.operators.arithmetic import *
 from tt_dynamo.ir.operators.attention import *
 from tt_dynamo.ir.operators.cache import *
 from tt_dynamo.ir.operators.definition import *
