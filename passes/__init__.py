@@ -68,6 +68,7 @@ from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
+from tt_dynamo.passes.images.pixel_products import pixels_to_products
 from tt_dynamo.passes.images.pooled_rows import pool_rows
 from tt_dynamo.passes.images.signals import signals_to_products
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
@@ -201,6 +202,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         ),
         Step(join_moves, {channels_last: "its moves meet those of the model"}),
         Step(join_pixels, {channels_last: "it reads conv2d", join_moves: "pixels are rows"}),
+        Step(pixels_to_products, {channels_last: "it reads conv2d", join_moves: "tokens are rows of the image"}),
         Step(signals_to_products, {channels_last: "it reads conv2d", join_moves: "no moves hide lookups"}),
         Step(
             tokens_among_patches,

@@ -6,7 +6,7 @@ After    y = sum(x[:, None] * coefficients, 0)                               coe
 Before   y = sum(x[:, None] * linear(r, w), 0) + x          After    y = sum(x[:, None] * linear(r, w, identity), 0)
 
 Before   y = matmul(permute(x, [1, 2, 3, 0]), m) …, of one token
-After    y = reshape(matmul(reshape(c, [1, k, n]), reshape(x, [1, n, width])), [k, 1, 1, width])
+After    y = reshape(transposed_matmul(reshape(c, [1, n, k]), reshape(x, [1, n, width]), True, False), [k, 1, 1, width])
 
 Before   y = cat([x[:1], x[1:] + update])        After    y = addcmul(x, update, mask)       mask [n, 1, 1, 1]
 
@@ -15,7 +15,8 @@ After    permute(reshape(c, [batch, 1, seq, n]), [3, 0, 2, 1])
 
 x [n, batch, seq, width], c [batch, seq, n k]. A product whose inner dimension is the stack fills a fraction of every
 tile, and three permutes stand around it. Only where n k is at most a tile: that many times a stream is written before
-it is summed. The streams of one token are rows of one tile, so one small product mixes them. Alternating updates keep
+it is summed. The streams of one token are rows of one tile, so one small product mixes them: no linear, whose weights
+may be coarse. Alternating updates keep
 such stacks (Gemma 3n).
 Source: Baykal et al. 2023, https://arxiv.org/abs/2301.13310
 """
@@ -115,8 +116,8 @@ def _mixed(node: Node, mix: _Mix, row: Node) -> Node:
     if mix.is_of_one_token:
         ones = [1] * (len(lead) - 1)
         matrix = emit(node, aten.reshape.default, row, [*ones, *([k, n] if mix.by_result else [n, k])])
-        matrix = matrix if mix.by_result else emit(node, aten.permute.default, matrix, transposing(len(ones) + 2))
-        y = emit(node, aten.matmul.default, matrix, emit(node, aten.reshape.default, x, [*ones, n, width]))
+        rows = emit(node, aten.reshape.default, x, [*ones, n, width])
+        y = emit(node, operators.transposed_matmul, matrix, rows, not mix.by_result, False)
         return emit(node, aten.reshape.default, y, [k, *lead, width])
     shape = (1, n) if mix.by_result else (n, 1)
     streams = emit(node, aten.reshape.default, x, [*shape, *lead, width])

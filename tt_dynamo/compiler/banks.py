@@ -22,6 +22,7 @@ from tt_dynamo.ir.graph import is_call, is_parameter
 from tt_dynamo.ir.spec import Columns, Spec, Value, evaluate, shards_over_banks, spec_bytes, tiles
 from tt_dynamo.lowering.matmul import linear
 from tt_dynamo.lowering.memory import in_columns
+from tt_dynamo.passes.place.memory import FEWEST_CORES
 from tt_dynamo.report.table import size_text
 
 PHASES = ("prefill", "decode")
@@ -86,7 +87,8 @@ def pays_over_banks(recorder: Recorder, spec: Spec, banks: int) -> bool:
     """Whether a product of one row of tiles takes a weight [in, out] sharded over the banks, and is about as fast so.
 
     The row lies in width shards, as the stream of a decode step does; the result too, where cores share it evenly. A
-    weight of one column of tiles would lie in one bank, and what is in no stream would be moved into shards for it.
+    weight of one column of tiles would lie in one bank, and what is in no stream would be moved into shards for it: so
+    are rows of few tiles, as those between the products of low rank.
     """
     if tiles(spec.shape)[1] == 1:
         return False
@@ -97,7 +99,8 @@ def pays_over_banks(recorder: Recorder, spec: Spec, banks: int) -> bool:
     inner, wide = tiles(spec.shape)
     lies = Columns.over(ttnn.settings.grid_size, inner)
     gives = lies.of_width(spec.shape[1])
-    ttnn.memory = gives if wide == gives.width * gives.columns * gives.rows else None
+    is_stream = lies.columns * lies.rows >= FEWEST_CORES
+    ttnn.memory = gives if is_stream and wide == gives.width * gives.columns * gives.rows else None
 
     def empty(shape: tuple[int, ...], dtype: str, place: Any) -> Value:
         where = {"device": ttnn.settings.device, "memory_config": place}
@@ -106,7 +109,8 @@ def pays_over_banks(recorder: Recorder, spec: Spec, banks: int) -> bool:
 
     def multiply(candidate: int) -> int:
         place = evaluate(shards_over_banks(spec.shape, candidate), ttnn, None, None) if candidate else None
-        row = empty((1, 1, spec.shape[0]), "bfloat16", in_columns(ttnn, lies))
+        there = in_columns(ttnn, lies) if is_stream else ttnn.DRAM_MEMORY_CONFIG
+        row = empty((1, 1, spec.shape[0]), "bfloat16", there)
         linear(ttnn, row, empty(spec.shape, spec.dtype, place or ttnn.DRAM_MEMORY_CONFIG))
         return candidate
 

@@ -46,7 +46,8 @@ def test_streams_of_one_token_are_mixed_by_one_small_product(transposed: bool) -
     graph = capture(mix, random(4, 1, 1, 8), random(1, 1, 16))
     graph.apply(canonicalize, exact=False)
     assert graph.apply(fuse_stacks, exact=False) == 1
-    matrix, rows = graph.only(aten.matmul.default).args
+    matrix, rows, *flags = graph.only(operators.transposed_matmul).args
+    assert flags == [not transposed, False] and not graph.calls(aten.permute.default)
     assert (matrix.meta["val"].shape, rows.meta["val"].shape) == ((1, 4, 4), (1, 4, 8))
 
 
