@@ -132,10 +132,10 @@ ROWS = [
     Row("addcmul", bind(torch.addcmul, value=-0.5), (random(2, 3, 33), random(3, 1), positive(33)), "addcmul",
         cancels=True),
     *(
-        Row(f"activated_product: {name}", bind(lambda x, y, gate: gate(x) * y, gate=gate), (X, LIMIT), "multiply")
+        Row(f"activated_product: {name}", bind(lambda x, y, gate: gate(x) * y, gate=gate), (X, X.flip(0)), "multiply")
         for name, gate in (("silu", torch.nn.functional.silu), ("relu", torch.relu))
     ),
-    Row("scaled_sum", lambda x, y: (x + y) / 2**0.5, (X, LIMIT), "add", cancels=True),
+    Row("scaled_sum", lambda x, y: (x + y) / 2**0.5, (X, X.flip(0)), "add", cancels=True),
     # torch.addcdiv is taken apart by Dynamo
     Row("addcdiv", bind(aten.addcdiv, value=2), (random(2, 3, 33), random(3, 1), positive(33)), "addcdiv",
         cancels=True),
