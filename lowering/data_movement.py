@@ -17,7 +17,7 @@ from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.ir.spec import Columns
 from tt_dynamo.lowering import workarounds
 from tt_dynamo.lowering.language.decode import into_columns
-from tt_dynamo.lowering.memory import across, beside, cores, is_sharded, left_its_shards, lies_beside
+from tt_dynamo.lowering.memory import across, assigned, beside, cores, is_sharded, left_its_shards, lies_beside
 from tt_dynamo.lowering.registry import TTNN, Need, Tensor, lower
 from tt_dynamo.lowering.workarounds import TILE
 
@@ -197,7 +197,7 @@ def _sliced(ttnn: TTNN, x: Tensor, dim, start, stop, step=1):
     rank = len(x.shape)
     places = [(start, stop, step) if d == dim % rank else (0, x.shape[d], 1) for d in range(rank)]
     if not is_sharded(x):
-        return ttnn.slice(x, *zip(*places, strict=True))
+        return ttnn.slice(x, *zip(*places, strict=True), **assigned(ttnn))
     piece = ttnn.slice(x, *zip(*places, strict=True), memory_config=ttnn.DRAM_MEMORY_CONFIG)
     return ttnn.typecast(piece, ttnn.bfloat16) if x.dtype == ttnn.bfloat8_b else piece
 

@@ -4,7 +4,8 @@ Before   a = select(x, 2, 0);   b = select(x, 2, 1);   …                      
 After    y = permute(x, [2, 0, 1, 3]);   a = select(y, 0, 0);   b = select(y, 0, 1);   …
 
 A row within tiles is cut as a row of elements, and put into tiles of its own by a kernel more; of a first dimension
-each part is whole tiles. Gemma 3n gives every layer its part of such a table.
+each part is whole tiles. Only where most of what is permuted is read: class tokens of images are few of many rows.
+Gemma 3n gives every layer its part of such a table.
 """
 
 from collections import defaultdict
@@ -26,7 +27,7 @@ def lead_selects(graph: Graph, context: Context) -> int:
         is_of_rows = len(shape_of(x)) > 2 and dim_of(select) == len(shape_of(x)) - 2
         if is_of_rows and dtype_of(x) in FLOATS and not is_constant(x):
             selects[x].append(select)
-    groups = [(x, found) for x, found in selects.items() if len({*map(start_of, found)}) >= FEWEST]
+    groups = [(x, found) for x, found in selects.items() if _are_most(x, {*map(start_of, found)})]
     for x, found in groups:
         dim = len(shape_of(x)) - 2
         with graph.inserting_after(x):
@@ -36,3 +37,7 @@ def lead_selects(graph: Graph, context: Context) -> int:
                 replace(select, emit(select, aten.select.int, first, 0, start_of(select)))
     dead_code(graph)
     return len(groups)
+
+
+def _are_most(x: Node, starts: set[int]) -> bool:
+    return len(starts) >= FEWEST and 2 * len(starts) >= shape_of(x)[-2]

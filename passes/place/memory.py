@@ -15,8 +15,8 @@ of estimated seconds is to be least. A cost depends on the streams that one oper
 layers is chains and trees of them, of which `search` finds the best in time that grows with their number.
 
 A decode step's stream is one row of tiles, of which each core has some columns: Columns(columns=8, rows=4, width=4).
-On how many cores, costs decide as well. Heads of tokens are made of such shards, and what a reshape gives goes into
-them.
+On how many cores, costs decide as well. Heads of tokens are made of such shards, and what a reshape gives, or a slice,
+goes into them. A sum that nobody reads in shards is written interleaved.
 
 Lowerings ask TTNN, which may refuse: `times_refused` says of a node how many attempts failed. Then at first what heads
 are split from leaves its shards, after that the heads there go without, after that what lies between linears, after
@@ -107,6 +107,7 @@ def assign_memory(
         if made[0].args[0] in narrow and wide.keys().isdisjoint(near):
             narrow.update(dict.fromkeys(made, streams.of(made[0].args[0])))
     within = {node: streams.of(made[0].args[0]) for made in asked for node in made}
+    within |= {node: streams.of(operand) for node, operand in streams.exits.items()}
     choice = _Choice(streams, options, within, narrow, dtype)
     choice.choose([node for node in graph.nodes if sides.get(node) == "device"], costs)
     count = 0

@@ -1,5 +1,7 @@
 """The streams of a placed graph: values that lie in the same shards, or all interleaved. What ties them is in TIES."""
 
+from collections.abc import Mapping
+
 import torch
 from torch.fx import Graph, Node
 
@@ -24,6 +26,7 @@ WRITERS = frozenset({*TIES, *LINEARS, operators.attention})
 # Who writes shards of operands that are interleaved.
 ENTRANCES = WRITERS - ELEMENTWISE.keys() - {aten.reshape.default}
 SLICES = (aten.slice.Tensor, aten.select.int)
+CUTS = frozenset({aten.slice.Tensor})
 # What leaves shards, or a copy of them in DRAM where TTNN refuses that.
 EXITS = (*SLICES, operators.to_layout)
 
@@ -84,15 +87,21 @@ class Stream:
 
 
 class Streams:
-    """All streams of a placed graph, in its order, and which holds a value."""
+    """All streams of a placed graph, in its order, and which holds a value.
+
+    exits: rows that are computed of shards for readers of interleaved values alone, and the operand in such.
+    """
 
     def __init__(self, graph: Graph, sides: Sides) -> None:
+        self.exits: dict[Node, Node] = {}
         holding: dict[Node, list[Node]] = {}
         for node in graph.nodes:
-            if sides.get(node) != "device" or node.target not in WRITERS or not _is_matrix_of_floats(node):
+            if sides.get(node) != "device" or node.target not in WRITERS | CUTS or not _is_matrix_of_floats(node):
                 continue
             tied = [x for x in tied_operands(node) if x in holding]
-            if tied or (node.target in ENTRANCES and _is_of_rows(node)) or _is_reshaped_row(node):
+            if tied and _leaves_row(node):
+                self.exits[node] = tied[0]
+            elif tied or (node.target in ENTRANCES and _is_of_rows(node)) or _is_row_put(node, holding):
                 _join(holding, [*tied, node])
         unique = {id(values): values for values in holding.values()}
         self.all = [Stream(values) for values in unique.values()]
@@ -139,9 +148,16 @@ def _is_of_rows(node: Node) -> bool:
     return node.target is not aten.layer_norm.default or len(node.args[1]) == 1
 
 
-def _is_reshaped_row(node: Node) -> bool:
-    """Whether a reshape that moves data gives one row of tiles, which it may write into shards."""
-    return is_call(node, aten.reshape.default) and tiles(shape_of(node))[0] == 1 and meta.layout.get(node, "") == "TILE"
+def _is_row_put(node: Node, holding: Mapping[Node, list[Node]]) -> bool:
+    """Whether a move gives one row of tiles, which it may write into shards: a reshape, or a cut of no shards."""
+    is_move = is_call(node, aten.reshape.default) or (is_call(node, *CUTS) and node.args[0] not in holding)
+    return is_move and tiles(shape_of(node))[0] == 1 and meta.layout.get(node, "") == "TILE"
+
+
+def _leaves_row(node: Node) -> bool:
+    """Whether a sum of one row of tiles has readers, none of which reads it in shards."""
+    is_row = node.target in SUMS and tiles(shape_of(node))[0] == 1
+    return is_row and bool(node.users) and not any(reads_l1(user, node) for user in node.users)
 
 
 def _is_matrix_of_floats(node: Node) -> bool:

@@ -30,6 +30,7 @@ def test_layers_select_whole_tiles_of_one_permute() -> None:
     [
         lambda x: x[:, :, 1] * 2,  # of one, the permute is as much
         lambda x: (x[:, :, 1] * 2, x[:, :, 1] + 1),
+        lambda x: ((y := torch.cat([x, x], 2).exp())[:, :, 0], y[:, :, 1]),  # two of six rows
         lambda x: (x[:, 0] * 2, x[:, 1] + 1),  # these are whole tiles
         lambda x: (x[..., 0] * 2, x[..., 1] + 1),
         lambda x: (x.long()[:, :, 0], x.long()[:, :, 1]),
