@@ -10,7 +10,7 @@ line begins, and that it is computed in float32).
 
 import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ _SLOPES = torch.tensor([0.1928, 0.4939, 0.6188, 0.6099, 0.5402, 0.5]).half().flo
 _OFFSETS = torch.tensor([-0.00010443, -0.1604, -0.2796, -0.2635, -0.1194, 0.0]).half().float()
 
 # Which have no golden.
-_WITH_NUMBER = {"ADD_UNARY_SFPU": torch.add, "MUL_UNARY_SFPU": torch.mul}
+_WITH_NUMBER: dict[str, Callable[..., Tensor]] = {"ADD_UNARY_SFPU": torch.add, "MUL_UNARY_SFPU": torch.mul}
 
 
 def activate(value: Tensor, activation: Any) -> Tensor:
