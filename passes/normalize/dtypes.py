@@ -6,14 +6,15 @@ After    mul(_to_copy(tokens, float32), x)   logical_or(mask, other)   sum(_to_c
 torch promotes integers that meet floats inside the operation; as a cast of its own, placement may put it on either
 side. Booleans stay: they are 0.0 and 1.0 on the device, which is what torch promotes them to. So its lowerings cannot
 tell them from floats: a reduction of booleans that gives integers says so by its `dtype`, and no reduction of floats
-keeps one. any and all read booleans only.
+keeps one. any and all read booleans only. A number in a tensor of no dimension, as DeBERTa divides scores by
+`sqrt(tensor(width))`, becomes a number, which passes know how to carry into weights and attention.
 """
 
 import torch
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, values_of
+from tt_dynamo.ir.graph import Context, aten, dtype_of, is_call, is_literal, literal_value, shape_of, values_of
 from tt_dynamo.passes.rewrite import Rules, argument, as_dtype, emit
 
 RULES = Rules()
@@ -41,6 +42,23 @@ def _cast_operands(node: Node) -> Node | None:
 
 def _is_integer(node: Node) -> bool:
     return any(not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool) for x in values_of(node))
+
+
+@RULES.on(aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor)
+def _take_number(node: Node) -> Node | None:
+    """x * tensor(2.0) → x * 2.0, of a literal in x's own dtype; x may stand behind it where they commute."""
+    if node.kwargs or not all(isinstance(operand, Node) for operand in node.args):
+        return None
+    for x, other in (node.args, node.args[::-1]):
+        is_second = other is node.args[1] or is_call(node, aten.mul.Tensor, aten.add.Tensor)
+        if not is_second or shape_of(other) or is_literal(x) or not shape_of(x) or not is_literal(other):
+            continue
+        if not dtype_of(x) == dtype_of(other) == dtype_of(node) or not dtype_of(x).is_floating_point:
+            continue
+        value = literal_value(other)
+        if value is not None and bool(value.isfinite()):
+            return emit(node, node.target, x, value.item())
+    return None
 
 
 @RULES.on(aten.add.Tensor)

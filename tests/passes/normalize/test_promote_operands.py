@@ -43,3 +43,24 @@ def test_a_sum_of_booleans_is_a_disjunction():
 
 def test_an_elementwise_operation_of_two_results_is_left_as_it_is():
     assert targets(lambda x: torch.frexp(x)[0], random(1, 3))[0] == aten.frexp.Tensor
+
+
+def test_a_number_in_a_tensor_is_a_number():
+    def operands(model, *inputs):
+        graph = capture(model, *inputs)
+        graph.apply(promote_operands)
+        return graph.calls(aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor)[-1].args
+
+    x, half = random(3, 5), torch.tensor(0.1)
+    assert operands(lambda x: x / torch.sqrt(torch.tensor(4.0)), x)[1] == 2.0
+    assert operands(lambda x: torch.tensor(0.5) * x, x)[1] == 0.5
+    assert operands(lambda x: x.bfloat16() - torch.tensor(0.5).bfloat16(), x)[1] == 0.5
+    left_alone = (
+        lambda x: torch.tensor(0.5) / x,  # which do not commute
+        lambda x: x * torch.tensor(float("inf")),  # the device's numbers are finite
+        lambda x: x * torch.tensor([0.5]),  # which adds a dimension to some
+        lambda x: x.bfloat16().add(torch.tensor(0.5)),  # of another dtype
+        lambda x: torch.add(x, torch.tensor(0.5), alpha=2),
+    )
+    assert all(isinstance(operands(model, x)[1], torch.fx.Node) for model in left_alone)
+    assert isinstance(operands(lambda x, half: x * half, x, half)[1], torch.fx.Node)  # the run tells it
