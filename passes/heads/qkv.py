@@ -12,6 +12,7 @@ left alone, as cross-attention is, still gets its heads by the shortest way: sli
 import itertools
 import operator
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
@@ -34,13 +35,37 @@ def fuse_qkv(graph: Graph, context: Context) -> int:
     by_input: dict[Node, list[Projection]] = {}
     for linear in graph.find_nodes(op="call_function", target=operators.linear):
         by_input.setdefault(linear.args[0], []).extend(projections(linear, context))
+    shared = 0
+    for root, found in by_input.items():
+        by_input[root] = _shared(found)
+        shared += len(found) - len(by_input[root])
     fused = [three for found in by_input.values() for three in _threes(found)]
     for three in fused:
         _fuse(*three)
     operands = [x for attention in graph.find_nodes(op="call_function", target=sdpa) for x in attention.args[:3]]
     straightened = sum(_straighten(operand, context) for operand in operands)
     dead_code(graph)
-    return len(fused) + straightened
+    return len(fused) + straightened + shared
+
+
+def _shared(found: list[Projection]) -> list[Projection]:
+    """The projections less those that are another's heads by other moves, which read that one's then.
+
+    DeBERTa's keys meet queries as one transposed from the linear, and positions as heads of it.
+    """
+    kept: list[Projection] = []
+    for projection in sorted(found, key=lambda p: p.heads):
+        twin = next((other for other in kept if _are_alike(projection, other)), None)
+        if twin is None:
+            kept.append(projection)
+        else:
+            replace(projection.heads, twin.heads)
+    return kept
+
+
+def _are_alike(one: Projection, other: Projection) -> bool:
+    is_same = one.linear is other.linear and shape_of(one.heads) == shape_of(other.heads)
+    return is_same and one.heads is not other.heads and torch.equal(one.columns, other.columns)
 
 
 def _threes(found: list[Projection]) -> list[tuple[Projection, ...]]:

@@ -345,3 +345,30 @@ def test_attention_of_one_projection_to_itself(x):
     graph, _ = fused(forward, nn.Linear(WIDTH, WIDTH), inputs=[x])
     assert graph.only(operators.linear).meta["val"].shape[-1] == WIDTH
     assert len(set(graph.only(sdpa).args[:3])) == 1
+
+
+def test_heads_that_other_moves_make_as_well_are_made_once(x):
+    """As DeBERTa's keys meet queries and positions, by moves of their own each."""
+
+    def forward(self, x, table):
+        q, k, v = (project(x) for project in (self.p0, self.p1, self.p2))
+        positions = k.mT.reshape(BATCH, HEADS, DIM, SEQ).mT @ table
+        out = merged(F.scaled_dot_product_attention(heads_of(q), heads_of(k), heads_of(v)))
+        return out, positions
+
+    graph = capture(Module(*projections(True, True, True), forward=forward), x, random(BATCH, HEADS, DIM, SEQ))
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fuse_qkv, exact=False)
+    assert_fused(graph)
+
+
+def test_heads_of_other_columns_are_no_twins(x):
+    def forward(self, x):
+        q, k, v = (project(x) for project in (self.p0, self.p1, self.p2))
+        out = merged(F.scaled_dot_product_attention(heads_of(q), heads_of(k), heads_of(v)))
+        return out, k.view(BATCH, SEQ, DIM, HEADS).permute(0, 3, 1, 2) + 1
+
+    graph = capture(Module(*projections(True, True, True), forward=forward), x)
+    graph.apply(canonicalize, exact=False)
+    assert graph.apply(fuse_qkv, exact=False) == 0
+    assert not graph.calls(operators.split_heads)
