@@ -21,13 +21,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, replace, shape_of
 from tt_dynamo.ir.spec import LARGEST
 from tt_dynamo.passes.attention.additive_masks import share_masks
-from tt_dynamo.passes.attention.masks import number_of
+from tt_dynamo.passes.attention.masks import NEGATIONS, number_of
 from tt_dynamo.passes.movement import head_columns, source_of
 from tt_dynamo.passes.normalize.canonicalize import share_equal
 from tt_dynamo.passes.rewrite import DIV, MUL, Pattern, call, emit, is_node, is_number, variable
@@ -277,6 +278,8 @@ def _filled(scores: Scores, node: Node, condition: Node, number: Node) -> Scores
     if known is None or not known < LOWEST:
         return None
     numbers = (known, 0.0) if node.args[1] is number else (0.0, known)
+    while is_call(condition, *NEGATIONS) and dtype_of(condition.args[0]) == torch.bool:
+        condition, numbers = condition.args[0], numbers[::-1]
     return _masked(scores, node, emit(node, aten.where.Scalar, condition, *numbers))
 
 

@@ -42,3 +42,17 @@ def test_scores_that_are_subtracted_stay():
     graph = capture(model, query, key, key + 1, random(1, HEADS, QUERIES, KEYS))
     graph.apply(canonicalize)
     assert graph.apply(fuse_attention) == 0 and graph.calls(aten.softmax.int)
+
+
+@pytest.mark.parametrize("negations", [1, 2, 3])
+def test_a_condition_that_is_negated_chooses_the_other_way(negations):
+    def model(q, k, forbidden):
+        for _ in range(negations):
+            forbidden = ~forbidden
+        return torch.softmax((q @ k.mT).masked_fill(forbidden, -3e38), -1) @ k
+
+    query, key = random(1, HEADS, QUERIES, DIM), random(1, HEADS, KEYS, DIM)
+    graph = capture(model, query, key, random(QUERIES, KEYS) > -1)
+    graph.apply(canonicalize)
+    assert graph.apply(fuse_attention, exact=False)
+    assert graph.only(sdpa) and not graph.calls(aten.bitwise_not.default, aten.logical_not.default)
