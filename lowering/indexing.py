@@ -67,6 +67,13 @@ def gather(ttnn: TTNN, x: Tensor, dim, index: Tensor, sparse_grad=False):
     return ttnn.reshape(found, index.shape)
 
 
+@lower(operators.gather_columns, places=Need(dtype="uint32"))
+def gather_columns(ttnn: TTNN, x: Tensor, places: Tensor):
+    """Of each row of x [..., width] the elements at its places [..., count], in tiles."""
+    _require(ttnn, places, x)
+    return ttnn.gather(x, -1, places)
+
+
 @lower(*SCATTERS, gives="ROW_MAJOR", self=ROWS, index=NUMBERS, src=ROWS)
 def scatter(ttnn: TTNN, x: Tensor, dim, index: Tensor, src: Tensor, reduce=None, *, include_self=True):
     """x with the elements of src written to the positions `index` along `dim`, or added to or multiplied with those."""

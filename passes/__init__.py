@@ -23,6 +23,7 @@ from tt_dynamo.passes.attention.linear_attention import fuse_linear_attention
 from tt_dynamo.passes.attention.merged_columns import order_merged_columns
 from tt_dynamo.passes.attention.narrow_heads import join_narrow_heads
 from tt_dynamo.passes.attention.pixel_attention import attend_pixels
+from tt_dynamo.passes.attention.relative_positions import fuse_relative_positions
 from tt_dynamo.passes.attention.rotary import fuse_rotary
 from tt_dynamo.passes.attention.rotary_tables import rotary_tables
 from tt_dynamo.passes.attention.talking_heads import fuse_talking_heads
@@ -225,6 +226,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
         Step(fuse_talking_heads),
         Step(fuse_decomposed_positions),
         Step(fuse_cross_covariance, {fuse_rms_norm: "norms are no moves"}),
+        Step(fuse_relative_positions, {canonicalize: "it reads products"}),
         Step(join_keys),
         Step(
             fuse_attention,

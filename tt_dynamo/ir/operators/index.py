@@ -17,6 +17,12 @@ def pick(x, places):
     return x.reshape(-1)[places]
 
 
+@define("Tensor x, Tensor places", FUSED)
+def gather_columns(x, places):
+    """Of each row of x [..., width] the elements at its places [..., count], all in [0, width) -> [..., count]."""
+    return x.gather(-1, places)
+
+
 @define("Tensor?[] indices, int[] sizes, int? dropped=None", HOST)
 def index_numbers(indices, sizes, dropped=None):
     """The numbers of what x[indices] of these sizes reads, less a dimension of one; raises as indexing does."""
