@@ -63,6 +63,7 @@ from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.heads.token_products import join_token_products
 from tt_dynamo.passes.images.binned_channels import pad_bins
+from tt_dynamo.passes.images.channel_hierarchies import join_channel_hierarchies
 from tt_dynamo.passes.images.channels_last import channels_last
 from tt_dynamo.passes.images.joined_pixels import join_pixels
 from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
@@ -179,6 +180,7 @@ PHASES: dict[str, tuple[Step, ...]] = {
     ),
     "images": (
         Step(join_mixed_kernels),
+        Step(join_channel_hierarchies, {join_mixed_kernels: "parts that are convolved alike are one by then"}),
         Step(fold_batch_norm, {join_mixed_kernels: "one norm is behind all kernels"}),
         Step(fold_patch_embedding),
         Step(fold_stem, {fold_batch_norm: "it reads convolutions", fold_patch_embedding: "patches are folded alone"}),

@@ -46,8 +46,7 @@ def _join(node: Node) -> bool:
         weights, biases = [], []
         for part in parts:
             _, weight, bias = part.args[:3]
-            height, width = ((wide - own) // 2 for wide, own in zip(kernel, shape_of(weight)[2:], strict=True))
-            weights.append(emit(node, aten.constant_pad_nd.default, weight, [width, width, height, height]))
+            weights.append(padded(weight, kernel, node))
             biases.append(bias)
         bias = biases[0] and emit(node, aten.cat.default, biases)
         sides = [size // 2 for size in kernel]
@@ -57,12 +56,22 @@ def _join(node: Node) -> bool:
     return True
 
 
+def padded(weight: Node, kernel: list[int], like: Node) -> Node:
+    """A kernel of odd height and width with zeros around it, up to a larger one."""
+    height, width = ((wide - own) // 2 for wide, own in zip(kernel, shape_of(weight)[2:], strict=True))
+    return emit(like, aten.constant_pad_nd.default, weight, [width, width, height, height])
+
+
 def _is_depthwise(node: Node) -> bool:
-    """Whether a node convolves each channel by itself around each pixel, with constants, for one join."""
-    if not is_call(node, aten.convolution.default) or only_user(node) is None:
+    return is_around(node) and only_user(node) is not None
+
+
+def is_around(node: Node) -> bool:
+    """Whether a node convolves each channel by itself around each pixel, with constants."""
+    if not is_call(node, aten.convolution.default):
         return False
     x, weight, bias, _, padding, dilation, transposed, _, groups = node.args
     sizes = shape_of(weight)[2:]
-    is_around = [2 * side + 1 for side in padding] == [*sizes] and {*dilation} == {1}
+    is_centered = [2 * side + 1 for side in padding] == [*sizes] and {*dilation} == {1}
     is_own = not transposed and groups == shape_of(x)[1] == shape_of(weight)[0] and len(sizes) == 2
-    return is_around and is_own and is_constant(weight) and is_constant(bias)
+    return is_centered and is_own and is_constant(weight) and is_constant(bias)
