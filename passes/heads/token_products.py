@@ -44,7 +44,8 @@ def join_token_products(graph: Graph, context: Context) -> int:
         made = tokens.of(heads)
         if made is not None and tokens.products:
             with node.graph.inserting_before(node):
-                replace(node, emit(node, aten.reshape.default, made, list(shape_of(node))))
+                merged = shape_of(node)
+                replace(node, made if shape_of(made) == merged else emit(node, aten.reshape.default, made, [*merged]))
             tokens.replace_images()
             joined += tokens.products
         dead_code(graph)

@@ -99,3 +99,16 @@ def attention(self, x):
 @pytest.mark.parametrize("forward", [over_head, normed, attention], ids=lambda f: f.__name__)
 def test_what_works_on_columns_of_each_head_stays(forward):
     assert captured(forward).apply(join_token_products, exact=False) == 0
+
+
+def test_what_reads_tokens_finds_no_reshape_between():
+    """`class_token_last` takes tokens through sums: a reshape to their own shape would end there."""
+
+    def residual(self, x):
+        q, k, v = heads(self, x)
+        return x + merged(q @ (k.transpose(-1, -2) @ v))
+
+    graph = captured(residual)
+    assert graph.apply(join_token_products, exact=False) == 1
+    (total,) = graph.calls(aten.add.Tensor)
+    assert aten.matmul.default in [x.target for x in total.args]
