@@ -9,7 +9,8 @@ of keys and values, each for as many consecutive ones of queries. Keys and value
 cache that keeps them repeated (Falcon) has them repeated last, behind the kernel that splits heads.
 
 Whatever moves of data spell the merge, in whichever shape they end: TTNN's attention kernel writes merged heads itself;
-behind capped_attention, linear_attention and products the merge is a kernel, merge_heads. A mask whose contents are
+behind capped_attention, linear_attention, products and sums, such as of MViT's attention and its queries, the merge is
+a kernel, merge_heads. A mask whose contents are
 known to let each query read its own key and some before it becomes the kernel's window.
 """
 
@@ -135,8 +136,8 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
 
 
 def _gives_heads(node: Node) -> bool:
-    """Whether a call is attention, or a product that gives heads of whole tiles."""
-    if not is_call(node, aten.matmul.default, *UNMERGED):
+    """Whether a call is attention, or a product or a sum that gives heads of whole tiles."""
+    if not is_call(node, aten.matmul.default, aten.add.Tensor, *UNMERGED):
         return is_call(node, SDPA)
     return len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
 

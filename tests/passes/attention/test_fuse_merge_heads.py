@@ -153,3 +153,16 @@ def test_multihead_attention_merges_its_heads(batch_first):
     x = random(BATCH, SEQ, HEADS * DIM) if batch_first else random(SEQ, 1, HEADS * DIM)
     graph, changed = fused(lambda x: attention(x, x, x, need_weights=False)[0], x)
     assert changed == 1
+
+
+@pytest.mark.parametrize(("head_dim", "merges"), [(32, True), (4, False)])
+def test_sums_of_heads_of_whole_tiles_are_merged_by_a_kernel(head_dim, merges):
+    """MViT adds its queries to what attention gives."""
+
+    def model(q, k, v):
+        return torch.exp((F.scaled_dot_product_attention(q, k, v) + q).transpose(1, 2).flatten(2))
+
+    graph, changed = fused(model, *(random(BATCH, HEADS, SEQ, head_dim) + i for i in range(3)))
+    assert changed == merges
+    assert len(graph.calls(operators.merge_heads)) == merges
+    assert len(graph.calls(aten.permute.default)) == (not merges)
