@@ -30,7 +30,7 @@ from tt_dynamo.ir.graph import (
     replace,
     shape_of,
 )
-from tt_dynamo.passes.movement import dim_of, is_move, moves_leading, start_of
+from tt_dynamo.passes.movement import dim_of, is_move, moves_leading, moves_rows, start_of
 from tt_dynamo.passes.rewrite import Rules, arguments, as_dtype, call, emit, is_constant, is_node, once, variable
 
 RULES = Rules()
@@ -229,9 +229,15 @@ def _batched_product(node: Node) -> Node | None:
 
 @RULES.on(operators.linear)
 def _multiply_before_move(node: Node) -> Node | None:
-    """linear(move(x)) → move(linear(x)), unless heads are being merged, or several read rows of images."""
+    """linear(move(x)) → move(linear(x)), unless heads are being merged, or several read rows of images.
+
+    What changes tiles and something else reads stays before the linear, or it would be moved twice.
+    """
     x, *rest = node.args
     if not moves_leading(x) or is_move(_behind_moves_of_rows(x)):
+        return None
+    is_read_moved = not all(is_call(user, operators.linear) for user in x.users)
+    if is_read_moved and is_call(x, aten.reshape.default) and moves_rows(x):
         return None
     batch, *ones = shape_of(x)[:-1]
     if ones == [1] and batch > 1 and len(x.users) > 1:

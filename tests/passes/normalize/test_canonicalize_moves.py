@@ -316,3 +316,29 @@ def test_literals_of_equal_numbers_are_one(x):
     graph.apply(index_to_embedding, canonicalize)
     assert len(graph.graph.find_nodes(op="get_attr")) == 1
     assert len(graph.calls(operators.look_up)) == 2
+
+
+# --- moves of rows and linears ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("heads", "stays"), [(2, True), (1, False)], ids=("between tiles", "as a view"))
+def test_rows_that_something_else_reads_are_moved_once(heads, stays):
+    """Rows of 40 that become two times 20 begin inside a tile."""
+
+    def forward(m, x):
+        rows = torch.relu(x).reshape(1, heads, 40 // heads, 8)
+        return m.p0(rows), rows.sin()
+
+    graph = capture(Module(nn.Linear(8, 16), forward=forward), random(1, 1, 40, 8) if stays else random(40, 8))
+    graph.apply(canonicalize, exact=False)
+    assert (graph.only(operators.linear).args[0].target is aten.reshape.default) == stays
+
+
+def test_rows_that_linears_alone_read_are_moved_behind_them():
+    def forward(m, x):
+        rows = torch.relu(x).reshape(1, 2, 20, 8)
+        return m.p0(rows), m.p1(rows)
+
+    graph = capture(Module(nn.Linear(8, 16), nn.Linear(8, 16), forward=forward), random(1, 1, 40, 8))
+    graph.apply(canonicalize, exact=False)
+    assert all(x.args[0].target is aten.relu.default for x in graph.calls(operators.linear))
