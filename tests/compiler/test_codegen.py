@@ -103,6 +103,65 @@ def test_parts_are_picked_by_index():
     assert program.body(part)[1] == "part = split[1]; split = None"
 
 
+def test_a_buffer_is_freed_with_its_name():
+    program = Text("x")
+    a = program.call("ttnn.a", program.inputs[0], name="a")
+    b = program.call("ttnn.b", a, name="b")
+    for freed in (a, program.inputs[0]):
+        program.graph.create_node("call_method", "deallocate", (freed,))
+    assert program.body(b) == ["a = ttnn.a(x)", "b = ttnn.b(a)", "a = None", "x.deallocate()", "return (b,)"]
+
+
+@pytest.mark.parametrize(
+    ("target", "args", "kwargs", "text"),
+    [
+        (aten.reshape.default, ([1, 2],), {}, "x.reshape([1, 2])"),
+        (aten.unsqueeze.default, (1,), {}, "x.unsqueeze(1)"),
+        (aten._to_copy.default, (), {"dtype": torch.bool}, "x.to(torch.bool, copy=True)"),
+        (
+            aten._to_copy.default,
+            (),
+            {"dtype": torch.bool, "device": torch.device("cpu")},
+            "x.to(torch.bool, copy=True)",
+        ),
+        (aten.where.Scalar, (0.0, -math.inf), {}, 'torch.where(x, 0.0, float("-inf"))'),
+        (aten.relu.default, (), {}, "torch.ops.aten.relu.default(x)"),
+        (
+            aten._to_copy.default,
+            (),
+            {"dtype": torch.bool, "memory_format": torch.preserve_format},
+            "torch.ops.aten._to_copy.default(x, dtype=torch.bool, memory_format=torch.preserve_format)",
+        ),
+        (aten._to_copy.default, (), {"device": torch.device("cpu")}, None),
+        (aten._to_copy.default, (), {"dtype": torch.bool, "device": torch.device("meta")}, None),
+    ],
+)
+def test_calls_of_torch_are_written_as_methods_where_those_do_the_same(target, args, kwargs, text):
+    program = Text("x")
+    y = program.graph.create_node("call_function", target, (program.inputs[0], *args), kwargs, name="y")
+    line = program.body(y)[0]
+    assert line == f"y = {text}" if text else line.startswith("y = torch.ops.aten._to_copy.default(x, ")
+
+
+def test_written_casts_and_choices_give_what_the_operations_do():
+    program = Text("x")
+    mask = program.graph.call_function(aten._to_copy.default, (program.inputs[0],), {"dtype": torch.bool})
+    tall = program.graph.call_function(aten.unsqueeze.default, (mask, 1))
+    chosen = program.graph.call_function(aten.where.Scalar, (tall, 0.0, -math.inf))
+    x = torch.tensor([0, 1, 2])
+    found = load(program.source(mask, chosen), Ttnn())("device", x)
+    expected = x.bool(), torch.tensor([[-math.inf], [0.0], [0.0]])
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(found, expected, strict=True))
+
+
+def test_a_cast_to_the_same_dtype_is_a_copy_as_the_operation_s_is():
+    program = Text("x")
+    copied = program.graph.call_function(aten._to_copy.default, (program.inputs[0],), {"dtype": torch.float32})
+    x = torch.ones(3)
+    (found,) = load(program.source(copied), Ttnn())("device", x)
+    assert torch.equal(found, x) and found.data_ptr() != x.data_ptr()
+
+
 def test_methods_are_called_on_their_tensor():
     program = Text("x")
     y = program.graph.create_node("call_method", "to", (program.inputs[0], torch.bfloat16), {"copy": True}, name="y")

@@ -23,7 +23,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.estimate.chip import NOTHING
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import Sides, compute_nodes, constant_nodes, shape_of
-from tt_dynamo.ir.helpers import as_bfloat16, checked, restrided, shared
+from tt_dynamo.ir.helpers import as_bfloat16, checked, exactly_bfloat16, restrided, shared
 from tt_dynamo.ir.spec import spec_bytes
 from tt_dynamo.ir.torch_internals import Run
 from tt_dynamo.ir.ttnn_internals import graph_capture
@@ -71,7 +71,7 @@ class MarkedRun(Run):
                 return super().run_node(n)
             finally:
                 self._capture.track_function_end()
-        if n.op == "call_function" and not path and n.target not in (checked, as_bfloat16):
+        if n.op == "call_function" and not path and n.target not in (checked, as_bfloat16, exactly_bfloat16):
             return tree_map(zeros, n.meta.get("val"))
         return super().run_node(n)
 

@@ -29,6 +29,7 @@ from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_wei
 from tt_dynamo.devices import Device
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.errors import Refused, Unsupported
+from tt_dynamo.ir.exact import to_bfloat16
 from tt_dynamo.ir.graph import (
     Sides,
     device_arguments,
@@ -39,7 +40,7 @@ from tt_dynamo.ir.graph import (
     shape_of,
     values_of,
 )
-from tt_dynamo.ir.helpers import as_bfloat16, checked
+from tt_dynamo.ir.helpers import checked
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Interleaved, Spec, Value, evaluate, spec_bytes
 from tt_dynamo.ir.torch_internals import last_node, nodes_after
 from tt_dynamo.ir.ttnn_internals import lacks_room, ttnn_reason
@@ -322,9 +323,8 @@ class Trace:
         label, value = source.name, node.args[0].meta["val"]
         if spec.dtype in ("int32", "uint32"):
             source = self.graph.call_function(checked, (source, *_bounds(node, spec)), name=f"{label}_int32")
-        elif value.dtype == torch.float32 and spec.dtype == "bfloat16":
-            # torch converts many times faster than from_torch does
-            source = self.graph.call_function(as_bfloat16, (source,), name=f"{label}_bfloat16")
+        elif value.dtype == torch.float32 and spec.dtype == "bfloat16":  # many times faster than from_torch does it
+            source = self.graph.call_function(to_bfloat16(node.args[0]), (source,), name=f"{label}_bfloat16")
         example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
         crossing: Value = spec.upload(self._recorder, self._handle, Value(source, example))
         meta.transferred.set(crossing.node, spec_bytes(spec))

@@ -15,7 +15,7 @@ from tt_dynamo.ir import operators
 def checked(x: torch.Tensor, low: int, high: int) -> torch.Tensor:
     """Integers x as int32, if all lie in [low, high); raises IndexError otherwise, before a device truncates them."""
     if x.numel():
-        smallest, largest = map(int, torch.aminmax(x))  # an int32 tensor compares wrongly with 2^31
+        smallest, largest = (end.item() for end in torch.aminmax(x))  # an int32 tensor compares wrongly with 2^31
         if smallest < low or largest >= high:
             raise IndexError(f"integers from {smallest} to {largest}, expected {low} <= i < {high}")
     return x.to(torch.int32)
@@ -44,10 +44,16 @@ def shared(tensors: list, size: int, layouts: list) -> list:
 def as_bfloat16(x: torch.Tensor) -> torch.Tensor:
     """Float32 x in bfloat16; finite numbers beyond its range become its largest, since masks are to stay finite."""
     y = x.to(torch.bfloat16)
-    if y.numel() and y.view(torch.int16).bitwise_and(0x7F80).amax() == 0x7F80:  # an infinity, or NaN
+    total = y.sum().item()
+    if total - total != 0:  # an infinity, NaN, or a sum beyond the range
         largest = torch.finfo(torch.bfloat16).max
         y = torch.where(x.isfinite(), x.clamp(-largest, largest), x).to(torch.bfloat16)
     return y
+
+
+def exactly_bfloat16(x: torch.Tensor) -> torch.Tensor:
+    """Float32 x in bfloat16, which holds each of its values."""
+    return x.to(torch.bfloat16)
 
 
 def source_of(function: Callable[..., Any]) -> str:
@@ -58,7 +64,7 @@ def source_of(function: Callable[..., Any]) -> str:
 
 # What a program may call on the host, by the target of its node: the text that defines it.
 HELPERS: dict[Any, str] = {
-    **{helper: source_of(helper) for helper in (checked, restrided, shared, as_bfloat16)},
+    **{helper: source_of(helper) for helper in (checked, restrided, shared, as_bfloat16, exactly_bfloat16)},
     **{
         target: source_of(operators.FUNCTIONS[target]) for target in operators.FUNCTIONS if operators.is_written(target)
     },

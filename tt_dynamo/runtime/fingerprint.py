@@ -25,7 +25,8 @@ class Fingerprint:
         ranges = [found for tensor in self._held if tensor.device.type == "cpu" for found in _ranges(tensor)]
         first, last = np.array(ranges, dtype=np.int64).reshape(-1, 2, 1, 1).swapaxes(0, 1) // 8
         words = first + (last - WORDS[-1] - first).clip(0) * PLACES // PLACES[-1] + WORDS
-        words = words.clip(max=last).ravel()
+        # One word of every cache line, then the next of every one: a processor fetches several lines at a time.
+        words = np.moveaxis(words.clip(max=last), -1, 0).ravel()
         start, end = (int(words.min()), int(words.max()) + 1) if ranges else (0, 0)
         # One array over all memory between the first tensor and the last, of which only `words` are ever read.
         memory = {"data": (8 * start, True), "shape": (end - start,), "typestr": "=i8", "version": 3}
