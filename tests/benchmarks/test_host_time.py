@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tt_dynamo.devices import open_device
-from tt_dynamo.runtime.program import Program
+from tt_dynamo.runtime.program import Program, picks
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 BATCH, SEQ, LAYERS = 1, 128, 12
@@ -32,6 +32,11 @@ def best_ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> float:
                 taken.append(time.thread_time() - start)
         ratios.append(statistics.median(times[0]) / statistics.median(times[1]))
     return min(ratios)
+
+
+@pytest.mark.parametrize("positions", [[], [2], [2, 0], [1, 1, 0]])
+def test_arguments_are_picked_in_order(positions: list[int]) -> None:
+    assert list(picks(positions)(["a", "b", "c"])) == [["a", "b", "c"][at] for at in positions]
 
 
 @pytest.mark.slow

@@ -2,8 +2,8 @@
 
 What goes up at each call of a program has one dtype, shape and layout, so one tensor of TTNN serves all calls.
 `ttnn.copy_host_to_device_tensor` is done with its memory when it returns, on either command queue: it copies the bytes
-into the queue and waits for the threads that do so. Only memory that the caller pinned is read later, which this is not.
-Source: MeshCommandQueueBase::enqueue_write_shards_nolock of tt-metal's tt_metal/distributed/mesh_command_queue_base.cpp.
+into the queue and waits for the threads that do so. Only memory that the caller pinned is read later; this is not.
+Source: MeshCommandQueueBase::enqueue_write_shards_nolock in tt_metal/distributed/mesh_command_queue_base.cpp.
 """
 
 import math
