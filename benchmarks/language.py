@@ -257,7 +257,7 @@ def dry_run(
 
 def compile_for(model: Any, device: Device, options: dict[str, Any]) -> Callable[..., Any]:
     torch.compiler.reset()  # guards of what was compiled before would be tried first, in every call
-    options = {**options, "device": device.board if device.emulated else "hardware"}
+    options = {**options, "device": device.choice}
     return torch.compile(model, backend="ttnn", options=options)
 
 
@@ -276,7 +276,7 @@ def checked(
             cache.early_initialization(batch, heads, head_dim, model.dtype, torch.device("meta"))
         ids = torch.zeros(batch, seq, dtype=torch.int64)
         given = {"input_ids": ids, "past_key_values": cache, "use_cache": True, "logits_to_keep": 1}
-        result = tt_dynamo.check(model, given, device.board if device.emulated else "hardware", **options)
+        result = tt_dynamo.check(model, given, device.choice, **options)
         if not result.fits:
             raise SystemExit(f"{name} {result}")
         reports += result.reports

@@ -87,8 +87,7 @@ def compile_model(
     work: Work, device: Device, preset: str, *, dry_run: bool, disable_passes: Sequence[str] = ()
 ) -> tuple[Callable[..., Any], list[Any], float]:
     """The compiled model after its first call, the reports of its graphs, and the seconds of that call."""
-    board = device.board if device.emulated else "hardware"
-    options: dict[str, Any] = {"device": board, "preset": preset, "dry_run": dry_run}
+    options: dict[str, Any] = {"device": device.choice, "preset": preset, "dry_run": dry_run}
     options["disable_passes"] = list(disable_passes)
     if dry_run:
         options["fallback"] = "error"  # a call that recovers from a failure is not the one to time

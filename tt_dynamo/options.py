@@ -203,13 +203,13 @@ class Options:
         return dataclasses.replace(self, preset=TRAINING_PRESET, outputs="host", **kept)
 
     def __post_init__(self) -> None:
-        from tt_dynamo.devices import BOARDS
+        from tt_dynamo.devices import CHOICES
 
         for field in dataclasses.fields(self):
             if "words" in field.metadata:
                 require_one_of(field.name, getattr(self, field.name), field.metadata["words"])
         if isinstance(self.device, str):
-            require_one_of("device", self.device, ("auto", "hardware", *BOARDS))
+            require_one_of("device", self.device.partition(":")[0], CHOICES)
         for dtype in self._by_patterns("weight_dtype", "dtypes"):
             require_one_of("weight_dtype", dtype, WEIGHT_DTYPES)
         are_switches = all(isinstance(x, bool) for x in self._by_patterns("fp32_accumulation", "True or False"))

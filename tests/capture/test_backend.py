@@ -17,7 +17,7 @@ from fresh_process import BOARD, FreshProcess
 from small_models import Attention, Feedforward
 
 import tt_dynamo
-from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+from tt_dynamo.devices.clusters import CLUSTERS
 from tt_dynamo.devices.mock.toolchain import mock_environment
 from tt_dynamo.passes import OPTIONAL
 
@@ -223,7 +223,7 @@ def test_a_dumped_encoder_runs_alone_and_on_new_inputs(board_device: Any, tmp_pa
     done = subprocess.run(
         [sys.executable, "-c", f"{hidden}runpy.run_path({str(folder / 'program.py')!r}, run_name='__main__')"],
         cwd=tmp_path,
-        env={**os.environ, **mock_environment(BOARD_DESCRIPTIONS[BOARD])},
+        env={**os.environ, **mock_environment(CLUSTERS[BOARD])},
         capture_output=True,
         text=True,
         timeout=240,

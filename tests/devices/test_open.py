@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from fresh_process import BOARD, FreshProcess
 
-from tt_dynamo.devices import BOARDS, Device, DeviceError, open_device
+from tt_dynamo.devices import Device, DeviceError, open_device
 from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+from tt_dynamo.devices.clusters import CLUSTERS
 
-OTHER_BOARDS = [board for board in BOARDS if board != BOARD]
+OTHER_BOARDS = [name for name, cluster in CLUSTERS.items() if cluster.chips == 1 and name != BOARD]
 
 FIRST = """
     import json, logging, os, sys
@@ -133,7 +134,7 @@ def owned(first: dict[str, Any], fresh: FreshProcess) -> dict[str, Any]:
     found = fresh.run("""
         import json, os
         from tt_dynamo.devices import DeviceError, open_device
-        from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+        from tt_dynamo.devices.clusters import CLUSTERS
         from tt_dynamo.devices.mock.toolchain import mock_environment
 
         def refusal(choice):
@@ -142,7 +143,7 @@ def owned(first: dict[str, Any], fresh: FreshProcess) -> dict[str, Any]:
             except DeviceError as error:
                 return str(error)
 
-        os.environ.update(mock_environment(BOARD_DESCRIPTIONS["n150"]))
+        os.environ.update(mock_environment(CLUSTERS["n150"]))
         import torch, ttnn
         handle = ttnn.open_mesh_device(ttnn.MeshShape(1, 1))
         refusals = [refusal("p150")]
@@ -273,9 +274,9 @@ def test_each_other_board_opens_with_its_worker_grid(fresh: FreshProcess, board:
             "architecture": device.architecture.name, "dram": dram.num_banks * dram.total_bytes_per_bank,
         }}))
     """)
-    assert found["board"] == board
+    assert found["board"] == CLUSTERS[board].board
     assert (found["grid"], found["arch"]) == EXPECTED[board]
-    facts = BOARD_DESCRIPTIONS[board]
+    facts = BOARD_DESCRIPTIONS[CLUSTERS[board].board]
     assert (found["grid"], found["architecture"]) == (list(facts.grid), facts.arch)
     assert 0.99 * facts.dram_bytes < found["dram"] <= facts.dram_bytes  # the driver keeps some
 
@@ -286,11 +287,11 @@ def test_ttnn_still_checks_n300_programs_against_the_wrong_grid(fresh: FreshProc
     found = fresh.run("""
         import dataclasses, json, os
         from pathlib import Path
-        from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+        from tt_dynamo.devices.clusters import CLUSTERS
         from tt_dynamo.devices.mock.toolchain import mock_environment
 
-        n300 = dataclasses.replace(BOARD_DESCRIPTIONS["n300"], harvest_mask=0x42)
-        Path("../n300.yaml").write_text(n300.cluster_descriptor)
+        n300 = dataclasses.replace(CLUSTERS["n300-1"], harvest_mask=0x42)
+        Path("../n300.yaml").write_text(n300.descriptor)
         os.environ.update(mock_environment(n300), TT_METAL_MOCK_CLUSTER_DESC_PATH=str(Path("../n300.yaml").resolve()))
         import ttnn
         device = ttnn.open_device(device_id=0)
@@ -308,7 +309,7 @@ def test_ttnn_still_checks_n300_programs_against_the_wrong_grid(fresh: FreshProc
 
 
 # Retail boards: N150 and one chip of N300 have 8x8 workers, P150 has 120 cores less the dispatch column.
-EXPECTED = {"n150": ([8, 8], "WORMHOLE_B0"), "n300": ([8, 8], "WORMHOLE_B0"), "p150": ([11, 10], "BLACKHOLE")}
+EXPECTED = {"n150": ([8, 8], "WORMHOLE_B0"), "n300-1": ([8, 8], "WORMHOLE_B0"), "p150": ([11, 10], "BLACKHOLE")}
 
 
 def test_the_board_under_test_has_its_worker_grid(device: Device) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+from tt_dynamo.devices.clusters import CLUSTERS
 from tt_dynamo.devices.mock.toolchain import mock_environment
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.dump import Dump, InputSpec, WeightSpec, standalone_program
@@ -254,7 +254,7 @@ def test_the_program_runs_on_the_real_ttnn(tmp_path):
     dump.program(SOURCE.replace("x, dtype", "x.unsqueeze(0), dtype"), INPUTS, WEIGHTS, tensors())
     done = subprocess.run(
         [sys.executable, str(dump.path / "program.py"), "--save"],
-        env={**os.environ, **mock_environment(BOARD_DESCRIPTIONS["n150"])},
+        env={**os.environ, **mock_environment(CLUSTERS["n150"])},
         cwd=tmp_path,
         capture_output=True,
         text=True,

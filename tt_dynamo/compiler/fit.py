@@ -18,6 +18,7 @@ from torch.fx import Graph
 from tt_dynamo.compiler.decisions import is_weight_of
 from tt_dynamo.compiler.traced_weights import is_weight
 from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS
+from tt_dynamo.devices.clusters import one_chip_choice
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.spec import BITS, BLOCK_FLOATS, Spec, spec_bytes
 from tt_dynamo.ir.ttnn_internals import lacks_dram, ttnn_reason
@@ -129,7 +130,7 @@ def _explained(graph: Graph, has: Memory, board_name: str, words: str) -> DoesNo
     ways.append("a smaller batch or a shorter cache")
     if total > has.total:
         larger = [board for board in BOARD_DESCRIPTIONS.values() if board.dram_bytes > total]
-        ways += [f'device="{board.name}" ({size_text(board.dram_bytes)})' for board in larger]
+        ways += [f'device="{one_chip_choice(board.name)}" ({size_text(board.dram_bytes)})' for board in larger]
     if has.total - has.free > has.total // 16:
         ways.append("dropping what is on the device already")
     message = (

@@ -4,7 +4,8 @@ A device never knows what a model is. Importing this package imports neither TTN
 """
 
 from .boards import BOARDS
+from .clusters import CHOICES
 from .device import Device, open_device, open_devices
 from .errors import DeviceError, EmulationError
 
-__all__ = ["BOARDS", "Device", "DeviceError", "EmulationError", "open_device", "open_devices"]
+__all__ = ["BOARDS", "CHOICES", "Device", "DeviceError", "EmulationError", "open_device", "open_devices"]

@@ -1,12 +1,13 @@
-"""All that is known of a board: its figures, its faults, and the cluster description that makes TTNN's driver mock it.
+"""All that is known of a board: its figures, its faults, and what of its chips is harvested.
 
 Figures: https://docs.tenstorrent.com/aibs, wormhole and blackhole. HiFi3 takes 3 passes where HiFi2 takes 2: tt-metal,
 tech_reports/GEMM_FLOPS. They rank, estimate and explain; what is valid and what fits is TTNN's to say.
 
-A description is what TTNN's user-mode driver would otherwise read from the machine: architecture, harvested cores,
-board type. `harvest_mask` counts rows of Tensix cores on Wormhole and columns on Blackhole; the masks give the worker
-grids that the retail boards have: 8x8 on N150 and on each chip of N300, 11x10 on P150 (120 Tensix cores since
-firmware 19.5.0, https://github.com/tenstorrent/tt-umd/pull/1942).
+Clusters of such chips, and the description that makes TTNN's driver mock one: `clusters.py`.
+
+`harvest_mask` counts rows of Tensix cores on Wormhole and columns on Blackhole; the masks give the worker grids that
+the retail boards have: 8x8 on N150 and on each chip of N300, 11x10 on P150 (120 Tensix cores since firmware 19.5.0,
+https://github.com/tenstorrent/tt-umd/pull/1942).
 
 A chip of N300 has two rows harvested, and its 8x8 workers are all that is left because dispatch runs on Ethernet cores.
 TTNN 0.81.1 contradicts itself there: it reports 8x8 workers, but checks programs against the 8x7 that dispatch on
@@ -50,23 +51,6 @@ class Board:
     eth_harvesting_mask: int = 0
     pcie_harvesting_mask: int = 0
     dispatch: str | None = None  # type of the cores that dispatch, where not TTNN's own choice
-
-    @property
-    def cluster_descriptor(self) -> str:
-        """The driver's YAML description of a cluster that is this one chip."""
-        # Wormhole chips have a place in the Ethernet mesh; Blackhole ones are found by their unique ids.
-        location = "{0: [0, 0, 0, 0]}" if self.arch == "wormhole_b0" else "{}"
-        board_id = self.product << 36
-        return f"""arch: {{0: {self.arch}}}
-chips: {location}
-chip_unique_ids: {{0: {board_id}}}
-ethernet_connections: []
-chips_with_mmio: [{{0: 0}}]
-harvesting: {{0: {{noc_translation: true, harvest_mask: {self.harvest_mask}, dram_harvesting_mask: 0,
-  eth_harvesting_mask: {self.eth_harvesting_mask}, pcie_harvesting_mask: {self.pcie_harvesting_mask}}}}}
-boards:
-  - [{{board_id: {board_id}}}, {{board_type: {self.name}}}, {{chips: [0]}}]
-"""
 
 
 def _flops(lofi: float, hifi2: float, hifi4: float) -> dict[str, float]:

@@ -1,9 +1,11 @@
 """Open a device by choice: hardware, an emulated board, or one that the user already opened.
 
 TTNN keeps one cluster per process: the first device opened decides whether that is real or mocked and, if mocked,
-which board. So a process has at most one emulated board, and everything that asks for it shares it. The environment
-variables that select the mock are set while TTNN opens its first device and put back right after; a process that opens
-hardware keeps its environment as it is.
+which cluster of chips. So a process has at most one emulated cluster, and everything that asks for it shares it. The
+environment variables that select the mock are set while TTNN opens its first device and put back right after; a process
+that opens hardware keeps its environment as it is.
+
+One device is one mesh of TTNN, of one chip or several; `meshes.py` has what only several need.
 """
 
 import atexit
@@ -21,8 +23,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from .boards import ARCHITECTURES, BOARD_DESCRIPTIONS, BOARDS, DEFAULT_BOARD, Architecture
+from .boards import ARCHITECTURES, DEFAULT_BOARD, Architecture
+from .clusters import CHOICES, CLUSTERS, Shape, board_of, cluster_of, parse_choice
 from .errors import DeviceError
+from .meshes import (
+    check_fabric,
+    check_one_host,
+    check_shape,
+    close_mesh,
+    default_shape,
+    fabric_for,
+    restore_fabric,
+    shape_of,
+)
 from .mock.toolchain import cache_root, mock_environment
 from .queues import HardwareQueues
 from .traces import HardwareTrace
@@ -33,23 +46,26 @@ R = TypeVar("R")
 # Convolutions and pools keep their halo tables in this region, which TTNN leaves empty unless asked; bytes per core.
 L1_SMALL_SIZE = 32768
 HARDWARE_NODES = Path("/dev/tenstorrent")
-CHOICES = ("auto", "hardware", *BOARDS)
 
 _lock = threading.RLock()
-_cluster: str | None = None  # what this process's one TTNN cluster is: a board's name, or "hardware"
+_cluster: str | None = None  # what this process's one TTNN cluster is: its name in CLUSTERS, or "hardware"
 _devices: "list[Device]" = []  # what is open in it: at most one that we opened, and those that the user handed to us
 
 
 class Device:
     """An open TTNN device and the TTNN namespace that programs for it call.
 
-    Get one from `open_device`. `board` is the board's name ("n150"), `emulated` whether it is TTNN's mock cluster.
+    Get one from `open_device`. board: what each of its chips is ("n150"). cluster: all that there is, of which it may
+    be a part ("t3k"). shape: rows and columns of the mesh, (1, 1) for one chip. emulated: whether it is TTNN's mock.
     """
 
-    def __init__(self, handle: Any, board: str, *, emulated: bool, owned: bool):
+    def __init__(
+        self, handle: Any, board: str, *, emulated: bool, owned: bool, cluster: str = "", shape: Shape = (1, 1)
+    ):
         self._handle = handle
         self._owned = owned  # whether close() closes the TTNN device
-        self.board = board
+        self._fabric: Any = None  # what to restore when it is closed
+        self.board, self.cluster, self.shape = board, cluster or board, shape
         self.emulated = emulated
         self._resources: dict[type, Any] = {}
         self._dependents: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -72,9 +88,25 @@ class Device:
         return ARCHITECTURES.get(name, Architecture(name))
 
     @property
+    def chips(self) -> int:
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def choice(self) -> str:
+        """What `open_device` takes for one like it: "t3k:2x4"."""
+        name = self.cluster if self.emulated else "hardware"
+        return name if self._is_all_of_one_chip else f"{name}:{self.shape[0]}x{self.shape[1]}"
+
+    @property
+    def _is_all_of_one_chip(self) -> bool:
+        """Whether the cluster has only this one chip."""
+        return self.chips == 1 and (self.cluster not in CLUSTERS or CLUSTERS[self.cluster].chips == 1)
+
+    @property
     def description(self) -> str:
-        """For people: "n150 (emulated)"."""
-        return f"{self.board} (emulated)" if self.emulated else self.board
+        """For people: "n150 (emulated)", "t3k 1x8 (emulated)"."""
+        mesh = self.cluster if self._is_all_of_one_chip else f"{self.cluster} {self.shape[0]}x{self.shape[1]}"
+        return f"{mesh} (emulated)" if self.emulated else mesh
 
     def namespace(self, dry_run: bool = False) -> Any:
         """What a program calls as `ttnn`: the module itself, or on an emulated device one that computes values too.
@@ -170,7 +202,8 @@ class Device:
             if handle is not None and self._owned:
                 import ttnn
 
-                ttnn.close_device(handle)
+                close_mesh(ttnn, handle)
+                restore_fabric(ttnn, self._fabric)
                 if self.emulated:
                     from .emulation.tensor import device_closed
 
@@ -183,34 +216,56 @@ class Device:
 def open_device(choice: Any = "auto", queues: int = 1) -> Device:
     """Open the device that `choice` names, or return the one that is already open for it.
 
-    choice: "auto" (hardware where there is some, else an emulated N150), "hardware", a board's name to emulate it
-    ("n150", "n300" as one chip, "p150"), an open ttnn device or mesh, which the caller owns and closes, or a Device.
+    choice: "auto" (hardware where there is some, else an emulated N150), "hardware", a cluster's name to emulate it
+    ("n150", "p150", "n300-1" for one chip of an N300; "n300", "t3k", "p300", "p150x2", "p150x4", "p150x8", "galaxy" for
+    meshes of all their chips), either of them with a mesh of another shape ("t3k:2x4", "hardware:1x1"), an open ttnn
+    device or mesh, which the caller owns and closes, or a Device.
     queues: how many command queues to open it with, 1 or 2; what is open already keeps those that it has.
 
-    Raises DeviceError: no such choice, TTNN not installed or not for this Python, no hardware found, another board
-    already open in this process.
+    Raises DeviceError: no such choice or shape, TTNN not installed or not for this Python, no hardware found, several
+    hosts, another cluster or another mesh already open in this process.
     """
     if isinstance(choice, Device):
         choice.handle  # noqa: B018  raises when closed
         return choice
-    if isinstance(choice, str) and choice not in CHOICES:
-        near = difflib.get_close_matches(choice.lower(), CHOICES, n=1)
+    name, shape = parse_choice(choice) if isinstance(choice, str) else ("", None)
+    if isinstance(choice, str) and name not in CHOICES:
+        near = difflib.get_close_matches(name.lower(), CHOICES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DeviceError(f"unknown device {choice!r}{hint} Known: {', '.join(CHOICES)}, or an open ttnn device.")
+        raise DeviceError(f"unknown device {name!r}{hint} Known: {', '.join(CHOICES)}, or an open ttnn device.")
     _check_installed()
     with _lock:
         if not isinstance(choice, str):
             return _adopt(choice)
-        if choice != "auto" and _cluster not in (None, choice):
-            raise _taken(choice, _cluster)
+        if name != "auto" and _cluster not in (None, name):
+            raise _taken(name, _cluster)
+        if name in CLUSTERS:
+            shape = shape or CLUSTERS[name].shape
         # A second device on the same chip would take the first down with it when closed.
         for device in list(_devices):
-            if _is_open(device.handle):
-                return device
-            device.close()
-        if choice == "auto":
-            choice = _cluster or ("hardware" if _hardware_nodes() else DEFAULT_BOARD)
-        return _open(choice, queues)
+            if not _is_open(device.handle):
+                device.close()
+        if _devices:
+            return _opened_already(name, shape)
+        if name == "auto":
+            name = _cluster or ("hardware" if _hardware_nodes() else DEFAULT_BOARD)
+        return _open(name, shape, queues)
+
+
+def _opened_already(name: str, shape: Shape | None) -> Device:
+    """The open device of a shape; with None, whichever was opened first."""
+    for device in _devices:
+        if shape in (None, device.shape):
+            return device
+    assert shape is not None
+    rows, columns = _devices[0].shape
+    raise DeviceError(
+        f"cannot open '{name}:{shape[0]}x{shape[1]}': its chips are open as a mesh of {rows}x{columns}. Use "
+        f"{_devices[0].choice!r} here, or close that one first: open_device({_devices[0].choice!r}).close()"
+        if _devices[0]._owned
+        else f"cannot open '{name}:{shape[0]}x{shape[1]}': you opened a mesh of {rows}x{columns} of its chips. Give "
+        "that one, or close it first."
+    )
 
 
 def open_devices() -> list[Device]:
@@ -241,16 +296,16 @@ def _hardware_nodes() -> list[Path]:
     return sorted(HARDWARE_NODES.glob("[0-9]*"))
 
 
-def _open(target: str, queues: int) -> Device:
+def _open(target: str, shape: Shape | None, queues: int) -> Device:
     global _cluster
-    emulated = target != "hardware"
-    if not emulated and not _hardware_nodes():
+    cluster = CLUSTERS.get(target)
+    if cluster is None and not _hardware_nodes():
         raise DeviceError(
             f"no Tenstorrent hardware: nothing at {HARDWARE_NODES}/*. Install the tt-kmd driver and check that the "
-            f"board is visible (tt-smi), or emulate a board: {', '.join(map(repr, BOARDS))}."
+            f"board is visible (tt-smi), or emulate one: {', '.join(map(repr, CLUSTERS))}."
         )
     try:
-        environment = mock_environment(BOARD_DESCRIPTIONS[target]) if emulated else {}
+        environment = mock_environment(cluster) if cluster is not None else {}
     except OSError as error:
         raise DeviceError(
             f"cannot prepare the emulated device in {cache_root()}: {error}. Set TT_DYNAMO_CACHE to a folder that can "
@@ -258,19 +313,30 @@ def _open(target: str, queues: int) -> Device:
         ) from error
     with _environment(environment):
         ttnn = _import_ttnn()
+        check_one_host(ttnn)
         # The user may have opened a device of another cluster before us: TTNN keeps to that one.
-        if emulated and _board(ttnn) != target:
-            raise _taken(target, _board(ttnn))
+        if cluster is not None and _cluster_name(ttnn) != target:
+            raise _taken(target, _cluster_name(ttnn))
         options: dict[str, Any] = {"l1_small_size": L1_SMALL_SIZE, "num_command_queues": queues}
-        if emulated and (dispatch := BOARD_DESCRIPTIONS[target].dispatch):
-            options["dispatch_core_config"] = ttnn.DispatchCoreConfig(getattr(ttnn.DispatchCoreType, dispatch))
+        if cluster is not None and cluster.dispatch:
+            options["dispatch_core_config"] = ttnn.DispatchCoreConfig(getattr(ttnn.DispatchCoreType, cluster.dispatch))
         try:
-            handle = ttnn.open_device(device_id=0, **options)
+            shape = shape or default_shape(ttnn)
+            check_shape(ttnn, target, shape)
+            with fabric_for(ttnn, shape) as fabric:
+                handle = (
+                    ttnn.open_device(device_id=0, **options)
+                    if shape == (1, 1)
+                    else ttnn.open_mesh_device(ttnn.MeshShape(*shape), **options)
+                )
         except RuntimeError as error:
+            if isinstance(error, DeviceError):
+                raise
             reason = " ".join(str(error).split("backtrace:")[0].split())
             raise DeviceError(f"TTNN could not open {target!r}: {reason}") from error
     _cluster = target
-    device = Device(handle, _board(ttnn), emulated=emulated, owned=True)
+    device = _device(ttnn, handle, emulated=cluster is not None, owned=True)
+    device._fabric = fabric
     _devices.append(device)
     log.info("opened %s; accelerators at %s: %d", device.description, HARDWARE_NODES, len(_hardware_nodes()))
     return device
@@ -287,17 +353,26 @@ def _adopt(handle: Any) -> Device:
     for device in _devices:
         if device.handle is handle:
             return device
+    check_one_host(ttnn)
+    check_fabric(ttnn, handle)
     if _cluster is None:
         # Without a device node TTNN's driver can only be mocked.
         mocked = "TT_METAL_MOCK_CLUSTER_DESC_PATH" in os.environ or not _hardware_nodes()
-        _cluster = _board(ttnn) if mocked else "hardware"
-    _devices.append(Device(handle, _board(ttnn), emulated=_cluster != "hardware", owned=False))
+        _cluster = _cluster_name(ttnn) if mocked else "hardware"
+    _devices.append(_device(ttnn, handle, emulated=_cluster != "hardware", owned=False))
     return _devices[-1]
 
 
-def _board(ttnn: ModuleType) -> str:
-    """The board's name as TTNN's cluster reports it: "n150"."""
-    return ttnn.cluster.get_cluster_type().name.lower()
+def _device(ttnn: ModuleType, handle: Any, *, emulated: bool, owned: bool) -> Device:
+    board, name = board_of(ttnn.cluster.get_cluster_type().name), _cluster_name(ttnn)
+    return Device(handle, board, emulated=emulated, owned=owned, cluster=name, shape=shape_of(handle))
+
+
+def _cluster_name(ttnn: ModuleType) -> str:
+    """The name of TTNN's cluster, as we know it or else as TTNN does: "n150"."""
+    kind = ttnn.cluster.get_cluster_type().name
+    cluster = cluster_of(kind, ttnn.get_num_devices())
+    return cluster.name if cluster is not None else kind.lower()
 
 
 def _import_ttnn() -> ModuleType:

@@ -85,7 +85,7 @@ def test_a_layer_is_estimated_to_take_less_than_the_experts(board_device: Any, b
 @pytest.mark.parametrize(("columns", "pays"), [(32, False), (1024, True)])
 def test_a_weight_of_one_column_of_tiles_lies_in_no_bank(board_device: Any, columns: int, pays: bool) -> None:
     model = nn.Linear(1024, columns, bias=False).eval()
-    options = {"device": board_device.board, "dry_run": True}
+    options = {"device": board_device.choice, "dry_run": True}
     with mock.patch.object(compiling, "phase_of", lambda graph: "decode"), tt_dynamo.record() as reports:
         torch.compile(model, backend="ttnn", options=options)(torch.randn(1, 1024))
     assert (IN_BANKS in reports[0].code) == pays

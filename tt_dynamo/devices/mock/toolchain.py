@@ -18,7 +18,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from tt_dynamo.devices.boards import BOARD_DESCRIPTIONS, Board
+from tt_dynamo.devices.clusters import CLUSTERS, Cluster
 
 # TTNN calls this for every kernel that it builds. Builtins and `exec` keep that to one process; a native program in its
 # place would make a first call of an operation, some 30 ms, a quarter shorter.
@@ -39,14 +39,14 @@ def cache_root() -> Path:
     return (Path(base) if base else Path.home() / ".cache").expanduser().absolute() / "tt_dynamo"
 
 
-def mock_environment(board: Board) -> dict[str, str]:
-    """Prepare the folder and return the environment in which TTNN opens `board` on its mock cluster.
+def mock_environment(cluster: Cluster) -> dict[str, str]:
+    """Prepare the folder and return the environment in which TTNN opens `cluster`, mocked.
 
     TTNN reads these variables when its first device is opened, and never again in that process.
     """
     root = _prepare_root()
     environment = {
-        "TT_METAL_MOCK_CLUSTER_DESC_PATH": str(root / f"{board.name}.yaml"),
+        "TT_METAL_MOCK_CLUSTER_DESC_PATH": str(root / f"{cluster.name}.yaml"),
         "TT_METAL_RUNTIME_ROOT": str(root),
         "TT_METAL_CACHE": str(root / "kernels"),
         "TT_METAL_LOGS_PATH": str(root / "logs"),  # unset, a folder `generated` appears in the working directory
@@ -66,7 +66,7 @@ def _prepare_root() -> Path:
     files = {
         f"{_COMPILER_FOLDER}/kernel.elf": _kernel_elf(),
         f"{_COMPILER_FOLDER}/riscv-tt-elf-g++": _COMPILER.encode(),
-        **{f"{board.name}.yaml": board.cluster_descriptor.encode() for board in BOARD_DESCRIPTIONS.values()},
+        **{f"{cluster.name}.yaml": cluster.descriptor.encode() for cluster in CLUSTERS.values()},
     }
     links = {name: Path(spec.origin).parent / name for name in ("tt_metal", "ttnn", "runtime/hw")}
     # The digest keeps an older or newer version of us, or TTNN in another environment, out of this one's folder.
