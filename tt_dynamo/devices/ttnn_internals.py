@@ -3,6 +3,7 @@
 `tests/devices/test_ttnn_internals.py` names what an upgrade broke.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -69,6 +70,23 @@ def _prepare_typecast(args: Any, kwargs: Any) -> tuple[Any, Any]:
     if dtypes[-1] in (ttnn.bfloat8_b, ttnn.bfloat4_b):
         facts["output_dtype"] = ttnn.float32  # the result is packed anyway, in less time than the golden takes
     return args, {**kwargs, **facts}
+
+
+def placements_of(mapper: Any) -> tuple[list[int | None], list[int]]:
+    """Along which axes of a mesh a mapper divides which dimension, None where it replicates; chips along each axis.
+
+    A mapper tells the shape of its mesh only where it is printed.
+    """
+    if not hasattr(mapper, "config"):
+        return [None], [1]  # ReplicateTensorToMesh
+    config = mapper.config()
+    shape = re.search(r"mesh_shape_override=MeshShape\(\[([\d, ]+)\]\)", str(config))
+    dims = [getattr(placement, "dim", None) for placement in config.placements]
+    if shape is None:
+        if any(dim is not None for dim in dims):
+            raise NotImplementedError(f"the shape of the mesh is not known of {config}; give a mapper that names it")
+        return [None], [1]
+    return dims, [int(size) for size in shape[1].split(",")]
 
 
 # Activations that TTNN's table of golden functions leaves out, though it has their operations'.

@@ -20,7 +20,10 @@ from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparat
 
 from . import references_products, references_recurrences, references_volumes  # noqa: F401 (register references)
 from .activations import activate, activate_operands, split_scales
+from .chips import PerChip, Value, at, combinations, count_of, parts_of
+from .collectives import COLLECTIVES
 from .fidelity import engine_of
+from .meshes import by_collective, chips_of, composed, differ, distributed, mesh_functions, on_each, part_shape
 from .numerics import TORCH_DTYPES, as_held, converted, round_to
 from .references import HOW, REFERENCES
 from .tensor import Buffer, EmulatedTensor, replace, shares_storage
@@ -62,13 +65,15 @@ class Namespace:
         if real is self.__ttnn.Tensor:
             return EmulatedTensor
         if real is self.__ttnn.to_torch:
-            return _to_torch
+            return partial(_to_torch, self.__ttnn)
         if real is self.__ttnn.copy_host_to_device_tensor:
             return partial(_copy_up, real)
         if real is self.__ttnn.dump_tensor:
             return partial(_dump, self.__ttnn)
         if not callable(real) or isinstance(real, type):
             return real
+        if (of_mesh := mesh_functions(self.__ttnn).get(real)) is not None:
+            return of_mesh
         return _operation(self.__ttnn, operation_name(real) or path, real)
 
     def __dir__(self) -> Iterable[str]:
@@ -91,6 +96,8 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
     invoke, refusal = real, ""
     if name == "ttnn.from_torch":
         invoke, values = partial(_upload, ttnn, real), partial(_uploaded, ttnn)
+    elif name in COLLECTIVES:
+        values = by_collective(ttnn, COLLECTIVES[name])
     elif name in WRITES:
         values = partial(_written, ttnn, WRITES[name])
     elif name.endswith(_WRITING) or writes_to_inputs(real):
@@ -124,7 +131,12 @@ def _operation(ttnn: ModuleType, name: str, real: Callable[..., Any]) -> Callabl
             results = invoke(*real_args, **real_kwargs)
             if any(isinstance(leaf, ttnn.Tensor) for leaf in tree_leaves(results)):
                 padding = partial(_padding, name, args, kwargs, inputs)
-                results = _pair(ttnn, name, results, values(args, kwargs, results, inputs), inputs, padding)
+
+                def paired(args: Any, kwargs: Any, inputs: list[EmulatedTensor]) -> Any:
+                    return _pair(ttnn, name, results, values(args, kwargs, results, inputs), inputs, padding)
+
+                of_all = name in COLLECTIVES or name in WRITES or not differ(inputs)
+                results = paired(args, kwargs, inputs) if of_all else on_each(args, kwargs, inputs, paired)
         for tensor in inputs:
             tensor.note_freed(name)
         return results
@@ -160,7 +172,7 @@ def _by_golden(name: str, real: Any) -> _Values:
     assert golden is not None
 
     def values(args: Any, kwargs: Any, _: Any, inputs: list[EmulatedTensor]) -> Any:
-        before = [tensor._value._version for tensor in inputs]
+        before = [_version(tensor) for tensor in inputs]
         try:
             args, kwargs = _values_of(prepare(args, kwargs) if prepare is not None else (args, kwargs))
             args, kwargs = activate_operands(args, kwargs)
@@ -168,11 +180,15 @@ def _by_golden(name: str, real: Any) -> _Values:
             value = reduce(activate, fused, golden(*args, **kwargs))
         except Exception as error:
             raise EmulationError(f"TTNN's golden function of {name} failed: {error}") from error
-        if before != [tensor._value._version for tensor in inputs]:
+        if before != [_version(tensor) for tensor in inputs]:
             raise EmulationError(f"TTNN's golden function of {name} wrote to its inputs; it needs a reference of ours")
         return value
 
     return values
+
+
+def _version(tensor: EmulatedTensor) -> int:
+    return at(tensor._value, 0)._version
 
 
 def _written(ttnn: ModuleType, write: Callable[..., Any], args: Any, kwargs: Any, results: Any, inputs: Any) -> Any:
@@ -180,13 +196,27 @@ def _written(ttnn: ModuleType, write: Callable[..., Any], args: Any, kwargs: Any
     if isinstance(results, tuple):
         return [_written(ttnn, write, args[at : at + 2], kwargs, None, inputs[at : at + 2]) for at in (0, 2)]
     target, source = inputs[:2]
-    args, kwargs = _values_of((args, kwargs))
-    index, value = write(*args, **kwargs, padding=source.padding)
-    target.write(index, round_to(ttnn, value, target.dtype))
+
+    def written(args: Any, kwargs: Any) -> tuple[Any, torch.Tensor]:
+        index, value = write(*args, **kwargs, padding=source.padding)
+        return index, round_to(ttnn, value, target.dtype)
+
+    given: list[EmulatedTensor] = []
+    replace((args, kwargs), given.append)
+    if not differ(given):
+        target.write(*written(*_values_of((args, kwargs))))
+        return target.value
+    held = [tensor._value for tensor in given]
+    writes: list[Any] = [None] * count_of(held)
+    for group in combinations(held, len(writes)):
+        write_of_group = written(*replace((args, kwargs), lambda tensor: at(tensor._value, group[0])))  # noqa: B023
+        for chip in group:
+            writes[chip] = write_of_group
+    target.write_each(writes)
     return target.value
 
 
-def _kept(_: Any, __: Any, ___: Any, inputs: list[EmulatedTensor]) -> torch.Tensor:
+def _kept(_: Any, __: Any, ___: Any, inputs: list[EmulatedTensor]) -> Value:
     return inputs[0]._value
 
 
@@ -205,7 +235,7 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
         return type(result)([_pair(ttnn, name, *both, inputs, padding) for both in zip(result, value, strict=True)])
     if not isinstance(result, ttnn.Tensor):
         return result
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, (torch.Tensor, PerChip)):
         raise EmulationError(f"the reference of {name} gives no tensor but {type(value).__name__}")
     if not name.startswith(_PREPARE):
         value = _rounded(ttnn, name, value, result, inputs)
@@ -219,12 +249,15 @@ def _pair(ttnn: ModuleType, name: str, result: Any, value: Any, inputs: list[Emu
     return EmulatedTensor(result, value, buffer, padding(result))
 
 
-def _rounded(ttnn: ModuleType, name: str, value: torch.Tensor, result: Any, inputs: list[EmulatedTensor]) -> Any:
+def _rounded(ttnn: ModuleType, name: str, value: Value, result: Any, inputs: list[EmulatedTensor]) -> Any:
     """`value` as the result holds it, rounded at most once."""
     if tuple(value.shape) != tuple(result.shape):
         raise EmulationError(
             f"{name} gives the shape {tuple(result.shape)} on the device, but {tuple(value.shape)} by its reference"
         )
+    if isinstance(value, PerChip):
+        unchanged = any(value is tensor._value and tensor.dtype == result.dtype for tensor in inputs)
+        return value if unchanged else value.map(lambda part: _rounded(ttnn, name, part, result, []))
     value, block_float = as_held(value), result.dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b)
     for tensor in inputs:
         # Elements that only move stay representable, except in block floats, where neighbours share an exponent.
@@ -234,8 +267,11 @@ def _rounded(ttnn: ModuleType, name: str, value: torch.Tensor, result: Any, inpu
     return value if name in _AS_MADE else round_to(ttnn, value, result.dtype, result.device() is None)
 
 
-def _same(value: torch.Tensor, other: torch.Tensor) -> bool:
+def _same(value: Value, other: Value) -> bool:
     """Whether both hold the same elements, as far as the smaller one goes: a pad within the tile only fills it up."""
+    if isinstance(value, PerChip) or isinstance(other, PerChip):
+        chips = count_of([value, other])
+        return value is other or all(map(_same, parts_of(value, chips), parts_of(other, chips)))
     if value.ndim == other.ndim and value.numel() != other.numel():
         common = tuple(slice(min(sizes)) for sizes in zip(value.shape, other.shape, strict=True))
         value, other = value[common], other[common]
@@ -261,6 +297,8 @@ def _padding(name: str, args: Any, kwargs: Any, inputs: list[EmulatedTensor], re
 
 # From this many elements on, TTNN's layout of contents that the mock then drops takes most of the time.
 _LARGE = 1 << 16
+# Options of from_torch with which that is left out.
+_SIMPLE = {"layout", "device", "memory_config", "mesh_mapper"}
 
 
 def _upload(ttnn: ModuleType, real: Any, tensor: torch.Tensor, dtype: Any = None, **options: Any) -> Any:
@@ -269,25 +307,30 @@ def _upload(ttnn: ModuleType, real: Any, tensor: torch.Tensor, dtype: Any = None
         kind = tensor.dtype if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise TypeError(f"ttnn.from_torch takes no {kind}; convert it to a torch tensor of float32 or an integer")
     device = options.get("device")
-    if options.get("mesh_mapper") is not None and device is not None and device.get_num_devices() > 1:
-        raise NotImplementedError("values on a mesh of several emulated devices are not supported")
     if options.get("col_tilize"):
         raise NotImplementedError("from_torch with col_tilize= is not supported on the emulated device")
-    simple = device is not None and dtype is not None and options.keys() <= {"layout", "device", "memory_config"}
+    simple = device is not None and dtype is not None and options.keys() <= _SIMPLE
     if tensor.numel() >= _LARGE and simple:
         tiles = dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b)
         layout = options.get("layout") or (ttnn.TILE_LAYOUT if tiles else ttnn.ROW_MAJOR_LAYOUT)
         memory_config = options.get("memory_config") or ttnn.DRAM_MEMORY_CONFIG
+        mapper, shape = options.get("mesh_mapper"), tuple(tensor.shape)
+        shape = shape if mapper is None else part_shape(shape, mapper)
         with suppress(RuntimeError):  # from_torch says it in its own words
-            return ttnn.allocate_tensor_on_device(ttnn.Shape(tuple(tensor.shape)), dtype, layout, device, memory_config)
+            return ttnn.allocate_tensor_on_device(ttnn.Shape(shape), dtype, layout, device, memory_config)
     return real(tensor.detach(), dtype=dtype, **options)
 
 
-def _uploaded(ttnn: ModuleType, args: Any, kwargs: Any, result: Any, _: Any) -> torch.Tensor:
+def _uploaded(ttnn: ModuleType, args: Any, kwargs: Any, result: Any, _: Any) -> Value:
     tensor = (args[0] if args else kwargs["tensor"]).detach()
-    value = converted(ttnn, tensor, result.dtype)
-    # The device's copy doesn't follow later writes to the torch tensor.
-    return value.clone() if value.data_ptr() == tensor.data_ptr() else value
+
+    def convert(part: torch.Tensor) -> torch.Tensor:
+        value = converted(ttnn, part, result.dtype)
+        # The device's copy doesn't follow later writes to the torch tensor.
+        return value.clone() if value.data_ptr() == part.data_ptr() else value
+
+    mapper = kwargs.get("mesh_mapper")
+    return convert(tensor) if mapper is None else distributed(tensor, mapper, convert)
 
 
 def _copy_up(real: Any, host: EmulatedTensor, device: EmulatedTensor, **options: Any) -> None:
@@ -298,12 +341,22 @@ def _copy_up(real: Any, host: EmulatedTensor, device: EmulatedTensor, **options:
     device.padding = host.padding
 
 
-def _to_torch(tensor: EmulatedTensor, dtype: torch.dtype | None = None, **_: Any) -> torch.Tensor:
+def _to_torch(
+    ttnn: ModuleType,
+    tensor: EmulatedTensor,
+    dtype: torch.dtype | None = None,
+    *,
+    mesh_composer: Any = None,
+    **_: Any,
+) -> torch.Tensor:
     """`ttnn.to_torch`: a new torch tensor in the dtype that TTNN gives (float32 for block floats), or `dtype`."""
     with torch.inference_mode(False), torch.no_grad():
-        if tensor.value.shape != tuple(tensor.shape):
+        value = tensor.value
+        if value.shape != tuple(tensor.shape):
             raise EmulationError("the contents of prepared weights are laid out for TTNN's kernels alone")
-        result = tensor.value.to(TORCH_DTYPES[tensor.dtype.name], copy=True)
+        if mesh_composer is not None or chips_of(tensor.tensor) > 1:
+            value = composed(ttnn, tensor, mesh_composer)
+        result = at(value, 0).to(TORCH_DTYPES[tensor.dtype.name], copy=True)
     result = result if dtype is None else result.to(dtype)
     return result.reshape(-1).reshape(result.shape)  # as TTNN gives it: contiguous also in dimensions of size 1
 
@@ -312,4 +365,4 @@ def _dump(ttnn: ModuleType, file_name: Any, tensor: EmulatedTensor) -> None:
     """`ttnn.dump_tensor`: the file is made of the value, since the mock's memory has no contents."""
     if tensor.padding != 0.0 or tensor.value.shape != tuple(tensor.shape):
         raise NotImplementedError("ttnn.dump_tensor takes tensors as they went up: not prepared, nor padded otherwise")
-    ttnn.dump_tensor(file_name, ttnn.from_torch(_to_torch(tensor), spec=tensor.spec))
+    ttnn.dump_tensor(file_name, ttnn.from_torch(_to_torch(ttnn, tensor), spec=tensor.spec))

@@ -5,12 +5,14 @@ does; a value has the logical shape of its tensor; a value in freed memory can't
 """
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from tt_dynamo.devices.errors import EmulationError
+
+from .chips import PerChip, Value, at, parts_of, per_chip
 
 
 class Buffer:
@@ -24,12 +26,12 @@ class Buffer:
 
     def __init__(self, on_device: bool) -> None:
         self.gone: str | None = None
-        self.contents: torch.Tensor | None = None
+        self.contents: Value | None = None
         self.writes = 0
         if on_device:
             _on_device.add(self)
 
-    def holds(self, value: torch.Tensor) -> bool:
+    def holds(self, value: Value) -> bool:
         """Whether later writes to this buffer would show in `value`."""
         return self.contents is not None and shares_storage(value, self.contents)
 
@@ -44,7 +46,11 @@ def device_closed() -> None:
     _on_device.clear()
 
 
-def shares_storage(value: torch.Tensor, other: torch.Tensor) -> bool:
+def shares_storage(value: Value, other: Value) -> bool:
+    if isinstance(value, PerChip):
+        return any(shares_storage(part, other) for part in value)
+    if isinstance(other, PerChip):
+        return shares_storage(other, value)
     return value.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
@@ -62,26 +68,26 @@ class EmulatedTensor:
     """A tensor of the mock device and the value it would hold.
 
     tensor: the ttnn.Tensor. value: torch.Tensor of the same logical shape, float32 (elements that the device dtype can
-    represent) or int64 for integer dtypes; later writes to the buffer show in it. Reading it raises EmulationError when
-    the memory was freed or the device closed.
+    represent) or int64 for integer dtypes; later writes to the buffer show in it. On a mesh whose chips hold different
+    elements a `PerChip` of such. Reading it raises EmulationError when the memory was freed or the device closed.
 
     padding: what fills the last tiles up beyond the logical shape, None where that is not known.
     """
 
     __slots__ = ("tensor", "padding", "buffer", "_own", "_writes", "__weakref__")
 
-    def __init__(self, tensor: Any, value: torch.Tensor, buffer: Buffer, padding: float | None):
+    def __init__(self, tensor: Any, value: Value, buffer: Buffer, padding: float | None):
         self.tensor, self.buffer, self.padding = tensor, buffer, padding
         self._own = value
         self._writes = buffer.writes  # those that `value` has seen
 
     @property
-    def value(self) -> torch.Tensor:
+    def value(self) -> Value:
         self.check_readable()
         return self._value
 
     @property
-    def _value(self) -> torch.Tensor:
+    def _value(self) -> Value:
         buffer = self.buffer
         if self._writes != buffer.writes:
             assert buffer.contents is not None
@@ -94,17 +100,44 @@ class EmulatedTensor:
             self._own, self._writes = buffer.contents.view(self._own.shape), buffer.writes
         return self._own
 
-    def write(self, index: Any, value: torch.Tensor) -> None:
+    def of_chip(self, chip: int) -> "EmulatedTensor":
+        """The tensor as one chip of the mesh has it, for reading."""
+        return EmulatedTensor(self.tensor, at(self._value, chip), self.buffer, self.padding)
+
+    def write(self, index: Any, value: Value) -> None:
         """Set the elements at `index` to `value`, rounded already, for every tensor of the buffer to see.
 
         Only the first write to a buffer copies its value; the others cost what they write.
         """
         held = self._value
+        if isinstance(value, PerChip) or isinstance(held, PerChip):
+            chips = len(value) if isinstance(value, PerChip) else len(held)
+            self.write_each([(index, part) for part in parts_of(value, chips)])
+            return
         if not self.buffer.holds(held):
             self.buffer.contents = held = held.clone(memory_format=torch.contiguous_format)
         held[index] = value
         self.buffer.writes += 1
         self._own, self._writes, self.padding = held, self.buffer.writes, None
+
+    def write_each(self, writes: Sequence[tuple[Any, torch.Tensor]]) -> None:
+        """`write`, of something else on each chip. Chips that held the same and get the same share one tensor after."""
+        held = parts_of(self._value, len(writes))
+        is_own = self.buffer.holds(self._value)
+        gets: dict[int, set[tuple[int, int]]] = {}
+        for part, (index, value) in zip(held, writes, strict=True):
+            gets.setdefault(id(part), set()).add((id(index), id(value)))
+        made: dict[tuple[int, int, int], torch.Tensor] = {}
+        for part, (index, value) in zip(held, writes, strict=True):
+            key = (id(part), id(index), id(value))
+            if key not in made:
+                in_place = is_own and len(gets[id(part)]) == 1
+                made[key] = part if in_place else part.clone(memory_format=torch.contiguous_format)
+                made[key][index] = value
+        parts = [made[id(part), id(index), id(value)] for part, (index, value) in zip(held, writes, strict=True)]
+        self.buffer.contents = per_chip(parts)
+        self.buffer.writes += 1
+        self._own, self._writes, self.padding = self.buffer.contents, self.buffer.writes, None
 
     def check_readable(self) -> None:
         """Raise EmulationError if the tensor's memory is gone. TTNN itself notices only for the very tensor freed."""
