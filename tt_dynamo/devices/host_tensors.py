@@ -16,17 +16,21 @@ DTYPES = {"BFLOAT16": torch.bfloat16, "FLOAT32": torch.float32, "INT32": torch.i
 
 
 class HostTensor:
-    """A tensor of TTNN that lies on the host, for one chip.
+    """A tensor of TTNN that lies on the host, for one chip or with the same for all chips of a mesh.
 
     A tile is four faces of 16x16, each with its rows one after another; what fills up the last tiles stays as it is.
-    Raises TypeError for a dtype that torch has no elements of, ValueError where the memory is of another size.
+    Raises TypeError for a dtype that torch has no elements of and for a tensor that a mapper made for several chips,
+    ValueError where the memory is of another size.
     """
 
     def __init__(self, ttnn: Any, tensor: Any) -> None:
         self.tensor = tensor
         if tensor.dtype.name not in DTYPES:
             raise TypeError(f"torch writes no {tensor.dtype.name}")
-        shard = tensor.host_buffer().get_shard(ttnn.MeshCoordinate(0, 0))
+        buffer = tensor.host_buffer()
+        if math.prod(buffer.shape()) != 1:
+            raise TypeError("torch writes no tensor with a memory for each of several chips")
+        shard = buffer.get_shard(ttnn.MeshCoordinate(0, 0))
         self._memory = torch.from_dlpack(shard).view(DTYPES[tensor.dtype.name])
         self._rows, self._padded = self._memory, self._memory
         self._tiles: torch.Tensor | None = None

@@ -53,11 +53,11 @@ class Checked:
         lines = grid.reshape(1, -1) if axis is None else grid.T if axis == 0 else grid
         return [list(map(int, line)) for line in lines]
 
-    def expect(self, tensor: Any, expected: list[torch.Tensor], **tolerance: float) -> None:
+    def expect(self, tensor: Any, expected: list[torch.Tensor], rtol: float = 0.0, atol: float = 0.0) -> None:
         found = self.down(tensor)
         assert len(found) == self.chips
         for part, right in zip(found, expected, strict=True):
-            torch.testing.assert_close(part, right.float(), **(tolerance or {"rtol": 0.0, "atol": 0.0}))
+            torch.testing.assert_close(part, right.float(), rtol=rtol, atol=atol)
 
     @property
     def axes(self) -> list[int | None]:
@@ -285,3 +285,66 @@ def freed_memory_is_not_read_of_any_chip(on: Checked) -> None:
             assert "freed" in str(error)
         else:
             raise AssertionError("it was read")
+
+
+@check
+def a_dry_run_reads_what_has_the_shape_of_a_read(on: Checked) -> None:
+    ttnn = on.device.namespace(dry_run=True)
+    tensor = ttnn.from_torch(torch.ones(32, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=on.mesh)
+    assert ttnn.to_torch(ttnn.get_device_tensors(tensor)[-1]).shape == (32, 64)
+    join = ttnn.ConcatMeshToTensor(on.mesh, dim=1)
+    assert ttnn.to_torch(tensor, mesh_composer=join).shape == (32, 64 * on.chips)
+    try:
+        ttnn.to_torch(tensor)
+    except RuntimeError as error:
+        assert "Supply a mesh composer" in str(error)
+    else:
+        raise AssertionError("it was read")
+
+
+@check
+def torch_writes_what_goes_up_to_all_chips_alike(on: Checked) -> None:
+    x = on.random(33, 64)
+    how = {"dtype": on.real.bfloat16, "layout": on.real.TILE_LAYOUT}
+    tensor, host = on.same(torch.zeros(33, 64)), on.device.host_tensor(on.ttnn.from_torch(x, **how), False)
+    on.ttnn.copy_host_to_device_tensor(host.write(x), tensor)
+    on.expect(tensor, [x] * on.chips)
+    for mapper in (on.ttnn.ReplicateTensorToMesh(on.mesh), on.ttnn.ShardTensorToMesh(on.mesh, dim=1)):
+        made = on.ttnn.from_torch(x, **how, mesh_mapper=mapper)
+        try:
+            on.device.host_tensor(made, False)
+        except TypeError as error:
+            assert "several chips" in str(error)
+        else:
+            raise AssertionError("it was taken")
+
+
+@check
+def queues_read_what_each_chip_has(on: Checked) -> None:
+    parts = on.parts(1, 1, 32, 32)
+    tensor, queues = on.up(parts), on.device.queues(on.ttnn, False)
+    queues.made(tensor)
+    host = queues.read(tensor).wait()
+    on.expect(host, parts)
+    joined = on.ttnn.to_torch(host, mesh_composer=on.ttnn.ConcatMeshToTensor(on.mesh, dim=0))
+    assert torch.equal(joined.float(), torch.cat(parts))
+
+
+@check
+def a_trace_computes_on_what_each_chip_has_when_it_is_replayed(on: Checked) -> None:
+    def runs_on(ttnn: Any) -> Any:
+        return lambda _, x: [ttnn.all_reduce(x, cluster_axis=1), ttnn.relu(x)]
+
+    x = on.up(on.parts(1, 1, 32, 256))
+    runs_on(on.ttnn)(on.mesh, x)  # each program is in the cache
+    trace = on.device.trace(runs_on(on.ttnn), runs_on(on.device.namespace(dry_run=True)), False, on.mesh, [x])
+    for _ in range(2):
+        parts = on.parts(1, 1, 32, 256)
+        how = {"dtype": on.real.bfloat16, "layout": on.real.TILE_LAYOUT}
+        host = on.ttnn.from_host_shards([on.ttnn.from_torch(part, **how) for part in parts], on.mesh.shape)
+        on.ttnn.copy_host_to_device_tensor(host, x)
+        trace.replay()
+        line = [parts[chip] for chip in on.lines(1)[0]]
+        assert torch.equal(on.down(trace.outputs[0])[0], summed(line))
+        on.expect(trace.outputs[1], [part.relu() for part in parts])
+    trace.release()

@@ -21,6 +21,9 @@ class WithoutReads(Over):
         """`ttnn.to_torch`."""
         device = tensor.device()
         if device is not None:
+            chips = len(tensor.device_coords())
             tensor = self._under.allocate_tensor_on_host(tensor.spec, device)
+            if chips == 1:  # also where it is what one chip of a mesh has: `ttnn.get_device_tensors`
+                tensor = self._under.get_device_tensors(tensor)[0]
         result: torch.Tensor = self._under.to_torch(tensor, *args, **kwargs)
         return result
