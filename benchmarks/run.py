@@ -130,7 +130,7 @@ def host_times(work: Work, device: Device, preset: str, runs: int) -> dict[str, 
     finally:
         torch.set_num_threads(threads)
     grid = device.handle.compute_with_storage_grid_size()
-    estimated = EstimatedCalls(ttnn, chip_of(device.board, (grid.x, grid.y)))
+    estimated = EstimatedCalls(ttnn, chip_of(device.board, (grid.x, grid.y), mesh=device.shape, links=device.links))
     again = work.handwritten(estimated, device.handle)
     estimated.costs.clear()  # of what it does once
     again(*inputs)

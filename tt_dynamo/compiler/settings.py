@@ -32,7 +32,8 @@ def recorder_for(
     grid = device.handle.compute_with_storage_grid_size()
     size = grid.x, grid.y
     choices = device.resource(Choices, choices_path(device))
-    settings = Settings(None, None, size, device.handle, chip_of(device.board, size), choices=choices)
+    chip = chip_of(device.board, size, mesh=device.shape, links=device.links)
+    settings = Settings(None, None, size, device.handle, chip, choices=choices)
     settings = replace(settings, **_search_settings(ttnn, device, options), attempt=partial(with_l1_small, device))
     recorder = Recorder(ttnn, Graph(), settings)
     recorder.note(device.handle, "device")

@@ -9,6 +9,7 @@ What each chip is (figures, worker grid): `boards.py`. Chips of a P300 count as 
 Galaxy as N150's: no figures of one chip of them are published.
 """
 
+import collections
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +49,16 @@ class Cluster:
     @property
     def chips(self) -> int:
         return sum(map(len, self.cards))
+
+    @property
+    def links_between(self) -> int:
+        """Links between neighbouring chips that collectives have, where there are the fewest.
+
+        Of those by which a chip without PCIe is reached, one is the dispatcher's: tt-metal,
+        tech_reports/EthernetMultichip/BasicEthernetGuide.md.
+        """
+        pairs = collections.Counter(frozenset((a, b)) for a, _, b, _ in self.links)
+        return min((n - (len(pair & self.remote) == 1) for pair, n in pairs.items()), default=1)
 
     @property
     def dispatch(self) -> str | None:

@@ -92,6 +92,11 @@ class Device:
         return self.shape[0] * self.shape[1]
 
     @property
+    def links(self) -> int:
+        """Links between neighbouring chips, 1 where that is not known."""
+        return CLUSTERS[self.cluster].links_between if self.cluster in CLUSTERS else 1
+
+    @property
     def choice(self) -> str:
         """What `open_device` takes for one like it: "t3k:2x4"."""
         name = self.cluster if self.emulated else "hardware"

@@ -56,7 +56,10 @@ NOTHING = Cost(0.0, "dispatch", 0.0, "view")
 
 @dataclass(frozen=True)
 class Chip:
-    """grid: columns and rows of worker cores. banks: of DRAM. clock: GHz. dram: peak GB/s. k: constants by name."""
+    """grid: columns and rows of worker cores. banks: of DRAM. clock: GHz. dram: peak GB/s. k: constants by name.
+
+    mesh: rows and columns of the mesh that it is a chip of. links: between neighbours there.
+    """
 
     architecture: str
     grid: tuple[int, int]
@@ -64,6 +67,12 @@ class Chip:
     clock: float
     dram: float
     k: Any
+    mesh: tuple[int, int] = (1, 1)
+    links: int = 1
+
+    @property
+    def chips(self) -> int:
+        return self.mesh[0] * self.mesh[1]
 
     @property
     def cores(self) -> int:
@@ -125,11 +134,16 @@ class Chip:
 
 
 def chip_of(
-    board: str | Board, grid: tuple[int, int] | None = None, clock: float | None = None, banks: int | None = None
+    board: str | Board,
+    grid: tuple[int, int] | None = None,
+    clock: float | None = None,
+    banks: int | None = None,
+    mesh: tuple[int, int] = (1, 1),
+    links: int = 1,
 ) -> Chip:
     """The chip of a board, by its name in `tt_dynamo.devices.boards`; an unknown one counts as an N150.
 
-    grid, clock (GHz), banks of DRAM: where they are not the board's usual ones.
+    grid, clock (GHz), banks of DRAM: where they are not the board's usual ones. mesh, links: where there are several.
     """
     if isinstance(board, str):
         board = BOARD_DESCRIPTIONS.get(board, BOARD_DESCRIPTIONS["n150"])
@@ -137,4 +151,5 @@ def chip_of(
     usual = int(known["dram_banks"])
     banks = banks or usual
     dram = board.dram_bandwidth / 1e9 * banks / usual
-    return Chip(board.arch, grid or board.grid, banks, clock or known["clock_ghz"], dram, SimpleNamespace(**known))
+    clock = clock or known["clock_ghz"]
+    return Chip(board.arch, grid or board.grid, banks, clock, dram, SimpleNamespace(**known), mesh, links)

@@ -1,4 +1,4 @@
-"""Device time of elementwise operations, moves, norms, reductions, lookups and collectives.
+"""Device time of elementwise operations, moves, norms, reductions and lookups.
 
 A kernel that streams takes the longest of three: what each core computes, tiles read and written one after another on
 each core, and the bytes of all cores at the bandwidth of DRAM. Shards lie where they are computed and move nothing.
@@ -365,20 +365,6 @@ def scan_rows(call: Call, chip: Chip) -> Cost:
     rows = max(1, math.prod(x.shape[:-1]))
     elements = ceil_div(math.prod(x.shape), min(chip.cores, rows if rows > 1 else chip.cores))
     return row_after_row(call, chip, "top-k and sampling", compute=chip.cycles(elements * chip.k.scan_cycles))
-
-
-def collective(call: Call, chip: Chip) -> Cost:
-    """A ring of n chips: n - 1 parts of the larger tensor cross every link; n from the sizes before and after."""
-    x, out = call.inputs[0], call.outputs[0]
-    large, small = max(x.bytes, out.bytes), max(1, min(x.bytes, out.bytes))
-    chips = max(2, round(large / small))
-    crossing = large * (chips - 1) / chips * (2 if "all_reduce" in call.name else 1)
-    return chip.cost(
-        "collective",
-        noc=crossing / chip.k.ethernet_gbs,
-        dispatch=chip.cycles(chip.k.start_cycles) + (chips - 1) * chip.k.ethernet_hop_ns,
-        dram_bytes=moved_bytes(call.tensors),
-    )
 
 
 def nothing(call: Call, chip: Chip) -> Cost:

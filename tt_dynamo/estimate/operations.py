@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from tt_dynamo.estimate import attention, images, kernels, products, recurrences
+from tt_dynamo.estimate import attention, collectives, images, kernels, products, recurrences
 from tt_dynamo.estimate.chip import Chip, Cost
 from tt_dynamo.estimate.tensor import Call
 
@@ -43,7 +43,7 @@ _NAMES: dict[Formula, str] = {
     ),
     kernels.copy: ("concat pad repeat expand typecast clone copy experimental.slice_write"),
     kernels.fill_padding: "fill_implicit_tile_padding",
-    kernels.part: "slice split chunk",
+    kernels.part: "slice split chunk mesh_partition",
     kernels.transpose: "permute transpose fold",
     kernels.reshape: "reshape view unsqueeze squeeze",
     kernels.place: "to_memory_config interleaved_to_sharded sharded_to_interleaved reshard move reallocate",
@@ -71,14 +71,16 @@ _NAMES: dict[Formula, str] = {
     images.convolution_of_volumes: "experimental.conv3d",
     images.pool: "max_pool2d avg_pool2d",
     images.upsample: "upsample grid_sample",
-    kernels.collective: (
-        "all_gather all_reduce reduce_scatter experimental.all_gather_async experimental.all_reduce_async "
-        "experimental.reduce_scatter_minimal_async mesh_partition"
-    ),
+    collectives.gather: "all_gather all_broadcast experimental.all_gather_async",
+    collectives.scatter: "reduce_scatter experimental.reduce_scatter_minimal_async",
+    collectives.reduce: "all_reduce experimental.all_reduce_async",
+    collectives.broadcast: "broadcast",
+    collectives.exchange: "all_to_all_dispatch all_to_all_combine",
     # Transfers are counted by their bytes; weights are prepared once, and empty tensors hold nothing.
     kernels.nothing: (
-        "from_torch to_torch to_device from_device deallocate empty prepare_conv_weights prepare_conv_bias "
-        "prepare_conv_transpose2d_weights prepare_conv_transpose2d_bias experimental.prepare_conv3d_weights"
+        "from_torch to_torch to_device from_device get_device_tensors deallocate empty "
+        "prepare_conv_weights prepare_conv_bias prepare_conv_transpose2d_weights prepare_conv_transpose2d_bias "
+        "experimental.prepare_conv3d_weights"
     ),
 }
 
