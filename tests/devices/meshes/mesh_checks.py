@@ -288,6 +288,36 @@ def freed_memory_is_not_read_of_any_chip(on: Checked) -> None:
 
 
 @check
+def tokens_go_to_the_chips_of_their_experts_and_back(on: Checked) -> None:
+    batch, seq, hidden, k, local = 2, 3, 64, 2, 2
+    experts, rows = local * on.chips, on.real.ROW_MAJOR_LAYOUT
+    mapping = torch.zeros(1, 1, experts, on.chips, dtype=torch.int32)
+    mapping[0, 0, torch.arange(experts), torch.arange(experts) % on.chips] = 1
+    how = {"dtype": on.real.uint16, "layout": rows, "device": on.mesh}
+    on_chips = on.ttnn.from_torch(mapping, **how)
+    tokens = on.parts(batch, 1, seq, hidden)
+    # Experts of the chip's own line, so that each of a token's choices comes back.
+    lines = {chip: line for line in on.lines(1) for chip in line}
+    picks = [[line + on.chips * at for line in lines[chip] for at in range(local)] for chip in range(on.chips)]
+    chosen = [
+        torch.tensor([picks[chip][(chip + n) % len(picks[chip])] for n in range(batch * seq * k)], dtype=torch.int32)
+        for chip in range(on.chips)
+    ]
+    choices = on.up([part.reshape(batch, 1, seq, k) for part in chosen], on.real.uint16, rows)
+    sent, metadata = on.ttnn.all_to_all_dispatch(on.up(tokens, layout=rows), choices, on_chips, cluster_axis=1)
+    assert tuple(sent.shape) == (1, batch * on.columns, seq, hidden)
+    # Expert e multiplies by e + 1.
+    made = []
+    for chip, part in enumerate(on.down(sent)):
+        made.append(torch.cat([part * (chip + on.chips * at + 1) for at in range(local)]))
+    back = on.ttnn.all_to_all_combine(on.up(made, layout=rows), metadata, on_chips, cluster_axis=1)
+    for chip, part in enumerate(on.down(back)):
+        factors = chosen[chip].reshape(batch, seq, k).permute(2, 0, 1)[..., None] + 1
+        expected = tokens[chip].reshape(1, batch, seq, hidden) * factors
+        torch.testing.assert_close(part, expected.bfloat16().float(), rtol=0, atol=0)
+
+
+@check
 def a_dry_run_reads_what_has_the_shape_of_a_read(on: Checked) -> None:
     ttnn = on.device.namespace(dry_run=True)
     tensor = ttnn.from_torch(torch.ones(32, 64), dtype=ttnn.bfloat16, layout=ttnn.TILE_LAYOUT, device=on.mesh)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from tt_dynamo.devices.errors import EmulationError
 from tt_dynamo.devices.ttnn_internals import golden_of, operation_name, preparation_of, writes_to_inputs
 
-from . import references_products, references_recurrences, references_volumes  # noqa: F401 (register references)
+from . import experts, references_products, references_recurrences, references_volumes  # noqa: F401 (register)
 from .activations import activate, activate_operands, split_scales
 from .chips import PerChip, Value, at, combinations, count_of, parts_of
 from .collectives import COLLECTIVES
