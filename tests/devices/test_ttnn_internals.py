@@ -197,3 +197,16 @@ def test_below_a_wrapper_is_a_function_that_does_the_same(ttnn: Any, empty: Any,
     assert called.transformer.scaled_dot_product_attention is ttnn.transformer.scaled_dot_product_attention.function
     monkeypatch.setattr(ttnn.CONFIG, "enable_fast_runtime_mode", False)
     assert direct(ttnn) is ttnn
+
+
+def test_a_mapper_tells_what_it_divides_and_over_how_many_chips(ttnn: Any) -> None:
+    def placements(dims: list[int | None], *mesh_shape: int) -> tuple[list[int | None], list[int]]:
+        kinds = [ttnn.PlacementReplicate() if dim is None else ttnn.PlacementShard(dim) for dim in dims]
+        given = [kinds, ttnn.MeshShape(*mesh_shape)] if mesh_shape else [kinds]
+        mapper = ttnn.create_mesh_mapper(ttnn.MeshShape(2, 4), ttnn.MeshMapperConfig(*given))
+        return operations.placements_of(mapper, (2, 4))
+
+    assert placements([0, -1]) == ([0, -1], [2, 4])
+    assert placements([None, 3], 1, 8) == ([None, 3], [1, 8])
+    assert placements([None, None])[0] == [None, None]
+    assert operations.placements_of(object(), (2, 4)) == ([None], [1])  # a wrapper that replicates

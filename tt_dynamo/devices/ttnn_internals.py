@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 _Prepare = Callable[[Any, Any], tuple[Any, Any]]
@@ -72,21 +72,20 @@ def _prepare_typecast(args: Any, kwargs: Any) -> tuple[Any, Any]:
     return args, {**kwargs, **facts}
 
 
-def placements_of(mapper: Any) -> tuple[list[int | None], list[int]]:
+def placements_of(mapper: Any, mesh_shape: Sequence[int]) -> tuple[list[int | None], list[int]]:
     """Along which axes of a mesh a mapper divides which dimension, None where it replicates; chips along each axis.
 
-    A mapper tells the shape of its mesh only where it is printed.
+    mesh_shape: of the mesh. A mapper that counts its chips in another way tells so only where it is printed.
     """
     if not hasattr(mapper, "config"):
         return [None], [1]  # ReplicateTensorToMesh
     config = mapper.config()
     shape = re.search(r"mesh_shape_override=MeshShape\(\[([\d, ]+)\]\)", str(config))
     dims = [getattr(placement, "dim", None) for placement in config.placements]
-    if shape is None:
-        if any(dim is not None for dim in dims):
-            raise NotImplementedError(f"the shape of the mesh is not known of {config}; give a mapper that names it")
-        return [None], [1]
-    return dims, [int(size) for size in shape[1].split(",")]
+    counts = [int(size) for size in shape[1].split(",")] if shape is not None else list(mesh_shape)
+    if len(dims) != len(counts):
+        raise NotImplementedError(f"{config} does not say what to do along each axis of a mesh of {counts}")
+    return dims, counts
 
 
 # Activations that TTNN's table of golden functions leaves out, though it has their operations'.

@@ -25,9 +25,11 @@ def chips_of(tensor: Any) -> int:
     return len(tensor.device_coords())
 
 
-def distributed(tensor: torch.Tensor, mapper: Any, convert: Callable[[torch.Tensor], torch.Tensor]) -> Value:
-    """The value of a tensor that goes up by a mapper of TTNN, each distinct part converted by itself."""
-    dims, counts = placements_of(mapper)
+def distributed(
+    tensor: torch.Tensor, mapper: Any, result: Any, convert: Callable[[torch.Tensor], torch.Tensor]
+) -> Value:
+    """The value of `result`, which TTNN made of a tensor by a mapper, each distinct part converted by itself."""
+    dims, counts = placements_of(mapper, mesh_shape_of(result))
     if all(dim is None for dim in dims):
         return convert(tensor)
     parts: list[torch.Tensor] = [tensor]
@@ -45,10 +47,16 @@ def distributed(tensor: torch.Tensor, mapper: Any, convert: Callable[[torch.Tens
     return shared([made[id(part)] for part in parts])
 
 
-def part_shape(shape: Sequence[int], mapper: Any) -> tuple[int, ...]:
+def mesh_shape_of(tensor: Any) -> Any:
+    """The shape of the mesh that a tensor of TTNN lies on, or that it is for on the host."""
+    device = tensor.device()
+    return tensor.host_buffer().shape() if device is None else device.shape
+
+
+def part_shape(shape: Sequence[int], mapper: Any, mesh_shape: Sequence[int]) -> tuple[int, ...]:
     """The shape that each chip gets."""
     sizes = list(shape)
-    for dim, count in zip(*placements_of(mapper), strict=True):
+    for dim, count in zip(*placements_of(mapper, mesh_shape), strict=True):
         if dim is not None:
             sizes[dim] //= count
     return tuple(sizes)
@@ -104,9 +112,8 @@ def composed(ttnn: ModuleType, tensor: EmulatedTensor, composer: Any) -> torch.T
             held = part if part.dtype.is_floating_point else part.to(torch.int32)
             made[id(part)] = ttnn.from_torch(held.contiguous(), layout=ttnn.ROW_MAJOR_LAYOUT)
     shards = [made[id(part)] for part in parts_of(value, chips)]
-    device = tensor.device()
-    shape = tensor.tensor.host_buffer().shape() if device is None else device.shape
-    result: torch.Tensor = ttnn.to_torch(ttnn.from_host_shards(shards, shape), mesh_composer=composer)
+    whole = ttnn.from_host_shards(shards, mesh_shape_of(tensor.tensor))
+    result: torch.Tensor = ttnn.to_torch(whole, mesh_composer=composer)
     return result if result.dtype.is_floating_point else result.to(torch.int64)
 
 

@@ -309,13 +309,13 @@ def _upload(ttnn: ModuleType, real: Any, tensor: torch.Tensor, dtype: Any = None
     device = options.get("device")
     if options.get("col_tilize"):
         raise NotImplementedError("from_torch with col_tilize= is not supported on the emulated device")
-    simple = device is not None and dtype is not None and options.keys() <= _SIMPLE
-    if tensor.numel() >= _LARGE and simple:
+    simple = tensor.numel() >= _LARGE and dtype is not None and options.keys() <= _SIMPLE
+    if simple and device is not None:
         tiles = dtype in (ttnn.bfloat8_b, ttnn.bfloat4_b)
         layout = options.get("layout") or (ttnn.TILE_LAYOUT if tiles else ttnn.ROW_MAJOR_LAYOUT)
         memory_config = options.get("memory_config") or ttnn.DRAM_MEMORY_CONFIG
         mapper, shape = options.get("mesh_mapper"), tuple(tensor.shape)
-        shape = shape if mapper is None else part_shape(shape, mapper)
+        shape = shape if mapper is None else part_shape(shape, mapper, device.shape)
         with suppress(RuntimeError):  # from_torch says it in its own words
             return ttnn.allocate_tensor_on_device(ttnn.Shape(shape), dtype, layout, device, memory_config)
     return real(tensor.detach(), dtype=dtype, **options)
@@ -330,7 +330,7 @@ def _uploaded(ttnn: ModuleType, args: Any, kwargs: Any, result: Any, _: Any) -> 
         return value.clone() if value.data_ptr() == part.data_ptr() else value
 
     mapper = kwargs.get("mesh_mapper")
-    return convert(tensor) if mapper is None else distributed(tensor, mapper, convert)
+    return convert(tensor) if mapper is None else distributed(tensor, mapper, result, convert)
 
 
 def _copy_up(real: Any, host: EmulatedTensor, device: EmulatedTensor, **options: Any) -> None:
