@@ -12,9 +12,13 @@ BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 
 
 class FreshProcess:
-    """Runs code in a new process with its own home, cache and working directory, all under `folder`."""
+    """Runs code in a new process with its own home, cache and working directory, all under `folder`.
 
-    def __init__(self, folder: Path):
+    seconds: after which a process counts as hung.
+    """
+
+    def __init__(self, folder: Path, seconds: float = 120):
+        self.seconds = seconds
         self.home, self.cache, self.working = folder / "home", folder / "cache", folder / "working"
         self.home.mkdir()
         self.working.mkdir()
@@ -29,7 +33,7 @@ class FreshProcess:
 
     def finish(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
         """What the code printed as JSON on its last line, plus everything it wrote as "output"."""
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=self.seconds)
         assert process.returncode == 0, f"exit code {process.returncode}\n{out}\n{err}"
         lines = out.splitlines()
         found: dict[str, Any] = json.loads(lines[-1]) if lines else {}

@@ -13,7 +13,7 @@ from tt_dynamo.devices.mock.toolchain import cache_root
 @pytest.fixture(scope="module")
 def opening(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs code in a fresh process with the cache of the tests, where the kernels of the fabric are."""
-    fresh = FreshProcess(tmp_path_factory.mktemp("meshes"))
+    fresh = FreshProcess(tmp_path_factory.mktemp("meshes"), seconds=400)
     start = """
         import json, os
         from tt_dynamo.devices import DeviceError, open_device

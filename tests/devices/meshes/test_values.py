@@ -43,7 +43,9 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
     def run(choice: str) -> dict[str, Any]:
         if choice not in found:
-            fresh = FreshProcess(tmp_path_factory.mktemp("values"))
+            fresh = FreshProcess(
+                tmp_path_factory.mktemp("values"), seconds=400
+            )  # all checks, and kernels of eight chips
             code = CODE.format(choice=choice)
             found[choice] = fresh.run(code, TT_DYNAMO_CACHE=str(cache_root()), PYTHONPATH=str(Path(__file__).parent))
         return found[choice]
