@@ -9,16 +9,12 @@ One device is one mesh of TTNN, of one chip or several; `meshes.py` has what onl
 """
 
 import atexit
-import contextlib
 import difflib
 import logging
 import os
-import sys
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -26,6 +22,7 @@ from typing import Any, TypeVar
 from .boards import ARCHITECTURES, DEFAULT_BOARD, Architecture
 from .clusters import CHOICES, CLUSTERS, Shape, board_of, cluster_of, parse_choice
 from .errors import DeviceError
+from .installed import check_installed, environment_of, import_ttnn
 from .meshes import (
     check_fabric,
     check_one_host,
@@ -238,7 +235,7 @@ def open_device(choice: Any = "auto", queues: int = 1) -> Device:
         near = difflib.get_close_matches(name.lower(), CHOICES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DeviceError(f"unknown device {name!r}{hint} Known: {', '.join(CHOICES)}, or an open ttnn device.")
-    _check_installed()
+    check_installed()
     with _lock:
         if not isinstance(choice, str):
             return _adopt(choice)
@@ -316,8 +313,8 @@ def _open(target: str, shape: Shape | None, queues: int) -> Device:
             f"cannot prepare the emulated device in {cache_root()}: {error}. Set TT_DYNAMO_CACHE to a folder that can "
             "be written to."
         ) from error
-    with _environment(environment):
-        ttnn = _import_ttnn()
+    with environment_of(environment):
+        ttnn = import_ttnn()
         check_one_host(ttnn)
         # The user may have opened a device of another cluster before us: TTNN keeps to that one.
         if cluster is not None and _cluster_name(ttnn) != target:
@@ -350,7 +347,7 @@ def _open(target: str, shape: Shape | None, queues: int) -> Device:
 def _adopt(handle: Any) -> Device:
     """A Device for a ttnn device that the user opened."""
     global _cluster
-    ttnn = _import_ttnn()
+    ttnn = import_ttnn()
     if not isinstance(handle, ttnn.MeshDevice):
         raise DeviceError(f"a device is one of {', '.join(CHOICES)} or an open ttnn device, not {handle!r}")
     if not _is_open(handle):
@@ -378,46 +375,6 @@ def _cluster_name(ttnn: ModuleType) -> str:
     kind = ttnn.cluster.get_cluster_type().name
     cluster = cluster_of(kind, ttnn.get_num_devices())
     return cluster.name if cluster is not None else kind.lower()
-
-
-def _import_ttnn() -> ModuleType:
-    """Import TTNN, without the dump of its configuration that it logs at debug level."""
-    # TTNN logs through loguru, which prints debug messages unless told otherwise.
-    if sys.modules.keys() & {"ttnn", "loguru"}:
-        import ttnn  # where loguru is in use already, what it prints is the user's choice
-
-        return ttnn
-    from loguru import logger
-
-    logger.disable("ttnn")
-    try:
-        import ttnn
-    finally:
-        logger.enable("ttnn")
-    return ttnn
-
-
-def _check_installed() -> None:
-    with contextlib.suppress(PackageNotFoundError):
-        if find_spec("ttnn") is not None and version("ttnn"):
-            return
-    why = "install it with `pip install 'ttnn==0.81.*'`"
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if python not in ("3.10", "3.12"):
-        why = f"it has wheels for CPython 3.10 and 3.12 only and this is Python {python}: use one of those"
-    raise DeviceError(f"the package ttnn is not installed; {why}.")
-
-
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name in values:
-            os.environ.pop(name, None)
-        os.environ.update({name: value for name, value in before.items() if value is not None})
 
 
 @atexit.register
