@@ -61,6 +61,11 @@ def _is_count(given: object) -> bool:
     return isinstance(given, int) and given > 0
 
 
+def _is_plan(given: object) -> bool:
+    are_texts = isinstance(given, tuple) and all(isinstance(text, str) for pair in given for text in pair)
+    return given is False or given == "auto" or are_texts
+
+
 def _are_buckets(given: object) -> bool:
     if not isinstance(given, tuple):
         return given is None or given == "auto"
@@ -124,6 +129,9 @@ class Options:
         the next of them, with "auto" for the next power of two from 32: prompts are padded at the end, results cut, and
         many lengths share a few programs. What is longer than the largest, and a graph of which padding might change a
         result, are compiled for each length.
+    tensor_parallel: on a mesh of chips, how layers are spread over them: "auto" takes the plan of a transformers class
+        or derives one, a mapping of module patterns to "colwise" or "rowwise" is one, False spreads none.
+    data_parallel: into how many parts a batch is split; None lets the other chips share it where no plan fits.
     mode: that of `torch.compile`, of which all give the same program.
     preset: values of the options of precision together, as `presets.json` has them; options given by themselves
         override them. Without one, graphs whose gradients are asked for take "accuracy", all others "balanced".
@@ -154,6 +162,8 @@ class Options:
     cache: bool = True
     warn_after_shapes: int = 4
     prompt_buckets: str | tuple[int, ...] | None = None
+    tensor_parallel: bool | str | tuple[tuple[str, str], ...] = "auto"
+    data_parallel: int | None = None
     mode: str = _one_of(*MODES)
     preset: str = TRAINING_PRESET
     chosen: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, metadata={"internal": True})
@@ -182,7 +192,7 @@ class Options:
             require_one_of("option", name, known)
         if isinstance(given.get("disable_passes"), (list, set, frozenset)):
             given["disable_passes"] = tuple(sorted(given["disable_passes"]))
-        for name in ("weight_dtype", "fp32_accumulation"):
+        for name in ("weight_dtype", "fp32_accumulation", "tensor_parallel"):
             if isinstance(given.get(name), Mapping):
                 given[name] = tuple(given[name].items())
         if isinstance(given.get("prompt_buckets"), Iterable) and not isinstance(given["prompt_buckets"], str):
@@ -220,6 +230,12 @@ class Options:
             ("tune", isinstance(self.tune, bool), "True or False"),
             ("cache", isinstance(self.cache, bool), "True or False"),
             ("fp32_accumulation", are_switches, "True or False, or a mapping of name patterns to them"),
+            (
+                "tensor_parallel",
+                _is_plan(self.tensor_parallel),
+                '"auto", False or a mapping of module patterns to styles',
+            ),
+            ("data_parallel", self.data_parallel is None or _is_count(self.data_parallel), "None or a positive int"),
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
             ("prompt_buckets", _are_buckets(self.prompt_buckets), BUCKETS),
             ("weight_cache_limit", _is_count(self.weight_cache_limit), "a positive int, of bytes"),

@@ -187,7 +187,7 @@ def _written(node: Node, count: int, length: int) -> Node:
 def _keep(graph: Graph, made: list[Node]) -> None:
     """Note which outputs are caches that the graph makes: those of `made`, and what is copied into zeros."""
     output = graph.output_node()
-    values = output.args[0]
+    values = [v.args[0] if is_call(v, operators.join) else v for v in output.args[0]]
     caches = {node for node in made if is_call(node, aten.constant_pad_nd.default)}
     caches |= {node for node in values if is_call(node, aten.copy.default) and _is_zeros(node.args[0])}
     known = meta.kept.get(output, [])

@@ -36,6 +36,7 @@ from tt_dynamo.ir.graph import (
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.passes import movement
 from tt_dynamo.passes.normalize.canonicalize import RESHAPES
+from tt_dynamo.passes.shard.varying import is_cut_input, varying
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     """Decide for every computing node and insert the transfers; returns "device" or "host" by node.
 
     may_choose: whether moves, casts and integers run where the cut puts them; else on the device if it can.
-    keeps_outputs: whether results stay on the device, as caches always do.
+    keeps_outputs: whether results stay on the device, as caches always do. What differs from chip to chip of a mesh
+    does not come to the host, which computes for all of them.
     """
     constants = constant_nodes(graph)
     output = graph.output_node()
@@ -74,9 +76,13 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     kept = set(found if keeps_outputs else (found[position] for position in caches))
     sides: Sides = {}
     free: list[Node] = []
+    of_chips = varying(graph)
     for node in (node for node in compute_nodes(graph) if node not in constants):
+        if is_cut_input(node):
+            sides[node] = "host"
+            continue
         runs, is_integer = can_run(node), not any(value.is_floating_point() for value in values_of(node))
-        if runs and may_choose and (is_integer or node.target in FREE) and node not in kept:
+        if runs and node not in of_chips and may_choose and (is_integer or node.target in FREE) and node not in kept:
             free.append(node)
         else:
             sides[node] = "device" if runs else "host"

@@ -213,7 +213,10 @@ def is_made_of(node: Node, fact: meta.Fact[bool], is_root: Callable[[Node], bool
 
 
 def is_literal(node: Node) -> bool:
-    """Whether a value depends on no input of the graph."""
+    """Whether a value depends on no input of the graph, and is the same on every chip."""
+    for needed in needed_for(node, meta.literal.__contains__):
+        if is_call(needed, *operators.COLLECTIVES):
+            meta.literal.set(needed, False)
     return is_made_of(node, meta.literal, lambda root: False)
 
 

@@ -42,6 +42,10 @@ layout = Fact[str]("layout", "The layout of what a node gives there, of all its 
 memory = Fact[Blocks | Columns | Interleaved]("memory", "Where in L1 its result is to lie.")
 dtype = Fact[str]("dtype", "The block float, or float32, that its result is to have there, which else is bfloat16.")
 weight_dtype = Fact[str]("weight_dtype", "Of a convolution: the dtype in which TTNN lays out its weight.")
+# Of the placeholders of the graph that each chip of a mesh runs.
+placement = Fact[tuple[int | None, ...]](
+    "placement", "How the input, of which a chip sees its part, is cut over the mesh."
+)
 # Of the placeholders of an ATen graph: which input of the model each is.
 parameter = Fact[bool]("parameter", "Whether it is a parameter, or a buffer that the graph does not write.")
 parameter_name = Fact[str]("parameter_name", 'Its name in the model: "encoder.0.weight".')

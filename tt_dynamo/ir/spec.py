@@ -28,6 +28,7 @@ class Spec:
     memory "HOST": a tensor of TTNN that stays on the host. prepare: the TTNN call that lays such a tensor, `weight`,
     out on the device as an operation reads it; empty where it goes up as it is. placement: for each axis of the mesh
     the dimension that is sharded over it, None where every chip holds all of it; () on every mesh is replicated.
+    each: whether every chip of a mesh has its own, so that `weight` is a list with one for each.
     banks: of DRAM, over which the columns of a matrix are sharded in whole tiles; 0 where it lies interleaved.
     """
 
@@ -38,6 +39,7 @@ class Spec:
     prepare: str = ""
     placement: tuple[int | None, ...] = ()
     banks: int = 0
+    each: bool = False
 
     @property
     def memory_config(self) -> str:
@@ -48,17 +50,35 @@ class Spec:
     def calls(self) -> tuple[str, ...]:
         """The TTNN calls that bring `weight`, a torch tensor, to `device`, each as the `weight` of the next.
 
-        Raises Unsupported where it is sharded over a mesh, which no program is yet.
+        Raises Unsupported for an input that TTNN prepares for itself and that is cut over a mesh.
         """
-        if any(dimension is not None for dimension in self.placement):
-            raise Unsupported(f"values are replicated, not sharded over a mesh as {self.placement}")
+        if any(dim is not None for dim in self.placement) and (self.prepare or self.memory == "HOST"):
+            raise Unsupported("TTNN prepares this operand once for all chips of a mesh, and each has its own")
         layout, dtype = self.layout, self.dtype
         if self.prepare:  # of rows, which block floats are not; TTNN makes them of bfloat16
             layout, dtype = "ROW_MAJOR", "bfloat16" if dtype in BLOCK_FLOATS else dtype
         device = None if self.prepare or self.memory == "HOST" else "device"
         where = f", memory_config={self.memory_config}" if self.banks else ""
-        up = f"ttnn.from_torch(weight, dtype=ttnn.{dtype}, layout=ttnn.{layout}_LAYOUT, device={device}{where})"
+        how = f"dtype=ttnn.{dtype}, layout=ttnn.{layout}_LAYOUT"
+        if self.each:
+            parts = f"ttnn.from_host_shards([ttnn.from_torch(part, {how}) for part in weight], device.shape)"
+            if device is None:
+                return (parts, self.prepare) if self.prepare else (parts,)
+            return (f"ttnn.to_device({parts}, device{where})",)
+        if self.is_cut:
+            where += f", mesh_mapper={self._mapper}"
+        up = f"ttnn.from_torch(weight, {how}, device={device}{where})"
         return (up, self.prepare) if self.prepare else (up,)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether chips of a mesh hold different parts."""
+        return self.each or any(dimension is not None for dimension in self.placement)
+
+    @property
+    def _mapper(self) -> str:
+        """How TTNN cuts a tensor over the axes of a mesh, as a program writes it."""
+        return f"ttnn.ShardTensor2dMesh(device, dims={self.placement}, mesh_shape=tuple(device.shape))"
 
     def upload(self, ttnn: Any, device: Any, weight: Any) -> Any:
         """What `calls` make of a torch tensor, whose dtype TTNN takes."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from tt_dynamo.ir.parts import Mesh, on_chip, places
 from tt_dynamo.ir.spec import Spec
 
 
@@ -16,6 +17,7 @@ class WeightUse:
 
     node: the placeholder or folded constant it is. spec: None for the host. positions: of the call's arguments that
     `evaluate` computes it from, on the host. expression: the text that identifies the computation.
+    mesh: that on which every chip has its own, () where all have the same.
     """
 
     node: Node
@@ -23,6 +25,17 @@ class WeightUse:
     positions: Sequence[int] = ()
     evaluate: Callable[..., torch.Tensor] = lambda tensor: tensor
     expression: str = ""
+    mesh: Mesh = ()
+
+    def values(self, sources: Sequence[torch.Tensor]) -> "torch.Tensor | list[torch.Tensor]":
+        """The constant of these sources; where every chip has its own, one for each."""
+        if not self.mesh:
+            return self.evaluate(*sources)
+        found = []
+        for place in places(self.mesh):
+            with on_chip(place):
+                found.append(self.evaluate(*sources))
+        return found
 
 
 @dataclasses.dataclass(eq=False)

@@ -7,6 +7,7 @@ traces through it, which gives shapes to fake tensors and a way back to ATen whe
 from tt_dynamo.ir.operators.arithmetic import *
 from tt_dynamo.ir.operators.attention import *
 from tt_dynamo.ir.operators.cache import *
+from tt_dynamo.ir.operators.collectives import *
 from tt_dynamo.ir.operators.definition import *
 from tt_dynamo.ir.operators.delta_rule import *
 from tt_dynamo.ir.operators.experts import *
