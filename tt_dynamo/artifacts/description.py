@@ -63,7 +63,8 @@ def _describe_weight(use: WeightUse) -> Description:
     if use.node.op != "placeholder":
         computed = describe_constant(getattr(use.node.graph.owning_module, str(use.node.target)))
     spec = vars(use.spec) if use.spec is not None else None
-    return {"spec": spec, "positions": list(use.positions), "expression": use.expression, "computed": computed}
+    text = {"positions": list(use.positions), "expression": use.expression, "mesh": tuple(use.mesh)}
+    return {"spec": spec, "computed": computed, **text}
 
 
 def describe_constant(value: Any) -> Any:
@@ -92,7 +93,7 @@ def constant_of(described: Any) -> Any:
 
 def _weight(described: Description, node: Node) -> WeightUse:
     spec = Spec(**described["spec"]) if described["spec"] is not None else None
-    use = WeightUse(node, spec, described["positions"], expression=described["expression"])
+    use = WeightUse(node, spec, described["positions"], expression=described["expression"], mesh=described["mesh"])
     if described["computed"] is not None:
         value = constant_of(described["computed"])
         use.evaluate = (lambda: value) if isinstance(value, torch.Tensor) else value

@@ -162,14 +162,14 @@ def _text(argument: Any, names: Names) -> str:
 
 
 def _shared_objects(graphs: Iterable[Graph]) -> dict[str, str]:
-    """A name for every expression that constructs something, in order of first use."""
+    """A name for every expression that constructs something, not of the device, in order of first use."""
     names: dict[str, str] = {}
     nodes = [node for graph in graphs for node in graph.nodes]
     taken = {node.name for node in nodes} | {"device", "forward", "torch", "ttnn"}
     for node in nodes:
         for argument in tree_leaves((node.args, node.kwargs)):
             text = argument.text if isinstance(argument, Expression) else ""
-            if text.endswith(")") and text not in names:
+            if text.endswith(")") and text not in names and "(device" not in text:
                 kind = text.split("(")[0].rpartition(".")[2].removeprefix("Wormhole")
                 base = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind).lower()
                 numbered = (f"{base}_{index}" for index in itertools.count(1))

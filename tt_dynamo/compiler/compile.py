@@ -4,7 +4,7 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -35,12 +35,15 @@ from tt_dynamo.ir.graph import (
     Context,
     Sides,
     compute_nodes,
+    copied,
     copy_graph,
     dtype_of,
     is_call,
     is_parameter,
+    target_name,
     values_of,
 )
+from tt_dynamo.ir.parts import whole_shape
 from tt_dynamo.ir.strides import as_eager_gives
 from tt_dynamo.ir.uses import Settings
 from tt_dynamo.options import OptionError, Options
@@ -53,6 +56,8 @@ from tt_dynamo.passes.place.layouts import assign_layouts
 from tt_dynamo.passes.place.memory import assign_memory
 from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.passes.place.positions import FLOAT32, keep_positions, reads_exactly
+from tt_dynamo.passes.shard.crossings import cut_late, note_parts, on_host
+from tt_dynamo.passes.shard.shard import Parallel, shard
 from tt_dynamo.report.dump import Dump
 from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
@@ -92,8 +97,14 @@ class Compiler:
 
     def _compile(self) -> Program:
         self.dump.graph("aten", self.module)
+        self.start = self.eager
+        if self.device.chips > 1:
+            with self._stage("shard"):
+                self._shard()
         with self._stage("passes"):
             self._run_passes()
+            if self.device.chips > 1:
+                cut_late(self.module.graph)
         configs = Configs(self.options.configs, self.device, phase_of(self.module.graph))
         recorder, settings_of = recorder_for(self.ttnn, self.device, self.options, configs)
         self.decisions.configs = configs
@@ -109,6 +120,9 @@ class Compiler:
             recorder.compares_shardings = shardings.are_compared
             with self._stage("placement"):
                 graph, sides = self._place(stream_costs)
+                if self.device.chips > 1 and (stranded := on_host(graph, sides)):
+                    self._compute_whole(stranded)
+                    continue
                 in_banks = banks.assign(graph, self.decisions.reads_interleaved) if banks else 0
             try:
                 with self._stage("lowering"), explained(graph, self.device, self.ttnn):
@@ -147,6 +161,14 @@ class Compiler:
         self.report.host_bytes_per_second = chip.host_bytes_per_second
         self._publish(program, traced)
         return program
+
+    def _shard(self) -> None:
+        """Have the graph be that of one chip of the mesh."""
+        parallel = Parallel(self.device.shape, self.options.tensor_parallel, self.options.data_parallel)
+        self.module.graph, notes = shard(self.module, parallel)
+        self.report.notes += notes
+        self.dump.graph("shard", self.module)
+        self.start = copied(self.module)
 
     def _publish(self, program: Program, traced: Trace) -> None:
         """Dump what the compilation ended in, hand out its report, and log it in a line."""
@@ -202,14 +224,29 @@ class Compiler:
         if reasons:
             self._begin_anew(fold_stem, f"TTNN refused its fold: {reasons[0]}")
             self._run_passes()
-            configs, self.decisions = self.decisions.configs, Decisions(self.options)
-            self.decisions.configs = configs
+            self._decide_anew()
         return bool(reasons)
+
+    def _decide_anew(self) -> None:
+        configs, self.decisions = self.decisions.configs, Decisions(self.options)
+        self.decisions.configs = configs
+
+    def _compute_whole(self, stranded: Sequence[Node]) -> None:
+        """Have every chip compute the whole graph, since the host would have to compute these for each by itself."""
+        known = self.decisions.reason_of(stranded[0])
+        reason = f"{target_name(stranded[0])}, of which each chip has another part, would run on the host: {known}"
+        log.warning("%s: every chip computes the whole graph: %s", self.report.name, reason)
+        self.report.notes.append(f"not spread over the chips, each computes the whole graph: {reason}")
+        self.start = self.eager
+        self.module.graph, _ = copy_graph(self.eager.graph)
+        self.context = Context(assume=self.context.assume, cores=self.context.cores)
+        self._run_passes()
+        self._decide_anew()
 
     def _begin_anew(self, without: Pass, reason: str) -> None:
         """Go back to the graph as it was before all passes, and leave one out."""
         self.report.notes.append(f"the pass {without.__name__} was left out: {reason}")
-        self.module.graph, _ = copy_graph(self.eager.graph)
+        self.module.graph, _ = copy_graph(self.start.graph)
         self.context = Context(assume=self.context.assume, cores=self.context.cores)
         self.passes.remove(without)
 
@@ -220,6 +257,8 @@ class Compiler:
         sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph)), may_choose, keeps_outputs)
         keep_positions(graph, sides, self.decisions.refuses_dtype)
         assign_layouts(graph, sides, gives, self._needs)
+        if self.device.chips > 1:
+            note_parts(graph, sides, len(self.device.shape))
         self._set_weight_dtypes(graph)
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype, keeps_outputs)
@@ -282,7 +321,7 @@ class Compiler:
         parts = trace_source(traced.graph, self.options, self.report, self.device, makes_caches)
         if "insert_deallocations" not in self.options.disable_passes:
             insert_deallocations(traced.graph)
-        bind_weights(traced.weights, placed)
+        bind_weights(traced.weights, placed, self.device.shape)
         self.report.code, edited = program_source(traced.graph), None
         position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
         output = placed.graph.output_node()
@@ -321,6 +360,7 @@ def _tuning_notes(device: Device, options: Options) -> list[str]:
 
 def _dump_program(dump: Dump, traced: Trace, source: str, given: Interface, tensors: list[torch.Tensor]) -> None:
     """Dump a program that runs alone, with the tensors of its weights."""
-    empty = [torch.zeros(state.spec.shape) for state in traced.states]  # caches, as they begin
+    shapes = (whole_shape(s.spec.shape, s.spec.placement, traced.mesh) for s in traced.states)
     names = [weight.name for weight in given.weights]
-    dump.program(source, given.inputs, given.weights, dict(zip(names, [*empty, *tensors], strict=True)), given.digest)
+    read = dict(zip(names, [*map(torch.zeros, shapes), *tensors], strict=True))  # caches, as they begin
+    dump.program(source, given.inputs, given.weights, read, given.digest, traced.mesh)

@@ -84,6 +84,11 @@ class Decisions:
         """Whether a node of the last copy was moved to the host."""
         return self._original[node] in self.outcomes
 
+    def reason_of(self, node: Node) -> str:
+        """Why a node of the last copy was moved to the host, in TTNN's words where it refused it."""
+        outcome = self.outcomes.get(self._original.get(node, node))
+        return outcome.reason if outcome is not None else "it is work of the host"
+
     def weight_dtype(self, product: Node, operand: Node) -> str | None:
         """The dtype in which `product` reads `operand`; None where that is not its weight."""
         sources = parameters_of(operand)

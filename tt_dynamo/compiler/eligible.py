@@ -7,16 +7,30 @@ Integers that are made of them, as positions in a grid, stay with them. What a n
 stays on the device.
 """
 
+from typing import Any
+
 import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import aten, constant_nodes, is_call, is_parameter, is_random, mutates, target_name, values_of
-from tt_dynamo.ir.spec import DEVICE_DTYPES
+from tt_dynamo.ir.errors import Unsupported
+from tt_dynamo.ir.graph import (
+    aten,
+    constant_nodes,
+    is_call,
+    is_parameter,
+    is_random,
+    mutates,
+    shape_of,
+    target_name,
+    values_of,
+)
+from tt_dynamo.ir.spec import DEVICE_DTYPES, Spec
 from tt_dynamo.lowering import find as find_lowering
 from tt_dynamo.lowering import operand_name
 from tt_dynamo.lowering.on_host import reason_on_host
 from tt_dynamo.passes.place.place import MOVES
+from tt_dynamo.runtime.transfer import INT32
 
 SMALL = 1 << 16  # elements of what integer arithmetic gives and reads
 LARGEST = 1 << 20  # elements of a value: what is larger is no table of positions
@@ -227,3 +241,21 @@ def _is_sensitive(node: Node, is_scaled: bool) -> bool:
 def has_block_floats(node: Node) -> bool:
     """Whether a node was assigned block floats as its result, or reads such."""
     return any(x in meta.dtype for x in (node, *node.all_input_nodes))
+
+
+def check_results(node: Node, result: Any) -> None:
+    """A lowering whose result has another shape than eager torch's, or integers for floats, is refused."""
+    for value, got in zip(values_of(node), result if isinstance(result, tuple) else [result], strict=True):
+        if got is not None and tuple(got.shape) != tuple(value.shape):
+            raise Unsupported(f"TTNN gives the shape {tuple(got.shape)}, eager torch {tuple(value.shape)}")
+        if got is not None and ("INT" in got.dtype.name) != (DEVICE_DTYPES.get(value.dtype) == "int32"):
+            raise Unsupported(f"TTNN gives {got.dtype.name.lower()}, eager torch {value.dtype}")
+
+
+def bounds(node: Node, spec: Spec) -> tuple[int, int]:
+    """What integers may cross: those of 32 bits, or the rows of the tables and caches that they pick from."""
+    if spec.dtype == "int32":
+        lengths = [shape_of(user.args[0])[2] for user in node.users if is_call(user, *operators.CACHE_WRITES)]
+        return (0, min(lengths)) if lengths else INT32
+    rows = [shape_of(user.args[0])[0] for user in node.users if is_call(user, torch.ops.aten.embedding.default)]
+    return 0, min(rows, default=INT32[1])

@@ -100,13 +100,13 @@ def measure_program(report: GraphReport, graph: Graph, arguments: list[Any], ttn
     except Exception as error:
         log.warning("%s: could not be measured: %s", report.name, error)
         return []
-    report.device_programs = sum(event["node_type"] == "program_execution" for event in events)
+    report.device_programs = sum(event["node_type"] == "program_execution" for event in events) // device.chips
     report.peak_dram_bytes = _peak(events, "DRAM")
     report.peak_l1_bytes = max(peak_of_a_core(events), peak_of_a_core(undispatched))
     used = _addresses(events) | _move_states(graph, arguments, first.results, ttnn)
     with contextlib.suppress(RuntimeError), torch.no_grad():  # no room beside the results of the first run
         _note_addresses(report, MarkedRun(graph, ttnn).events(arguments, ttnn.graph.RunMode.NORMAL), used)
-    return _launches(events)
+    return [count // device.chips for count in _launches(events)]  # which are noted for each chip
 
 
 def _note_addresses(report: GraphReport, events: list[dict], used: set[tuple[str, int]]) -> None:

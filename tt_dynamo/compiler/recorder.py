@@ -48,6 +48,10 @@ def erase_after(before: Node) -> None:
         erase(node)
 
 
+# Functions of TTNN that give no tensor but an object that calls take.
+MAKERS = ("ShardTensor2dMesh",)
+
+
 class Recorder:
     """TTNN's module, or a submodule of it, whose operations write themselves down in `graph`.
 
@@ -76,7 +80,7 @@ class Recorder:
             result: Any = Recorder(found, self._graph, self.settings, path, self._known)
         elif _is_enumeration(found):
             result = found
-        elif isinstance(found, type):
+        elif isinstance(found, type) or name in MAKERS:
             result = functools.partial(self._construct, found, path)
         elif callable(found):
             result = functools.partial(self.record, found, path)
@@ -94,7 +98,7 @@ class Recorder:
         """The class and the keywords that made an object of TTNN."""
         return type(value).__name__, self._known[id(value)].keywords
 
-    def _construct(self, cls: type, path: str, /, *args: Any, **kwargs: Any) -> Any:
+    def _construct(self, cls: Callable[..., Any], path: str, /, *args: Any, **kwargs: Any) -> Any:
         """An object of TTNN, which is remembered with its expression."""
         positional, named = self._written((args, kwargs))
         return self.note(cls(*args, **kwargs), f"{path}({arguments_text(positional, named, {})})", kwargs)

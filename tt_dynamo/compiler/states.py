@@ -86,7 +86,7 @@ def _crossing_of(write: Node) -> Node | None:
     spec, result = meta.spec(crossings[0]), meta.spec(new)
     if is_call(new.args[0] if is_call(new, operator.getitem) else new, *operators.CACHE_WRITES):
         result = dataclasses.replace(result, dtype=spec.dtype)  # in place, whichever dtype that has
-    return crossings[0] if spec == result else None
+    return crossings[0] if dataclasses.replace(spec, placement=()) == result else None
 
 
 def _read_as_state(crossing: Node, sides: Sides) -> None:

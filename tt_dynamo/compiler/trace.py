@@ -9,8 +9,10 @@ readers find it there.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
+import math
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -20,9 +22,10 @@ from torch.fx import Graph, Interpreter, Node
 from torch.utils._pytree import tree_map_only
 
 from tt_dynamo.compiler.configs import Configs
-from tt_dynamo.compiler.eligible import has_block_floats
+from tt_dynamo.compiler.eligible import bounds, check_results, has_block_floats
 from tt_dynamo.compiler.fit import dram_or_error
 from tt_dynamo.compiler.measure import zeros
+from tt_dynamo.compiler.meshes.downloads import download_parts, placement_of
 from tt_dynamo.compiler.recorder import Recorder, erase_after
 from tt_dynamo.compiler.states import shares_buffer
 from tt_dynamo.compiler.traced_weights import ATTENTIONS, is_weight, prepare_weights
@@ -37,8 +40,6 @@ from tt_dynamo.ir.graph import (
     is_parameter,
     module_path,
     parameter_modules,
-    shape_of,
-    values_of,
 )
 from tt_dynamo.ir.helpers import checked
 from tt_dynamo.ir.spec import DEVICE_DTYPES, Interleaved, Spec, Value, evaluate, spec_bytes
@@ -51,7 +52,6 @@ from tt_dynamo.lowering.registry import Lowering
 from tt_dynamo.options import OptionError
 from tt_dynamo.passes.place.deallocations import drop_dead_calls
 from tt_dynamo.passes.place.streams import EXITS, reads_l1
-from tt_dynamo.runtime.transfer import INT32
 from tt_dynamo.runtime.weights import WeightStore
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class Trace:
     ) -> None:
         self._source, self._sides, self._settings_of = graph, sides, settings_of
         self._ttnn, self._handle = ttnn, device.handle
+        self.mesh = device.shape
         self._find_weight = device.resource(WeightStore).find
         self.graph = Graph()
         self.inputs: list[Node] = []
@@ -197,7 +198,8 @@ class Trace:
         """A tensor of that spec without data."""
         ttnn, handle = self._ttnn, self._handle
         if spec.memory == "HOST":
-            return spec.upload(ttnn, handle, torch.zeros(spec.shape))
+            zero = torch.zeros(spec.shape)
+            return spec.upload(ttnn, handle, [zero] * math.prod(self.mesh) if spec.each else zero)
         dtype, layout = getattr(ttnn, spec.dtype), getattr(ttnn, f"{spec.layout}_LAYOUT")
         where = {"device": handle, "memory_config": evaluate(spec.memory_config, ttnn, handle, None)}
         with dram_or_error():
@@ -206,6 +208,8 @@ class Trace:
     def _lower(self, node: Node) -> Any:
         if node in self._known:  # a weight or a state
             return self._known[node]
+        if is_call(node, operators.partition) and self._sides.get(node) == "host":
+            return self._known[node.args[0]]  # is cut as it goes up
         transfer = self.TRANSFERS.get(node.target)
         if transfer is not None:
             return transfer(self, node)
@@ -303,7 +307,7 @@ class Trace:
             result = found.function(self._recorder, *args, **kwargs)
             if has_block_floats(node):
                 result = tree_map_only(Value, self._in_assigned_dtype, result)
-            _check_results(node, result)
+            check_results(node, result)
             self.wants_block_sharding += [x for x in node.all_input_nodes if self._known[x] in wanted]
             return result
         except Exception:
@@ -319,12 +323,14 @@ class Trace:
         return result if wanted is None else self._recorder.typecast(result, wanted)  # type: ignore[no-any-return]
 
     def _upload(self, node: Node) -> Value:
-        source, spec = self._known[node.args[0]], meta.spec(node)
-        label, value = source.name, node.args[0].meta["val"]
+        source, spec, whole = self._known[node.args[0]], meta.spec(node), node.args[0]
+        while is_call(whole, operators.partition):
+            whole = whole.args[0]
+        label, value = source.name, whole.meta["val"]
         if spec.dtype in ("int32", "uint32"):
-            source = self.graph.call_function(checked, (source, *_bounds(node, spec)), name=f"{label}_int32")
+            source = self.graph.call_function(checked, (source, *bounds(node, spec)), name=f"{label}_int32")
         elif value.dtype == torch.float32 and spec.dtype == "bfloat16":  # many times faster than from_torch does it
-            source = self.graph.call_function(to_bfloat16(node.args[0]), (source,), name=f"{label}_bfloat16")
+            source = self.graph.call_function(to_bfloat16(whole), (source,), name=f"{label}_bfloat16")
         example = torch.zeros(value.shape, dtype=torch.int32 if "int" in spec.dtype else value.dtype)
         crossing: Value = spec.upload(self._recorder, self._handle, Value(source, example))
         meta.transferred.set(crossing.node, spec_bytes(spec))
@@ -332,13 +338,21 @@ class Trace:
         return crossing
 
     def _download(self, node: Node) -> Node:
-        source = self._known[node.args[0]].node
-        options = {"dtype": node.meta["val"].dtype}
-        made = self.graph.call_function(self._ttnn.to_torch, (source,), options, name="to_torch")
+        source, dtype = self._known[node.args[0]].node, node.meta["val"].dtype
+        if math.prod(self.mesh) == 1:
+            return self._to_torch(source, source, dtype)
+        given = source, placement_of(node.args[0], self.mesh), self.mesh
+        return download_parts(self.graph, self._ttnn, *given, lambda part: self._to_torch(part, source, dtype))
+
+    def _to_torch(self, tensor: Node, source: Node, dtype: torch.dtype) -> Node:
+        made = self.graph.call_function(self._ttnn.to_torch, (tensor,), {"dtype": dtype}, name="to_torch")
         meta.path.set(made, "ttnn.to_torch")
         meta.transferred.set(made, spec_bytes(meta.spec(source)))
         meta.label.set(made, source.name)
         return made
+
+    def _join(self, node: Node) -> Value:
+        return self._in_dram(node.args[0], lies_in_l1)
 
     def _pick(self, node: Node) -> Any:
         results = self._known[node.args[0]]
@@ -351,6 +365,9 @@ class Trace:
             value = self._recorder.typecast(value, dtype)
         elif shares_buffer(value, [*self.values.values(), *self._kept]):  # a later call may write there in place
             value = self._recorder.clone(value)
+        if is_call(node.args[0], operators.join):
+            spec = dataclasses.replace(meta.spec(value.node), placement=placement_of(node.args[0], self.mesh))
+            meta.spec.set(value.node, spec)
         self._kept.append(value)
         return value
 
@@ -367,6 +384,7 @@ class Trace:
     TRANSFERS: ClassVar[dict[Any, Callable[..., Any]]] = {
         operators.to_device: _upload,
         operators.to_host: _download,
+        operators.join: _join,
         operators.keep: _keep,
         operators.state_write: _write_state,
         operator.getitem: _pick,
@@ -380,21 +398,3 @@ class Trace:
                 self.kept.append((position, meta.spec(result.node)))
                 results[position] = result.node
         return (*results, *(state.result for state in self.states if state.result is not None))
-
-
-def _check_results(node: Node, result: Any) -> None:
-    """A lowering whose result has another shape than eager torch's, or integers for floats, is refused."""
-    for value, got in zip(values_of(node), result if isinstance(result, tuple) else [result], strict=True):
-        if got is not None and tuple(got.shape) != tuple(value.shape):
-            raise Unsupported(f"TTNN gives the shape {tuple(got.shape)}, eager torch {tuple(value.shape)}")
-        if got is not None and ("INT" in got.dtype.name) != (DEVICE_DTYPES.get(value.dtype) == "int32"):
-            raise Unsupported(f"TTNN gives {got.dtype.name.lower()}, eager torch {value.dtype}")
-
-
-def _bounds(node: Node, spec: Spec) -> tuple[int, int]:
-    """What integers may cross: those of 32 bits, or the rows of the tables and caches that they pick from."""
-    if spec.dtype == "int32":
-        lengths = [shape_of(user.args[0])[2] for user in node.users if is_call(user, *operators.CACHE_WRITES)]
-        return (0, min(lengths)) if lengths else INT32
-    rows = [shape_of(user.args[0])[0] for user in node.users if is_call(user, torch.ops.aten.embedding.default)]
-    return 0, min(rows, default=INT32[1])

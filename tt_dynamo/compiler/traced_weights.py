@@ -17,6 +17,7 @@ from torch.fx import Graph, GraphModule, Node
 from tt_dynamo.compiler.codegen import call_text
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, is_parameter, only_user
+from tt_dynamo.ir.parts import Mesh
 from tt_dynamo.ir.spec import Spec, Value, evaluate
 from tt_dynamo.ir.uses import WeightUse
 
@@ -41,6 +42,8 @@ def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: 
         if source not in meta.weight:
             continue
         on_host = source not in meta.spec
+        given = meta.weight(source).spec
+        is_each = given is not None and given.each
         call = call_text(node, {source: "weight" if on_host else ON_DEVICE})
         laid_out = only_user(node)
         if laid_out is not None and meta.path.get(laid_out, "") == "ttnn.to_layout":  # is part of how it is prepared
@@ -50,7 +53,7 @@ def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: 
         if (source, call) not in made:
             raw = values[source].tensor
             tensor = evaluate(call, ttnn, handle, raw) if on_host else raw  # which was filled in place
-            spec = Spec(tuple(tensor.shape), tensor.dtype.name.lower(), tensor.layout.name, prepare=call)
+            spec = Spec(tuple(tensor.shape), tensor.dtype.name.lower(), tensor.layout.name, prepare=call, each=is_each)
             with graph.inserting_before(source):
                 prepared = made[source, call] = graph.placeholder(source.name)
             meta.weight.set(prepared, WeightUse(meta.weight(source).node, spec))
@@ -64,8 +67,17 @@ def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: 
             values.pop(node, None)
 
 
-def bind_weights(uses: Iterable[WeightUse], placed: GraphModule) -> None:
-    """Tell the weights of a program how they are computed from the arguments of a call of `placed`."""
+def is_cut_constant(value: Any) -> bool:
+    """Whether a folded constant is another one on each chip of a mesh."""
+    graphs = (module.graph for module in value.modules() if isinstance(module, GraphModule))
+    return any(graph.find_nodes(op="call_function", target=operators.partition) for graph in graphs)
+
+
+def bind_weights(uses: Iterable[WeightUse], placed: GraphModule, mesh: Mesh = ()) -> None:
+    """Tell the weights of a program how they are computed from the arguments of a call of `placed`.
+
+    mesh: of the device, whose chips may each have their own.
+    """
     position = {node: index for index, node in enumerate(placed.graph.find_nodes(op="placeholder"))}
     for use in uses:
         use.positions = [position[node] for node in (use.node, *use.node.all_input_nodes) if node in position]
@@ -78,6 +90,7 @@ def bind_weights(uses: Iterable[WeightUse], placed: GraphModule) -> None:
             parts = [name + module.code for name, module in value.named_modules() if isinstance(module, GraphModule)]
             parts += [name + _digest(buffer) for name, buffer in value.named_buffers()]
             use.evaluate, use.expression = value, "\n".join(parts)  # constants are made of constants, each a module
+            use.mesh = mesh if is_cut_constant(value) else ()
 
 
 def _digest(literal: torch.Tensor) -> str:

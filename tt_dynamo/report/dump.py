@@ -14,11 +14,11 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,11 +70,12 @@ class Dump:
         source: str,
         inputs: Sequence[InputSpec],
         weights: Sequence[WeightSpec],
-        tensors: dict[str, torch.Tensor],
+        tensors: Mapping[str, torch.Tensor | list[torch.Tensor]],
         digest: str = "",
+        mesh: tuple[int, int] = (1, 1),
     ) -> None:
         """Write `program.py` (see `standalone_program`) and beside it `weights.pt` with the tensor of each weight."""
-        self._write_text("program.py", lambda: standalone_program(source, inputs, weights, digest))
+        self._write_text("program.py", lambda: standalone_program(source, inputs, weights, digest, mesh))
         self._write("weights.pt", lambda path: torch.save({w.name: _compact(tensors[w.name]) for w in weights}, path))
 
     def report(self, report: GraphReport) -> None:
@@ -130,25 +131,47 @@ def _claim_folder(directory: Path) -> Path:
     return path
 
 
-def _compact(tensor: torch.Tensor) -> torch.Tensor:
+def _compact(tensor: torch.Tensor | list[torch.Tensor]) -> Any:
     """A plain copy on the host that holds its own elements: torch.save would write all of a view's storage."""
+    if isinstance(tensor, list):  # for each chip of a mesh
+        return list(map(_compact, tensor))
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def standalone_program(
-    source: str, inputs: Sequence[InputSpec], weights: Sequence[WeightSpec], digest: str = ""
+    source: str,
+    inputs: Sequence[InputSpec],
+    weights: Sequence[WeightSpec],
+    digest: str = "",
+    mesh: tuple[int, int] = (1, 1),
 ) -> str:
     """A Python file that runs `source` alone: it imports torch and ttnn, and nothing of ours.
 
     source: code that defines `forward(device, *inputs, *weights)`, from torch tensors and uploaded weights in the order
     of the two lists to one tensor or a tuple. It may use `torch`, `ttnn` and `math`.
+    mesh: rows and columns of chips.
     digest: of the graph and of what the program is given, by which the option `program` knows whose it is.
     """
     source = re.sub(r"^import (torch|ttnn|math)\n", "", source, flags=re.MULTILINE).strip("\n")
     input_lines = "".join(f"    ({name!r}, {shape!r}, {dtype}),\n" for name, shape, dtype in inputs)
     functions = {name: ", ".join(f"lambda weight, device: {call}" for call in calls) for name, calls in weights}
     weight_lines = "".join(f"    ({name!r}, [{calls}]),\n" for name, calls in functions.items())
-    return Template(_PROGRAM).substitute(source=source, inputs=input_lines, weights=weight_lines, digest=digest)
+    return Template(_PROGRAM).substitute(
+        source=source, inputs=input_lines, weights=weight_lines, digest=digest, **_device_calls(mesh)
+    )
+
+
+def _device_calls(mesh: tuple[int, int]) -> dict[str, str]:
+    """What opens and closes the device of a standalone program, or the mesh of so many rows and columns of chips."""
+    if mesh == (1, 1):
+        opened = "device = ttnn.open_device(device_id=0, l1_small_size=32768)"
+        return {"opened": opened, "closed": "ttnn.close_device(device)"}
+    fabric = "ttnn.set_fabric_config(ttnn.FabricConfig.{})"
+    opened = f"device = ttnn.open_mesh_device(ttnn.MeshShape{mesh}, l1_small_size=32768)"
+    return {
+        "opened": f"{fabric.format('FABRIC_1D')}  # what chips send through\n    {opened}",
+        "closed": f"ttnn.close_mesh_device(device)\n        {fabric.format('DISABLED')}",
+    }
 
 
 _PROGRAM = '''\
@@ -206,11 +229,11 @@ def main():
     for _, shape, dtype in INPUTS:
         value = torch.randn(shape) if dtype.is_floating_point else torch.randint(2, shape)
         inputs.append(value.to(dtype))
-    device = ttnn.open_device(device_id=0, l1_small_size=32768)
+    $opened
     try:
         outputs = run(device, inputs)
     finally:
-        ttnn.close_device(device)
+        $closed
     for number, output in enumerate(outputs):
         print(f"output {number}:", "None" if output is None else f"{list(output.shape)} {output.dtype}")
     if save:

@@ -82,7 +82,8 @@ class Copy:
                 raise DeviceError(f"the contents of a tensor were on a device that was closed: {self.lost}")
             if host is not None and self.is_only_on_device():
                 with torch.inference_mode(False), torch.no_grad():
-                    host.copy_(self.border.down(self.tensor, host.dtype).reshape(host.shape))
+                    down = self.border.down(self.tensor, host.dtype, self.spec.placement)
+                    host.copy_(down.reshape(host.shape))
                 self._stamp, self.newer = _stamp(host), False
 
     def leave(self) -> None:
@@ -268,7 +269,13 @@ def _answer_on_device(func: Any, args: Any, kwargs: Any) -> torch.Tensor | None:
         return None
     host = args[0]._host
     owner, copy = owner_of(host), copy_of(host)
-    if isinstance(host, FakeTensor) or copy is None or copy.spec.memory == "HOST" or not shows_all_of(host, owner):
+    if (
+        isinstance(host, FakeTensor)
+        or copy is None
+        or copy.spec.memory == "HOST"
+        or copy.spec.is_cut
+        or not shows_all_of(host, owner)
+    ):
         return None
     with copy.border.traces.turn():  # no replay writes to it meanwhile
         if not copy.is_only_on_device():

@@ -108,7 +108,7 @@ class Program:
     results: int
     edited: Path | None = None
     parts: TraceSource | None = None
-    on_first_weights: Callable[[list[torch.Tensor]], None] | None = None
+    on_first_weights: Callable[[list[Any]], None] | None = None
 
     def __post_init__(self) -> None:
         self._border = self.recovery.border
@@ -217,7 +217,7 @@ class Program:
                 uploaded.tensors.append(weight.tensor)
             if self.on_first_weights is not None:
                 callback, self.on_first_weights = self.on_first_weights, None
-                callback([use.evaluate(*sources) for use, sources in uses])
+                callback([use.values(sources) for use, sources in uses])
         return uploaded
 
     def drop_gone(self) -> None:

@@ -79,6 +79,8 @@ class Recovery:
         Raises FallbackError where `strict` and a node would fall back.
         """
         with torch.no_grad():
+            if self.border.device.chips > 1:
+                return self.in_eager(args)
             run = _Run(self, self.sides)
             try:
                 return run.run(*args), run.failed
@@ -87,8 +89,18 @@ class Recovery:
             if self.strict:
                 raise FallbackError(f'{reason} (fallback="error")')
             outputs = _Run(self, {}).run(*args) if in_range else self.eager(*args)
-        on_device = (node for node in compute_nodes(self.module.graph) if self.sides.get(node) == "device")
-        return outputs, [(node, reason) for node in on_device if node.target not in operators.TRANSFERS]
+        return outputs, [(node, reason) for node in self._on_device()]
+
+    def in_eager(self, args: Sequence[Any]) -> tuple[Sequence[Any], list[tuple[Node, str]]]:
+        """The whole graph in eager torch: the host computes no parts for single chips of a mesh."""
+        reason = "a call failed on a mesh, whose parts are not computed one by one on the host"
+        if self.strict:
+            raise FallbackError(f'{reason} (fallback="error")')
+        return self.eager(*args), [(node, reason) for node in self._on_device()]
+
+    def _on_device(self) -> list[Node]:
+        nodes = (node for node in compute_nodes(self.module.graph) if self.sides.get(node) == "device")
+        return [node for node in nodes if node.target not in operators.TRANSFERS]
 
 
 class _Run(Run):

@@ -9,6 +9,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.devices.queues import Reading
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
+from tt_dynamo.ir.parts import Placement, chips_read, joined
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.report import GraphReport
 from tt_dynamo.runtime.traces.traces import Traces
@@ -30,30 +31,41 @@ class Border:
     dry_run: bool = False
     cache: WeightCache | None = None
 
-    def up(self, tensor: torch.Tensor, spec: Spec, to_device: bool = True) -> Any:
+    def up(self, tensor: torch.Tensor | list[torch.Tensor], spec: Spec, to_device: bool = True) -> Any:
         """A device tensor with the values of `tensor` at `spec`; one of TTNN's on the host where not `to_device`.
 
-        Raises Unsupported for a dtype that TTNN has no way to take (it ends the process on float64), IndexError for
-        integers that the device's 32 bits cannot hold.
+        Of a list every chip of a mesh gets its own. Raises Unsupported for a dtype that TTNN has no way to take (it
+        ends the process on float64), IndexError for integers that the device's 32 bits cannot hold.
         """
+        handle = self.device.handle if to_device else None
+        if isinstance(tensor, list):
+            return spec.upload(self.namespace, handle, [self._castable(part, spec) for part in tensor])
+        return spec.upload(self.namespace, handle, self._castable(tensor, spec))
+
+    def _castable(self, tensor: torch.Tensor, spec: Spec) -> torch.Tensor:
+        """What TTNN casts to the dtype of `spec`."""
         if tensor.dtype not in UPLOADABLE:
             raise Unsupported(f"TTNN takes no {tensor.dtype}")
         if spec.dtype in ("int32", "uint32"):
             tensor = checked(tensor, 0 if spec.dtype == "uint32" else INT32[0], INT32[1])
         elif tensor.dtype == torch.float32 and spec.dtype == "bfloat16":
             tensor = as_bfloat16(tensor)  # many times faster than from_torch does it
-        return spec.upload(self.namespace, self.device.handle if to_device else None, tensor.detach())
+        return tensor.detach()
 
-    def up_first(self, tensor: torch.Tensor, spec: Spec) -> Any:
+    def up_first(self, tensor: torch.Tensor | list[torch.Tensor], spec: Spec) -> Any:
         """A weight that was not on the device before; one that changed since is not worth a file."""
-        return self.up(tensor, spec) if self.cache is None else self.cache.up(self, tensor, spec)
+        if self.cache is None or isinstance(tensor, list):
+            return self.up(tensor, spec)
+        return self.cache.up(self, tensor, spec)
 
-    def renew(self, old: Any, tensor: torch.Tensor, spec: Spec) -> bool:
+    def renew(self, old: Any, tensor: torch.Tensor | list[torch.Tensor], spec: Spec) -> bool:
         """Write `tensor` over a device tensor at `spec` which traces read; False where there are none, or it cannot be.
 
         What is on the device is not to be trusted where it raises.
         """
         if old is None or spec.prepare or spec.banks or spec.memory == "HOST" or not self.traces.captured:
+            return False
+        if self.device.chips > 1:
             return False
         host = self.up(tensor, spec, to_device=False)
         self.namespace.copy_host_to_device_tensor(host, old)
@@ -63,10 +75,22 @@ class Border:
     def traces(self) -> Traces:
         return self.device.resource(Traces)
 
-    def down(self, tensor: Any, dtype: torch.dtype) -> torch.Tensor:
-        """A torch tensor of `dtype` with the values of a device tensor, or of one on its way."""
+    def down(self, tensor: Any, dtype: torch.dtype, placement: Placement = ()) -> torch.Tensor:
+        """A torch tensor of `dtype` with the values of a device tensor, or of one on its way.
+
+        placement: how it is cut over a mesh; () where every chip has all of it, of which one is read.
+        """
         if isinstance(tensor, Reading):
             tensor = tensor.wait()
+        if self.device.chips > 1:
+            mesh, parts = self.device.shape, self.namespace.get_device_tensors(tensor)
+            placement = placement or (None,) * len(mesh)
+            wanted = set(chips_read(placement, mesh))
+            read = [
+                self.namespace.to_torch(part, dtype=dtype) if at in wanted else torch.empty(0)
+                for at, part in enumerate(parts)
+            ]
+            return joined(read, placement, mesh)
         return self.namespace.to_torch(tensor, dtype=dtype)
 
 

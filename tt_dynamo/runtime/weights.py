@@ -113,7 +113,7 @@ class WeightStore:
             weight = self._weights.setdefault(key, Weight(None, stamps))
             if weight.tensor is None or not weight.stamps.current(sources):
                 up = border.up_first if weight.tensor is None else border.up
-                value = use.evaluate(*sources)
+                value = use.values(sources)
                 old, weight.tensor = weight.tensor, None  # where what follows fails, it is tried again
                 if border.renew(old, value, use.spec):
                     weight.tensor = old

@@ -10,7 +10,7 @@ prefill that takes it and a decode step that does not have weights of their own,
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch.fx import Graph, Node
 
@@ -52,6 +52,7 @@ class Gates:
         self._recorder, self._configs = recorder, configs
         self._settings_of, self._weight_dtype = settings_of, weight_dtype
         self._bytes = 0
+        self._in_shards = ["three in shards"]
 
     @property
     def notes(self) -> list[str]:
@@ -63,6 +64,9 @@ class Gates:
     def fuse(self, graph: Graph) -> int:
         """Fuse the gated products of a graph that are faster so; returns how many."""
         count = 0
+        # What chips exchange lies interleaved, and so does what is added to that and read by a gate.
+        exchanged = any(node.target in operators.COLLECTIVES for node in graph.nodes)
+        self._in_shards = [] if exchanged else ["three in shards"]
         for node in [node for node in graph.nodes if node.op == "call_function" and node.target in MUL]:
             found = next(PATTERN.matches(node, {}), None)
             if found is not None and self._is_faster(node, **found):
@@ -84,7 +88,8 @@ class Gates:
         if len({*biases}) > 1 or not math.prod(shape_of(x)) or any(map(self._is_configured, node.all_input_nodes)):
             return False
         dtype = dtypes.pop() or "bfloat16"
-        is_faster = faster(self._recorder, self._settings_of(node), shape_of(x), shapes[0], dtype, not biases[0])
+        asked = shape_of(x), shapes[0], dtype, not biases[0]
+        is_faster = faster(self._recorder, self._settings_of(node), *asked, ["three", *self._in_shards, "one"])
         self._bytes += int(is_faster * 2 * math.prod(shapes[0]) * BITS.get(dtype, 16) / 8)
         return is_faster
 
@@ -113,10 +118,11 @@ def faster(
     weight: tuple[int, ...],
     dtype: str,
     has_bias: bool,
+    candidates: Sequence[str],
 ) -> bool:
     """Whether TTNN takes a gated product of x in `shape` in one kernel, and is estimated to be faster so than in three.
 
-    weight: shape of gate and of up, [in, out]. The three may read and write L1, in shards of a stream.
+    weight: shape of gate and of up, [in, out]. candidates: "three" kernels, "three in shards" of a stream in L1, "one".
     """
     graph = Graph()
     ttnn = recorder.into(graph)
@@ -153,5 +159,5 @@ def faster(
 
     with contextlib.suppress(Refused):
         asked = "gated product", shape, weight, dtype, has_bias
-        return bool(ttnn.choose(asked, ["three", "three in shards", "one"], compute, costed=True) == "one")
+        return bool(ttnn.choose(asked, candidates, compute, costed=True) == "one")
     return False

@@ -1,0 +1,1 @@
+"""What a program on several chips does beside what one on a single chip does."""
