@@ -63,10 +63,11 @@ from tt_dynamo.passes.heads.pad_heads import pad_heads
 from tt_dynamo.passes.heads.qkv import fuse_qkv
 from tt_dynamo.passes.heads.token_products import join_token_products
 from tt_dynamo.passes.images.binned_channels import pad_bins
-from tt_dynamo.passes.images.channel_hierarchies import join_channel_hierarchies
 from tt_dynamo.passes.images.channels_last import channels_last
-from tt_dynamo.passes.images.joined_pixels import join_pixels
-from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
+from tt_dynamo.passes.images.joins.channel_hierarchies import join_channel_hierarchies
+from tt_dynamo.passes.images.joins.joined_pixels import join_pixels
+from tt_dynamo.passes.images.joins.mixed_kernels import join_mixed_kernels
+from tt_dynamo.passes.images.joins.summed_parts import sum_parts
 from tt_dynamo.passes.images.moved_channels import read_moved_channels
 from tt_dynamo.passes.images.norms import fold_batch_norm, split_norm_affine
 from tt_dynamo.passes.images.patch_embedding import fold_patch_embedding
@@ -75,7 +76,6 @@ from tt_dynamo.passes.images.pooled_rows import pool_rows
 from tt_dynamo.passes.images.signals import signals_to_products
 from tt_dynamo.passes.images.split_convolutions import split_convolutions
 from tt_dynamo.passes.images.stem import fold_stem
-from tt_dynamo.passes.images.summed_parts import sum_parts
 from tt_dynamo.passes.images.tokens import tokens_among_patches
 from tt_dynamo.passes.loops.delta_rules import fuse_delta_rules
 from tt_dynamo.passes.loops.recurrences import fuse_recurrences

@@ -7,7 +7,7 @@ from captured import Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir.graph import aten
-from tt_dynamo.passes.images.summed_parts import REPEATS, sum_parts
+from tt_dynamo.passes.images.joins.summed_parts import REPEATS, sum_parts
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 

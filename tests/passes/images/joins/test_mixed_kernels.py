@@ -6,7 +6,7 @@ from captured import Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir.graph import aten, shape_of
-from tt_dynamo.passes.images.mixed_kernels import join_mixed_kernels
+from tt_dynamo.passes.images.joins.mixed_kernels import join_mixed_kernels
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 

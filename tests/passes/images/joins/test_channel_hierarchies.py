@@ -6,7 +6,7 @@ from captured import Module, capture, random
 from torch import nn
 
 from tt_dynamo.ir.graph import aten, shape_of
-from tt_dynamo.passes.images.channel_hierarchies import join_channel_hierarchies
+from tt_dynamo.passes.images.joins.channel_hierarchies import join_channel_hierarchies
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 SIZES = (4, 4, 4, 3)

@@ -19,7 +19,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
-from tt_dynamo.passes.images.mixed_kernels import is_around, padded
+from tt_dynamo.passes.images.joins.mixed_kernels import is_around, padded
 from tt_dynamo.passes.movement import cut_of, joined_along
 from tt_dynamo.passes.rewrite import FLOATS, emit
 from tt_dynamo.passes.rows import literal

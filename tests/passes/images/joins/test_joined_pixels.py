@@ -8,7 +8,7 @@ from torch import nn
 from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import aten
 from tt_dynamo.passes.images.channels_last import channels_last
-from tt_dynamo.passes.images.joined_pixels import join_pixels
+from tt_dynamo.passes.images.joins.joined_pixels import join_pixels
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 
 
