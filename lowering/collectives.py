@@ -17,12 +17,14 @@ def _padded(ttnn: TTNN, x: Tensor) -> Tensor:
 
 @lower(operators.all_reduce)
 def all_reduce(ttnn: TTNN, x: Tensor, axis: int) -> Tensor:
+    """The sum of what the chips along an axis have, each rank 4."""
     result = ttnn.all_reduce(_padded(ttnn, x), cluster_axis=axis)
     return ttnn.reshape(result, list(x.shape)) if len(x.shape) < RANK else result
 
 
 @lower(operators.all_gather, x=Need("any"), gives="any")
 def all_gather(ttnn: TTNN, x: Tensor, dim: int, axis: int, chips: int) -> Tensor:
+    """What the chips along an axis have, one after another."""
     missing, shape = max(RANK - len(x.shape), 0), list(x.shape)
     result = ttnn.all_gather(_padded(ttnn, x), dim=dim + missing, cluster_axis=axis)
     shape[dim] *= chips
@@ -31,6 +33,7 @@ def all_gather(ttnn: TTNN, x: Tensor, dim: int, axis: int, chips: int) -> Tensor
 
 @lower(operators.partition, x=Need("any"), gives="any")
 def partition(ttnn: TTNN, x: Tensor, dim: int, axis: int, chips: int) -> Tensor:
+    """The part of a chip of what all of them have."""
     missing, shape = max(RANK - len(x.shape), 0), list(x.shape)
     result = ttnn.mesh_partition(_padded(ttnn, x), dim=dim + missing, cluster_axis=axis)
     shape[dim] //= chips

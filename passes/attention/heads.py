@@ -136,9 +136,13 @@ def fuse_merge_heads(graph: Graph, context: Context) -> int:
 
 
 def _gives_heads(node: Node) -> bool:
-    """Whether a call is attention, or a product or a sum that gives heads of whole tiles."""
-    if not is_call(node, aten.matmul.default, aten.add.Tensor, *UNMERGED):
-        return is_call(node, SDPA)
+    """Whether a call is attention, or a product or a sum with either that gives heads of whole tiles."""
+    if is_call(node, aten.add.Tensor):
+        return _gives_tiles(node) and any(map(_gives_heads, node.all_input_nodes))
+    return is_call(node, SDPA) or (is_call(node, aten.matmul.default, *UNMERGED) and _gives_tiles(node))
+
+
+def _gives_tiles(node: Node) -> bool:
     return len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
 
 

@@ -22,14 +22,19 @@ def pieces(placement: Placement, mesh: Sequence[int], dim: int) -> int:
 
 
 def local_shape(shape: Sequence[int], placement: Placement, mesh: Sequence[int]) -> tuple[int, ...]:
-    """The shape of what one chip holds of a value of `shape`."""
-    return tuple(size // pieces(placement, mesh, dim) for dim, size in enumerate(shape))
+    """The shape of what one chip holds of a value of `shape`, the last parts filled up where it does not divide."""
+    return tuple(-(-size // pieces(placement, mesh, dim)) for dim, size in enumerate(shape))
 
 
-def divides(shape: Sequence[int], placement: Placement, mesh: Sequence[int]) -> bool:
-    """Whether every chip's part of a value of `shape` is as large."""
+def divides(shape: Sequence[int], placement: Placement, mesh: Sequence[int], batch: int = 0) -> bool:
+    """Whether every chip's part of a value of `shape` is as large.
+
+    batch: a size that need not divide, since it is filled up.
+    """
     cuts = [dim for dim in placement if dim is not None]
-    return all(dim < len(shape) and shape[dim] % pieces(placement, mesh, dim) == 0 for dim in cuts)
+    return all(
+        dim < len(shape) and (shape[dim] == batch or shape[dim] % pieces(placement, mesh, dim) == 0) for dim in cuts
+    )
 
 
 def moved(placement: Placement, to: dict[int, int]) -> Placement:

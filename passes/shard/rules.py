@@ -14,7 +14,7 @@ from torch.fx import Node
 from tt_dynamo.ir.graph import aten, shape_of
 from tt_dynamo.passes.shard import dtensor
 from tt_dynamo.passes.shard.experts import grouped_cut, grouped_products
-from tt_dynamo.passes.shard.placement import Placement, is_cut, local_shape, moved, replicated
+from tt_dynamo.passes.shard.placement import Placement, is_cut, local_shape, moved, pieces, replicated
 from tt_dynamo.passes.shard.walk import Unruled, Walk
 
 Rule = Callable[[Walk, Node], Node]
@@ -322,9 +322,11 @@ def view(walk: Walk, node: Node) -> Node:
     x, (before, after) = walk.known[node.args[0]], (shape_of(node.args[0]), shape_of(node))
     outermost = leading(before, after)
     wanted = []
-    for axis, dim in enumerate(walk.cut[x]):
+    for dim in walk.cut[x]:
         to = None if dim is None else outermost.get(dim)
-        wanted.append(to if to is not None and after[to] % walk.mesh[axis] == 0 else None)
+        parts = pieces(walk.cut[x], walk.mesh, dim) if dim is not None else 1
+        is_batch = to is not None and dim is not None and before[dim] == after[to] == walk.batch
+        wanted.append(to if to is not None and (is_batch or after[to] % parts == 0) else None)
     kept = tuple(dim if to is not None else None for dim, to in zip(walk.cut[x], wanted, strict=True))
     sizes = list(local_shape(after, tuple(wanted), walk.mesh))
     return walk.emit(aten.reshape.default, (walk.to(x, kept), sizes), {}, tuple(wanted))

@@ -50,7 +50,8 @@ def shard(module: GraphModule, parallel: Parallel) -> tuple[Graph, list[str]]:
         cut = tuple(HEADS if axis in by_layers - by_batch else dim for axis, dim in enumerate(rows))
         if len(_shape(node)) == 4 and is_cut(cut) and divides(_shape(node), cut, mesh):
             placements[node] = cut
-    walk = Walk(module, mesh)
+    batch, parts = _batch_of(graph)[0], math.prod(mesh[axis] for axis in by_batch)
+    walk = Walk(module, mesh, batch if batch % parts else 0)
     halved = [node for node, cut in placements.items() if is_parameter(node) and len(_shape(node)) == 3 and 1 in cut]
     local = walk.run(placements, halved)
     dead_code(local)
@@ -83,14 +84,14 @@ def _spread(graph: Graph, parallel: Parallel) -> tuple[dict[Node, Placement], li
     rows = math.prod(mesh[axis] for axis in batch_axes)
     if rows == 1:
         return placements, notes
-    if batch % rows == 0 and inputs:
+    if inputs and (batch % rows == 0 or data is not None):
         cut = tuple(0 if axis in batch_axes else None for axis in range(len(mesh)))
         placements.update(dict.fromkeys(inputs, cut))
-        notes.append(f"data_parallel: a batch of {batch} over {rows} parts of the mesh")
+        filled = f", filled up with {-batch % rows} that are cut off again" if batch % rows else ""
+        notes.append(f"data_parallel: a batch of {batch} over {rows} parts of the mesh{filled}")
     elif data is not None or not kept:
-        notes.append(
-            f"data_parallel: a batch of {batch} does not divide by {rows}; all parts of the mesh compute the same"
-        )
+        what = f"a batch of {batch} does not divide by {rows}" if inputs else "no input has a batch"
+        notes.append(f"data_parallel: {what}; all parts of the mesh compute the same")
     else:
         reasons = ", ".join(kept)
         raise OptionError(

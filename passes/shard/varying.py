@@ -5,6 +5,8 @@ from torch.fx import Graph, Node
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, is_call, is_parameter
 
+# What the host does to an input before it goes up in parts.
+_MOVED = (aten.permute.default, aten._to_copy.default, aten.constant_pad_nd.default)
 _ALIKE_AFTER = {operators.all_reduce: 1, operators.all_gather: 2}  # where the axis stands among the arguments
 
 
@@ -13,7 +15,7 @@ def is_cut_input(node: Node) -> bool:
     if not is_call(node, operators.partition):
         return False
     source = node.args[0]
-    while is_call(source, operators.partition, aten.permute.default, aten._to_copy.default):
+    while is_call(source, operators.partition, *_MOVED):
         source = source.args[0]
     return source.op == "placeholder" and not is_parameter(source)
 

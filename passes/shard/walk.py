@@ -8,6 +8,8 @@ otherwise is gathered or cut, and the operation runs on the parts. What no rule 
 chip. Results that are sums over chips are summed where they arise.
 """
 
+import logging
+import math
 import operator
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +21,9 @@ from torch.fx import Graph, GraphModule, Node
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, insert, is_call, mutates, shape_of
 from tt_dynamo.passes.shard.experts import is_linear
-from tt_dynamo.passes.shard.placement import Placement, divides, is_cut, local_shape, replicated
+from tt_dynamo.passes.shard.placement import Placement, divides, is_cut, local_shape, pieces, replicated
+
+log = logging.getLogger(__name__)
 
 # What makes the same number everywhere.
 _EVEN = (aten.zeros.default, aten.ones.default, aten.full.default)
@@ -32,18 +36,21 @@ class Unruled(Exception):
 class Walk:
     """The graph for one chip, as it is written.
 
-    mesh: rows and columns. cut: how the values of that graph are cut; of a call with several results a list.
-    whole: how often an operation was computed whole on every chip although operands were cut.
+    mesh: rows and columns. batch: of the inputs, where it does not divide among the chips: it is filled up with zeros,
+    and what is put together again is cut; 0 where it does. cut: how the values of that graph are cut; of a call with
+    several results a list. whole: how often an operation was computed whole on every chip although operands were cut.
+    packed: values whose cut dimension has two halves, each of them cut. due: sums over the chips along these axes that
+    are yet to be taken.
     """
 
-    def __init__(self, module: GraphModule, mesh: Sequence[int]) -> None:
+    def __init__(self, module: GraphModule, mesh: Sequence[int], batch: int = 0) -> None:
+        self.batch = batch
         self.module, self.mesh, self.graph = module, tuple(mesh), Graph(module)
         self.cut: dict[Node, Any] = {}
         self.known: dict[Node, Node] = {}
         self.whole: Counter[str] = Counter()
-        self.gathered = 0
-        self.packed: set[Node] = set()  # whose cut dimension has two halves, each of them cut
-        self.due: dict[Node, list[int]] = {}  # sums over chips along these axes that are yet to be taken
+        self.packed: set[Node] = set()
+        self.due: dict[Node, list[int]] = {}
         self._made_of: dict[Node, Node] = {}
         self._moved: dict[tuple[Node, Placement], Node] = {}
         self._like: Node = next(iter(module.graph.nodes))
@@ -71,7 +78,7 @@ class Walk:
         made = self.graph.node_copy(node)
         value = node.meta.get("val")
         self.cut[made] = replicated(self.mesh)
-        if not is_cut(placement) or not divides(value.shape, placement, self.mesh):
+        if not is_cut(placement) or not divides(value.shape, placement, self.mesh, self.batch):
             return made
         if node in self._halved:
             return self._cut_halves(made, placement)
@@ -90,7 +97,10 @@ class Walk:
         cut = self.cut[node]
         if not is_cut(cut):
             return node
-        return self.emit(operators.join, (node, [-1 if d is None else d for d in cut], list(self.mesh)), {}, cut)
+        made = self.emit(operators.join, (node, [-1 if d is None else d for d in cut], list(self.mesh)), {}, cut)
+        for dim in {dim for dim in cut if dim is not None}:
+            made = self._without_filling(made, dim, cut)
+        return made
 
     def _call(self, node: Node) -> Node:
         if node.op == "get_attr":
@@ -130,8 +140,8 @@ class Walk:
                 made = rule(self, node)
                 if self._fits(node, made):
                     return made
-            except Unruled:
-                pass
+            except (Unruled, RuntimeError) as error:  # torch's of shapes that do not go together
+                log.debug("%s is computed whole: %s", node.name, error)
             self._erase_from(last)
         if mutates(node):
             raise Unruled(f"{node.target} writes to what is cut")
@@ -156,7 +166,8 @@ class Walk:
         elif not isinstance(cuts, list):
             cuts = [cuts] * len(whole)
         return len(whole) == len(parts) and all(
-            divides(value.shape, cut, self.mesh) and tuple(part.shape) == local_shape(value.shape, cut, self.mesh)
+            divides(value.shape, cut, self.mesh, self.batch)
+            and tuple(part.shape) == local_shape(value.shape, cut, self.mesh)
             for value, cut, part in zip(whole, cuts, parts, strict=True)
             if isinstance(value, torch.Tensor)
         )
@@ -197,20 +208,35 @@ class Walk:
         if node in self.packed:
             raise Unruled("halves that are cut each are not in order")
         value, given = node, self.cut[node]
+        kept = _kept_axes(given, placement)
         for axis in reversed(range(len(self.mesh))):
-            if given[axis] is not None and given[axis] != placement[axis]:
+            dim = given[axis]
+            if dim is not None and axis not in kept:
                 given = (*given[:axis], None, *given[axis + 1 :])
-                value = self.emit(
-                    operators.all_gather, (value, self.cut[value][axis], axis, self.mesh[axis]), {}, given
-                )
-                self.gathered += 1
+                value = self.emit(operators.all_gather, (value, dim, axis, self.mesh[axis]), {}, given)
+                if dim not in given:
+                    value = self._without_filling(value, dim, given)
         for axis, dim in enumerate(placement):
-            if dim is not None and given[axis] != dim:
+            if dim is not None and axis not in kept:
+                if self.batch and shape_of(value)[dim] == self.batch and dim not in given:
+                    value = self._filled(value, dim, pieces(placement, self.mesh, dim))
                 if shape_of(value)[dim] % self.mesh[axis]:
                     raise Unruled(f"{shape_of(value)[dim]} rows do not divide among {self.mesh[axis]} chips")
                 given = (*given[:axis], dim, *given[axis + 1 :])
                 value = self._part(value, dim, axis, given)
         return value
+
+    def _filled(self, value: Node, dim: int, parts: int) -> Node:
+        """A value whose dimension, of the size of the batch, has zeros behind it so that it divides."""
+        missing = -self.batch % parts
+        widths = [0, 0] * (len(shape_of(value)) - 1 - dim) + [0, missing]
+        return self.emit(aten.constant_pad_nd.default, (value, widths), {}, self.cut[value]) if missing else value
+
+    def _without_filling(self, value: Node, dim: int, cut: Placement) -> Node:
+        """A whole dimension without what the batch was filled up with."""
+        if not self.batch or not 0 < shape_of(value)[dim] - self.batch < math.prod(self.mesh):
+            return value
+        return self.emit(aten.slice.Tensor, (value, dim, 0, self.batch), {}, cut)
 
     def _part(self, value: Node, dim: int, axis: int, cut: Placement) -> Node:
         if is_call(value, *_EVEN):  # a chip makes its part itself
@@ -231,3 +257,15 @@ class Walk:
 def is_state(node: Node) -> bool:
     """Whether an input may stay on the device between calls, cut as it is."""
     return bool(meta.held.get(node, False)) or any(is_call(user, aten.copy_.default) for user in node.users)
+
+
+def _kept_axes(before: Placement, after: Placement) -> set[int]:
+    """The axes whose cuts stay where they are. Of several along one dimension each cuts the parts of the one before."""
+    kept: set[int] = set()
+    for dim in {dim for dim in before if dim is not None}:
+        old, new = ([axis for axis, cut in enumerate(cuts) if cut == dim] for cuts in (before, after))
+        for one, other in zip(old, new, strict=False):
+            if one != other:
+                break
+            kept.add(one)
+    return kept

@@ -60,7 +60,7 @@ def accumulation(report: tt_dynamo.GraphReport) -> dict[str, bool]:
     configs = dict(re.findall(r"^(\w+) = .*fp32_dest_acc_en=(True|False)", report.code, re.MULTILINE))
     for operation in report.operations:
         if operation.target.endswith(("linear", "attention")):
-            (line,) = re.findall(rf"^    {operation.name} = (.*)$", report.code, re.MULTILINE)
+            (line,) = re.findall(rf"^    {operation.name} = (ttnn.*)$", report.code, re.MULTILINE)
             used = re.search(r"compute_kernel_config=(\w+)", line)
             found[operation.module] = configs[used[1]] == "True" if used else True
     return found

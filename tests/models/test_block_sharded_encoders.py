@@ -21,7 +21,7 @@ def layer(report: tt_dynamo.GraphReport, name: str) -> list[tuple[str, str]]:
     found = []
     for operation in report.operations:
         if operation.programs and f"{operation.module}.".startswith(f"{name}."):
-            (line,) = re.findall(rf"^    {operation.name} = (.*)$", report.code, re.MULTILINE)
+            (line,) = re.findall(rf"^    {operation.name} = (ttnn.*)$", report.code, re.MULTILINE)
             memory = re.search(r"memory_config=([\w.]+)", line)
             found.append((operation.target.rpartition(".")[2], memories.get(memory[1] if memory else "", "DRAM")))
     return found

@@ -48,8 +48,7 @@ def test_what_ttnn_prepares_goes_to_it_on_the_host_first(board_device: Any) -> N
     assert made.layout == ttnn.TILE_LAYOUT and made.device() is not None
 
 
-def test_what_is_sharded_over_a_mesh_is_never_uploaded_whole(board_device: Any) -> None:
-    with pytest.raises(Unsupported, match="sharded over a mesh"):
-        Border(board_device, board_device.namespace()).up(
-            torch.ones(SHAPE), Spec(SHAPE, "bfloat16", "TILE", placement=(3,))
-        )
+def test_an_input_that_ttnn_prepares_for_itself_is_not_cut_over_a_mesh(board_device: Any) -> None:
+    spec = Spec(SHAPE, "bfloat16", "TILE", memory="HOST", placement=(None, 3))
+    with pytest.raises(Unsupported, match="prepares this operand once for all chips"):
+        Border(board_device, board_device.namespace()).up(torch.ones(SHAPE), spec)

@@ -273,7 +273,7 @@ def test_another_version_or_board_converts_for_itself(
     lifted(board_device, folder, w)
     monkeypatch.setattr("tt_dynamo.runtime.weight_cache.version", lambda name: "next")
     assert counts(lifted(board_device, folder, w)) == (0, 1)
-    monkeypatch.setattr(board_device, "board", "another")
+    monkeypatch.setattr(board_device, "cluster", "another")
     assert counts(lifted(board_device, folder, w)) == (0, 1)
 
 

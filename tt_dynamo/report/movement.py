@@ -26,6 +26,7 @@ _MOVES = {
     "order": "permute transpose fold",
     "part": "slice split chunk",
     "copy": "concat pad fill_implicit_tile_padding repeat expand clone copy experimental.slice_write",
+    "chips": "mesh_partition",
     "transfer": "from_torch to_torch to_device from_device",  # the layout that they change on the device
 }
 MOVES = frozenset(f"ttnn.{name}" for names in _MOVES.values() for name in names.split())

@@ -102,8 +102,8 @@ ROWS = [
         "isnan where isposinf where isneginf where"),
     *(
     Row(f"_to_copy: a boolean to {dtype}", bind(lambda x, to: torch.relu(x) * (torch.tanh(x) > 0.5).to(to), dtype),
-            X, "relu tanh gt multiply")
-        for dtype in (torch.float32, torch.bfloat16)
+            X, calls)
+        for dtype, calls in ((torch.float32, "tanh gt multiply"), (torch.bfloat16, "relu tanh gt multiply"))
     ),
     Row("_to_copy: an integer to float32", lambda i, x: i.float() * x, (COUNTS, random(3, 4)), "multiply"),
     Row("_to_copy: an integer to bool", lambda i, x: i.bool() * x, (COUNTS, random(3, 4)), "multiply"),

@@ -1,4 +1,4 @@
-"""What must hold of compiled models on a mesh; run by `test_meshes.py` in a process that opens one."""
+"""What must hold of compiled models on a mesh; run by `test_models_on_meshes.py` in a process that opens one."""
 
 from __future__ import annotations
 
@@ -240,6 +240,42 @@ def fallback(mesh: Mesh) -> None:
         assert pcc(mesh.compiled(model)(x), model(x)) >= 0.999
     assert len(reports[0].fallbacks) == 1
     assert any(note.startswith("not spread over the chips") for note in reports[0].notes)
+
+
+@check("traces")
+def traces(mesh: Mesh) -> None:
+    model = decoder("LlamaConfig")
+    expected = logits_of(model, model.config, IDS, 4)
+    with tt_dynamo.record() as reports:
+        got = logits_of(mesh.compiled(model, trace=True), model.config, IDS, 4)
+    assert all(pcc(ours, eager) >= 0.99 for ours, eager in zip(got, expected, strict=True))
+    are_spread(reports)
+
+
+@check("results on the device")
+def held_results(mesh: Mesh) -> None:
+    """What one model leaves there, cut over the chips, another one takes."""
+    model, x = Layers().eval(), torch.randn(8, 64)
+    first, second = mesh.compiled(model.up, outputs="device"), mesh.compiled(model.down)
+    with torch.no_grad():
+        assert pcc(second(first(x)), model.down(model.up(x))) >= 0.999
+        assert pcc(first(x) + 1, model.up(x) + 1) >= 0.999
+
+
+@check("a mesh of the user's")
+def adopted_mesh(mesh: Mesh) -> None:
+    """A part of a mesh that is open."""
+    import ttnn
+
+    whole = open_device(mesh.choice)
+    rows, columns = whole.shape
+    part = whole.handle.create_submesh(ttnn.MeshShape(rows, columns // 2)) if columns > 2 else whole.handle
+    model, x = Layers().eval(), torch.randn(8, 64)
+    with torch.no_grad(), tt_dynamo.record() as reports:
+        torch._dynamo.reset()
+        compiled = torch.compile(model, backend="ttnn", options={"device": part, "cache": False})
+        assert pcc(compiled(x), model(x)) >= 0.999
+    assert reports[0].fallbacks == []
 
 
 @check("a mesh that is closed")

@@ -161,7 +161,7 @@ def unaware(graph):
 
 def forced(source):
     """The program with TTNN's forced deallocation, which frees under the feet of views, in place of the cautious."""
-    text, count = re.subn(r"(\w+)\.deallocate\(\)", r"ttnn.deallocate(\1)", source)
+    text, count = re.subn(r"^( +)(\w+) = None$", r"\1ttnn.deallocate(\2); \2 = None", source, flags=re.MULTILINE)
     assert count
     return text
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from captured import capture
-from lockstep_models import Calling, Logits, collectives, differ, spread
+from lockstep_models import Calling, Logits, collectives, differ, outputs_of_chips, spread
+from torch.fx import GraphModule
 
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import OptionError
+from tt_dynamo.ir.parts import Placement, part_of, places
+from tt_dynamo.passes.shard.walk import Walk
 
 EXACT = 5e-6  # of the largest value: float32, whose sums are taken in another order
 IDS = torch.arange(64).reshape(2, 32) % 100
@@ -150,11 +153,37 @@ def test_a_batch_is_shared_by_all_chips(make: Any, mesh: tuple[int, int]) -> Non
     assert set(collectives(module)) <= {"all_gather"}
 
 
-def test_a_batch_that_does_not_divide_is_computed_by_all() -> None:
-    captured = capture(resnet()[0].eval(), torch.randn(3, 3, 64, 64))
-    module, notes = spread(captured, (1, 2), data_parallel=2)
-    assert differ(module, captured, (1, 2)) < EXACT
-    assert any("a batch of 3 does not divide by 2" in note for note in notes)
+@pytest.mark.parametrize(("mesh", "batch"), [((1, 2), 3), ((2, 4), 5), ((2, 4), 1)])
+@pytest.mark.parametrize("make", [resnet, swin, bert, vit])
+def test_a_batch_that_does_not_divide_is_filled_up_and_cut(make: Any, mesh: tuple[int, int], batch: int) -> None:
+    torch.manual_seed(0)
+    model, inputs = make()
+    inputs = tuple(x.repeat(8, *[1] * (x.ndim - 1))[:batch] for x in inputs)
+    captured = capture(model.eval(), *inputs)
+    chips = mesh[0] * mesh[1]
+    module, notes = spread(captured, mesh, data_parallel=chips)
+    assert differ(module, captured, mesh) < EXACT
+    assert any(f"filled up with {-batch % chips} that are cut off again" in note for note in notes)
+
+
+@pytest.mark.parametrize("before", [(0, 0), (0, None), (None, 0), (0, 1), (1, 0), (1, 1)])
+@pytest.mark.parametrize("after", [(0, 0), (0, None), (None, 0), (0, 1), (1, 0), (None, None)])
+def test_parts_are_cut_in_another_way(before: Placement, after: Placement) -> None:
+    """Also along one dimension over both axes, where each cuts the parts of the one before."""
+    mesh = (2, 4)
+    captured = capture(torch.neg, torch.randn(16, 24))
+    walk = Walk(captured.module, mesh)
+    walk.known[captured.graph.find_nodes(op="placeholder")[0]] = x = walk.graph.node_copy(
+        captured.graph.find_nodes(op="placeholder")[0]
+    )
+    walk.cut[x] = (None, None)
+    cut = walk.to(walk.emit(torch.ops.aten.neg.default, (x,), {}, (None, None)), before)
+    negated = walk.emit(torch.ops.aten.neg.default, (cut,), {}, before)  # cannot be taken from before it was cut
+    walk.graph.output((walk.to(negated, after),))
+    value = captured.arguments[0]
+    parts = outputs_of_chips(GraphModule(captured.module, walk.graph), [value], mesh)
+    for part, place in zip(parts, places(mesh), strict=True):
+        assert torch.equal(part[0], part_of(value, after, mesh, place))
 
 
 def test_a_plan_of_the_user_s() -> None:
