@@ -38,7 +38,15 @@ QUICK = {
 DECODERS = [name for name in CHECKS if name.endswith("Config")]
 LONG = {
     "n300": [*DECODERS, "trained model", "bert", "vit", "t5", "whisper", "batches of resnet", "batches of swin"],
-    "t3k": [*DECODERS, "vit", "t5", "whisper", *(name for name in CHECKS if name.startswith("batches"))],
+    "t3k": [
+        *DECODERS,
+        "traces",
+        "trained model",
+        "vit",
+        "t5",
+        "whisper",
+        *(name for name in CHECKS if name.startswith("batches")),
+    ],
     "p150x4": [*DECODERS, "batches of resnet", "batches of ssd"],
     "t3k:2x4": ["batches of resnet", "batches of vit"],
 }
