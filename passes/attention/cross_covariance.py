@@ -32,7 +32,7 @@ from tt_dynamo.passes.attention.attention import PRODUCTS, SOFTMAXES
 from tt_dynamo.passes.fuse.linears import has_own_weights, take, take_columns
 from tt_dynamo.passes.movement import cut_of, head_columns, is_move, is_permute, moves_behind, source_of
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
-from tt_dynamo.passes.rewrite import FLOATS, MUL, emit, is_constant, is_number
+from tt_dynamo.passes.rewrite import FLOATS, MUL, as_dtype, emit, is_constant, is_number
 from tt_dynamo.passes.rows import literal
 
 TRANSPOSED, TURNED = [0, 1, 3, 2], [0, 2, 1]
@@ -160,6 +160,7 @@ def _norms(scores: Node) -> list[Node]:
 def _by_row(scale: Node | float, like: Node, count: int, heads: int) -> Node:
     """The scale of each query's scores, [1, 2 count, 1]; zeros for those of keys, which nothing reads."""
     if isinstance(scale, Node):
+        scale = as_dtype(scale, dtype_of(like), like)
         whole = emit(like, aten.expand.default, scale, [1, heads, count // heads, 1])
         column = emit(like, aten.reshape.default, whole, [1, count, 1])
     else:

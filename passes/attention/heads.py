@@ -20,7 +20,7 @@ import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
-from tt_dynamo.ir.graph import Context, aten, dead_code, is_call, only_user, replace, shape_of
+from tt_dynamo.ir.graph import Context, aten, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.attention.masks import Masks
 from tt_dynamo.passes.movement import (
@@ -143,7 +143,7 @@ def _gives_heads(node: Node) -> bool:
 
 
 def _gives_tiles(node: Node) -> bool:
-    return len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0
+    return len(shape_of(node)) == 4 and shape_of(node)[-1] % TILE == 0 and dtype_of(node).is_floating_point
 
 
 def merged_at(attention: Node, context: Context) -> Node | None:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import operators
@@ -76,7 +77,7 @@ def _product(node: Node, name: str, x: Node, y: Node) -> Node | None:
 
 def _scaled_sum(node: Node, x: Node, y: Node, number: float, is_divisor: bool = False) -> Node | None:
     scale = (1 / number if number else math.inf) if is_divisor else float(number)
-    fits = math.isfinite(scale) and _are_rows(x, y) and dtype_of(x) == dtype_of(node)
+    fits = _are_rows(x, y) and dtype_of(x) == dtype_of(node) and abs(scale) <= torch.finfo(dtype_of(node)).max
     return emit(node, operators.scaled_sum, x, y, scale) if fits else None
 
 

@@ -129,5 +129,5 @@ def _product_behind(node: Node) -> tuple[Node, Node | None]:
         return node, None
     matrix, heads = product.args[0], shape_of(node)[2]
     is_alone = is_call(flat, aten.reshape.default) and not any(product.args[2:]) and is_constant(matrix)
-    is_of_heads = shape_of(matrix)[-1] == shape_of(flat)[-2] == heads
+    is_of_heads = shape_of(matrix)[-1] == heads and shape_of(flat)[-2:] == shape_of(node)[-2:]
     return (product, matrix) if is_alone and is_of_heads and set(shape_of(matrix)[:-2]) <= {1} else (node, None)

@@ -33,6 +33,7 @@ from tt_dynamo.ir import operators
 from tt_dynamo.ir.graph import Context, aten, constant_nodes, dead_code, dtype_of, is_call, only_user, replace, shape_of
 from tt_dynamo.ir.spec import TILE
 from tt_dynamo.passes.images import pointwise, sampling, volumes
+from tt_dynamo.passes.images.split_convolutions import ACTIVATIONS
 from tt_dynamo.passes.images.writer import Flat, ImageWriter, pair
 from tt_dynamo.passes.normalize.canonicalize import canonicalize
 from tt_dynamo.passes.rewrite import FLOATS, arguments
@@ -161,7 +162,7 @@ def _nearest(write: ImageWriter, x: Node, *options: Any) -> Node:
     numbers = torch.arange(math.prod(old)).reshape(old)
     flat, image = write.flat(x if len(old) < 3 else write.reshape(x, batch, channels, 1, numbers.numel()))
     is_repeated = len(old) < 3 and torch.equal(places, repeated)
-    if is_repeated and _is_small_in_tiles(image, write.shape):
+    if is_repeated and _is_small_in_tiles(image, write.shape) and _is_of_products(x):
         picks = (numbers[tuple(places)].reshape(-1, 1) == torch.arange(numbers.numel())).to(dtype_of(x))
         flat = write.emit(aten.matmul.default, literal(x, picks[None, None]), flat)
     elif is_repeated:
@@ -173,6 +174,14 @@ def _nearest(write: ImageWriter, x: Node, *options: Any) -> Node:
         flat = write.reshape(rows, 1, *shape_of(rows))
     *lines, width = write.shape[2:]
     return write.value(flat, [batch, math.prod(lines), width])
+
+
+def _is_of_products(x: Node) -> bool:
+    """Whether an image comes from a convolution or a linear, be it activated or in another shape: it has no infinity
+    of its own, which a product with zeros would make NaN of."""
+    while is_call(x, *ACTIVATIONS, aten.reshape.default, aten.view.default, aten.permute.default):
+        x = x.args[0]
+    return is_call(x, aten.convolution.default, operators.conv2d, operators.linear)
 
 
 def _is_small_in_tiles(image: list[int], shape: tuple[int, ...]) -> bool:

@@ -30,7 +30,7 @@ def lead_selects(graph: Graph, context: Context) -> int:
     groups = [(x, found) for x, found in selects.items() if _are_most(x, {*map(start_of, found)})]
     for x, found in groups:
         dim = len(shape_of(x)) - 2
-        with graph.inserting_after(x):
+        with graph.inserting_before(min(found)):
             first = emit(x, aten.permute.default, x, [dim, *range(dim), dim + 1])
         for select in found:
             with graph.inserting_before(select):

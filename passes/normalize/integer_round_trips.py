@@ -56,6 +56,8 @@ def _without_zero_point(node: Node) -> Node | None:
     shifted, numbers = clamped.args[0], (point, argument(clamped, 1), argument(clamped, 2))
     if not is_call(shifted, aten.add.Tensor) or shifted.args[1] != point or shifted.kwargs:
         return None
+    if dtype_of(shifted.args[0]) != dtype_of(node):
+        return None
     if not _is_whole(shifted.args[0]) or not all(is_number(x) and _is_whole(x) and abs(x) <= WHOLE for x in numbers):
         return None
     least, most = (bound - point for bound in numbers[1:])

@@ -19,7 +19,7 @@ from tt_dynamo.passes.rewrite import emit
 ARITHMETIC = frozenset(
     {
         *(aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar),
-        *(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar),
+        *(aten.mul.Tensor, aten.mul.Scalar, aten.div.Tensor, aten.div.Scalar, operators.scaled_sum),
     }
 )
 MOVES = frozenset(

@@ -86,8 +86,8 @@ def dequantize_per_channel_group(
 
 
 def fake_quantize(x: Tensor, scale: Any, zero_point: Any, least: int, most: int) -> tuple[Tensor, Tensor]:
-    """x through its integers and back, and which of its elements were within bounds; rounded from the zero point on."""
-    whole = torch.round(x * (1.0 / scale) + zero_point)
+    """x through its integers and back, and which of its elements were within bounds."""
+    whole = torch.round(_wide(x) * (1.0 / scale)) + zero_point
     return ((whole.clamp(least, most) - zero_point) * scale).to(x.dtype), (whole >= least) & (whole <= most)
 
 

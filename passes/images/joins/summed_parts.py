@@ -44,7 +44,7 @@ def _sum(node: Node) -> bool:
         return False
     parts = join.args[0]
     widths = [shape_of(part)[1] for part in parts]
-    repeated = [_repeated(part, shape_of(node)[1]) for part in parts]
+    repeated = [{*rest[0]} == {1} and _repeated(part, shape_of(node)[1]) for part in parts]
     pays = any(width % TILE for width in widths) or any(repeated)
     if not 1 < len(parts) <= MOST or len({*parts}) < len(parts) or not pays or _is_cut(node):
         return False
