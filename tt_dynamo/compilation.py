@@ -5,7 +5,7 @@ takes longer than a program takes from the cache.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.fx import GraphModule
@@ -53,7 +53,12 @@ class Compilation:
 
     def _program(self) -> Program:
         self.eager = as_eager_gives(self._module)
-        given = self.eager, self._device, self._options, self._name, {"assume": self._assume}
+        others: dict[str, Any] = {"assume": self._assume}
+        if self._device.chips > 1:
+            from tt_dynamo.passes.shard.plan import plan_of_classes
+
+            others["plan"] = plan_of_classes(self.eager.graph)  # which transformers may have changed
+        given = self.eager, self._device, self._options, self._name, others
         kept = Kept(*given, tunings_path(self._device), self._recovery)
         if (found := kept.load()) is not None:
             program, self.assumptions = found

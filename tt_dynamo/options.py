@@ -61,9 +61,14 @@ def _is_count(given: object) -> bool:
     return isinstance(given, int) and given > 0
 
 
+def _is_parts(given: object) -> bool:
+    return type(given) is int and given > 0
+
+
 def _is_plan(given: object) -> bool:
-    are_texts = isinstance(given, tuple) and all(isinstance(text, str) for pair in given for text in pair)
-    return given is False or given == "auto" or are_texts
+    pairs = given if isinstance(given, tuple) else ()
+    are_texts = all(isinstance(pair, tuple) and [type(text) for text in pair] == [str, str] for pair in pairs)
+    return given is False or given == "auto" or (bool(pairs) and are_texts)
 
 
 def _are_buckets(given: object) -> bool:
@@ -235,7 +240,11 @@ class Options:
                 _is_plan(self.tensor_parallel),
                 '"auto", False or a mapping of module patterns to styles',
             ),
-            ("data_parallel", self.data_parallel is None or _is_count(self.data_parallel), "None or a positive int"),
+            (
+                "data_parallel",
+                self.data_parallel is None or type(self.data_parallel) is int and self.data_parallel > 0,
+                "None or a positive int",
+            ),
             ("warn_after_shapes", _is_count(self.warn_after_shapes), "a positive int"),
             ("prompt_buckets", _are_buckets(self.prompt_buckets), BUCKETS),
             ("weight_cache_limit", _is_count(self.weight_cache_limit), "a positive int, of bytes"),

@@ -78,7 +78,7 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     free: list[Node] = []
     of_chips = varying(graph)
     for node in (node for node in compute_nodes(graph) if node not in constants):
-        if is_cut_input(node):
+        if is_cut_input(node) or any(is_call(operand, operators.join) for operand in node.all_input_nodes):
             sides[node] = "host"
             continue
         runs, is_integer = can_run(node), not any(value.is_floating_point() for value in values_of(node))

@@ -39,7 +39,7 @@ def cut_late(graph: Graph) -> int:
     return moved
 
 
-def note_parts(graph: Graph, sides: Sides, axes: int) -> None:
+def note_parts(graph: Graph, axes: int) -> None:
     """Note in the specs of what goes up whether every chip gets its own part of it."""
     of_chips, constants = varying(graph), constant_nodes(graph)
     for node in graph.find_nodes(op="call_function", target=operators.to_device):

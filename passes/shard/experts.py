@@ -52,9 +52,8 @@ def _is_in_halves(node: Node, width: int) -> bool:
 
 def is_linear(node: Node, due: Node) -> bool:
     """Whether a call on a sum over chips that is due may be made on the parts, its result being due then."""
-    if node.target not in LINEAR or node.args[0] is not due and node.target is not aten.mul.Tensor:
-        return False
-    return node.args.count(due) == 1
+    is_first = node.args[0] is due or node.target is aten.mul.Tensor
+    return node.target in LINEAR and is_first and node.args.count(due) == 1 and not node.kwargs
 
 
 def grouped_cut(x: Placement, weight: Placement) -> tuple[Placement, Placement, list[int]] | None:

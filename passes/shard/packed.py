@@ -45,8 +45,9 @@ def _parts(node: Node) -> list[Part] | None:
     found: list[Part] = []
     for user in node.users:
         if is_call(user, aten.slice.Tensor) and user.args[1] % (last + 1) == last and len(user.args) < 5:
-            start, end = (*user.args[2:], 0, size)[:2] if len(user.args) > 3 else ((*user.args[2:], 0)[0], size)
-            start, end = (min(at + size if at < 0 else at, size) for at in (start or 0, size if end is None else end))
+            given = dict(enumerate(user.args))
+            bounds = given.get(2) or 0, given.get(3, size) if given.get(3) is not None else size
+            start, end = (min(max(at + size if at < 0 else at, 0), size) for at in bounds)
             found.append((user, start, end))
         elif is_call(user, aten.split.Tensor, aten.split_with_sizes.default) and _dim(user) % (last + 1) == last:
             at, ends = 0, []

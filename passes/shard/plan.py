@@ -110,7 +110,7 @@ def _dimension(parameter: Node, style: str | None, leaf: str) -> int | None:
 def _why_not(parameter: Node, dim: int, chips: int) -> str:
     """Why a parameter cannot be cut into as many parts: its size, or the heads that its layer gives."""
     size = shape_of(parameter)[dim]
-    if len(shape_of(parameter)) == 3 and size // 2 % chips:
+    if len(shape_of(parameter)) == 3 and dim == 1 and size // 2 % chips:
         return f"{size // 2} columns of experts do not divide among {chips} chips"
     if size % chips:
         return f"{size} {'columns' if dim == 0 else 'rows'} do not divide among {chips} chips"

@@ -12,7 +12,6 @@ import torch
 from torch.fx import Node
 
 from tt_dynamo.ir.graph import aten, shape_of
-from tt_dynamo.passes.shard import dtensor
 from tt_dynamo.passes.shard.experts import grouped_cut, grouped_products
 from tt_dynamo.passes.shard.placement import Placement, is_cut, local_shape, moved, pieces, replicated
 from tt_dynamo.passes.shard.walk import Unruled, Walk
@@ -33,6 +32,8 @@ def rule_of(node: Node) -> Rule | None:
         return None
     if torch.Tag.pointwise in node.target.tags:
         return pointwise
+    from tt_dynamo.passes.shard import dtensor  # with torch.distributed, which one chip does without
+
     return dtensor.rule if dtensor.knows(node.target) else None
 
 
@@ -61,6 +62,8 @@ def _aligned(shape: Sequence[int], rank: int, cut: Placement, whole: Sequence[in
 
 def pointwise(walk: Walk, node: Node) -> Node:
     """Operands, broadcast as torch does, are cut as the first of them that is cut along an axis."""
+    if not isinstance(node.meta["val"], torch.Tensor):
+        raise Unruled("several results")
     whole = tuple(node.meta["val"].shape)
     rank, wanted = len(whole), list(replicated(walk.mesh))
     for operand in node.all_input_nodes:
@@ -124,6 +127,8 @@ def product(walk: Walk, node: Node) -> Node:
                     cuts[other][axis] = across
             elif from_end == (-2, -1)[which]:
                 cuts[which][axis], result[axis] = dim, rank + from_end
+            elif shapes[which][dim] % pieces(walk.cut[walk.known[operand]], walk.mesh, dim):
+                raise Unruled("a sum over what the batch is filled up with")
             else:
                 cuts[which][axis], cuts[other][axis] = dim, len(shapes[other]) + (-2, -1)[which]
                 summed.append(axis)
@@ -200,6 +205,8 @@ def norm(walk: Walk, node: Node) -> Node:
 def by_image(walk: Walk, node: Node) -> Node:
     """What computes image by image, all else whole."""
     first, *rest = node.args
+    if node.target is aten.batch_norm.default and node.args[5]:
+        raise Unruled("a norm over the batch")
     part = _uncut(walk, first, range(1, len(shape_of(first))))
 
     def whole(operand: Node) -> Node:
@@ -284,6 +291,8 @@ def grouped_product(walk: Walk, node: Node) -> Node:
 def split(walk: Walk, node: Node) -> Node:
     part = walk.known[node.args[0]]
     if part not in walk.packed:
+        from tt_dynamo.passes.shard import dtensor
+
         return dtensor.rule(walk, node)
     half = shape_of(part)[-1] // 2
     return walk.emit(node.target, (part, half, node.args[2]), {}, walk.cut[part])

@@ -14,14 +14,14 @@ from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import meta
 from tt_dynamo.ir.errors import OptionError, require_one_of
-from tt_dynamo.ir.graph import dead_code, is_parameter
+from tt_dynamo.ir.graph import copy_graph, dead_code, is_parameter
 from tt_dynamo.ir.parts import Mesh, Placement
 from tt_dynamo.passes.shard.composites import whole_operators
 from tt_dynamo.passes.shard.derived import derived_plan, heads_plan, without_sources
 from tt_dynamo.passes.shard.packed import take_apart
 from tt_dynamo.passes.shard.placement import divides, is_cut
 from tt_dynamo.passes.shard.plan import STYLES, parameter_placements, plan_of_classes
-from tt_dynamo.passes.shard.walk import Walk, is_state
+from tt_dynamo.passes.shard.walk import Unruled, Walk, is_state
 
 HEADS = 1  # the dimension of a cache that counts them
 
@@ -51,9 +51,12 @@ def shard(module: GraphModule, parallel: Parallel) -> tuple[Graph, list[str]]:
         if len(_shape(node)) == 4 and is_cut(cut) and divides(_shape(node), cut, mesh):
             placements[node] = cut
     batch, parts = _batch_of(graph)[0], math.prod(mesh[axis] for axis in by_batch)
-    walk = Walk(module, mesh, batch if batch % parts else 0)
+    walk = Walk(module, mesh, batch if batch % parts else 0, by_batch)
     halved = [node for node, cut in placements.items() if is_parameter(node) and len(_shape(node)) == 3 and 1 in cut]
-    local = walk.run(placements, halved)
+    try:
+        local = walk.run(placements, halved)
+    except Unruled as error:
+        return copy_graph(graph)[0], [f"not spread over the chips, each computes the whole graph: {error}"]
     dead_code(local)
     return local, notes + [f"whole on every chip: {name}, {count} times" for name, count in walk.whole.items()]
 
@@ -61,9 +64,9 @@ def shard(module: GraphModule, parallel: Parallel) -> tuple[Graph, list[str]]:
 def _spread(graph: Graph, parallel: Parallel) -> tuple[dict[Node, Placement], list[str]]:
     """How parameters and inputs are cut, and notes."""
     mesh, data = parallel.mesh, parallel.data_parallel
-    if not any(map(is_parameter, graph.find_nodes(op="placeholder"))):
-        return {}, []
     batch_axes = _axes_of(mesh, data or 1)
+    if data is None and not any(map(is_parameter, graph.find_nodes(op="placeholder"))):
+        return {}, []
     axes = [axis for axis, chips in enumerate(mesh) if chips > 1 and axis not in batch_axes]
     placements, notes = dict[Node, Placement](), list[str]()
     kept: Mapping[str, int] = {}
@@ -76,7 +79,7 @@ def _spread(graph: Graph, parallel: Parallel) -> tuple[dict[Node, Placement], li
         if placements:
             notes.append(f"tensor_parallel: {len(placements)} parameters over {chips} chips, {origin}")
         elif parallel.tensor_parallel != "auto":
-            raise OptionError(_fits_none(graph, plan))
+            raise OptionError(_fits_none(graph, plan, kept))
         notes += [f"tensor_parallel: {reason} ({count} parameters)" for reason, count in kept.items()]
     if data is None and axes and not placements and parallel.tensor_parallel == "auto":
         batch_axes = axes
@@ -127,13 +130,11 @@ def _plan(graph: Graph, given: str | bool | tuple[tuple[str, str], ...]) -> tupl
     return derived_plan(graph), "by a plan derived from its linear layers"
 
 
-def _fits_none(graph: Graph, plan: Mapping[str, str]) -> str:
+def _fits_none(graph: Graph, plan: Mapping[str, str], kept: Mapping[str, int]) -> str:
     names = [str(node.meta.get("parameter_name", "")) for node in graph.find_nodes(op="placeholder")]
     modules = sorted({name.rpartition(".")[0] for name in names if name.endswith(".weight")})
-    return (
-        f"no parameter is cut by the plan given as tensor_parallel, {dict(plan)}; its patterns are held against names "
-        f"of modules as {', '.join(modules[:3])}"
-    )
+    why = ", ".join(kept) or f"its patterns are held against names of modules as {', '.join(modules[:3])}"
+    return f"no parameter is cut by the plan given as tensor_parallel, {dict(plan)}: {why}"
 
 
 def _shape(node: Node) -> tuple[int, ...]:
@@ -144,6 +145,7 @@ def _shape(node: Node) -> tuple[int, ...]:
 def _batch_of(graph: Graph) -> tuple[int, list[Node]]:
     """The size of the batch, the first dimension of an input, and the inputs that have it."""
     inputs = [n for n in graph.find_nodes(op="placeholder") if not is_parameter(n) and len(_shape(n)) > 1]
+    inputs = [n for n in inputs if meta.held.get(n, False) or not is_state(n)]  # others are the caller's to read
     given = next((n for n in inputs if not is_state(n)), next(iter(inputs), None))
     if given is None:
         return 1, []

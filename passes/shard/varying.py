@@ -21,7 +21,7 @@ def is_cut_input(node: Node) -> bool:
 
 
 def varying(graph: Graph) -> set[Node]:
-    """The values that differ along an axis of the mesh; joined ones count, although the host sees them whole."""
+    """The values that differ along an axis of the mesh; not joined ones, which the host sees whole."""
     axes: dict[Node, frozenset[int]] = {}
     for node in graph.nodes:
         found = frozenset[int]().union(*(axes[operand] for operand in node.all_input_nodes))
@@ -32,12 +32,13 @@ def varying(graph: Graph) -> set[Node]:
         elif is_call(node, *_ALIKE_AFTER):
             found -= {node.args[_ALIKE_AFTER[node.target]]}
         elif node.op == "call_module":  # a folded constant
-            found |= _axes_of_constant(getattr(graph.owning_module, str(node.target)))
+            found |= axes_of_constant(getattr(graph.owning_module, str(node.target)))
         axes[node] = found if not is_call(node, operators.join) else frozenset()
     return {node for node, found in axes.items() if found}
 
 
-def _axes_of_constant(module: object) -> frozenset[int]:
+def axes_of_constant(module: object) -> frozenset[int]:
+    """The axes of the mesh along which chips have other values of a folded constant."""
     graphs = [part.graph for part in getattr(module, "modules", list)() if hasattr(part, "graph")]
     cuts = (node for graph in graphs for node in graph.find_nodes(op="call_function", target=operators.partition))
     return frozenset(node.args[2] for node in cuts)

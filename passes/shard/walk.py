@@ -9,7 +9,6 @@ chip. Results that are sums over chips are summed where they arise.
 """
 
 import logging
-import math
 import operator
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -19,7 +18,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from tt_dynamo.ir import meta, operators
-from tt_dynamo.ir.graph import aten, insert, is_call, mutates, shape_of
+from tt_dynamo.ir.graph import aten, constant_nodes, insert, is_call, mutates, needed_for, shape_of
 from tt_dynamo.passes.shard.experts import is_linear
 from tt_dynamo.passes.shard.placement import Placement, divides, is_cut, local_shape, pieces, replicated
 
@@ -36,21 +35,25 @@ class Unruled(Exception):
 class Walk:
     """The graph for one chip, as it is written.
 
-    mesh: rows and columns. batch: of the inputs, where it does not divide among the chips: it is filled up with zeros,
-    and what is put together again is cut; 0 where it does. cut: how the values of that graph are cut; of a call with
-    several results a list. whole: how often an operation was computed whole on every chip although operands were cut.
-    packed: values whose cut dimension has two halves, each of them cut. due: sums over the chips along these axes that
-    are yet to be taken.
+    mesh: rows and columns. batch: of the inputs, where it does not divide among the chips along `batch_axes`: it is
+    filled up with zeros, and what is put together again is cut; 0 where it does. cut: how the values of that graph are
+    cut; of a call with several results a list. whole: how often an operation was computed whole on every chip although
+    operands were cut. packed: values whose cut dimension has two halves, each of them cut. due: sums over the chips
+    along these axes that are yet to be taken.
     """
 
-    def __init__(self, module: GraphModule, mesh: Sequence[int], batch: int = 0) -> None:
-        self.batch = batch
+    def __init__(
+        self, module: GraphModule, mesh: Sequence[int], batch: int = 0, batch_axes: Collection[int] = ()
+    ) -> None:
+        self.batch, self._batch_axes = batch, batch_axes
         self.module, self.mesh, self.graph = module, tuple(mesh), Graph(module)
         self.cut: dict[Node, Any] = {}
         self.known: dict[Node, Node] = {}
+        self._raw: dict[Node, Node] = {}
         self.whole: Counter[str] = Counter()
         self.packed: set[Node] = set()
         self.due: dict[Node, list[int]] = {}
+        self._sizes: dict[Node, tuple[int, ...]] = {}  # of whole values whose parts are filled up
         self._made_of: dict[Node, Node] = {}
         self._moved: dict[tuple[Node, Placement], Node] = {}
         self._like: Node = next(iter(module.graph.nodes))
@@ -61,12 +64,17 @@ class Walk:
         halved: the parameters whose cut dimension has two halves, each of which is cut.
         """
         self._halved = halved
+        constants = constant_nodes(self.module.graph)
         for node in self.module.graph.nodes:
             self._like = node
             if node.op == "placeholder":
                 self.known[node] = self._placeholder(node, placements.get(node, replicated(self.mesh)))
             elif node.op == "output":
-                results = [self._whole(self.known[x]) if isinstance(x, Node) else x for x in node.args[0]]
+                made_of_weights = {x for x in node.args[0] if x in constants}
+                results = [
+                    self._uncut(x) if x in made_of_weights else self._whole(self.known[x]) if isinstance(x, Node) else x
+                    for x in node.args[0]
+                ]
                 self.graph.output(tuple(results)).meta = dict(node.meta)
                 return self.graph
             else:
@@ -75,10 +83,10 @@ class Walk:
         raise AssertionError("a graph ends in its output")
 
     def _placeholder(self, node: Node, placement: Placement) -> Node:
-        made = self.graph.node_copy(node)
+        made = self._raw[node] = self.graph.node_copy(node)
         value = node.meta.get("val")
         self.cut[made] = replicated(self.mesh)
-        if not is_cut(placement) or not divides(value.shape, placement, self.mesh, self.batch):
+        if not is_cut(placement) or not self._divides(value.shape, placement):
             return made
         if node in self._halved:
             return self._cut_halves(made, placement)
@@ -99,8 +107,20 @@ class Walk:
             return node
         made = self.emit(operators.join, (node, [-1 if d is None else d for d in cut], list(self.mesh)), {}, cut)
         for dim in {dim for dim in cut if dim is not None}:
-            made = self._without_filling(made, dim, cut)
+            made = self._without_filling(made, dim, cut, self._sizes.get(node))
         return made
+
+    def _uncut(self, node: Node) -> Node:
+        """A value that is made of parameters and literals alone, as the caller gets it: of whole ones."""
+        for needed in needed_for(node, self._raw.__contains__) if node not in self._raw else ():
+            self._raw[needed] = self.graph.node_copy(needed, self._raw.__getitem__)
+        return self._raw[node]
+
+    def _divides(self, shape: Sequence[int], cut: Placement) -> bool:
+        """Whether a value can be cut so: in equal parts, or as the batch, which is filled up."""
+        by_others = [None if axis in self._batch_axes else dim for axis, dim in enumerate(cut)]
+        batch = self.batch if self.batch not in (shape[dim] for dim in by_others if dim is not None) else 0
+        return divides(shape, cut, self.mesh, batch)
 
     def _call(self, node: Node) -> Node:
         if node.op == "get_attr":
@@ -112,7 +132,7 @@ class Walk:
             found = self.cut[source]
             return self.emit(operator.getitem, (source, at), {}, found[at] if isinstance(found, list) else found)
         for operand in node.all_input_nodes:
-            if self.known[operand] in self.due and not is_linear(node, operand):
+            if self.known[operand] in self.due and not self._may_wait(node, operand):
                 self.known[operand] = self._summed(self.known[operand])
         operands = [self.known[operand] for operand in node.all_input_nodes]
         made = self._call_on(node, operands)
@@ -120,6 +140,13 @@ class Walk:
         if due:
             self.due[made] = due
         return made
+
+    def _may_wait(self, node: Node, operand: Node) -> bool:
+        """Whether a sum over chips that an operand is due may be taken behind a call: no other is cut or due so."""
+        others = [self.known[other] for other in node.all_input_nodes if other is not operand]
+        axes = self.due[self.known[operand]]
+        apart = any(other in self.due or any(self.cut[other][axis] is not None for axis in axes) for other in others)
+        return is_linear(node, operand) and not apart
 
     def _summed(self, node: Node) -> Node:
         """A sum that was due, once."""
@@ -139,6 +166,8 @@ class Walk:
             try:
                 made = rule(self, node)
                 if self._fits(node, made):
+                    if self.batch and isinstance(node.meta["val"], torch.Tensor):
+                        self._sizes[made] = shape_of(node)
                     return made
             except (Unruled, RuntimeError) as error:  # torch's of shapes that do not go together
                 log.debug("%s is computed whole: %s", node.name, error)
@@ -166,8 +195,7 @@ class Walk:
         elif not isinstance(cuts, list):
             cuts = [cuts] * len(whole)
         return len(whole) == len(parts) and all(
-            divides(value.shape, cut, self.mesh, self.batch)
-            and tuple(part.shape) == local_shape(value.shape, cut, self.mesh)
+            self._divides(value.shape, cut) and tuple(part.shape) == local_shape(value.shape, cut, self.mesh)
             for value, cut, part in zip(whole, cuts, parts, strict=True)
             if isinstance(value, torch.Tensor)
         )
@@ -181,8 +209,6 @@ class Walk:
     def to(self, node: Node, placement: Placement) -> Node:
         """A value cut in another way: gathered along those axes where its cut differs, then cut."""
         while self.cut[node] != placement and node in self._made_of:  # back to what it was cut of
-            if self.cut[node] == placement:
-                break
             source = self._made_of[node]
             if not all(a is None or a == b for a, b in zip(self.cut[source], placement, strict=True)):
                 break
@@ -215,15 +241,20 @@ class Walk:
                 given = (*given[:axis], None, *given[axis + 1 :])
                 value = self.emit(operators.all_gather, (value, dim, axis, self.mesh[axis]), {}, given)
                 if dim not in given:
-                    value = self._without_filling(value, dim, given)
+                    value = self._without_filling(value, dim, given, self._sizes.get(node))
+        sizes = shape_of(value)
         for axis, dim in enumerate(placement):
             if dim is not None and axis not in kept:
-                if self.batch and shape_of(value)[dim] == self.batch and dim not in given:
+                source = value
+                if self.batch and sizes[dim] == self.batch and dim not in given and self._divides(sizes, placement):
                     value = self._filled(value, dim, pieces(placement, self.mesh, dim))
                 if shape_of(value)[dim] % self.mesh[axis]:
                     raise Unruled(f"{shape_of(value)[dim]} rows do not divide among {self.mesh[axis]} chips")
                 given = (*given[:axis], dim, *given[axis + 1 :])
                 value = self._part(value, dim, axis, given)
+                self._made_of[value] = source
+        if self.batch and is_cut(placement):
+            self._sizes.setdefault(value, self._sizes.get(node, sizes))
         return value
 
     def _filled(self, value: Node, dim: int, parts: int) -> Node:
@@ -232,20 +263,18 @@ class Walk:
         widths = [0, 0] * (len(shape_of(value)) - 1 - dim) + [0, missing]
         return self.emit(aten.constant_pad_nd.default, (value, widths), {}, self.cut[value]) if missing else value
 
-    def _without_filling(self, value: Node, dim: int, cut: Placement) -> Node:
-        """A whole dimension without what the batch was filled up with."""
-        if not self.batch or not 0 < shape_of(value)[dim] - self.batch < math.prod(self.mesh):
+    def _without_filling(self, value: Node, dim: int, cut: Placement, sizes: tuple[int, ...] | None) -> Node:
+        """A whole dimension without what it was filled up with; sizes: of the whole value, None where none was."""
+        if sizes is None or sizes[dim] == shape_of(value)[dim]:
             return value
-        return self.emit(aten.slice.Tensor, (value, dim, 0, self.batch), {}, cut)
+        return self.emit(aten.slice.Tensor, (value, dim, 0, sizes[dim]), {}, cut)
 
     def _part(self, value: Node, dim: int, axis: int, cut: Placement) -> Node:
         if is_call(value, *_EVEN):  # a chip makes its part itself
             sizes = list(shape_of(value))
             sizes[dim] //= self.mesh[axis]
             return self.emit(value.target, (sizes, *value.args[1:]), value.kwargs, cut)
-        part = self.emit(operators.partition, (value, dim, axis, self.mesh[axis]), {}, cut)
-        self._made_of[part] = value
-        return part
+        return self.emit(operators.partition, (value, dim, axis, self.mesh[axis]), {}, cut)
 
     def sum(self, node: Node, axes: Sequence[int]) -> Node:
         """The sum of parts over the chips along some axes."""

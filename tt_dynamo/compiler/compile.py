@@ -101,6 +101,10 @@ class Compiler:
         if self.device.chips > 1:
             with self._stage("shard"):
                 self._shard()
+        elif (self.options.data_parallel or 1) > 1 or isinstance(self.options.tensor_parallel, tuple):
+            raise OptionError(
+                f"data_parallel and a plan as tensor_parallel are for meshes; {self.device.board} is one chip"
+            )
         with self._stage("passes"):
             self._run_passes()
             if self.device.chips > 1:
@@ -167,6 +171,7 @@ class Compiler:
         parallel = Parallel(self.device.shape, self.options.tensor_parallel, self.options.data_parallel)
         self.module.graph, notes = shard(self.module, parallel)
         self.report.notes += notes
+        self.spread_notes = notes
         self.dump.graph("shard", self.module)
         self.start = copied(self.module)
 
@@ -236,6 +241,7 @@ class Compiler:
         known = self.decisions.reason_of(stranded[0])
         reason = f"{target_name(stranded[0])}, of which each chip has another part, would run on the host: {known}"
         log.warning("%s: every chip computes the whole graph: %s", self.report.name, reason)
+        self.report.notes = [note for note in self.report.notes if note not in self.spread_notes]
         self.report.notes.append(f"not spread over the chips, each computes the whole graph: {reason}")
         self.start = self.eager
         self.module.graph, _ = copy_graph(self.eager.graph)
@@ -258,7 +264,7 @@ class Compiler:
         keep_positions(graph, sides, self.decisions.refuses_dtype)
         assign_layouts(graph, sides, gives, self._needs)
         if self.device.chips > 1:
-            note_parts(graph, sides, len(self.device.shape))
+            note_parts(graph, len(self.device.shape))
         self._set_weight_dtypes(graph)
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype, keeps_outputs)

@@ -20,6 +20,7 @@ from tt_dynamo.ir.graph import aten, is_call, is_parameter, only_user
 from tt_dynamo.ir.parts import Mesh
 from tt_dynamo.ir.spec import Spec, Value, evaluate
 from tt_dynamo.ir.uses import WeightUse
+from tt_dynamo.passes.shard.varying import axes_of_constant
 
 ATTENTIONS = (aten.scaled_dot_product_attention.default, operators.attention)
 FOLDED = ("call_module", "get_attr")  # what was computed of parameters and literals
@@ -67,12 +68,6 @@ def prepare_weights(graph: Graph, values: dict[Node, Value], ttnn: Any, handle: 
             values.pop(node, None)
 
 
-def is_cut_constant(value: Any) -> bool:
-    """Whether a folded constant is another one on each chip of a mesh."""
-    graphs = (module.graph for module in value.modules() if isinstance(module, GraphModule))
-    return any(graph.find_nodes(op="call_function", target=operators.partition) for graph in graphs)
-
-
 def bind_weights(uses: Iterable[WeightUse], placed: GraphModule, mesh: Mesh = ()) -> None:
     """Tell the weights of a program how they are computed from the arguments of a call of `placed`.
 
@@ -90,7 +85,7 @@ def bind_weights(uses: Iterable[WeightUse], placed: GraphModule, mesh: Mesh = ()
             parts = [name + module.code for name, module in value.named_modules() if isinstance(module, GraphModule)]
             parts += [name + _digest(buffer) for name, buffer in value.named_buffers()]
             use.evaluate, use.expression = value, "\n".join(parts)  # constants are made of constants, each a module
-            use.mesh = mesh if is_cut_constant(value) else ()
+            use.mesh = mesh if axes_of_constant(value) else ()
 
 
 def _digest(literal: torch.Tensor) -> str:

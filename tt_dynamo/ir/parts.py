@@ -34,7 +34,7 @@ def own_part(x: torch.Tensor, dim: int, axis: int, chips: int) -> torch.Tensor:
     place = _place.get()
     if place is None:
         raise RuntimeError("a part of a value belongs to one chip of a mesh; compute it under `on_chip`")
-    return x.chunk(chips, dim)[place[axis]]
+    return x.chunk(chips, dim)[place[axis]].clone()  # no operator of torch's may give a view
 
 
 def part_of(x: torch.Tensor, placement: Placement, mesh: Sequence[int], place: Sequence[int]) -> torch.Tensor:

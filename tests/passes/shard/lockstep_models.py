@@ -70,33 +70,40 @@ def collectives(module: GraphModule) -> dict[str, int]:
     return found
 
 
-def outputs_of_chips(module: GraphModule, arguments: list[Any], mesh: tuple[int, int]) -> list[Any]:
-    """What each chip returns, whole values given."""
+def given_to_chips(module: GraphModule, arguments: list[Any], mesh: tuple[int, int]) -> list[list[Any]]:
+    """What each chip has of whole values, for each input."""
     given = []
     for node, value in zip(module.graph.find_nodes(op="placeholder"), arguments, strict=True):
         cut: Placement = meta.placement.get(node, (None,) * len(mesh))
         whole = value if isinstance(value, torch.Tensor) else None
         given.append([value if whole is None else part_of(whole, cut, mesh, place).clone() for place in places(mesh)])
+    return given
+
+
+def outputs_of_chips(module: GraphModule, given: list[list[Any]], mesh: tuple[int, int]) -> list[Any]:
+    """What each chip returns; what it writes into is among `given`."""
     with torch.no_grad():
         return run_on_all(module, given, mesh)
 
 
 def differ(module: GraphModule, captured: Captured, mesh: tuple[int, int]) -> float:
-    """By how much what any chip returns differs from eager torch, of the largest value."""
+    """By how much what any chip returns or leaves in an input differs from eager torch, of the largest value."""
     arguments = [a.clone() if isinstance(a, torch.Tensor) else a for a in captured.arguments]
-    chips = outputs_of_chips(module, captured.arguments, mesh)
+    given = given_to_chips(module, captured.arguments, mesh)
+    chips = outputs_of_chips(module, given, mesh)
+    assert len(chips) == math.prod(mesh)
     with torch.no_grad():
         expected = captured.module(*arguments)
-    assert len(chips) == math.prod(mesh)
-    worst = 0.0
-    for position, value in enumerate(expected):
-        if not isinstance(value, torch.Tensor) or not value.numel():
-            continue
-        for chip in chips:
-            got = chip[position]
-            if got.shape != value.shape:  # a cache that the chip holds its heads of
-                assert got.numel() < value.numel()
-                continue
-            difference = (got.double() - value.double()).abs().max().item()
-            worst = max(worst, difference / max(value.double().abs().max().item(), 1e-9))
-    return worst
+    placeholders = module.graph.find_nodes(op="placeholder")
+    cuts = [meta.placement.get(node, (None,) * len(mesh)) for node in placeholders]
+    pairs = [(chip[at], value) for at, value in enumerate(expected) for chip in chips]
+    for parts, cut, value in zip(given, cuts, arguments, strict=True):
+        if isinstance(value, torch.Tensor):
+            pairs += [(part, part_of(value, cut, mesh, place)) for part, place in zip(parts, places(mesh), strict=True)]
+    return max((_difference(got, value) for got, value in pairs if isinstance(value, torch.Tensor)), default=0.0)
+
+
+def _difference(got: torch.Tensor, value: torch.Tensor) -> float:
+    assert got.shape == value.shape
+    largest = value.double().abs().max().item() if value.numel() else 0.0
+    return (got.double() - value.double()).abs().max().item() / max(largest, 1e-9) if value.numel() else 0.0

@@ -181,9 +181,75 @@ def test_parts_are_cut_in_another_way(before: Placement, after: Placement) -> No
     negated = walk.emit(torch.ops.aten.neg.default, (cut,), {}, before)  # cannot be taken from before it was cut
     walk.graph.output((walk.to(negated, after),))
     value = captured.arguments[0]
-    parts = outputs_of_chips(GraphModule(captured.module, walk.graph), [value], mesh)
+    parts = outputs_of_chips(GraphModule(captured.module, walk.graph), [[value] * 8], mesh)
     for part, place in zip(parts, places(mesh), strict=True):
         assert torch.equal(part[0], part_of(value, after, mesh, place))
+
+
+class Parts(torch.nn.Module):
+    """A function of layers and the parameters of two experts, each as a plan may name it."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = torch.nn.Linear(8, 8), torch.nn.Linear(8, 4)
+        self.norm = torch.nn.LayerNorm(4)
+        self.a, self.b = (torch.nn.Parameter(torch.randn(2, 8, 8)) for _ in range(2))
+        self.function = function
+
+    def forward(self, *inputs: torch.Tensor) -> Any:
+        return self.function(self, *inputs)
+
+
+@pytest.mark.parametrize("mesh", [(1, 2), (2, 2)])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x: m.first(x).t() @ m.first(x),  # a sum over the batch
+        lambda m, x: torch.softmax(m.first(x).t(), -1) @ m.first(x).exp(),
+        lambda m, x: m.norm(m.second(x)),  # columns as many as a batch that is filled up
+        lambda m, x: torch.frexp(m.first(x))[0],
+        lambda m, x: m.first(x).mean(0) + x,
+        lambda m, x: torch.cat([m.first(x), x], 0).sum(1),
+        lambda m, x: (m.first(x).reshape(-1), m.first.weight * 1),  # made of a weight alone
+    ],
+)
+def test_what_meets_a_batch_that_is_filled_up(function: Any, mesh: tuple[int, int]) -> None:
+    captured = capture(Parts(function), torch.randn(3, 8))
+    module, _ = spread(captured, mesh, data_parallel=2)
+    assert differ(module, captured, mesh) < EXACT
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda m, x, ends: grouped(x, m.a, ends) * grouped(x, m.b, ends),
+        lambda m, x, ends: grouped(x, m.a, ends) * m.first(x),
+        lambda m, x, ends: (grouped(x, m.a, ends) * 2).reshape(16, 2, 4).sum(1),
+        lambda m, x, ends: grouped(x, m.a, ends) + x,
+    ],
+)
+def test_sums_of_experts_wait_for_what_is_linear_alone(function: Any) -> None:
+    ends = torch.tensor([7, 16], dtype=torch.int32)
+    captured = capture(Parts(function), torch.randn(16, 8), ends)
+    plan = (("a", "rowwise"), ("b", "rowwise"), ("first", "colwise"))
+    module, _ = spread(captured, (1, 2), tensor_parallel=plan)
+    assert differ(module, captured, (1, 2)) < EXACT
+    assert collectives(module)["all_reduce"] >= 1
+
+
+def grouped(x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    return torch._grouped_mm(x, weight.transpose(-2, -1), ends)
+
+
+def test_what_the_caller_finds_written_is_whole() -> None:
+    def function(m: Parts, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+        kept.add_(m.first(x))
+        return kept * 2
+
+    captured = capture(Parts(function), torch.randn(4, 8), torch.randn(4, 8))
+    module, _ = spread(captured, (1, 2), data_parallel=2)
+    assert differ(module, captured, (1, 2)) < EXACT
 
 
 def test_a_plan_of_the_user_s() -> None:

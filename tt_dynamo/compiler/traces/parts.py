@@ -50,6 +50,8 @@ def split(graph: Graph, makes_caches: bool = False) -> Parts:
     for node in graph.find_nodes(op="placeholder"):
         if node in meta.state and meta.state(node).result is not None:
             raise Untraceable(f"{node.name} lies elsewhere after each call")
+    if any("mesh_mapper" in node.kwargs for node in graph.nodes if _is_upload(node)):
+        raise Untraceable("an input goes up in parts, one for each chip of a mesh")
     side = _sides(graph)
     names = ("prepare", "upload", "constants", "run")
     parts = {part: [node for node in graph.nodes if side.get(node) == part] for part in names}
