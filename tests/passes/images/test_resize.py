@@ -1,6 +1,7 @@
 """Resized images become pixels that are repeated or picked, or products with torch's own weights."""
 
 import pytest
+import torch
 import torch.nn.functional as F
 from captured import Module, capture, random
 from torch import nn
@@ -35,10 +36,20 @@ def test_pixels_are_repeated(options):
 
 
 @pytest.mark.parametrize("size", [(10, 10), (20, 20)])
-def test_small_images_that_fill_no_tiles_are_repeated_by_a_product(size):
-    graph, changed = rewritten(resized(scale_factor=2), random(1, 64, *size), exact=True)
-    assert changed == 1
+def test_small_images_of_convolutions_that_fill_no_tiles_are_repeated_by_a_product(size):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 64, 1), nn.SiLU(), nn.Upsample(scale_factor=2)).eval()
+    graph = capture(model, random(1, 64, *size))
+    graph.apply(canonicalize, channels_last, exact=False)
     assert len(graph.calls(operators.linear, aten.matmul.default)) == 1 and not graph.calls(operators.repeat_pixels)
+
+
+def test_small_images_of_the_caller_keep_their_infinities():
+    image = random(1, 64, 10, 10)
+    image[0, 0, 3, 3] = -torch.inf
+    graph, changed = rewritten(resized(scale_factor=2), image, exact=True)
+    assert changed == 1
+    assert graph.only(operators.repeat_pixels)
 
 
 # Pixels that fill tiles, many of them, and images of a batch, which would be products of their own.
