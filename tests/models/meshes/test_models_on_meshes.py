@@ -60,7 +60,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def run(choice: str, names: list[str]) -> dict[str, str]:
         key = choice, tuple(names)
         if key not in found:
-            fresh = FreshProcess(tmp_path_factory.mktemp("meshes"))
+            fresh = FreshProcess(tmp_path_factory.mktemp("meshes"), seconds=60 + 90 * len(names))
             path = ":".join(map(str, FOLDERS))
             code = CODE.format(choice=choice, names=names)
             found[key] = fresh.run(code, TT_DYNAMO_CACHE=str(cache_root()), PYTHONPATH=path)
