@@ -60,6 +60,11 @@ def _aligned(shape: Sequence[int], rank: int, cut: Placement, whole: Sequence[in
     return tuple(dims)
 
 
+@_for(
+    aten.hardswish.default, aten.log_sigmoid.default, aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
+    aten.masked_fill.Tensor, aten.contiguous.default, aten.alias.default, aten.detach.default, aten._to_copy.default,
+    aten.rsub.Tensor, aten.special_expit.default,
+)  # fmt: skip
 def pointwise(walk: Walk, node: Node) -> Node:
     """Operands, broadcast as torch does, are cut as the first of them that is cut along an axis."""
     if not isinstance(node.meta["val"], torch.Tensor):

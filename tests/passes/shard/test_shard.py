@@ -242,6 +242,14 @@ def grouped(x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor) -> torch.
     return torch._grouped_mm(x, weight.transpose(-2, -1), ends)
 
 
+@pytest.mark.parametrize("function", [torch.nn.functional.hardswish, torch.special.expit, torch.sigmoid])
+def test_what_computes_each_element_by_itself_stays_cut(function: Any) -> None:
+    captured = capture(Parts(lambda m, x: function(m.first(x)).to(torch.float64)), torch.randn(4, 8))
+    module, notes = spread(captured, (1, 2), data_parallel=2)
+    assert differ(module, captured, (1, 2)) < EXACT
+    assert not collectives(module) and len(notes) == 1
+
+
 def test_what_the_caller_finds_written_is_whole() -> None:
     def function(m: Parts, x: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         kept.add_(m.first(x))
