@@ -49,7 +49,7 @@ def erase_after(before: Node) -> None:
 
 
 # Functions of TTNN that give no tensor but an object that calls take.
-MAKERS = ("ShardTensor2dMesh",)
+MAKERS = ("ShardTensor2dMesh", "ShardTensorToMesh")
 
 
 class Recorder:

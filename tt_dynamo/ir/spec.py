@@ -78,6 +78,8 @@ class Spec:
     @property
     def _mapper(self) -> str:
         """How TTNN cuts a tensor over the axes of a mesh, as a program writes it."""
+        if len({*self.placement}) == 1:  # chip by chip along the rows
+            return f"ttnn.ShardTensorToMesh(device, dim={self.placement[0]})"
         return f"ttnn.ShardTensor2dMesh(device, dims={self.placement}, mesh_shape=tuple(device.shape))"
 
     def upload(self, ttnn: Any, device: Any, weight: Any) -> Any:
