@@ -6,9 +6,7 @@ from typing import Any
 import pytest
 import torch
 from comparison import pcc
-from decoders import GROUPED, VOCABULARY, enliven, prefill_and_decode, static_cache, tokens
-
-import tt_dynamo
+from decoders import GROUPED, VOCABULARY, enliven, logits_in_few_launches, tokens
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 PROMPT, STEPS = 64, 3
@@ -30,14 +28,5 @@ def gemma3n(layers: int) -> Any:
 @pytest.mark.usefixtures("clean_dynamo")
 def test_streams_take_few_launches_a_layer() -> None:
     model, ids = gemma3n(2), tokens(1, PROMPT + STEPS)
-    compiled = torch.compile(model, backend="ttnn", options={"device": BOARD})
-    with tt_dynamo.record() as reports:
-        ours = prefill_and_decode(compiled, ids, PROMPT, static_cache(model, 128))
-    eager = prefill_and_decode(model, ids, PROMPT, static_cache(model, 128))
-    prefill, decode = reports
-    for report, most in ((prefill, 48), (decode, 49)):
-        assert not report.fallbacks, report.fallbacks
-        layer = report.launches_per_layer()
-        assert layer is not None and layer <= most
-    for our_logits, logits in zip(ours, eager, strict=True):
+    for our_logits, logits in logits_in_few_launches(model, ids, PROMPT, 128, BOARD, (48, 49)):
         assert pcc(our_logits, logits) >= 0.999

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+import tt_dynamo
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by the hub's client when it is imported
 
 VOCABULARY = 320
@@ -210,3 +212,20 @@ def prefill_and_decode(
         return model(input_ids=ids[:, start:end], past_key_values=cache, use_cache=True, **given).logits
 
     return [call(0, prompt), *(call(at, at + 1) for at in range(prompt, length))]
+
+
+def logits_in_few_launches(
+    model: Any, ids: torch.Tensor, prompt: int, length: int, board: str, most: tuple[int, int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Compiled and eager logits of each call over a static cache of `length`; nothing falls back, and a layer takes at
+    most so many launches in prefill and in decode.
+    """
+    compiled = torch.compile(model, backend="ttnn", options={"device": board})
+    with tt_dynamo.record() as reports:
+        ours = prefill_and_decode(compiled, ids, prompt, static_cache(model, length))
+    eager = prefill_and_decode(model, ids, prompt, static_cache(model, length))
+    for report, launches in zip(reports, most, strict=True):
+        assert not report.fallbacks, report.fallbacks
+        layer = report.launches_per_layer()
+        assert layer is not None and layer <= launches
+    return list(zip(ours, eager, strict=True))

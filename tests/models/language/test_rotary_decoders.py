@@ -4,11 +4,8 @@ import os
 from typing import Any
 
 import pytest
-import torch
 from comparison import assert_close
-from decoders import GROUPED, VOCABULARY, WIDTHS, enliven, prefill_and_decode, static_cache, tokens
-
-import tt_dynamo
+from decoders import GROUPED, VOCABULARY, WIDTHS, enliven, logits_in_few_launches, tokens
 
 BOARD = os.environ.get("TT_DYNAMO_TEST_BOARD", "n150")
 GPT = {"vocab_size": VOCABULARY, "n_embd": 128, "n_head": 4, "n_positions": 256, "rotary_dim": 16, "n_layer": 2}
@@ -41,14 +38,5 @@ USUAL = ("GPTJ",)
 def test_rotary_and_heads_take_few_launches(name: str) -> None:
     model = enliven(decoder(name, **MODELS[name]), embeddings=0.3).eval()
     ids = tokens(1, PROMPT + STEPS)
-    compiled = torch.compile(model, backend="ttnn", options={"device": BOARD})
-    with tt_dynamo.record() as reports:
-        ours = prefill_and_decode(compiled, ids, PROMPT, static_cache(model, 64))
-    eager = prefill_and_decode(model, ids, PROMPT, static_cache(model, 64))
-    prefill, decode = reports
-    for report, most in ((prefill, 22), (decode, 26)):
-        assert not report.fallbacks, report.fallbacks
-        layer = report.launches_per_layer()
-        assert layer is not None and layer <= most
-    for our_logits, logits in zip(ours, eager, strict=True):
+    for our_logits, logits in logits_in_few_launches(model, ids, PROMPT, 64, BOARD, (22, 26)):
         assert_close(our_logits, logits)
