@@ -312,7 +312,7 @@ EXTREMES = {
 
 
 @RULES.on(operator.getitem)
-def _only_result(node: Node) -> Node | None:
+def only_result(node: Node) -> Node | None:
     """Operations with other results that nothing reads become the operation with one."""
     call, index = node.args
     if any(user.op != "call_function" or user.args[1] != index for user in call.users):

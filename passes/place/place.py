@@ -15,7 +15,7 @@ sides.
 import logging
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import networkx
 import torch
@@ -36,7 +36,7 @@ from tt_dynamo.ir.graph import (
 from tt_dynamo.ir.spec import DEVICE_DTYPES
 from tt_dynamo.passes import movement
 from tt_dynamo.passes.normalize.canonicalize import RESHAPES
-from tt_dynamo.passes.shard.varying import is_cut_input, varying
+from tt_dynamo.passes.shard.varying import is_cut_input
 
 log = logging.getLogger(__name__)
 
@@ -62,12 +62,18 @@ FIXED_COST = 1024
 PADDING = 1 / 16
 
 
-def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True, keeps_outputs: bool = False) -> Sides:
+def place(
+    graph: Graph,
+    can_run: Callable[[Node], bool],
+    may_choose: bool = True,
+    keeps_outputs: bool = False,
+    of_chips: Collection[Node] = (),
+) -> Sides:
     """Decide for every computing node and insert the transfers; returns "device" or "host" by node.
 
     may_choose: whether moves, casts and integers run where the cut puts them; else on the device if it can.
-    keeps_outputs: whether results stay on the device, as caches always do. What differs from chip to chip of a mesh
-    does not come to the host, which computes for all of them.
+    keeps_outputs: whether results stay on the device, as caches always do. of_chips: what differs from chip to chip of
+    a mesh, which does not come to the host, that computes for all of them.
     """
     constants = constant_nodes(graph)
     output = graph.output_node()
@@ -76,7 +82,6 @@ def place(graph: Graph, can_run: Callable[[Node], bool], may_choose: bool = True
     kept = set(found if keeps_outputs else (found[position] for position in caches))
     sides: Sides = {}
     free: list[Node] = []
-    of_chips = varying(graph)
     for node in (node for node in compute_nodes(graph) if node not in constants):
         if is_cut_input(node) or any(is_call(operand, operators.join) for operand in node.all_input_nodes):
             sides[node] = "host"

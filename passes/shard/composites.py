@@ -8,7 +8,8 @@ import operator
 
 from torch.fx import Graph, Node
 
-from tt_dynamo.ir.graph import aten, dead_code, insert, is_call, replace
+from tt_dynamo.ir.graph import aten, dead_code, insert, is_call, replace, shape_of
+from tt_dynamo.passes.normalize.canonicalize import only_result
 
 _FLASH = aten._scaled_dot_product_flash_attention_for_cpu.default
 
@@ -17,40 +18,23 @@ def whole_operators(graph: Graph) -> int:
     """Rewrite them; returns how many."""
     found = 0
     for node in list(graph.nodes):
-        made = _attention(node) or _layer(node)
+        is_attention = is_call(node, operator.getitem) and is_call(node.args[0], _FLASH)
+        with graph.inserting_before(node):
+            made = only_result(node) if is_attention else _layer(node)
         if made is not None:
-            target, args, kwargs = made
-            with graph.inserting_before(node):
-                replace(node, insert(graph, target, args, kwargs, like=node))
+            replace(node, made)
             found += 1
     dead_code(graph)
     return found
 
 
-def _layer(node: Node) -> tuple | None:
+def _layer(node: Node) -> Node | None:
     """The layer that a product of matrices is, with a bias of as many numbers as it has columns."""
     if not is_call(node, aten.mm.default, aten.addmm.default) or node.kwargs:
         return None
     *bias, x, turned = node.args
     if not is_call(turned, aten.t.default, aten.permute.default, aten.transpose.int):
         return None
-    if bias and tuple(bias[0].meta["val"].shape) != tuple(node.meta["val"].shape[1:]):
+    if bias and shape_of(bias[0]) != shape_of(node)[1:]:
         return None
-    return aten.linear.default, (x, turned.args[0], *bias), {}
-
-
-def _attention(node: Node) -> tuple | None:
-    """An attention, of which this node picks the result."""
-    if not is_call(node, operator.getitem) or node.args[1] != 0 or not is_call(node.args[0], _FLASH):
-        return None
-    call = node.args[0]
-    if set(call.users) != {node}:
-        return None
-    q, k, v, *rest = call.args
-    dropout, is_causal = (rest[at] if len(rest) > at else default for at, default in enumerate((0.0, False)))
-    mask, scale = call.kwargs.get("attn_mask"), call.kwargs.get("scale")
-    return (
-        aten.scaled_dot_product_attention.default,
-        (q, k, v, mask, dropout, is_causal),
-        {"scale": scale, "enable_gqa": True},
-    )
+    return insert(node.graph, aten.linear.default, (x, turned.args[0], *bias), like=node)

@@ -1,6 +1,7 @@
 """Note on what crosses to a mesh how its chips hold it, and refuse what only one of them could compute on the host."""
 
 import dataclasses
+from collections.abc import Collection
 
 from torch.fx import Graph, Node
 
@@ -39,9 +40,9 @@ def cut_late(graph: Graph) -> int:
     return moved
 
 
-def note_parts(graph: Graph, axes: int) -> None:
-    """Note in the specs of what goes up whether every chip gets its own part of it."""
-    of_chips, constants = varying(graph), constant_nodes(graph)
+def note_parts(graph: Graph, axes: int, of_chips: Collection[Node]) -> None:
+    """Note in the specs of what goes up whether every chip gets its own part of it. of_chips: what differs by chip."""
+    constants = constant_nodes(graph)
     for node in graph.find_nodes(op="call_function", target=operators.to_device):
         source, spec = node.args[0], meta.spec(node)
         if source in constants:

@@ -10,8 +10,8 @@ from torch.distributed.tensor._op_schema import OpSchema
 from torch.fx import Node
 from torch.utils._pytree import tree_map_only
 
-from tt_dynamo.passes.shard.placement import Placement
-from tt_dynamo.passes.shard.walk import Unruled, Walk
+from tt_dynamo.passes.shard.placement import Placement, Unruled
+from tt_dynamo.passes.shard.walk import Walk
 
 
 def knows(target: Any) -> bool:

@@ -7,12 +7,12 @@ Cut whole, a chip would get columns of q alone, or of k alone. What is made of t
 and the layers become one again where a later pass joins those that read the same.
 """
 
-import operator
 from collections.abc import Collection
 
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir.graph import aten, insert, is_call, replace, shape_of
+from tt_dynamo.passes.movement import SPLITS_BY_SIZE, cut_of
 
 Part = tuple[Node, int, int]  # a reader, and the columns from and to which it reads
 
@@ -41,26 +41,13 @@ def take_apart(graph: Graph, weights: Collection[Node]) -> dict[Node, list[Node]
 
 def _parts(node: Node) -> list[Part] | None:
     """The readers of a layer where each reads some of its columns; None where one reads anything else."""
-    last, size = len(shape_of(node)) - 1, shape_of(node)[-1]
+    splits = [user for user in node.users if is_call(user, *SPLITS_BY_SIZE)]
+    picks = [pick for split in splits for pick in split.users]
+    readers = [*(user for user in node.users if user not in splits), *picks]
     found: list[Part] = []
-    for user in node.users:
-        if is_call(user, aten.slice.Tensor) and user.args[1] % (last + 1) == last and len(user.args) < 5:
-            given = dict(enumerate(user.args))
-            bounds = given.get(2) or 0, given.get(3, size) if given.get(3) is not None else size
-            start, end = (min(max(at + size if at < 0 else at, 0), size) for at in bounds)
-            found.append((user, start, end))
-        elif is_call(user, aten.split.Tensor, aten.split_with_sizes.default) and _dim(user) % (last + 1) == last:
-            at, ends = 0, []
-            for value in user.meta["val"]:
-                ends.append((at, at + value.shape[-1]))
-                at += value.shape[-1]
-            if not all(is_call(pick, operator.getitem) for pick in user.users):
-                return None
-            found += [(pick, *ends[pick.args[1]]) for pick in user.users]
-        else:
+    for reader in readers:
+        cut = cut_of(reader, -1)
+        if cut is None or cut[0] is not node:
             return None
+        found.append((reader, cut[1], cut[1] + shape_of(reader)[-1]))
     return found if len(found) > 1 else None
-
-
-def _dim(split: Node) -> int:
-    return split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)

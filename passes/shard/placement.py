@@ -5,6 +5,10 @@ from collections.abc import Sequence
 from tt_dynamo.ir.parts import Placement as Placement
 
 
+class Unruled(Exception):
+    """A rule does not cover a call."""
+
+
 def replicated(mesh: Sequence[int]) -> Placement:
     return (None,) * len(mesh)
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta
-from tt_dynamo.ir.graph import aten, is_call, is_parameter, module_path, shape_of
+from tt_dynamo.ir.graph import aten, is_call, is_parameter, path_in_model, shape_of
 from tt_dynamo.passes.shard.experts import packed_dim
 from tt_dynamo.passes.shard.placement import Placement
 from tt_dynamo.passes.shard.rules import leading
@@ -53,20 +53,9 @@ def _under(path: str, plan: Mapping[str, str]) -> dict[str, str]:
 def _modules(graph: Graph) -> Iterator[tuple[str, type]]:
     """The path and class of each module that a node comes from."""
     for node in graph.nodes:
-        stack = node.meta.get("nn_module_stack") or {}
-        entries = list(stack.items())
-        for end, (_, (_, kind)) in enumerate(entries, 1):
-            path = _path_of(node, dict(entries[:end]))
+        for path, kind in (node.meta.get("nn_module_stack") or {}).values():
             if isinstance(kind, type):
-                yield path, kind
-
-
-def _path_of(node: Node, stack: dict) -> str:
-    before, node.meta["nn_module_stack"] = node.meta["nn_module_stack"], stack
-    try:
-        return module_path(node)
-    finally:
-        node.meta["nn_module_stack"] = before
+                yield path_in_model(path), kind
 
 
 def parameter_placements(

@@ -6,17 +6,20 @@ of torch's DTensor answer for operations that have none here (`dtensor.py`).
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import Node
 
 from tt_dynamo.ir.graph import aten, shape_of
+from tt_dynamo.passes.rewrite import arguments
 from tt_dynamo.passes.shard.experts import grouped_cut, grouped_products
-from tt_dynamo.passes.shard.placement import Placement, is_cut, local_shape, moved, pieces, replicated
-from tt_dynamo.passes.shard.walk import Unruled, Walk
+from tt_dynamo.passes.shard.placement import Placement, Unruled, is_cut, local_shape, moved, pieces, replicated
 
-Rule = Callable[[Walk, Node], Node]
+if TYPE_CHECKING:
+    from tt_dynamo.passes.shard.walk import Walk
+
+Rule = Callable[["Walk", Node], Node]
 
 RULES: dict[Any, Rule] = {}
 
@@ -32,9 +35,19 @@ def rule_of(node: Node) -> Rule | None:
         return None
     if torch.Tag.pointwise in node.target.tags:
         return pointwise
-    from tt_dynamo.passes.shard import dtensor  # with torch.distributed, which one chip does without
+    return _by_dtensor if _dtensor().knows(node.target) else None
 
-    return dtensor.rule if dtensor.knows(node.target) else None
+
+def _dtensor() -> Any:
+    """With torch.distributed, which one chip does without."""
+    from tt_dynamo.passes.shard import dtensor
+
+    return dtensor
+
+
+def _by_dtensor(walk: "Walk", node: Node) -> Node:
+    made: Node = _dtensor().rule(walk, node)
+    return made
 
 
 def _for(*targets: Any) -> Callable[[Rule], Rule]:
@@ -43,14 +56,6 @@ def _for(*targets: Any) -> Callable[[Rule], Rule]:
         return rule
 
     return register
-
-
-def _arguments(node: Node) -> dict[str, Any]:
-    """The arguments of a call by the names in its schema, defaults included."""
-    schema = node.target._schema.arguments
-    given = {argument.name: value for argument, value in zip(schema, node.args, strict=False)}
-    defaults = {argument.name: argument.default_value for argument in schema if argument.has_default_value()}
-    return {**defaults, **given, **node.kwargs}
 
 
 def _aligned(shape: Sequence[int], rank: int, cut: Placement, whole: Sequence[int]) -> Placement:
@@ -65,7 +70,7 @@ def _aligned(shape: Sequence[int], rank: int, cut: Placement, whole: Sequence[in
     aten.masked_fill.Tensor, aten.contiguous.default, aten.alias.default, aten.detach.default, aten._to_copy.default,
     aten.rsub.Tensor, aten.special_expit.default,
 )  # fmt: skip
-def pointwise(walk: Walk, node: Node) -> Node:
+def pointwise(walk: "Walk", node: Node) -> Node:
     """Operands, broadcast as torch does, are cut as the first of them that is cut along an axis."""
     if not isinstance(node.meta["val"], torch.Tensor):
         raise Unruled("several results")
@@ -87,8 +92,8 @@ def pointwise(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.linear.default)
-def linear(walk: Walk, node: Node) -> Node:
-    x, weight, bias = (_arguments(node)[name] for name in ("input", "weight", "bias"))
+def linear(walk: "Walk", node: Node) -> Node:
+    x, weight, bias = (arguments(node)[name] for name in ("input", "weight", "bias"))
     rank = len(shape_of(x))
     given, rows = walk.cut[walk.known[x]], walk.cut[walk.known[weight]]
     x_cut, result, bias_cut, summed = list(given), list(given), list(replicated(walk.mesh)), []
@@ -111,7 +116,7 @@ def linear(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.matmul.default, aten.bmm.default, aten.mm.default)
-def product(walk: Walk, node: Node) -> Node:
+def product(walk: "Walk", node: Node) -> Node:
     """Of matrices: batches and heads together, rows of the first, columns of the second, or both sides of the sum."""
     x, y = node.args[:2]
     shapes, rank = (shape_of(x), shape_of(y)), len(shape_of(node))
@@ -143,9 +148,9 @@ def product(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.scaled_dot_product_attention.default)
-def attention(walk: Walk, node: Node) -> Node:
+def attention(walk: "Walk", node: Node) -> Node:
     """Batches and heads apart. Where there are fewer heads of keys than chips, each chip gets the one that it reads."""
-    given = _arguments(node)
+    given = arguments(node)
     q, k, v, mask = (given[name] for name in ("query", "key", "value", "attn_mask"))
     if len(shape_of(q)) != 4:
         raise Unruled("attention of another rank")
@@ -167,7 +172,7 @@ def attention(walk: Walk, node: Node) -> Node:
     return walk.emit(node.target, (*args, mask, *rest), dict(node.kwargs), cut)
 
 
-def _repeated(walk: Walk, x: Node, times: int) -> Node:
+def _repeated(walk: "Walk", x: Node, times: int) -> Node:
     """Each head as often as that, one after another."""
     batch, heads, *size = shape_of(x)
     cut = walk.cut[x]
@@ -178,7 +183,7 @@ def _repeated(walk: Walk, x: Node, times: int) -> Node:
 
 
 @_for(aten.softmax.int, aten._softmax.default, aten.log_softmax.int, aten.cumsum.default)
-def along(walk: Walk, node: Node) -> Node:
+def along(walk: "Walk", node: Node) -> Node:
     """All of one dimension on every chip, whatever the others are cut to."""
     x, dim, *rest = node.args
     dim %= len(shape_of(x))
@@ -186,14 +191,14 @@ def along(walk: Walk, node: Node) -> Node:
     return walk.emit(node.target, (part, dim, *rest), dict(node.kwargs), walk.cut[part])
 
 
-def _uncut(walk: Walk, operand: Node, dims: Sequence[int]) -> Node:
+def _uncut(walk: "Walk", operand: Node, dims: Sequence[int]) -> Node:
     """An operand of which these dimensions are not cut."""
     part = walk.known[operand]
     return walk.to(part, tuple(None if dim in dims else dim for dim in walk.cut[part]))
 
 
 @_for(aten.layer_norm.default, aten.rms_norm.default)
-def norm(walk: Walk, node: Node) -> Node:
+def norm(walk: "Walk", node: Node) -> Node:
     x, sizes, *rest = node.args
     rank = len(shape_of(x))
     part = _uncut(walk, x, range(rank - len(sizes), rank))
@@ -207,7 +212,7 @@ def norm(walk: Walk, node: Node) -> Node:
     aten.adaptive_avg_pool2d.default, aten._adaptive_avg_pool2d.default, aten.group_norm.default,
     aten.upsample_nearest2d.vec, aten.upsample_bilinear2d.vec, aten.pixel_shuffle.default,
 )  # fmt: skip
-def by_image(walk: Walk, node: Node) -> Node:
+def by_image(walk: "Walk", node: Node) -> Node:
     """What computes image by image, all else whole."""
     first, *rest = node.args
     if node.target is aten.batch_norm.default and node.args[5]:
@@ -222,7 +227,7 @@ def by_image(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.embedding.default)
-def embedding(walk: Walk, node: Node) -> Node:
+def embedding(walk: "Walk", node: Node) -> Node:
     weight, ids = node.args[:2]
     table, rank = _uncut(walk, weight, [0]), len(shape_of(node))
     part, cut = walk.known[ids], list(walk.cut[walk.known[ids]])
@@ -234,7 +239,7 @@ def embedding(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.index_copy.default)
-def index_copy(walk: Walk, node: Node) -> Node:
+def index_copy(walk: "Walk", node: Node) -> Node:
     x, dim, index, source = node.args
     rank = len(shape_of(x))
     cut = walk.cut[walk.known[x]]
@@ -246,13 +251,13 @@ def index_copy(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.copy_.default)
-def copy(walk: Walk, node: Node) -> Node:
+def copy(walk: "Walk", node: Node) -> Node:
     target, source = (walk.known[operand] for operand in node.args[:2])
     return walk.emit(node.target, (target, walk.to(source, walk.cut[target])), {}, walk.cut[target])
 
 
 @_for(aten.cat.default, aten.stack.default)
-def join(walk: Walk, node: Node) -> Node:
+def join(walk: "Walk", node: Node) -> Node:
     """Parts of all operands, cut as the first that is cut elsewhere than along what is joined."""
     operands, dim = node.args[0], node.args[1] if len(node.args) > 1 else 0
     rank = len(shape_of(node))
@@ -267,7 +272,7 @@ def join(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.constant_pad_nd.default)
-def pad(walk: Walk, node: Node) -> Node:
+def pad(walk: "Walk", node: Node) -> Node:
     x, widths, *rest = node.args
     rank = len(shape_of(x))
     padded = [rank - 1 - at // 2 for at, width in enumerate(widths) if width]
@@ -275,7 +280,7 @@ def pad(walk: Walk, node: Node) -> Node:
     return walk.emit(node.target, (part, widths, *rest), dict(node.kwargs), walk.cut[part])
 
 
-def grouped_product(walk: Walk, node: Node) -> Node:
+def grouped_product(walk: "Walk", node: Node) -> Node:
     """Groups of rows times a matrix each; a sum over chips is due after what follows it linearly."""
     x, weight, *rest = node.args
     part, table = walk.known[x], walk.known[weight]
@@ -293,18 +298,16 @@ def grouped_product(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.split.Tensor)
-def split(walk: Walk, node: Node) -> Node:
+def split(walk: "Walk", node: Node) -> Node:
     part = walk.known[node.args[0]]
     if part not in walk.packed:
-        from tt_dynamo.passes.shard import dtensor
-
-        return dtensor.rule(walk, node)
+        return _by_dtensor(walk, node)
     half = shape_of(part)[-1] // 2
     return walk.emit(node.target, (part, half, node.args[2]), {}, walk.cut[part])
 
 
 @_for(aten.permute.default, aten.transpose.int, aten.unsqueeze.default)
-def reorder(walk: Walk, node: Node) -> Node:
+def reorder(walk: "Walk", node: Node) -> Node:
     x, *how = node.args
     rank, part = len(shape_of(x)), walk.known[x]
     order = list(range(rank))
@@ -323,7 +326,7 @@ def reorder(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.expand.default)
-def expand(walk: Walk, node: Node) -> Node:
+def expand(walk: "Walk", node: Node) -> Node:
     x, whole = walk.known[node.args[0]], shape_of(node)
     offset = len(whole) - len(shape_of(node.args[0]))
     cut = tuple(None if dim is None else dim + offset for dim in walk.cut[x])
@@ -331,7 +334,7 @@ def expand(walk: Walk, node: Node) -> Node:
 
 
 @_for(aten.view.default, aten.reshape.default, aten._unsafe_view.default)
-def view(walk: Walk, node: Node) -> Node:
+def view(walk: "Walk", node: Node) -> Node:
     """A cut dimension goes on as the outermost of those that it becomes, or is gathered where it is not outermost."""
     x, (before, after) = walk.known[node.args[0]], (shape_of(node.args[0]), shape_of(node))
     outermost = leading(before, after)

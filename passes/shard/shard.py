@@ -19,9 +19,9 @@ from tt_dynamo.ir.parts import Mesh, Placement
 from tt_dynamo.passes.shard.composites import whole_operators
 from tt_dynamo.passes.shard.derived import derived_plan, heads_plan, without_sources
 from tt_dynamo.passes.shard.packed import take_apart
-from tt_dynamo.passes.shard.placement import divides, is_cut
+from tt_dynamo.passes.shard.placement import Unruled, divides, is_cut
 from tt_dynamo.passes.shard.plan import STYLES, parameter_placements, plan_of_classes
-from tt_dynamo.passes.shard.walk import Unruled, Walk, is_state
+from tt_dynamo.passes.shard.walk import Walk, is_state
 
 HEADS = 1  # the dimension of a cache that counts them
 

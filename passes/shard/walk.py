@@ -20,16 +20,13 @@ from torch.fx import Graph, GraphModule, Node
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import aten, constant_nodes, insert, is_call, mutates, needed_for, shape_of
 from tt_dynamo.passes.shard.experts import is_linear
-from tt_dynamo.passes.shard.placement import Placement, divides, is_cut, local_shape, pieces, replicated
+from tt_dynamo.passes.shard.placement import Placement, Unruled, divides, is_cut, local_shape, pieces, replicated
+from tt_dynamo.passes.shard.rules import rule_of
 
 log = logging.getLogger(__name__)
 
 # What makes the same number everywhere.
 _EVEN = (aten.zeros.default, aten.ones.default, aten.full.default)
-
-
-class Unruled(Exception):
-    """A rule does not cover a call."""
 
 
 class Walk:
@@ -156,8 +153,6 @@ class Walk:
         return self._moved[key]
 
     def _call_on(self, node: Node, operands: Sequence[Node]) -> Node:
-        from tt_dynamo.passes.shard.rules import rule_of
-
         if not any(is_cut(self.cut[operand]) for operand in operands):
             return self._copy(node, self.known.__getitem__)
         rule = rule_of(node)

@@ -58,6 +58,7 @@ from tt_dynamo.passes.place.place import MOVES, place
 from tt_dynamo.passes.place.positions import FLOAT32, keep_positions, reads_exactly
 from tt_dynamo.passes.shard.crossings import cut_late, note_parts, on_host
 from tt_dynamo.passes.shard.shard import Parallel, shard
+from tt_dynamo.passes.shard.varying import varying
 from tt_dynamo.report.dump import Dump
 from tt_dynamo.report.report import GraphReport, emit
 from tt_dynamo.runtime.program import Program
@@ -244,27 +245,31 @@ class Compiler:
         self.report.notes = [note for note in self.report.notes if note not in self.spread_notes]
         self.report.notes.append(f"not spread over the chips, each computes the whole graph: {reason}")
         self.start = self.eager
-        self.module.graph, _ = copy_graph(self.eager.graph)
-        self.context = Context(assume=self.context.assume, cores=self.context.cores)
+        self._go_back()
         self._run_passes()
         self._decide_anew()
 
     def _begin_anew(self, without: Pass, reason: str) -> None:
         """Go back to the graph as it was before all passes, and leave one out."""
         self.report.notes.append(f"the pass {without.__name__} was left out: {reason}")
+        self._go_back()
+        self.passes.remove(without)
+
+    def _go_back(self) -> None:
         self.module.graph, _ = copy_graph(self.start.graph)
         self.context = Context(assume=self.context.assume, cores=self.context.cores)
-        self.passes.remove(without)
 
     def _place(self, stream_costs: StreamCosts) -> tuple[Graph, Sides]:
         """A copy of the graph, placed as was decided so far, and where each of its nodes runs."""
         graph = self.decisions.copied(self.module.graph)
         may_choose, keeps_outputs = self.options.placement != "device", self.options.outputs == "device"
-        sides = place(graph, functools.partial(self._can_run, host_work=HostWork(graph)), may_choose, keeps_outputs)
+        of_chips = varying(graph) if self.device.chips > 1 else ()
+        can_run = functools.partial(self._can_run, host_work=HostWork(graph))
+        sides = place(graph, can_run, may_choose, keeps_outputs, of_chips)
         keep_positions(graph, sides, self.decisions.refuses_dtype)
         assign_layouts(graph, sides, gives, self._needs)
         if self.device.chips > 1:
-            note_parts(graph, len(self.device.shape))
+            note_parts(graph, len(self.device.shape), of_chips)
         self._set_weight_dtypes(graph)
         keep_states(graph, sides)
         keep_outputs(graph, self.options.cache_dtype, keeps_outputs)

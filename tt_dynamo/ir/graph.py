@@ -320,8 +320,13 @@ def subgraph(output: Node, inputs: list[Node]) -> tuple[dict[str, Any], Graph]:
 def module_path(node: Node) -> str:
     """Where in the model a node comes from: "encoder.layer.0.attention", "" where torch does not say."""
     stack = node.meta.get("nn_module_stack") or {"": ("",)}
+    return path_in_model([*stack.values()][-1][0])
+
+
+def path_in_model(path: str) -> str:
+    """What Dynamo calls a module, as its model names it."""
     # L['self']._modules['layers']._modules['0'].attention, of which L['self'] is the variable that holds the model
-    names = [name for name in re.split(r"[\[\].']+", [*stack.values()][-1][0]) if name not in ("", "_modules")]
+    names = [name for name in re.split(r"[\[\].']+", path) if name not in ("", "_modules")]
     return ".".join(names[2:] if names[:1] in (["L"], ["G"]) else names)
 
 

@@ -2,11 +2,13 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 Mesh = tuple[int, ...]  # chips along each axis: rows, columns
 # For each axis of a mesh the dimension that is cut along it, None where every chip along it holds the same.
 Placement = tuple[int | None, ...]
@@ -56,11 +58,15 @@ def whole_shape(shape: Sequence[int], placement: Placement, mesh: Sequence[int])
 
 def joined(parts: Sequence[torch.Tensor], placement: Placement, mesh: Sequence[int]) -> torch.Tensor:
     """The whole value of what the chips hold, row by row."""
-    for axis in reversed(range(len(mesh))):
-        dim, count = placement[axis], mesh[axis]
-        groups = [parts[start : start + count] for start in range(0, len(parts), count)]
-        parts = [group[0] if dim is None else torch.cat(list(group), dim) for group in groups]
-    return parts[0]
+    return together([parts[chip] for chip in chips_read(placement, mesh)], placement, mesh, torch.cat)
+
+
+def together(read: list[T], placement: Placement, mesh: Sequence[int], cat: Callable[[list[T], int], T]) -> T:
+    """The whole value of what the chips of `chips_read` hold, in their order. cat: joins along a dimension."""
+    for dim, count in reversed(list(zip(placement, mesh, strict=True))):
+        if dim is not None:
+            read = [cat(read[start : start + count], dim) for start in range(0, len(read), count)]
+    return read[0]
 
 
 def chips_read(placement: Placement, mesh: Sequence[int]) -> list[int]:

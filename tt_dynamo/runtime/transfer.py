@@ -9,7 +9,7 @@ from tt_dynamo.devices import Device
 from tt_dynamo.devices.queues import Reading
 from tt_dynamo.ir.errors import Unsupported
 from tt_dynamo.ir.helpers import as_bfloat16, checked
-from tt_dynamo.ir.parts import Placement, chips_read, joined
+from tt_dynamo.ir.parts import Placement, chips_read, together
 from tt_dynamo.ir.spec import Spec
 from tt_dynamo.report.report import GraphReport
 from tt_dynamo.runtime.traces.traces import Traces
@@ -63,9 +63,8 @@ class Border:
 
         What is on the device is not to be trusted where it raises.
         """
-        if old is None or spec.prepare or spec.banks or spec.memory == "HOST" or not self.traces.captured:
-            return False
-        if self.device.chips > 1:
+        is_moved = spec.prepare or spec.banks or spec.memory == "HOST" or self.device.chips > 1
+        if old is None or is_moved or not self.traces.captured:
             return False
         host = self.up(tensor, spec, to_device=False)
         self.namespace.copy_host_to_device_tensor(host, old)
@@ -85,12 +84,8 @@ class Border:
         if self.device.chips > 1:
             mesh, parts = self.device.shape, self.namespace.get_device_tensors(tensor)
             placement = placement or (None,) * len(mesh)
-            wanted = set(chips_read(placement, mesh))
-            read = [
-                self.namespace.to_torch(part, dtype=dtype) if at in wanted else torch.empty(0)
-                for at, part in enumerate(parts)
-            ]
-            return joined(read, placement, mesh)
+            read = [self.namespace.to_torch(parts[chip], dtype=dtype) for chip in chips_read(placement, mesh)]
+            return together(read, placement, mesh, torch.cat)
         return self.namespace.to_torch(tensor, dtype=dtype)
 
 

@@ -1,5 +1,7 @@
 """What every chip of a mesh computes, in torch on the host: the proof that a graph for one chip gives the whole."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import Any

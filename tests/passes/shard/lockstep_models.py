@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from captured import Captured
+from lockstep import run_on_all
 from torch import nn
 from torch.fx import GraphModule
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.parts import Placement, part_of, places
-from tt_dynamo.passes.shard.lockstep import run_on_all
 from tt_dynamo.passes.shard.shard import Parallel, shard
 
 SMALL = {

@@ -9,7 +9,7 @@ from torch.fx import Graph, Node
 
 from tt_dynamo.ir import meta, operators
 from tt_dynamo.ir.graph import is_call
-from tt_dynamo.ir.parts import Mesh, Placement, chips_read
+from tt_dynamo.ir.parts import Mesh, Placement, chips_read, together
 
 
 def placement_of(node: Node, mesh: Mesh) -> Placement:
@@ -34,8 +34,5 @@ def download_parts(
     for part in read:
         meta.path.set(part, "getitem")
     parts = [to_torch(part) for part in read]
-    for dim, count in reversed(list(zip(placement, mesh, strict=True))):
-        if dim is not None:
-            groups = [parts[start : start + count] for start in range(0, len(parts), count)]
-            parts = [graph.call_function(torch.ops.aten.cat.default, (group, dim)) for group in groups]
-    return parts[0]
+    cat = torch.ops.aten.cat.default
+    return together(parts, placement, mesh, lambda group, dim: graph.call_function(cat, (group, dim)))

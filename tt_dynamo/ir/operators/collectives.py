@@ -1,8 +1,8 @@
 """What chips of a mesh exchange. Each stands in the graph that every chip runs, on its own part of the values.
 
 `axis` is a dimension of the mesh, 0 for its rows and 1 for its columns, `chips` how many lie along it. What one chip
-gives depends on the others, so none has a definition in torch of one chip; `passes/shard/lockstep.py` runs all chips.
-A part alone is computed on the host, of weights, for the chip of `on_chip`.
+gives depends on the others, so none has a definition in torch of one chip; `tests/passes/shard/lockstep.py` runs all
+chips. A part alone is computed on the host, of weights, for the chip of `on_chip`.
 """
 
 from typing import Any
